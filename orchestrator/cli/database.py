@@ -1,0 +1,92 @@
+"""`perennial db`: the record's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from orchestrator.cli.failures import ExitCode
+from orchestrator.cli.output import Printer, text
+from orchestrator.cli.session import Json, examples, masked, session_of
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+commands = typer.Typer(no_args_is_help=True, help="The record's tables: make, upgrade, check.")
+
+
+@commands.command(
+    epilog=examples(
+        "perennial --database-url postgresql+psycopg://app@db/app db upgrade",
+        json_shape='{"before", "after"}: revisions; before is null in an empty database',
+    )
+)
+def upgrade(context: typer.Context, _json: Json = False) -> None:
+    """Bring the tables to this release. Safe to run twice, and while workers work."""
+    from orchestrator.store import migrate
+
+    session = session_of(context)
+    url = session.database()
+    with engine_of(url) as engine:
+        before = migrate.current(engine)
+        after = migrate.upgrade(engine)
+    told = (
+        f"is at {after} already"
+        if before == after
+        else f"went from {before or 'nothing'} to {after}"
+    )
+    Printer(session).emit({"before": before, "after": after}, lambda: text(f"{masked(url)} {told}"))
+
+
+@commands.command(
+    epilog=examples(
+        "perennial db current",
+        json_shape='{"current", "head"}; current is null in an empty database',
+    )
+)
+def current(context: typer.Context, _json: Json = False) -> None:
+    """The revision the tables are at."""
+    _compare(context)
+
+
+@commands.command(
+    epilog=examples("perennial db check && deploy-workers", json_shape='{"current", "head"}')
+)
+def check(context: typer.Context, _json: Json = False) -> None:
+    """Exit 1 unless the tables are at this release's revision."""
+    if not _compare(context):
+        printer = Printer(session_of(context))
+        if not printer.as_json:
+            printer.note("`perennial db upgrade` brings them there.", "yellow")
+        raise typer.Exit(ExitCode.REFUSED)
+
+
+def _compare(context: typer.Context) -> bool:
+    from orchestrator.store import migrate
+
+    session = session_of(context)
+    with engine_of(session.database()) as engine:
+        now, head = migrate.current(engine), migrate.head()
+    told = f"at {now}" if now else "there are no tables yet"
+    Printer(session).emit(
+        {"current": now, "head": head},
+        lambda: text(told if now == head else f"{told}; this release needs {head}"),
+    )
+    return now == head
+
+
+@contextmanager
+def engine_of(database_url: str) -> Iterator[Engine]:
+    """An engine for one command's few statements."""
+    from sqlalchemy import NullPool, create_engine
+
+    from orchestrator.settings import with_psycopg
+
+    engine = create_engine(with_psycopg(database_url), poolclass=NullPool)
+    try:
+        yield engine
+    finally:
+        engine.dispose()

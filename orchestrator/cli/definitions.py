@@ -1,0 +1,96 @@
+"""`perennial deploy`: put processes into the record, or say what is wrong with them, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.failures import CommandRefused, Refusals
+from orchestrator.cli.output import Printer
+from orchestrator.cli.session import By, Json, examples, os_user, session_of
+from orchestrator.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from orchestrator.core.definition import Process
+
+commands = typer.Typer()
+
+
+@commands.command(
+    rich_help_panel="Processes",
+    epilog=examples(
+        "perennial deploy access-request.yaml",
+        "perennial deploy --app workers.app",
+        json_shape='{"deployed": [{"name", "version", "fingerprint", "created"}]}; '
+        "not created if it was there",
+    ),
+)
+def deploy(
+    context: typer.Context,
+    *,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILE]...", help="Processes in YAML.", show_default=False),
+    ] = None,
+    app: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:APP",
+            help="Deploy every process that this Celery app registers.",
+            show_default=False,
+        ),
+    ] = None,
+    by: By = "",
+    _json: Json = False,
+) -> None:
+    """Deploy processes: YAML files, or all that an app registers (the global --app without a FILE).
+
+    The app is imported in either case: the names in a YAML file bind to its stages and approvals.
+    All of them are deployed, or none.
+    """
+    from orchestrator.cli.apps import load_app, registered_processes
+    from orchestrator.cli.pages import deployed_table
+
+    session = session_of(context)
+    session.app = app or session.app
+    load_app(session)
+    processes = read_processes(files or [])
+    if app or not files:
+        processes += registered_processes()
+    if not processes:
+        raise CommandRefused(
+            f"the app {session.app!r} registers no process. Give a YAML file, or another --app."
+        )
+    with session.client() as client:
+        deployed = client.deploy(*processes, by=by or os_user())
+    printer = Printer(session)
+    printer.emit({"deployed": deployed}, lambda: deployed_table(deployed, width=printer.width))
+
+
+def read_processes(files: Sequence[Path]) -> list[Process]:
+    """Read every file, so that one call shows all that is wrong. Raises DefinitionError or Refusals."""
+    from orchestrator.core.declarative import load_process
+    from orchestrator.core.definition import default_registry
+
+    processes, refusals = [], []
+    for file in files:
+        try:
+            text = _text_of(file)
+            processes.append(load_process(text, source=str(file), registry=default_registry))
+        except DefinitionError as refusal:
+            refusals.append(refusal)
+    if refusals:
+        raise refusals[0] if len(refusals) == 1 else Refusals(refusals)
+    return processes
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DefinitionError(f"can't be read: {error.strerror}", where=str(file)) from None
+    except UnicodeDecodeError as error:
+        raise DefinitionError(f"is not UTF-8 text: {error}", where=str(file)) from None

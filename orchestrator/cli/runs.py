@@ -1,0 +1,262 @@
+"""Commands about runs: start, find, look at, signal, stop."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Annotated
+from uuid import UUID
+
+import typer
+
+from orchestrator.cli.output import Printer, text
+from orchestrator.cli.session import By, Json, Run, examples, os_user, read_json, session_of
+from orchestrator.core.run import RunStatus
+
+commands = typer.Typer()
+
+_RUNS = "Runs"
+_OPERATE = "Operate"
+
+LIST_LIMIT = 50
+LIST_LIMIT_MAX = 1000
+
+
+@commands.command(
+    rich_help_panel=_RUNS,
+    epilog=examples(
+        "perennial start access-request --input @request.json --key permit-17",
+        """perennial start access-request --input '{"user": "ada", "role": "admin"}'""",
+        "make-request | perennial start access-request --input -",
+        json_shape='{"run_id", "process", "version", "created"}; not created if the key had a run',
+    ),
+)
+def start(
+    context: typer.Context,
+    *,
+    process: Annotated[
+        str, typer.Argument(help="The name of a deployed process.", show_default=False)
+    ],
+    payload: Annotated[
+        str | None,
+        typer.Option(
+            "--input", metavar="JSON|@FILE|-", help="The run's input; - reads standard input."
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(help="Business key: starting twice with one key gives the same run."),
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="The newest deployed when not given.")
+    ] = None,
+    by: By = "",
+    _json: Json = False,
+) -> None:
+    """Start a run of a deployed process."""
+    session = session_of(context)
+    value = read_json(payload, what="--input") if payload is not None else None
+    with session.client() as client:
+        started = client.start(process, value, key=key, version=version, by=by or os_user())
+    printer = Printer(session)
+    verb = "Started" if started.created else f"The key {key!r} has its run already:"
+    printer.emit(
+        started,
+        lambda: (
+            text(f"{verb} {started.process} v{started.version}  {started.run_id}\n")
+            + text(f"perennial show {shlex.quote(key or str(started.run_id))}", "green")
+        ),
+    )
+
+
+@commands.command(
+    rich_help_panel=_RUNS,
+    epilog=examples(
+        "perennial ps --status waiting --process access-request",
+        "perennial ps --status incident --json",
+        json_shape='{"runs": [{"id", "process", "version", "business_key", "status", "stage", '
+        '"waiting_for", '
+        '"created_at", "last_progress_at", "closed_at", "next_timer_at"}]}',
+    ),
+)
+def ps(
+    context: typer.Context,
+    *,
+    status: Annotated[list[RunStatus] | None, typer.Option(help="Only these; repeatable.")] = None,
+    process: Annotated[str | None, typer.Option(help="Only runs of this process.")] = None,
+    key: Annotated[str | None, typer.Option(help="Only the run of this business key.")] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, max=LIST_LIMIT_MAX, help="At most so many.")
+    ] = LIST_LIMIT,
+    after: Annotated[
+        UUID | None,
+        typer.Option(help="Go on below this run's id: the last one of the page before."),
+    ] = None,
+    _json: Json = False,
+) -> None:
+    """List runs, newest first, and what each waits for."""
+    from orchestrator.cli.pages import runs_table
+
+    session = session_of(context)
+    with session.client() as client:
+        runs = client.list(
+            process=process, status=status or None, key=key, limit=limit, after=after
+        )
+    printer = Printer(session)
+    printer.emit({"runs": runs}, lambda: runs_table(runs, printer.clock, width=printer.width))
+    if len(runs) == limit and not printer.as_json:
+        printer.note(f"There may be more: --after {runs[-1].id}", "dim")
+
+
+@commands.command(
+    rich_help_panel=_RUNS,
+    epilog=examples(
+        "perennial show permit-17",
+        "perennial show permit-17 --json | jq '.waits[].who'",
+        json_shape='the run: {"id", "process", "version", "business_key", "status", "stage", '
+        '"previous_stage", "revision", "input", "output", "error", "attributes", "created_at", '
+        '"started_at", "last_progress_at", "expires_at", "closed_at", "next_timer_at", '
+        '"active_milliseconds", "waits": [{"kind", "key", "name", "who", "since", '
+        '"next": [{"what", "at"}], "attempt", "detail"}]}',
+    ),
+)
+def show(context: typer.Context, run: Run, _json: Json = False) -> None:
+    """What a run waits for, who can act, since when, what happens next and when."""
+    from orchestrator.cli.pages import run_page
+
+    session = session_of(context)
+    with session.client() as client:
+        view = client.get(run)
+    printer = Printer(session)
+    printer.emit(view, lambda: run_page(view, printer.clock))
+
+
+@commands.command(
+    rich_help_panel=_RUNS,
+    epilog=examples(
+        "perennial history permit-17",
+        json_shape='{"history": [{"at", "actor", "event", "key", "attempt", "from_status", '
+        '"to_status", "detail"}]}',
+    ),
+)
+def history(context: typer.Context, run: Run, _json: Json = False) -> None:
+    """Everything that happened to a run: who, what, when, from which status to which."""
+    from orchestrator.cli.pages import history_table
+
+    session = session_of(context)
+    with session.client() as client:
+        entries = client.history(run)
+    printer = Printer(session)
+    printer.emit(
+        {"history": entries}, lambda: history_table(entries, printer.clock, width=printer.width)
+    )
+
+
+@commands.command(
+    rich_help_panel=_RUNS,
+    epilog=examples(
+        "perennial result permit-17",
+        "perennial result permit-17 --wait 60",
+        json_shape='{"result": what the flow returned}',
+    ),
+)
+def result(
+    context: typer.Context,
+    *,
+    run: Run,
+    wait: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Wait so long for the run to end.")
+    ] = 0,
+    _json: Json = False,
+) -> None:
+    """What a completed run returned, as JSON. Exits 1 if it hasn't ended, or ended otherwise."""
+    session = session_of(context)
+    with session.client() as client:
+        value = client.result(run, timeout_seconds=wait)
+    printer = Printer(session)
+    printer.document({"result": value} if printer.as_json else value)
+
+
+@commands.command(
+    rich_help_panel=_RUNS,
+    epilog=examples(
+        """perennial signal permit-17 documents-received '{"pages": 3}'""",
+        "perennial signal permit-17 documents-received @scan.json --id scan-991",
+        json_shape='{"run", "signal", "accepted"}; not accepted if that --id came before',
+    ),
+)
+def signal(
+    context: typer.Context,
+    *,
+    run: Run,
+    name: Annotated[str, typer.Argument(help="The name the flow waits for.", show_default=False)],
+    payload: Annotated[
+        str | None,
+        typer.Argument(metavar="[JSON|@FILE|-]", help="What the flow gets.", show_default=False),
+    ] = None,
+    signal_id: Annotated[
+        str | None,
+        typer.Option("--id", help="Makes sending it twice harmless: the second is dropped."),
+    ] = None,
+    by: By = "",
+    _json: Json = False,
+) -> None:
+    """Send a run a message from outside. It is kept until the run waits for it."""
+    session = session_of(context)
+    value = read_json(payload, what="PAYLOAD") if payload is not None else None
+    with session.client() as client:
+        accepted = client.signal(run, name, value, signal_id=signal_id, by=by or os_user())
+    told = "Recorded" if accepted else f"Dropped, since one with the id {signal_id!r} came before:"
+    Printer(session).emit(
+        {"run": run, "signal": name, "accepted": accepted},
+        lambda: text(f"{told} signal {name} for {run}"),
+    )
+
+
+@commands.command(
+    rich_help_panel=_OPERATE,
+    epilog=examples(
+        "perennial cancel permit-17 --reason 'entered twice'",
+        json_shape='{"run", "action": "cancel"}',
+    ),
+)
+def cancel(
+    context: typer.Context,
+    *,
+    run: Run,
+    reason: Annotated[str, typer.Option(help="Why; stays in the history.")] = "",
+    by: By = "",
+    _json: Json = False,
+) -> None:
+    """End a run for good."""
+    session = session_of(context)
+    with session.client() as client:
+        client.cancel(run, by=by or os_user(), reason=reason)
+    _acknowledge(context, run, "cancel", "Cancelled")
+
+
+@commands.command(
+    rich_help_panel=_OPERATE,
+    epilog=examples("perennial pause permit-17", json_shape='{"run", "action": "pause"}'),
+)
+def pause(context: typer.Context, run: Run, by: By = "", _json: Json = False) -> None:
+    """Hold a run: facts are still recorded, nothing moves until `resume`."""
+    session = session_of(context)
+    with session.client() as client:
+        client.pause(run, by=by or os_user())
+    _acknowledge(context, run, "pause", "Paused")
+
+
+@commands.command(
+    rich_help_panel=_OPERATE,
+    epilog=examples("perennial resume permit-17", json_shape='{"run", "action": "resume"}'),
+)
+def resume(context: typer.Context, run: Run, by: By = "", _json: Json = False) -> None:
+    """Let a paused run, or one parked as an incident, go on. Always safe: nothing is done twice."""
+    session = session_of(context)
+    with session.client() as client:
+        client.resume(run, by=by or os_user())
+    _acknowledge(context, run, "resume", "Resumed")
+
+
+def _acknowledge(context: typer.Context, run: str, action: str, told: str) -> None:
+    Printer(session_of(context)).emit({"run": run, "action": action}, lambda: text(f"{told} {run}"))

@@ -1,0 +1,339 @@
+"""`perennial up`: servers, tables, processes, workers and Flower by one command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from shlex import quote
+from threading import Thread
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli.definitions import read_processes
+from orchestrator.cli.failures import CommandRefused, FleetFailed
+from orchestrator.cli.output import Printer, text
+from orchestrator.cli.session import (
+    DEFAULT_DATA_DIR,
+    URLS_FILE,
+    Json,
+    Session,
+    examples,
+    masked,
+    os_user,
+    session_of,
+)
+from orchestrator.cli.supervisor import STOP_SIGNALS, Program, Supervisor, stop_signals
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+commands = typer.Typer()
+
+FLOWER_PORT = 5555
+WORKERS_MAX = 64
+READY_SECONDS_MAX = 60
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What `up` runs, as it tells it. `queues`: None where the app itself says what to consume."""
+
+    app: Any
+    app_name: str
+    database_url: str
+    broker_url: str
+    flower_port: int | None
+    processes: Sequence[tuple[str, int]]
+    queues: Sequence[str] | None
+    data_dir: Path
+
+    @property
+    def flower_url(self) -> str | None:
+        """Where Flower is; this machine's own address only."""
+        return f"http://127.0.0.1:{self.flower_port}" if self.flower_port else None
+
+    def document(self, pids: dict[str, int]) -> dict[str, Any]:
+        """The --json form; passwords are in the file of mode 0600 alone."""
+        return {
+            "database_url": masked(self.database_url),
+            "broker_url": masked(self.broker_url),
+            "flower_url": self.flower_url,
+            "app": self.app_name,
+            "processes": [{"name": name, "version": version} for name, version in self.processes],
+            "pids": pids,
+            "urls_file": str(self.data_dir / URLS_FILE),
+        }
+
+
+@commands.command(
+    rich_help_panel="Try it",
+    epilog=examples(
+        "perennial up",
+        "perennial up tasks/access_request/access-request.yaml",
+        "perennial up --workers 4 --data-dir /var/tmp/perennial",
+        "perennial --database-url postgresql+psycopg://app@db/app --broker-url redis://redis/0 up",
+        json_shape='once all is ready: {"database_url", "broker_url", "flower_url", "app", '
+        '"processes", "pids", "urls_file"}',
+    ),
+)
+def up(
+    context: typer.Context,
+    *,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILE]...", help="YAML processes to deploy.", show_default=False),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=WORKERS_MAX, help="Celery worker processes.")
+    ] = 2,
+    concurrency: Annotated[int, typer.Option(min=1, help="Pool processes of each worker.")] = 2,
+    flower: Annotated[bool, typer.Option(help="Run Flower too.")] = True,
+    flower_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=65535, help="Flower's port.", show_default=f"{FLOWER_PORT}, or a free one"
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where data and logs stay between starts.",
+            show_default=".perennial",
+            file_okay=False,
+        ),
+    ] = None,
+    _json: Json = False,
+) -> None:
+    """Run everything here: Postgres, Valkey, workers and Flower. Ctrl-C stops it, the data stays.
+
+    The app's processes are deployed, and those of each YAML FILE. With --database-url and
+    --broker-url (or their variables) it uses those servers and starts none.
+    """
+    session = session_of(context)
+    if bool(session.database_url) != bool(session.broker_url):
+        missing = "--broker-url" if session.database_url else "--database-url"
+        raise CommandRefused(
+            f"{missing} is missing: name both servers, or neither to have them started here."
+        )
+    session.data_dir = data_dir or session.data_dir
+    printer = Printer(session)
+    supervisor = Supervisor(partial(printer.note, style="yellow"))
+    with ExitStack() as cleanup:
+        cleanup.enter_context(stop_signals(_nothing))  # left last: nothing cuts the cleanup short
+        with stop_signals(_interrupt):
+            _own(session.data_dir, cleanup)
+            _find_servers(session, printer, cleanup)
+            fleet = _prepare(
+                session, files or [], _flower_port(flower_port, printer, wanted=flower)
+            )
+            with stop_signals(supervisor.ask_to_stop):
+                try:
+                    for program in _programs(fleet, workers=workers, concurrency=concurrency):
+                        supervisor.start(program)
+                    _write_urls(fleet, cleanup)
+                    _tell_when_ready(fleet, workers, supervisor, printer)
+                    supervisor.watch()
+                finally:
+                    printer.note("Stopping ... (once more to kill)", "dim")
+                    supervisor.stop()
+    printer.note(f"Stopped. What there is to keep is in {session.data_dir}.", "dim")
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def _nothing() -> None:
+    pass
+
+
+def _own(data_dir: Path, cleanup: ExitStack) -> None:
+    """One `up` for a data directory: a kernel lock, which a crash lets go."""
+    from orchestrator.embedded.claim import DirectoryClaim
+
+    try:
+        (data_dir / "logs").mkdir(parents=True, exist_ok=True)
+        (data_dir / ".gitignore").write_text("*\n", encoding="utf-8")
+    except OSError as error:
+        raise FleetFailed(
+            f"can't make the data directory {data_dir}: {error.strerror}. Give another --data-dir."
+        ) from None
+    claim = DirectoryClaim(data_dir)
+    if not claim.take():
+        raise FleetFailed(
+            f"a `perennial up` runs on {data_dir} already, and `perennial ps` finds it. "
+            "Stop it first, or give this one its own --data-dir."
+        )
+    cleanup.callback(claim.release)
+
+
+def _find_servers(session: Session, printer: Printer, cleanup: ExitStack) -> None:
+    """The servers that the session names, or embedded ones that it names from now on."""
+    if not session.database_url:
+        from orchestrator.embedded import EmbeddedServers
+
+        printer.note("Starting Postgres and Valkey ...", "dim")
+        servers = EmbeddedServers(session.data_dir)
+        cleanup.callback(servers.stop)  # before the start: a signal must not leave one behind
+        urls = servers.start()
+        session.database_url, session.broker_url = urls.database_url, urls.broker_url
+
+
+def _prepare(session: Session, files: Sequence[Path], flower_port: int | None) -> Fleet:
+    """Tables, then the app and its processes."""
+    from orchestrator.cli.apps import consumed_queues, load_app, registered_processes
+    from orchestrator.cli.database import engine_of
+    from orchestrator.store import migrate
+
+    database_url = session.database()
+    with engine_of(database_url) as engine:
+        migrate.upgrade(engine)
+    app = load_app(session)
+    processes = [*read_processes(files), *registered_processes()]
+    if processes:
+        with session.client() as client:
+            client.deploy(*processes, by=os_user())
+    return Fleet(
+        app=app,
+        app_name=session.app,
+        database_url=database_url,
+        broker_url=session.broker_url or "",
+        flower_port=flower_port,
+        processes=[(process.name, process.version) for process in processes],
+        queues=consumed_queues(app, processes),
+        data_dir=session.data_dir,
+    )
+
+
+def _flower_port(asked: int | None, printer: Printer, *, wanted: bool) -> int | None:
+    """The port asked for, which must be free; else the usual one, or any. None: no Flower."""
+    if not wanted:
+        return None
+    if find_spec("flower") is None:
+        printer.note(
+            "Flower is not installed, so there is none: pip install 'celery-perennial[flower]'.",
+            "yellow",
+        )
+        return None
+    for port in (asked,) if asked else (FLOWER_PORT, 0):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise FleetFailed(f"port {asked} is taken. Give another --flower-port, or --no-flower.")
+
+
+def _programs(fleet: Fleet, *, workers: int, concurrency: int) -> list[Program]:
+    """The very lines one would type, with the URLs in the environment and so in no process list."""
+    celery = (sys.executable, "-m", "celery", "-A", fleet.app_name)
+    options = ["--concurrency", str(concurrency), "--loglevel", "INFO", "--task-events"]
+    if fleet.queues is not None:
+        options += ["--queues", ",".join(fleet.queues)]
+    logs = fleet.data_dir / "logs"
+    programs = [
+        Program(
+            name,
+            (*celery, "worker", "--hostname", f"{name}@%h", *options),
+            os.environ,
+            logs / f"{name}.log",
+        )
+        for name in _worker_names(workers)
+    ]
+    if fleet.flower_port:
+        arguments = (*celery, "flower", "--address=127.0.0.1", f"--port={fleet.flower_port}")
+        log = logs / "flower.log"
+        programs.append(Program("flower", arguments, os.environ, log, essential=False))
+    return programs
+
+
+def _worker_names(workers: int) -> list[str]:
+    return [f"worker-{number}" for number in range(1, workers + 1)]
+
+
+def _write_urls(fleet: Fleet, cleanup: ExitStack) -> None:
+    """For the other commands; of mode 0600 since a real server's URL holds a password."""
+    path = fleet.data_dir / URLS_FILE
+    draft = path.with_suffix(f".{os.getpid()}")
+    content = {
+        "database_url": fleet.database_url,
+        "broker_url": fleet.broker_url,
+        "flower_url": fleet.flower_url,
+        "app": fleet.app_name,
+        "pid": os.getpid(),
+    }
+    with os.fdopen(
+        os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
+    ) as file:
+        json.dump(content, file, indent=2)
+    draft.replace(path)
+    cleanup.callback(path.unlink, missing_ok=True)
+
+
+def _tell_when_ready(fleet: Fleet, workers: int, supervisor: Supervisor, printer: Printer) -> None:
+    """Tell what runs where, once every worker has given a sign of life (or none more will)."""
+
+    def tell(answered: int) -> None:
+        pids = supervisor.pids
+        printer.emit(fleet.document(pids), lambda: _page(fleet, pids, answered))
+
+    def listen() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # they belong to the main thread
+        supervisor.call(partial(tell, _await_workers(fleet.app, workers)))
+
+    Thread(target=listen, name="await-workers", daemon=True).start()
+
+
+def _await_workers(app: Any, workers: int) -> int:
+    """Ask until all have answered; how many did."""
+    missing = {f"{name}@{socket.gethostname()}" for name in _worker_names(workers)}
+    for _ in range(READY_SECONDS_MAX):
+        with suppress(Exception):  # the broker may be gone: the workers' logs say so
+            asked = sorted(missing)
+            for reply in app.control.ping(destination=asked, timeout=1, limit=len(asked)):
+                missing -= reply.keys()
+        if not missing:
+            break
+    return workers - len(missing)
+
+
+def _page(fleet: Fleet, pids: dict[str, int], answered: int) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    from orchestrator.cli.pages import command
+
+    workers = [f"{name} (pid {pid})" for name, pid in pids.items() if name != "flower"]
+    silent = f"; {answered} of {len(workers)} answer so far" if answered < len(workers) else ""
+    deployed = ", ".join(f"{name} v{version}" for name, version in fleet.processes)
+    facts = {
+        "database": masked(fleet.database_url),
+        "broker": masked(fleet.broker_url),
+        "Flower": fleet.flower_url or "off",
+        "workers": ", ".join(workers) + silent,
+        "processes": deployed or "none yet: perennial deploy FILE",
+        "logs": str(fleet.data_dir / "logs"),
+    }
+    is_default = fleet.data_dir == DEFAULT_DATA_DIR
+    perennial = "perennial" if is_default else f"perennial --data-dir {quote(str(fleet.data_dir))}"
+    process = quote(fleet.processes[0][0]) if fleet.processes else "PROCESS"
+    return Group(
+        text("Perennial is up.", "bold green") + text("  Ctrl-C stops all of it.", "dim"),
+        Text(),
+        *(command(value, label=f"  {name:<11}", style="") for name, value in facts.items()),
+        Text(),
+        Text("Next, in another terminal:", "dim"),
+        command(f"  {perennial} start {process} --key first --input @input.json"),
+        command(f"  {perennial} show first"),
+        command(f"  {perennial} ps"),
+        command(f"  {perennial} approvals"),
+    )

@@ -1,0 +1,178 @@
+"""What every command shares: where the servers are, how to print, and the door to the Client.
+
+A test passes its own `Session` as typer's context object.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+import typer
+
+from orchestrator.cli.failures import CommandRefused, NothingToConnectTo
+
+if TYPE_CHECKING:
+    from orchestrator.client import Client
+
+DEFAULT_APP = "workers.app"
+DEFAULT_DATA_DIR = Path(".perennial")
+URLS_FILE = "urls.json"
+
+
+def _open_client(database_url: str) -> Client:
+    from orchestrator.client import Client
+
+    return Client(database_url)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass
+class Session:
+    """One call of the command line. `zone` None shows times in the machine's own time zone."""
+
+    database_url: str | None = None
+    broker_url: str | None = None
+    app: str = DEFAULT_APP
+    data_dir: Path = DEFAULT_DATA_DIR
+    as_json: bool = False
+    open_client: Callable[[str], Client] = field(default=_open_client, repr=False)
+    now: Callable[[], datetime] = field(default=_utc_now, repr=False)
+    zone: tzinfo | None = None
+
+    def client(self) -> Client:
+        """A Client of the database named by flag, environment or a running `perennial up`."""
+        return self.open_client(self.database())
+
+    def database(self) -> str:
+        """The database's URL. Raises NothingToConnectTo."""
+        found = self.database_url or running_urls(self.data_dir).get("database_url")
+        if not found:
+            raise NothingToConnectTo(
+                f"no database is named, and no `perennial up` runs on {self.data_dir}. "
+                "Start one with `perennial up`, or give --database-url or PERENNIAL_DATABASE_URL."
+            )
+        return found
+
+    def environment(self) -> dict[str, str]:
+        """The URLs as variables, for what reads them there: the Celery app and its workers."""
+        running = running_urls(self.data_dir) if not self.database_url else {}
+        urls = {
+            "PERENNIAL_DATABASE_URL": self.database_url or running.get("database_url"),
+            "PERENNIAL_BROKER_URL": self.broker_url or running.get("broker_url"),
+        }
+        return {name: url for name, url in urls.items() if url}
+
+
+def session_of(context: typer.Context) -> Session:
+    """The session of this call."""
+    return context.ensure_object(Session)
+
+
+def running_urls(data_dir: Path) -> dict[str, str]:
+    """What a running `perennial up` wrote of itself; empty when none runs there."""
+    try:
+        content: dict[str, Any] = json.loads((data_dir / URLS_FILE).read_text(encoding="utf-8"))
+        os.kill(int(content["pid"]), 0)
+    except PermissionError:  # another user's process: alive
+        pass
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {name: value for name, value in content.items() if isinstance(value, str)}
+
+
+def masked(url: str) -> str:
+    """The URL without its password, wherever it stands: this is the only form we print."""
+    parts = urlsplit(url)
+    userinfo, at, host = parts.netloc.rpartition("@")
+    user, colon, _ = userinfo.partition(":")
+    netloc = f"{user}:***@{host}" if at and colon else parts.netloc
+    query = urlencode(
+        [
+            (name, "***" if "pass" in name.lower() else value)
+            for name, value in parse_qsl(parts.query, keep_blank_values=True)
+        ],
+        safe="*/",
+        quote_via=quote,
+    )
+    # not urlunsplit, which takes the slashes from postgresql:///name
+    return f"{parts.scheme}://{netloc}{parts.path}" + (f"?{query}" if query else "")
+
+
+def os_user() -> str:
+    """Who is at the keyboard, as the record will name them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"uid-{os.getuid()}"
+
+
+def read_json(text: str, *, what: str) -> Any:
+    """JSON given as text, as `@file`, or as `-` for standard input. Raises CommandRefused."""
+    source = what
+    if text == "-":
+        source, text = "standard input", typer.get_text_stream("stdin").read()
+    elif text.startswith("@"):
+        source = text[1:]
+        try:
+            text = Path(source).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise CommandRefused(f"{what}: can't read {source}: {reason}") from None
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except ValueError as error:
+        raise CommandRefused(
+            f"{source}: not JSON: {error}. Objects look like '{{\"days\": 3}}', a plain string "
+            "like '\"yes\"'; @file reads a file and - reads standard input."
+        ) from None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def examples(*lines: str, json_shape: str = "") -> str:
+    """The foot of a command's --help: lines to copy, and the shape that --json prints."""
+    shown = ["[bold]Examples[/bold]", *(f"[cyan]$ {_escape(line)}[/cyan]" for line in lines)]
+    if json_shape:
+        shown.append(f"[bold]--json[/bold] prints {_escape(json_shape)}")
+    return "\n\n".join(shown)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _remember_json(context: typer.Context, value: bool) -> bool:
+    session_of(context).as_json |= value
+    return value
+
+
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print one JSON document (ISO 8601 times); errors too, on stderr.",
+        callback=_remember_json,
+        is_eager=True,
+    ),
+]
+Run = Annotated[
+    str, typer.Argument(metavar="RUN", help="The run's id or its business key.", show_default=False)
+]
+By = Annotated[
+    str, typer.Option("--by", metavar="WHO", show_default="your user name", help="Who says so.")
+]

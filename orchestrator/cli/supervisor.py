@@ -1,0 +1,191 @@
+"""Keeps the programs of `perennial up` running, and stops every one of them, by process id.
+
+The main thread runs `watch`: it takes one event after another from a queue and does nothing in
+between. A thread for each program waits for its end; signal handlers only put an event, for which
+`SimpleQueue` is documented to be safe.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any
+
+from orchestrator.cli.failures import FleetFailed
+
+STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+EARLY_DEATH_SECONDS = 10.0
+EARLY_DEATHS_MAX = 3
+STOP_GRACE_SECONDS = 15.0
+KILL_GRACE_SECONDS = 5.0
+LOG_TAIL_LINES = 12
+
+
+@dataclass(frozen=True)
+class Program:
+    """What to run. When it keeps dying early, an essential one takes everything down with it."""
+
+    name: str
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str] = field(repr=False)
+    log: Path
+    essential: bool = True
+
+
+@dataclass
+class _Child:
+    program: Program
+    process: subprocess.Popen[bytes]
+    started_at: float
+    early_deaths: int
+
+
+class Supervisor:
+    """Starts programs, starts them again when they die, stops them. `note` tells the operator."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
+        self._events: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._children: dict[str, _Child] = {}
+        self._failure: FleetFailed | None = None
+        self._is_stopping = False
+        self._is_killing = False
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process id of each living program, by name."""
+        return {name: child.process.pid for name, child in self._children.items()}
+
+    def call(self, event: Callable[[], None]) -> None:
+        """Have `watch` call this on the main thread. For other threads and signal handlers."""
+        self._events.put(event)
+
+    def ask_to_stop(self) -> None:
+        """End `watch`; asked once more, kill what has not stopped yet."""
+        self.call(self._heed_stop)
+
+    def start(self, program: Program, *, early_deaths: int = 0) -> int:
+        """Start it in a session of its own, so that a Ctrl-C reaches us alone; its process id."""
+        with program.log.open("ab") as log:
+            process = subprocess.Popen(
+                program.arguments,
+                env=dict(program.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        child = _Child(program, process, time.monotonic(), early_deaths)
+        self._children[program.name] = child
+        Thread(
+            target=self._await_end, args=(child,), name=f"await-{program.name}", daemon=True
+        ).start()
+        return process.pid
+
+    def watch(self) -> None:
+        """Until someone asks to stop. Raises FleetFailed if an essential program can't be kept."""
+        while not self._is_stopping:
+            self._events.get()()
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Ask every program to end; kill what is there after a grace period, with its children."""
+        self._is_stopping = True
+        for child in self._children.values():
+            with suppress(ProcessLookupError):
+                child.process.terminate()
+        self._drain(STOP_GRACE_SECONDS)
+        for child in list(self._children.values()):
+            self._note(
+                f"{child.program.name} (pid {child.process.pid}) did not stop in time: killed"
+            )
+            _kill_group(child.process.pid)
+        self._is_killing = False
+        self._drain(KILL_GRACE_SECONDS)
+
+    def _drain(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self._children and not self._is_killing:
+            try:
+                self._events.get(timeout=max(0.0, deadline - time.monotonic()))()
+            except Empty:
+                return
+
+    def _heed_stop(self) -> None:
+        self._is_killing = self._is_stopping
+        self._is_stopping = True
+
+    def _await_end(self, child: _Child) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # they belong to the main thread
+        child.process.wait()
+        _kill_group(child.process.pid)  # a worker's pool must not outlive it
+        self.call(partial(self._ended, child))
+
+    def _ended(self, child: _Child) -> None:
+        program = child.program
+        del self._children[program.name]
+        if self._is_stopping:
+            return
+        how = f"{program.name} (pid {child.process.pid}) {_how_it_ended(child.process.returncode)}"
+        died_early = time.monotonic() - child.started_at < EARLY_DEATH_SECONDS
+        early_deaths = child.early_deaths + 1 if died_early else 0
+        if early_deaths < EARLY_DEATHS_MAX:
+            self._note(
+                f"{how}; started again as pid {self.start(program, early_deaths=early_deaths)}"
+            )
+            return
+        tail = "\n".join(f"  {line}" for line in _tail(program.log))
+        told = (
+            f"{how}, {early_deaths} times within {EARLY_DEATH_SECONDS:.0f} s of its start. "
+            f"Its log, {program.log}, ends:"
+        )
+        if program.essential:
+            self._failure = FleetFailed(f"{told}\n{tail}")
+            self._is_stopping = True
+        else:
+            self._note(f"{told}\n{tail}\nGoing on without it.")
+
+
+@contextmanager
+def stop_signals(handler: Callable[[], None]) -> Iterator[None]:
+    """Within, SIGINT, SIGTERM and SIGHUP call `handler` on the main thread."""
+
+    def handle(_number: int, _frame: Any) -> None:
+        handler()
+
+    before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+def _kill_group(leader: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+def _how_it_ended(returncode: int) -> str:
+    if returncode >= 0:
+        return f"ended with exit code {returncode}"
+    try:
+        return f"was killed by {signal.Signals(-returncode).name}"
+    except ValueError:
+        return f"was killed by signal {-returncode}"
+
+
+def _tail(log: Path) -> list[str]:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 16_384))
+        return file.read().decode(errors="replace").splitlines()[-LOG_TAIL_LINES:]

@@ -1,0 +1,49 @@
+"""Times as people say them. Own code because a deadline needs two units: humanize's `naturaltime`
+says "a day from now" of a deadline 47 hours away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+
+_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """One moment, and the zone to show times in (None: the machine's)."""
+
+    now: datetime
+    zone: tzinfo | None = None
+
+    def stamp(self, at: datetime) -> str:
+        """`2026-03-01 14:05:09 CET`."""
+        return at.astimezone(self.zone).strftime("%Y-%m-%d %H:%M:%S %Z")
+
+    def relative(self, at: datetime) -> str:
+        """`2 h 5 min ago`, `in 1 d 3 h`, `now`."""
+        seconds = int((at - self.now).total_seconds())
+        if seconds == 0:
+            return "now"
+        return f"in {spell(seconds)}" if seconds > 0 else f"{spell(-seconds)} ago"
+
+    def upcoming(self, at: datetime) -> str:
+        """As `relative`; something that should have happened by now is `due`."""
+        return self.relative(at) if at > self.now else "due now"
+
+    def both(self, at: datetime) -> str:
+        """Relative for people, absolute for the record."""
+        return f"{self.relative(at)}  ({self.stamp(at)})"
+
+
+def spell(seconds: int) -> str:
+    """The two largest units, rounded down: `1 d 23 h`, `4 min 5 s`, `3 s`."""
+    counts = []
+    rest = seconds
+    for unit, size in _UNITS:
+        count, rest = divmod(rest, size)
+        counts.append((count, unit))
+    first = next((index for index, (count, _) in enumerate(counts) if count), len(counts) - 1)
+    shown = [f"{count} {unit}" for count, unit in counts[first : first + 2] if count]
+    return " ".join(shown) or "0 s"

@@ -1,0 +1,355 @@
+"""`Client`: what producer apps, approvers' tools and operators use. It needs Postgres alone.
+
+    client = Client("postgresql://…")
+    run = client.start("access-request", {"user": "ann", ...}, key="REQ-1")
+    client.approve(run, by="bob")
+    client.get(run).waits
+
+Every verb is one transaction of its own, or, with `connection=`, part of the caller's. Flow code never
+runs here: a verb records a fact, and Postgres tells the fleet.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any, Self
+from uuid import UUID
+
+from pydantic import SecretStr
+from sqlalchemy import Connection, Engine
+
+from orchestrator.core import codec
+from orchestrator.core.approvals import Decision, Outcome
+from orchestrator.core.definition import Process, Registry, default_registry
+from orchestrator.core.run import RunStatus
+from orchestrator.core.views import ApprovalView, HistoryEntry, RunSummary, RunView, Started
+from orchestrator.engine import deliver, operate
+from orchestrator.engine.context import EngineContext, connect
+from orchestrator.engine.deploy import Deployed
+from orchestrator.engine.deploy import deploy as deploy_definitions
+from orchestrator.engine.start import start as start_runs
+from orchestrator.errors import PerennialError, RunFailed, RunNotClosed, RunNotFound, UnknownProcess
+from orchestrator.settings import Settings
+from orchestrator.store import reads, runs
+from orchestrator.store.statement import AnyConnection
+
+RunReference = UUID | str | Started | RunView | RunSummary
+"""A run: its id, its business key, or anything that Client returned for it."""
+
+_FIRST_LOOK_SECONDS = 0.02
+_SLOWEST_LOOK_SECONDS = 1.0
+
+
+class Client:
+    """A thread-safe door to the record. Close it, or use it as a context manager."""
+
+    def __init__(
+        self,
+        database: str | Engine | Settings | None = None,
+        *,
+        registry: Registry = default_registry,
+    ) -> None:
+        """`database`: a Postgres URL, an SQLAlchemy engine (which stays yours), Settings, or None for the
+        environment's `PERENNIAL_DATABASE_URL`. Connects on first use.
+        """
+        if isinstance(database, str):
+            settings = Settings(database_url=SecretStr(database))
+        else:
+            settings = database if isinstance(database, Settings) else Settings()
+        self._owns_engine = not isinstance(database, Engine)
+        engine = database if isinstance(database, Engine) else connect(settings)
+        self._registry = registry
+        self._context = EngineContext(engine, registry, settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        if self._owns_engine:
+            self._context.database.dispose()
+
+    # -- producers ---------------------------------------------------------------------------
+
+    def deploy(self, *processes: Process, by: str = "") -> list[Deployed]:
+        """Record definitions, all or none. Raises ProcessChanged where a version has other content."""
+        with self._context.transaction() as connection:
+            return deploy_definitions(connection, processes, by=by)
+
+    def start(
+        self,
+        process: str | Process,
+        input: Any = None,  # noqa: A002 - the natural word
+        *,
+        key: str | None = None,
+        version: int | None = None,
+        attributes: dict[str, Any] | None = None,
+        expires_in: timedelta | None = None,
+        by: str = "",
+        connection: AnyConnection | None = None,
+    ) -> Started:
+        """Start a run of the newest deployed version, or of `version`.
+
+        `key`: a business key, unique among the process's runs: a second start returns the first run.
+        `connection`: your own SQLAlchemy or psycopg connection; the run starts when you commit.
+        Raises UnknownProcess, InvalidInput, PayloadError.
+        """
+        with self._on(connection) as own:
+            (started,) = start_runs(
+                own,
+                self._registry,
+                process,
+                [input],
+                keys=[key],
+                version=version,
+                attributes=attributes,
+                expires_in=expires_in,
+                by=by,
+            )
+        return started
+
+    def start_many(
+        self,
+        process: str | Process,
+        inputs: Sequence[Any],
+        *,
+        keys: Sequence[str | None] | None = None,
+        version: int | None = None,
+        by: str = "",
+        connection: AnyConnection | None = None,
+    ) -> list[Started]:
+        """Start a run for each input (at most 10,000) in one statement; answers in their order."""
+        with self._on(connection) as own:
+            return start_runs(
+                own,
+                self._registry,
+                process,
+                inputs,
+                keys=keys if keys is not None else [None] * len(inputs),
+                version=version,
+                attributes=None,
+                expires_in=None,
+                by=by,
+            )
+
+    def signal(
+        self,
+        run: RunReference,
+        name: str,
+        payload: Any = None,
+        *,
+        signal_id: str | None = None,
+        by: str = "",
+        connection: AnyConnection | None = None,
+    ) -> bool:
+        """Send a signal; it waits for its wait. False: this `signal_id` came before.
+
+        Raises RunNotFound, RunClosed, PayloadError.
+        """
+        with self._on(connection) as own:
+            return deliver.signal(
+                own, self._id_of(own, run), name, payload, signal_id=signal_id, by=by
+            )
+
+    # -- people ------------------------------------------------------------------------------
+
+    def decide(
+        self,
+        run: RunReference,
+        approval: str | None,
+        outcome: Outcome | str,
+        *,
+        by: str,
+        comment: str = "",
+        connection: AnyConnection | None = None,
+    ) -> Decision:
+        """Take a decision. `approval`: its name or key; None: the only one that is open.
+
+        Raises DecisionTooEarly, DecisionTooLate, AlreadyDecided, NotAssigned, RunNotFound.
+        """
+        with self._on(connection) as own:
+            return deliver.decide(
+                own, self._id_of(own, run), approval, Outcome(outcome), by=by, comment=comment
+            )
+
+    def approve(
+        self, run: RunReference, approval: str | None = None, *, by: str, comment: str = ""
+    ) -> Decision:
+        """Say yes."""
+        return self.decide(run, approval, Outcome.APPROVED, by=by, comment=comment)
+
+    def reject(
+        self, run: RunReference, approval: str | None = None, *, by: str, comment: str = ""
+    ) -> Decision:
+        """Say no; `comment` is the reason its flow reads."""
+        return self.decide(run, approval, Outcome.REJECTED, by=by, comment=comment)
+
+    def approvals(
+        self,
+        *,
+        assignee: str | None = None,
+        process: str | None = None,
+        state: str | None = "open",
+        run: RunReference | None = None,
+        opened_after: datetime | None = None,
+        limit: int = 100,
+    ) -> list[ApprovalView]:
+        """Approvals, oldest first; with `assignee`, that person's inbox. `state` None: all."""
+        with self._context.connection() as connection:
+            return reads.list_approvals(
+                connection,
+                assignee=assignee,
+                process=process,
+                state=state,
+                run_id=self._id_of(connection, run) if run is not None else None,
+                opened_after=opened_after,
+                limit=limit,
+            )
+
+    # -- operators ---------------------------------------------------------------------------
+
+    def cancel(
+        self,
+        run: RunReference,
+        *,
+        by: str = "",
+        reason: str = "",
+        connection: AnyConnection | None = None,
+    ) -> None:
+        """End a run now. What is at work is fenced off. Raises RunNotFound, RunClosed."""
+        with self._on(connection) as own:
+            operate.cancel(own, self._id_of(own, run), by=by, reason=reason)
+
+    def pause(self, run: RunReference, *, by: str = "") -> None:
+        """Let a run rest; facts and deadlines are still recorded."""
+        with self._context.connection() as connection:
+            operate.pause(connection, self._id_of(connection, run), by=by)
+
+    def resume(self, run: RunReference, *, by: str = "") -> None:
+        """Move a paused run, or a mended incident, on."""
+        with self._context.connection() as connection:
+            operate.resume(connection, self._id_of(connection, run), by=by)
+
+    def get(self, run: RunReference) -> RunView:
+        """The run, and what it waits for: who can act, since when, what happens next and when."""
+        with self._context.connection() as connection:
+            found = reads.get_run(connection, self._id_of(connection, run))
+        if found is None:
+            raise RunNotFound(f"there is no run {run}")
+        return found
+
+    def list(
+        self,
+        *,
+        process: str | None = None,
+        status: RunStatus | Sequence[RunStatus] | None = None,
+        key: str | None = None,
+        limit: int = 50,
+        after: UUID | None = None,
+    ) -> list[RunSummary]:
+        """Runs, newest first; `after`: the last id of the page before."""
+        statuses = [status] if isinstance(status, RunStatus) else status
+        with self._context.connection() as connection:
+            return reads.list_runs(
+                connection,
+                process=process,
+                statuses=statuses,
+                business_key=key,
+                limit=limit,
+                after=after,
+            )
+
+    def counts(self, process: str | None = None) -> dict[RunStatus, int]:
+        """How many runs stand where."""
+        with self._context.connection() as connection:
+            return reads.count_runs(connection, process)
+
+    def history(self, run: RunReference) -> Sequence[HistoryEntry]:
+        """Every fact of the run, in order."""
+        with self._context.connection() as connection:
+            return reads.run_history(connection, self._id_of(connection, run))
+
+    def timer_lateness(
+        self, process: str | None = None, since: datetime | None = None
+    ) -> Sequence[float]:
+        """For each fired timer, the seconds it fired after it was due."""
+        with self._context.connection() as connection:
+            return reads.timer_lateness(connection, process=process, since=since)
+
+    def result(self, run: RunReference, *, timeout_seconds: float = 0.0) -> Any:
+        """The result of a run that completed, as its process's type where this program has it.
+
+        `timeout_seconds`: how long to look for its end, at growing intervals of up to a second.
+        Raises RunNotClosed, RunFailed, RunNotFound.
+        """
+        give_up_at = time.monotonic() + timeout_seconds
+        pause_seconds, nobody = _FIRST_LOOK_SECONDS, threading.Event()
+        found = self.get(run)
+        while not found.status.is_closed:
+            left = give_up_at - time.monotonic()
+            if left <= 0:
+                raise RunNotClosed(
+                    f"run {found.id} is {found.status}; it waits for {_waiting_for(found)}"
+                )
+            nobody.wait(min(pause_seconds, left))
+            pause_seconds = min(pause_seconds * 1.5, _SLOWEST_LOOK_SECONDS)
+            found = self.get(found.id)
+        if found.status is not RunStatus.COMPLETED:
+            raise RunFailed(
+                found.id, status=found.status, message=(found.error or {}).get("message", "")
+            )
+        return codec.decode(
+            found.output, self._result_type(found), what=f"result of run {found.id}"
+        )
+
+    # -- within ------------------------------------------------------------------------------
+
+    @contextmanager
+    def _on(self, connection: AnyConnection | None) -> Iterator[AnyConnection]:
+        """The caller's connection and transaction, or a statement of our own."""
+        if connection is not None:
+            yield connection
+            return
+        with self._context.connection() as own:
+            yield own
+
+    def _id_of(self, connection: AnyConnection | Connection, run: RunReference) -> UUID:
+        if isinstance(run, UUID):
+            return run
+        if isinstance(run, Started):
+            return run.run_id
+        if isinstance(run, RunView | RunSummary):
+            return run.id
+        try:
+            return UUID(run)
+        except ValueError:
+            return self._id_by_key(connection, run)
+
+    def _id_by_key(self, connection: AnyConnection, key: str) -> UUID:
+        found = runs.find_runs_by_key(connection, key)
+        if not found:
+            raise RunNotFound(f"there is no run with id or business key {key!r}")
+        if len(found) > 1:
+            names = ", ".join(sorted(row.process for row in found))
+            raise PerennialError(
+                f"business key {key!r} is used by several processes ({names}, …): give the run's id"
+            )
+        run_id: UUID = found[0].id
+        return run_id
+
+    def _result_type(self, run: RunView) -> Any:
+        try:
+            return self._registry.process(run.process, run.version).result_type
+        except UnknownProcess:
+            return Any
+
+
+def _waiting_for(run: RunView) -> str:
+    return ", ".join(f"{wait.kind} {wait.name}" for wait in run.waits) or "its next turn"

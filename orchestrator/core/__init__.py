@@ -1,0 +1,1 @@
+"""The pure kernel: definitions, the journal, replay and policy. No I/O, no clock, no randomness."""

@@ -1,0 +1,238 @@
+"""The names of a declarative process, bound to what is registered; and every reason they can't be.
+
+How a stage gets its arguments: its first parameter is the run's input. A further one named like an
+earlier stage (`provision_access` for `provision-access`) gets that stage's result; `decision` gets
+the latest Decision, or None; `decisions` all of them by approval. Any other must have a default.
+So must one that names a stage which a refusal skips, when its own stage runs `always`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, get_type_hints
+
+from orchestrator.core.approvals import Decision, check_escalation
+from orchestrator.core.declarative_grammar import DeclarativeSpec, did_you_mean
+from orchestrator.core.declarative_source import YamlPath
+from orchestrator.core.definition import Approval, Registry, Stage
+from orchestrator.errors import DefinitionError, UnknownStage
+
+Entry = Stage[..., Any] | Approval
+WhereOf = Callable[[YamlPath], str]
+
+_DECISIONS = ("decision", "decisions")
+_TAKEN = (*_DECISIONS, "key")  # `key` is flow.stage's own argument
+_LISTED_MAX = 20
+
+_STAGES: YamlPath = ("process", "stages")
+_TIMERS: YamlPath = ("process", "timers")
+
+
+def find_entry(name: str, registry: Registry, *, where: str) -> Entry:
+    """The stage or approval of that name. Raises UnknownStage, or DefinitionError if it is both."""
+    stage, approval = registry.stages.get(name), registry.approvals.get(name)
+    if stage is not None and approval is not None:
+        raise DefinitionError(
+            f"{name!r} is both a stage ({stage.where}) and an approval ({approval.where})",
+            where=where,
+            remedy="Rename one of them.",
+        )
+    found = stage or approval
+    if found is None:
+        raise UnknownStage(
+            f"no stage or approval {name!r} is registered here; known: {_known(registry)}"
+        )
+    return found
+
+
+def unknown_entry(name: str, registry: Registry, *, where: str) -> DefinitionError:
+    """The refusal of a name that nothing is registered under."""
+    suggestion = did_you_mean(name, [*registry.stages, *registry.approvals])
+    return DefinitionError(
+        f"no stage or approval {name!r} is registered",
+        where=where,
+        remedy=f"{suggestion}Or define it with @stage(name={name!r}) or @approval({name!r}), "
+        f"and import that module first. Known: {_known(registry)}",
+    )
+
+
+def contradictions(
+    spec: DeclarativeSpec, entries: Sequence[Entry], where_of: WhereOf
+) -> Iterator[DefinitionError]:
+    """Everything that keeps these entries from running as this spec says."""
+    yield from _clashes(entries, where_of)
+    yield from _idle_timers(spec, entries, where_of)
+    yield from _missing_arguments(entries, where_of)
+    yield from _input_conflicts(entries, where_of)
+
+
+def input_type_of(entries: Sequence[Entry]) -> Any:
+    """What the first entry that says it takes as input; Any where none says."""
+    return next((declared for _, _, declared in _declared_inputs(entries)), Any)
+
+
+def takes_input(entry: Entry) -> bool:
+    """Whether it has a parameter for the run's input."""
+    return isinstance(entry, Approval) or bool(entry.parameters)
+
+
+def arguments_of(
+    stage: Stage[..., Any], results: Mapping[str, Any], decisions: Mapping[str, Decision]
+) -> dict[str, Any]:
+    """What a stage gets beyond the input, of what has happened so far."""
+    available: dict[str, Any] = {parameter_of(name): result for name, result in results.items()}
+    available["decision"] = next(reversed([*decisions.values()]), None)
+    available["decisions"] = dict(decisions)
+    return {name: available[name] for name in list(stage.parameters)[1:] if name in available}
+
+
+def parameter_of(name: str) -> str:
+    """`provision-access` is handed on as `provision_access`."""
+    return re.sub(r"[^a-z0-9]", "_", name)
+
+
+def _clashes(entries: Sequence[Entry], where_of: WhereOf) -> Iterator[DefinitionError]:
+    """Names are journal keys, and parameters too: both must be unique."""
+    names: dict[str, str] = {}
+    for index, entry in enumerate(entries):
+        parameter, where = parameter_of(entry.name), where_of((*_STAGES, index))
+        if isinstance(entry, Stage) and parameter in _TAKEN:
+            yield DefinitionError(
+                f"no stage can be called {entry.name!r} here: that parameter means something else",
+                where=where,
+                remedy=f"Rename it in {entry.where}; {', '.join(_TAKEN)} are taken.",
+            )
+        other = names.get(parameter)
+        if other == entry.name:
+            yield DefinitionError(
+                f"{entry.name!r} stands in `stages` twice",
+                where=where,
+                remedy="Keep one; to do the same work again, register it under a second name.",
+            )
+        elif other is not None:
+            yield DefinitionError(
+                f"{other!r} and {entry.name!r} differ in punctuation alone",
+                where=where,
+                remedy="Rename one of them.",
+            )
+        names[parameter] = entry.name
+
+
+def _idle_timers(
+    spec: DeclarativeSpec, entries: Sequence[Entry], where_of: WhereOf
+) -> Iterator[DefinitionError]:
+    """A timer that could never do anything is a slip of its author."""
+    timeout, escalation = spec.timers.approval_timeout, spec.timers.escalation_after
+    approvals = [entry for entry in entries if isinstance(entry, Approval)]
+    if (timeout is not None or escalation is not None) and not approvals:
+        yield DefinitionError(
+            "`timers` are for approvals, and no entry of `stages` is one",
+            where=where_of(_TIMERS),
+            remedy="Register what waits for people with @approval, or take `timers` away.",
+        )
+        return
+    if escalation is None:
+        return
+    where = where_of((*_TIMERS, "escalation_after_hours"))
+    if not any(approval.escalate_to for approval in approvals):
+        yield DefinitionError(
+            "there is nobody to escalate to",
+            where=where,
+            remedy="Name them at one of the approvals, @approval(..., escalate_to=['director']), "
+            "or take `escalation_after_hours` away.",
+        )
+    try:
+        check_escalation(
+            escalation.total_seconds(), timeout.total_seconds() if timeout else None, where=where
+        )
+    except DefinitionError as error:
+        yield error
+
+
+def _missing_arguments(entries: Sequence[Entry], where_of: WhereOf) -> Iterator[DefinitionError]:
+    sure: list[str] = []  # results that are there whenever a later stage runs
+    skippable: list[str] = []  # results that are missing once an approval was refused
+    can_be_refused = False
+    for index, entry in enumerate(entries):
+        if isinstance(entry, Approval):
+            can_be_refused = True
+            continue
+        where = where_of((*_STAGES, index))
+        parameters = list(inspect.signature(entry.function).parameters.values())
+        if parameters and parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
+            yield DefinitionError(
+                f"stage {entry.name!r} takes its input, {parameters[0].name!r}, by keyword only",
+                where=where,
+                remedy=f"Take away the `*` in {entry.where}.",
+            )
+        for parameter in parameters[1:]:
+            if parameter.default is not parameter.empty or parameter.name in (*_DECISIONS, *sure):
+                continue
+            if parameter.name not in skippable:
+                yield _no_such_argument(entry, parameter.name, [*sure, *skippable], where)
+            elif entry.always:
+                yield DefinitionError(
+                    f"stage {entry.name!r} always runs, but {parameter.name!r} is missing "
+                    "once an approval was refused",
+                    where=where,
+                    remedy=f"Give it a default, such as None, in {entry.where}.",
+                )
+        is_skippable = can_be_refused and not entry.always
+        (skippable if is_skippable else sure).append(parameter_of(entry.name))
+
+
+def _no_such_argument(
+    stage: Stage[..., Any], parameter: str, given: Sequence[str], where: str
+) -> DefinitionError:
+    return DefinitionError(
+        f"stage {stage.name!r} needs {parameter!r}, and no stage before it is called so",
+        where=where,
+        remedy=f"{did_you_mean(parameter, given)}It can have: {', '.join([*given, *_DECISIONS])}. "
+        f"Or give {parameter!r} a default in {stage.where}.",
+    )
+
+
+def _input_conflicts(entries: Sequence[Entry], where_of: WhereOf) -> Iterator[DefinitionError]:
+    declared = list(_declared_inputs(entries))
+    for index, entry, wanted in declared[1:]:
+        _, first, expected = declared[0]
+        if wanted != expected:
+            yield DefinitionError(
+                f"{entry.name!r} takes {_type_name(wanted)} as its input, "
+                f"but {first.name!r} takes {_type_name(expected)}",
+                where=where_of((*_STAGES, index)),
+                remedy=f"Give their first parameters one type, in {first.where} and {entry.where}.",
+            )
+
+
+def _declared_inputs(entries: Sequence[Entry]) -> Iterator[tuple[int, Entry, Any]]:
+    for index, entry in enumerate(entries):
+        declared = (
+            next(iter(entry.parameters.values()), Any)
+            if isinstance(entry, Stage)
+            else _first_annotation(entry)
+        )
+        if declared is not Any:
+            yield index, entry, declared
+
+
+def _first_annotation(approval: Approval) -> Any:
+    plain = inspect.unwrap(approval.assignees)
+    try:
+        hints = get_type_hints(plain, include_extras=True)
+        return next((hints.get(name, Any) for name in inspect.signature(plain).parameters), Any)
+    except (NameError, TypeError, ValueError):  # names unknown at run time, or no function
+        return Any
+
+
+def _known(registry: Registry) -> str:
+    names = sorted({*registry.stages, *registry.approvals})
+    listed = ", ".join(names[:_LISTED_MAX]) or "none; nothing was imported that defines any"
+    more = len(names) - _LISTED_MAX
+    return f"{listed} and {more} more" if more > 0 else listed
+
+
+def _type_name(declared: Any) -> str:
+    return str(getattr(declared, "__name__", declared))

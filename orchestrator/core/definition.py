@@ -1,0 +1,414 @@
+"""What an author defines: stages, approvals and processes, and the registry that holds them.
+
+    @stage(queue="iam", retry=Retry(max_attempts=8), timeout_seconds=1800)
+    def provision_access(request: AccessRequest) -> Grant: ...
+
+    @process(version=1)
+    async def access_request(flow: Flow, request: AccessRequest) -> Grant | None: ...
+
+Defining is pure: nothing connects, and no environment is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import re
+import textwrap
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints, overload
+
+from orchestrator.core.retries import Retry
+from orchestrator.errors import DefinitionError, UnknownProcess, UnknownStage
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+STAGE_TIMEOUT_SECONDS = 3600.0
+"""How long one attempt of a stage may run when its author says nothing."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_.:-]{0,99}")
+
+
+def days(number: float) -> timedelta:
+    """`number` times 24 hours."""
+    return timedelta(days=number)
+
+
+def hours(number: float) -> timedelta:
+    """`number` hours."""
+    return timedelta(hours=number)
+
+
+def minutes(number: float) -> timedelta:
+    """`number` minutes."""
+    return timedelta(minutes=number)
+
+
+def seconds(number: float) -> timedelta:
+    """`number` seconds."""
+    return timedelta(seconds=number)
+
+
+class Stage(Generic[P, R]):
+    """A unit of work that is its own Celery task. Called directly, it is just its function."""
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        *,
+        name: str,
+        queue: str | None,
+        retry: Retry,
+        timeout_seconds: float | None,
+        always: bool,
+    ) -> None:
+        self.function = function
+        self.name = name
+        self.queue = queue
+        self.retry = retry
+        self.timeout_seconds = timeout_seconds
+        self.always = always
+        self.where = where_of(function)
+        self.__doc__ = function.__doc__
+        self.__name__ = name
+        self.__wrapped__ = function
+        self.parameters = _parameters_of(function, self.where)
+        self.result_type = _hints_of(function).get("return", Any)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments by parameter name. Raises DefinitionError when they don't fit."""
+        try:
+            return dict(inspect.signature(self.function).bind(*args, **kwargs).arguments)
+        except TypeError as error:
+            raise DefinitionError(
+                f"stage {self.name!r} can't be called so: {error}", where=self.where
+            ) from None
+
+    def __repr__(self) -> str:
+        return f"<stage {self.name}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A named approval that a declarative process may ask for.
+
+    `assignees(input)` names the people asked; `escalate_to` those added when it escalates.
+    """
+
+    name: str
+    assignees: Callable[[Any], Sequence[str]]
+    escalate_to: tuple[str, ...] = ()
+    where: str = ""
+
+    def __call__(self, value: Any) -> Sequence[str]:
+        return self.assignees(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A versioned, immutable definition. `spec` is what is deployed; `flow` is what is driven."""
+
+    name: str
+    version: int
+    flow: Callable[..., Coroutine[Any, Any, Any]] = field(repr=False)
+    kind: str = "python"
+    input_type: Any = Any
+    result_type: Any = Any
+    takes_input: bool = True
+    queue: str | None = None
+    expires_after_seconds: float | None = None
+    spec: dict[str, Any] = field(default_factory=dict, repr=False)
+    where: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what is deployed; two definitions with one fingerprint are the same."""
+        content = {
+            "name": self.name,
+            "version": self.version,
+            "kind": self.kind,
+            "queue": self.queue,
+            "expires_after_seconds": self.expires_after_seconds,
+            "spec": self.spec,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+class Registry:
+    """The stages, approvals and processes that a program has. There is a default one."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, Stage[..., Any]] = {}
+        self.approvals: dict[str, Approval] = {}
+        self.processes: dict[tuple[str, int], Process] = {}
+        self._stage_listeners: list[Callable[[Stage[..., Any]], None]] = []
+
+    def for_each_stage(self, listener: Callable[[Stage[..., Any]], None]) -> None:
+        """Call `listener` with every stage there is, and with each that comes later."""
+        self._stage_listeners.append(listener)
+        for stage in self.stages.values():
+            listener(stage)
+
+    def add_stage(self, stage: Stage[..., Any]) -> None:
+        """Raises DefinitionError if another function has the name."""
+        known = self.stages.get(stage.name)
+        if known is not None and known.where != stage.where:
+            raise _taken("stage", stage.name, stage.where, known.where)
+        self.stages[stage.name] = stage
+        for listener in self._stage_listeners:
+            listener(stage)
+
+    def add_approval(self, approval: Approval) -> None:
+        """Raises DefinitionError if another function has the name."""
+        known = self.approvals.get(approval.name)
+        if known is not None and known.where != approval.where:
+            raise _taken("approval", approval.name, approval.where, known.where)
+        self.approvals[approval.name] = approval
+
+    def add_process(self, process: Process) -> None:
+        """Raises DefinitionError if this name and version is defined elsewhere."""
+        known = self.processes.get((process.name, process.version))
+        if known is not None and known.where != process.where:
+            raise _taken(
+                f"process version {process.version}", process.name, process.where, known.where
+            )
+        self.processes[process.name, process.version] = process
+
+    def stage(self, name: str) -> Stage[..., Any]:
+        """The stage of that name. Raises UnknownStage."""
+        try:
+            return self.stages[name]
+        except KeyError:
+            raise UnknownStage(
+                f"no stage {name!r} is registered here; known: {_listed(self.stages)}"
+            ) from None
+
+    def process(self, name: str, version: int | None = None) -> Process:
+        """That version, or the newest known here. Raises UnknownProcess."""
+        versions = [known for process, known in self.processes if process == name]
+        chosen = version if version is not None else max(versions, default=None)
+        found = self.processes.get((name, chosen)) if chosen is not None else None
+        if found is None:
+            wanted = name if version is None else f"{name} version {version}"
+            known_names = {process for process, _ in self.processes}
+            raise UnknownProcess(
+                f"no process {wanted!r} is registered here; known: {_listed(known_names)}"
+            )
+        return found
+
+
+default_registry = Registry()
+
+
+@overload
+def stage(function: Callable[P, R], /) -> Stage[P, R]: ...
+@overload
+def stage(
+    *,
+    name: str | None = ...,
+    queue: str | None = ...,
+    retry: Retry = ...,
+    timeout_seconds: float | None = ...,
+    always: bool = ...,
+    registry: Registry | None = ...,
+) -> Callable[[Callable[P, R]], Stage[P, R]]: ...
+def stage(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    queue: str | None = None,
+    retry: Retry = Retry(),  # noqa: B008 - frozen
+    timeout_seconds: float | None = STAGE_TIMEOUT_SECONDS,
+    always: bool = False,
+    registry: Registry | None = None,
+) -> Any:
+    """Make a function (or a Celery task that exists) a stage.
+
+    `name`: by default the function's, with dashes; also the Celery task's name. `queue`: None is the
+    app's default. `timeout_seconds`: of one attempt. `always`: in a declarative process, run it even
+    after an approval was refused or timed out. Raises DefinitionError.
+    """
+
+    def define(target: Callable[..., Any]) -> Stage[..., Any]:
+        chosen = name or name_of(target)
+        check_name("stage", chosen, where_of(target))
+        if timeout_seconds is not None and timeout_seconds <= 0:
+            raise DefinitionError("timeout_seconds must be positive", where=where_of(target))
+        defined: Stage[..., Any] = Stage(
+            target,
+            name=chosen,
+            queue=queue,
+            retry=retry,
+            timeout_seconds=timeout_seconds,
+            always=always,
+        )
+        (registry or default_registry).add_stage(defined)
+        return defined
+
+    return define if function is None else define(function)
+
+
+def approval(
+    name: str | None = None,
+    *,
+    escalate_to: Sequence[str] = (),
+    registry: Registry | None = None,
+) -> Callable[[Callable[[Any], Sequence[str]]], Approval]:
+    """Register an approval for declarative processes; the function names the people to ask.
+
+    It takes the run's input and must be pure: it is called again on every replay.
+    """
+
+    def define(assignees: Callable[[Any], Sequence[str]]) -> Approval:
+        chosen = name or name_of(assignees)
+        check_name("approval", chosen, where_of(assignees))
+        defined = Approval(chosen, assignees, tuple(escalate_to), where_of(assignees))
+        (registry or default_registry).add_approval(defined)
+        return defined
+
+    return define
+
+
+def process(
+    *,
+    version: int,
+    name: str | None = None,
+    queue: str | None = None,
+    expires_after: timedelta | None = None,
+    registry: Registry | None = None,
+) -> Callable[[Callable[..., Coroutine[Any, Any, Any]]], Process]:
+    """Make an `async def` flow a process.
+
+    `queue`: where its turns are taken, None for the app's default. `expires_after`: a run that has not
+    ended by then is closed as `expired`. Raises DefinitionError.
+    """
+
+    def define(flow: Callable[..., Coroutine[Any, Any, Any]]) -> Process:
+        where = where_of(flow)
+        if not inspect.iscoroutinefunction(flow):
+            raise DefinitionError("a process is an `async def`", where=where)
+        if version < 1:
+            raise DefinitionError("versions count from 1", where=where)
+        chosen = name or name_of(flow)
+        check_name("process", chosen, where)
+        input_type, takes_input = _input_of(flow, where)
+        defined = Process(
+            name=chosen,
+            version=version,
+            flow=flow,
+            input_type=input_type,
+            takes_input=takes_input,
+            result_type=_hints_of(flow).get("return", Any),
+            queue=queue,
+            expires_after_seconds=expires_after.total_seconds() if expires_after else None,
+            spec={"flow": where, "source": hashlib.sha256(_source_of(flow).encode()).hexdigest()},
+            where=where,
+        )
+        (registry or default_registry).add_process(defined)
+        return defined
+
+    return define
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """`provision_access` is `provision-access`."""
+    return (
+        str(getattr(function, "__name__", type(function).__name__))
+        .rpartition(".")[2]
+        .replace("_", "-")
+    )
+
+
+def where_of(function: Callable[..., Any]) -> str:
+    """`module:qualified.name`, to find the definition again."""
+    plain = inspect.unwrap(function)
+    return f"{getattr(plain, '__module__', '?')}:{getattr(plain, '__qualname__', repr(plain))}"
+
+
+def check_name(what: str, name: str, where: str) -> None:
+    """Names travel as task names, journal keys and URLs. Raises DefinitionError."""
+    if not _NAME.fullmatch(name):
+        raise DefinitionError(
+            f"{what} name {name!r} is not allowed",
+            where=where,
+            remedy="Use lower-case letters, digits and - _ . : (at most 100), beginning with a letter.",
+        )
+
+
+def _parameters_of(function: Callable[..., Any], where: str) -> dict[str, Any]:
+    hints = _hints_of(function)
+    parameters: dict[str, Any] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+            parameter.POSITIONAL_ONLY,
+        ):
+            raise DefinitionError(
+                f"parameter {parameter} can't be recorded by name",
+                where=where,
+                remedy="Name each parameter.",
+            )
+        parameters[parameter.name] = hints.get(parameter.name, Any)
+    return parameters
+
+
+def _input_of(flow: Callable[..., Any], where: str) -> tuple[Any, bool]:
+    parameters = list(inspect.signature(flow).parameters.values())
+    if len(parameters) not in (1, 2):
+        raise DefinitionError("a flow takes the Flow and at most one input", where=where)
+    if len(parameters) == 1:
+        return Any, False
+    return _hints_of(flow).get(parameters[1].name, Any), True
+
+
+def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
+    plain = inspect.unwrap(function)
+    try:
+        return get_type_hints(plain, include_extras=True)
+    except NameError as error:
+        raise DefinitionError(
+            f"its annotations can't be read: {error}",
+            where=where_of(plain),
+            remedy="Import the name at run time.",
+        ) from None
+
+
+def result_type_of(function: Callable[..., Any]) -> Any:
+    """The declared result of any callable; Any where it declares none or can't be read."""
+    try:
+        return _hints_of(function).get("return", Any)
+    except (DefinitionError, TypeError, AttributeError):
+        return Any
+
+
+def _source_of(function: Callable[..., Any]) -> str:
+    """The function's source without blank and comment lines; its names and constants where it has none."""
+    try:
+        lines = textwrap.dedent(inspect.getsource(function)).splitlines()
+    except (OSError, TypeError):
+        code = function.__code__
+        return repr(
+            (code.co_names, [const for const in code.co_consts if not inspect.iscode(const)])
+        )
+    return "\n".join(
+        line.rstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")
+    )
+
+
+def _taken(what: str, name: str, where: str, known: str) -> DefinitionError:
+    return DefinitionError(
+        f"{what} {name!r} is defined already in {known}", where=where, remedy="Rename one."
+    )
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(sorted(names)) or "none"

@@ -1,0 +1,82 @@
+"""The journal of a run: its activities, as the record holds them and as replay reads them.
+
+A key is a readable path, unique in a run: `provision-access`, `reviews/security`, `remind#3`.
+`scope` is the path's head (a branch of a gather, or "" for the flow itself); `ordinal` counts the
+flow's requests in that scope, so replay notices a changed order. A step inside a stage has the
+stage's key as `parent_key`, and replay never looks at it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+
+class ActivityKind(StrEnum):
+    """What a flow can await."""
+
+    STAGE = "stage"
+    STEP = "step"
+    APPROVAL = "approval"
+    SIGNAL = "signal"
+    SLEEP = "sleep"
+
+
+class ActivityState(StrEnum):
+    """Where an activity stands. PENDING waits to be claimed or for the world; RETRYING for its timer."""
+
+    PENDING = "pending"
+    CLAIMED = "claimed"
+    RETRYING = "retrying"
+    DONE = "done"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+
+
+SETTLED = frozenset({ActivityState.DONE, ActivityState.FAILED, ActivityState.TIMED_OUT})
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """One line of the journal. `result`, `input` and `error` are plain JSON."""
+
+    key: str
+    scope: str
+    ordinal: int
+    kind: ActivityKind
+    name: str
+    state: ActivityState
+    attempt: int = 1
+    parent_key: str | None = None
+    input: Any = None
+    result: Any = None
+    error: dict[str, Any] | None = None
+    settled_at: datetime | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """True when its await has an answer."""
+        return self.state in SETTLED
+
+    def describe(self) -> str:
+        """One readable line, for diffs."""
+        return describe(self.kind, self.name, self.key)
+
+
+def describe(kind: ActivityKind, name: str, key: str) -> str:
+    """`stage provision-access (key iam/provision-access)`, the key only where it differs."""
+    return f"{kind} {name}" + (f" (key {key})" if key != name else "")
+
+
+@dataclass(frozen=True, slots=True)
+class BufferedSignal:
+    """A signal that arrived and no wait has consumed yet."""
+
+    id: UUID
+    name: str
+    payload: Any
+    received_at: datetime

@@ -1,0 +1,607 @@
+"""Replay: drive a flow over its journal, and say what is to be recorded.
+
+    TurnOutcome = take_turn(process, run, journal, signals, ...)
+
+No event loop: the coroutine is sent each answer the journal holds. At the first await without one
+it is let go, and what it asked for becomes new activities. The same journal gives the same outcome,
+on any worker, on any day.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from orchestrator.core import codec
+from orchestrator.core.approvals import ApprovalRequest, Decision
+from orchestrator.core.definition import Process, Registry, Stage, result_type_of
+from orchestrator.core.flow import (
+    Ask,
+    Flow,
+    FlowCoroutine,
+    Gather,
+    Pending,
+    Request,
+    SignalWait,
+    Sleep,
+    StageCall,
+    StepCall,
+)
+from orchestrator.core.journal import (
+    Activity,
+    ActivityKind,
+    ActivityState,
+    BufferedSignal,
+    describe,
+)
+from orchestrator.core.run import RunStatus
+from orchestrator.errors import (
+    ActivityFailed,
+    DefinitionError,
+    Fail,
+    PayloadError,
+    SignalTimedOut,
+    UnknownStage,
+)
+
+REQUESTS_PER_TURN_MAX = 10_000
+"""More activities than this in one run is a runaway loop (DESIGN rule 9)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What a turn knows of its run. `input` is plain JSON."""
+
+    id: UUID
+    process: str
+    version: int
+    business_key: str | None
+    input: Any
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NewTimer:
+    """A deadline to arm: `delay_seconds` from its recording, or `at`. `level` counts escalations."""
+
+    kind: str
+    delay_seconds: float | None = None
+    at: datetime | None = None
+    level: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NewActivity:
+    """An activity the flow asked for and the journal lacks. `input` and `result` are JSON text."""
+
+    request: Request
+    state: ActivityState
+    input: str | None = None
+    result: str | None = None
+    settled_at: datetime | None = None
+    queue: str | None = None
+    policy: dict[str, Any] | None = None
+    timeout_seconds: float | None = None
+    timers: tuple[NewTimer, ...] = ()
+    approval: ApprovalRequest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumedSignal:
+    """A buffered signal that answers the wait `key`; its activity is new or already in the journal."""
+
+    key: str
+    signal_id: UUID
+    payload: Any
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOutcome:
+    """What a turn decided: the commands to record, and how the run stands after them."""
+
+    status: RunStatus
+    opened: tuple[NewActivity, ...] = ()
+    consumed: tuple[ConsumedSignal, ...] = ()
+    unsettled: tuple[str, ...] = ()
+    stage: str | None = None
+    waiting_for: str | None = None
+    output: str | None = None
+    error: dict[str, Any] | None = None
+
+
+class TurnAbandoned(BaseException):
+    """The turn can't go on here, and nothing of it is recorded. Not for flow code to catch."""
+
+
+class _TurnOver(BaseException):
+    """Raised into a flow that asks for more while it is being let go."""
+
+
+class _Contradiction(BaseException):
+    """The flow asks for something other than its journal says. Not for flow code to catch."""
+
+    def __init__(self, diff: str) -> None:
+        self.diff = diff
+        super().__init__(diff)
+
+
+@dataclass(slots=True)
+class _Answer:
+    value: Any = None
+    error: Exception | None = None
+
+
+PerformStep = Callable[[Request, Activity | None], Activity]
+"""Runs an inline step and records it; the answer is settled, or retrying."""
+
+
+def take_turn(
+    process: Process,
+    run: RunContext,
+    journal: Sequence[Activity],
+    signals: Sequence[BufferedSignal],
+    *,
+    registry: Registry,
+    perform_step: PerformStep,
+) -> TurnOutcome:
+    """One pass of the flow over its journal.
+
+    Raises TurnAbandoned when this worker lacks a stage the flow asks for (another worker may have it),
+    or when `perform_step` does because the turn is no longer ours.
+    """
+    return _Turn(process, run, journal, signals, registry, perform_step).take()
+
+
+@dataclass(slots=True)
+class _Turn:
+    process: Process
+    run: RunContext
+    journal: Sequence[Activity]
+    signals: Sequence[BufferedSignal]
+    registry: Registry
+    perform_step: PerformStep
+    scope: str = ""
+    asked: dict[str, Request] = field(default_factory=dict)
+    entries: dict[str, Activity] = field(default_factory=dict)
+    places: dict[tuple[str, int], Activity] = field(default_factory=dict)
+    names: Counter[str] = field(default_factory=Counter)
+    ordinals: Counter[str] = field(default_factory=Counter)
+    gathers: set[str] = field(default_factory=set)
+    opened: dict[str, NewActivity] = field(default_factory=dict)
+    consumed: dict[str, ConsumedSignal] = field(default_factory=dict)
+    answered: set[str] = field(default_factory=set)
+    is_over: bool = False
+    times: dict[str, datetime] = field(default_factory=dict)  # of the last fact seen, by scope
+
+    # -- the story ---------------------------------------------------------------------------
+
+    def take(self) -> TurnOutcome:
+        self.times[""] = self.run.created_at
+        for activity in self.journal:
+            if activity.parent_key is None:
+                self.entries[activity.key] = activity
+                self.places[activity.scope, activity.ordinal] = activity
+        try:
+            answer = self._drive(self._start_flow(), scope="")
+            self._refuse_forgotten()
+        except _Contradiction as contradiction:
+            return self._incident("contradiction", str(contradiction))
+        except (ActivityFailed, SignalTimedOut, Fail) as error:
+            return self._ended_by(error)
+        except Exception as error:  # noqa: BLE001 - any bug of a flow parks its run, explained
+            return self._incident(type(error).__name__, _explain(error))
+        if answer is None:
+            return self._blocked()
+        return self._completed(answer.value)
+
+    def _start_flow(self) -> FlowCoroutine:
+        flow = Flow(
+            self,
+            run_id=self.run.id,
+            business_key=self.run.business_key,
+            process=self.run.process,
+            version=self.run.version,
+        )
+        if not self.process.takes_input:
+            return self.process.flow(flow)
+        what = f"input of {self.run.process} version {self.run.version}"
+        return self.process.flow(
+            flow, codec.decode(self.run.input, self.process.input_type, what=what)
+        )
+
+    def _drive(self, flow: FlowCoroutine, *, scope: str) -> _Answer | None:
+        """Send a coroutine its answers. None when it waits; raises what it raises."""
+        answer = _Answer()
+        while True:
+            self.scope = scope
+            try:
+                awaited = (
+                    flow.send(answer.value) if answer.error is None else flow.throw(answer.error)
+                )
+            except StopIteration as stop:
+                return _Answer(stop.value)
+            answered = self._answer(awaited, scope)
+            if answered is None:
+                self._let_go(flow)
+                return None
+            answer = answered
+
+    def _answer(self, awaited: Any, scope: str) -> _Answer | None:
+        if isinstance(awaited, Pending):
+            return self._answer_from_journal(awaited.request, scope)
+        if isinstance(awaited, Gather):
+            return self._answer_gather(awaited, scope)
+        return _Answer(
+            error=DefinitionError(
+                f"a flow awaited {awaited!r}, which is not one of flow's own",
+                where=self.process.where,
+                remedy="Await flow.stage, flow.step, flow.sleep, flow.signal, flow.approval or flow.gather.",
+            )
+        )
+
+    def _answer_gather(self, gather: Gather[Any], scope: str) -> _Answer | None:
+        started_at = self.times[scope]
+        try:
+            answers = [
+                self._answer_branch(branch, scope, f"{gather.key}/{name}", started_at)
+                for name, branch in gather.branches
+            ]
+        finally:
+            for _, branch in gather.branches:
+                if inspect.iscoroutine(branch):
+                    self._let_go(branch)  # those that a contradiction kept from starting
+        settled = [answer for answer in answers if answer is not None]
+        if len(settled) < len(answers):
+            return None
+        failed = next((answer for answer in settled if answer.error is not None), None)
+        return failed or _Answer(gather.shape([answer.value for answer in settled]))
+
+    def _answer_branch(
+        self, branch: Awaitable[Any], scope: str, branch_scope: str, started_at: datetime
+    ) -> _Answer | None:
+        if not inspect.iscoroutine(branch):
+            return self._answer(branch, scope)
+        self.times[branch_scope] = started_at
+        try:
+            answer = self._drive(branch, scope=branch_scope)
+        except Exception as error:  # noqa: BLE001 - a branch's failure is the gather's to raise
+            answer = _Answer(error=error)
+        self._saw(self.times[branch_scope], scope)
+        return answer
+
+    def _let_go(self, flow: FlowCoroutine) -> None:
+        """Close the coroutine; what its `finally` blocks ask for is not part of the turn."""
+        was_over, self.is_over = self.is_over, True
+        try:
+            flow.close()
+        except (_TurnOver, RuntimeError):
+            pass
+        finally:
+            self.is_over = was_over
+
+    # -- what flows ask (Recorder) -----------------------------------------------------------
+
+    def request(self, kind: ActivityKind, name: str, key: str | None, ask: Ask) -> Request:
+        """Give a request its key and ordinal, and hold it against the journal."""
+        if self.is_over:
+            raise _TurnOver
+        if len(self.asked) >= REQUESTS_PER_TURN_MAX:
+            raise DefinitionError(
+                f"the flow asked for more than {REQUESTS_PER_TURN_MAX} activities",
+                where=self.process.where,
+                remedy="Split the work over several runs.",
+            )
+        request = Request(
+            self._free_key(key or name, named=key is not None),
+            self.scope,
+            self._next_ordinal(),
+            kind,
+            name,
+            ask,
+        )
+        self.asked[request.key] = request
+        self._hold_against_journal(request)
+        if request.key not in self.entries and not isinstance(ask, StepCall):
+            self.opened[request.key] = _open(request)
+        return request
+
+    def gather_key(self, key: str | None) -> str:
+        """The key of a gather: a head for its branches' keys."""
+        if self.is_over:
+            raise _TurnOver
+        found = self._free_key(key or "gather", named=key is not None)
+        self.gathers.add(found)
+        return found
+
+    def find_stage(self, name: str) -> Stage[..., Any]:
+        """The registered stage of that name. Abandons the turn where this worker lacks it."""
+        try:
+            return self.registry.stage(name)
+        except UnknownStage as error:
+            raise TurnAbandoned(str(error)) from None
+
+    def _free_key(self, wanted: str, *, named: bool) -> str:
+        path = f"{self.scope}/{wanted}" if self.scope else wanted
+        self.names[path] += 1
+        count = self.names[path]
+        if count == 1 and path not in self.asked and path not in self.gathers:
+            return path
+        if named:
+            raise DefinitionError(
+                f"key {path!r} is used twice",
+                where=self.process.where,
+                remedy="Keys are unique in a run.",
+            )
+        return f"{path}#{max(count, 2)}"
+
+    def _next_ordinal(self) -> int:
+        self.ordinals[self.scope] += 1
+        return self.ordinals[self.scope]
+
+    @property
+    def now(self) -> datetime:
+        """The time of the last fact that the code now running has seen."""
+        return self.times[self.scope]
+
+    def _saw(self, at: datetime, scope: str) -> None:
+        self.times[scope] = max(self.times[scope], at)
+
+    # -- the journal -------------------------------------------------------------------------
+
+    def _answer_from_journal(self, request: Request, scope: str) -> _Answer | None:
+        entry = self.entries.get(request.key)
+        if isinstance(request.ask, StepCall) and _may_perform(entry):
+            entry = self.entries[request.key] = self.perform_step(request, entry)
+        if isinstance(request.ask, SignalWait) and (entry is None or not entry.is_settled):
+            return self._answer_from_signals(request, request.ask, scope)
+        if entry is None or not entry.is_settled:
+            return None
+        self.answered.add(request.key)
+        if entry.settled_at is not None:
+            self._saw(entry.settled_at, scope)
+        return _answer_of(request, entry)
+
+    def _answer_from_signals(
+        self, request: Request, wait: SignalWait, scope: str
+    ) -> _Answer | None:
+        taken = {consumed.signal_id for consumed in self.consumed.values()}
+        for signal in self.signals:
+            if signal.name == request.name and signal.id not in taken:
+                self.consumed[request.key] = ConsumedSignal(
+                    request.key, signal.id, signal.payload, signal.received_at
+                )
+                self.answered.add(request.key)
+                self._saw(signal.received_at, scope)
+                what = f"signal {request.name}"
+                return _Answer(codec.decode(signal.payload, wait.type, what=what))
+        return None
+
+    def _hold_against_journal(self, request: Request) -> None:
+        recorded = self.places.get((request.scope, request.ordinal))
+        entry = self.entries.get(request.key)
+        if recorded is None and entry is None:
+            return
+        if (
+            recorded is entry
+            and entry is not None
+            and (entry.kind, entry.name) == (request.kind, request.name)
+        ):
+            return
+        self.is_over = True
+        raise _Contradiction(self._diff(request.scope))
+
+    def _refuse_forgotten(self) -> None:
+        for activity in self.entries.values():
+            if activity.key not in self.asked:
+                raise _Contradiction(self._diff(activity.scope))
+
+    def _diff(self, scope: str) -> str:
+        """Journal (`-`) and flow (`+`) of one scope, line by line."""
+        recorded = {
+            entry.ordinal: entry.describe()
+            for entry in self.entries.values()
+            if entry.scope == scope
+        }
+        asked = {
+            request.ordinal: describe(request.kind, request.name, request.key)
+            for request in self.asked.values()
+            if request.scope == scope
+        }
+        lines = [f"in {scope}:" if scope else "in the flow:"]
+        for ordinal in range(1, max((*recorded, *asked), default=0) + 1):
+            before, after = recorded.get(ordinal), asked.get(ordinal)
+            if before == after:
+                lines.append(f"    {ordinal}. {before}")
+                continue
+            if before is not None:
+                lines.append(f"  - {ordinal}. {before}   (in the journal)")
+            if after is not None:
+                lines.append(f"  + {ordinal}. {after}   (asked by the flow now)")
+        return "\n".join(lines)
+
+    # -- how turns end -----------------------------------------------------------------------
+
+    def _blocked(self) -> TurnOutcome:
+        unsettled = [
+            request
+            for key, request in self.asked.items()
+            if key not in self.answered and not self._settled(key)
+        ]
+        runs_a_stage = any(
+            request.kind in (ActivityKind.STAGE, ActivityKind.STEP) for request in unsettled
+        )
+        return TurnOutcome(
+            status=RunStatus.RUNNING if runs_a_stage else RunStatus.WAITING,
+            opened=tuple(self._opened()),
+            consumed=tuple(self.consumed.values()),
+            unsettled=tuple(request.key for request in unsettled),
+            stage=unsettled[0].key if unsettled else None,
+            waiting_for=_waiting_for(unsettled),
+        )
+
+    def _completed(self, value: Any) -> TurnOutcome:
+        try:
+            output = codec.encode(
+                value, self.process.result_type, what=f"result of {self.run.process}"
+            )
+        except PayloadError as error:
+            return self._incident(type(error).__name__, str(error))
+        return self._closed(RunStatus.COMPLETED, output=output)
+
+    def _ended_by(self, error: Exception) -> TurnOutcome:
+        return self._closed(
+            RunStatus.FAILED, error={"type": type(error).__name__, "message": str(error)}
+        )
+
+    def _closed(
+        self, status: RunStatus, *, output: str | None = None, error: dict[str, Any] | None = None
+    ) -> TurnOutcome:
+        """The run ends: what it had asked for and nobody needs any more is not opened."""
+        answered = tuple(
+            activity for activity in self._opened() if activity.state is ActivityState.DONE
+        )
+        return TurnOutcome(
+            status=status,
+            opened=answered,
+            consumed=tuple(self.consumed.values()),
+            output=output,
+            error=error,
+        )
+
+    def _incident(self, kind: str, message: str) -> TurnOutcome:
+        """Park the run as it was: nothing that a contradicting or broken flow asked for is recorded."""
+        return TurnOutcome(
+            status=RunStatus.INCIDENT,
+            unsettled=tuple(key for key, entry in self.entries.items() if not entry.is_settled),
+            error={
+                "type": kind,
+                "message": message,
+                "process": f"{self.run.process} version {self.run.version}",
+            },
+            waiting_for="an operator",
+        )
+
+    def _settled(self, key: str) -> bool:
+        entry = self.entries.get(key)
+        return entry is not None and entry.is_settled
+
+    def _opened(self) -> list[NewActivity]:
+        """New activities; a wait whose signal was there already is recorded as done."""
+        return [
+            _done_by(self.consumed[key], activity) if key in self.consumed else activity
+            for key, activity in self.opened.items()
+        ]
+
+
+def _may_perform(entry: Activity | None) -> bool:
+    return entry is None or entry.state is ActivityState.PENDING
+
+
+def _open(request: Request) -> NewActivity:
+    ask = request.ask
+    match ask:
+        case StageCall():
+            stage = ask.stage
+            what = f"argument of stage {stage.name}"
+            parts = [
+                f"{codec.encode(name, what=what)}:{codec.encode(value, stage.parameters[name], what=what)}"
+                for name, value in ask.arguments.items()
+            ]
+            return NewActivity(
+                request,
+                ActivityState.PENDING,
+                input="{" + ",".join(parts) + "}",
+                queue=stage.queue,
+                policy=stage.retry.as_policy(),
+                timeout_seconds=stage.timeout_seconds,
+            )
+        case Sleep():
+            return NewActivity(
+                request,
+                ActivityState.PENDING,
+                timers=(NewTimer("sleep", ask.delay_seconds, ask.at),),
+            )
+        case SignalWait():
+            timers = (
+                ()
+                if ask.timeout_seconds is None
+                else (NewTimer("signal-timeout", ask.timeout_seconds),)
+            )
+            return NewActivity(request, ActivityState.PENDING, timers=timers)
+        case ApprovalRequest():
+            return NewActivity(
+                request, ActivityState.PENDING, timers=_approval_timers(ask), approval=ask
+            )
+        case StepCall():
+            raise AssertionError("steps are recorded by whoever performs them")
+
+
+def _approval_timers(ask: ApprovalRequest) -> tuple[NewTimer, ...]:
+    escalations = tuple(
+        NewTimer("escalation", escalation.after_seconds, level=level)
+        for level, escalation in enumerate(ask.escalations, start=1)
+    )
+    if ask.timeout_seconds is None:
+        return escalations
+    return (*escalations, NewTimer("approval-timeout", ask.timeout_seconds))
+
+
+def _done_by(consumed: ConsumedSignal, activity: NewActivity) -> NewActivity:
+    payload = codec.encode(consumed.payload, what=f"signal {activity.request.name}")
+    return NewActivity(
+        activity.request, ActivityState.DONE, result=payload, settled_at=consumed.received_at
+    )
+
+
+def _answer_of(request: Request, entry: Activity) -> _Answer:
+    if entry.state is ActivityState.TIMED_OUT:
+        return _Answer(error=SignalTimedOut(request.key, name=request.name))
+    if entry.state is ActivityState.FAILED:
+        error = entry.error or {}
+        return _Answer(
+            error=ActivityFailed(
+                request.key,
+                error_type=error.get("type", "Error"),
+                message=error.get("message", ""),
+                attempts=entry.attempt,
+            )
+        )
+    what = f"result of {entry.describe()}"
+    return _Answer(codec.decode(entry.result, _result_type(request.ask), what=what))
+
+
+def _result_type(ask: Ask) -> Any:
+    match ask:
+        case StageCall():
+            return ask.stage.result_type
+        case StepCall():
+            return result_type_of(ask.function)
+        case ApprovalRequest():
+            return Decision
+        case SignalWait():
+            return ask.type
+        case Sleep():
+            return Any
+
+
+def _waiting_for(unsettled: Sequence[Request]) -> str | None:
+    """`approval manager`, or the first of several and how many more."""
+    if not unsettled:
+        return None
+    people_first = sorted(unsettled, key=lambda request: request.kind is not ActivityKind.APPROVAL)
+    first = people_first[0]
+    text = first.name if first.kind is ActivityKind.SLEEP else f"{first.kind} {first.name}"
+    return text if len(unsettled) == 1 else f"{text} and {len(unsettled) - 1} more"
+
+
+def _explain(error: Exception) -> str:
+    """The error and the flow's line it came from."""
+    frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
+    at = f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{error}{at}"

@@ -1,0 +1,70 @@
+"""When a failed attempt is made again: pure policy; the store's timers carry it out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.errors import DefinitionError, Fail, PayloadError
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often, and how far apart, a stage or step is tried.
+
+    The delay before attempt n+1 is `delay_seconds * backoff**(n-1)`, at most `max_delay_seconds`,
+    spread by ±`jitter` (a fraction) so that a fleet doesn't retry in step. Errors of the classes in
+    `non_retryable`, `Fail`, and unserialisable results fail at once.
+    """
+
+    max_attempts: int = 5
+    delay_seconds: float = 1.0
+    backoff: float = 2.0
+    max_delay_seconds: float = 3600.0
+    jitter: float = 0.1
+    non_retryable: tuple[type[BaseException], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1:
+            raise DefinitionError(
+                "Retry(max_attempts) counts the first try too, so it is at least 1"
+            )
+        if self.delay_seconds < 0 or self.max_delay_seconds < 0 or self.backoff < 1:
+            raise DefinitionError("Retry delays are not negative, and backoff is at least 1")
+        if not 0 <= self.jitter <= 1:
+            raise DefinitionError("Retry(jitter) is a fraction from 0 to 1")
+
+    def delay_before_next(self, attempt: int, *, chance: float) -> float:
+        """Seconds between the failed `attempt` (1-based) and the next. `chance` is a random in [0, 1)."""
+        try:
+            delay = self.delay_seconds * self.backoff ** (attempt - 1)
+        except OverflowError:
+            delay = math.inf
+        delay = min(delay, self.max_delay_seconds)
+        return delay * (1 + self.jitter * (2 * chance - 1))
+
+    def allows_another(self, attempt: int, error: BaseException | None = None) -> bool:
+        """Whether an attempt may follow the failed `attempt`. `error` None: its worker was lost."""
+        if error is not None and isinstance(error, (*self.non_retryable, Fail, PayloadError)):
+            return False
+        return attempt < self.max_attempts
+
+    def as_policy(self) -> dict[str, Any]:
+        """The part that travels in the record, for those who must judge without the Python class."""
+        return {
+            "max_attempts": self.max_attempts,
+            "delay_seconds": self.delay_seconds,
+            "backoff": self.backoff,
+            "max_delay_seconds": self.max_delay_seconds,
+            "jitter": self.jitter,
+        }
+
+    @classmethod
+    def from_policy(cls, policy: dict[str, Any]) -> Retry:
+        """The inverse of `as_policy`; unknown names (of a newer release) are left out."""
+        known = {name: policy[name] for name in cls.__slots__ if name in policy}
+        return cls(**known)
+
+
+NO_RETRY = Retry(max_attempts=1)

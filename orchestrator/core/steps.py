@@ -1,0 +1,88 @@
+"""`step`: a call inside a stage that is done once and remembered.
+
+Outside a run it just calls the function, so a stage is tested as plain Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import ParamSpec, Protocol, TypeVar
+from uuid import UUID
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class StepRunner(Protocol):
+    """What the engine puts behind `step` while a stage is at work."""
+
+    def __call__(
+        self, function: Callable[..., R], args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> R:
+        """The remembered result, or the function's, once it is recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageContext:
+    """Which activity this code is working on."""
+
+    run_id: UUID
+    key: str
+    attempt: int
+    run_step: StepRunner
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt of this activity: give it to services that deduplicate."""
+        return f"{self.run_id}/{self.key}"
+
+
+_current: ContextVar[StageContext | None] = ContextVar("perennial_stage", default=None)
+_current_step: ContextVar[str | None] = ContextVar("perennial_step", default=None)
+
+
+def step(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call `function` once in the life of this activity; a later attempt gets the recorded result.
+
+    A crash inside the call repeats it; a crash after its result was recorded does not. Steps are told
+    apart by the function's name and by their order, so call them in the same order on every attempt.
+    """
+    context = _current.get()
+    if context is None:
+        return function(*args, **kwargs)
+    return context.run_step(function, args, kwargs)
+
+
+def idempotency_key() -> str | None:
+    """`<run id>/<activity key>` of the stage or step at work, the same on every attempt.
+
+    None outside a run.
+    """
+    context = _current.get()
+    step_key = _current_step.get()
+    if step_key is not None:
+        return step_key
+    return context.idempotency_key if context else None
+
+
+@contextmanager
+def working_on(context: StageContext) -> Iterator[None]:
+    """For the engine: this thread works on that activity."""
+    token = _current.set(context)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+@contextmanager
+def working_on_step(idempotency: str) -> Iterator[None]:
+    """For the engine: this thread works on that step."""
+    token = _current_step.set(idempotency)
+    try:
+        yield
+    finally:
+        _current_step.reset(token)

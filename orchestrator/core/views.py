@@ -1,0 +1,128 @@
+"""What the record shows to people and programs: frozen, and free of SQL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from orchestrator.core.journal import ActivityKind
+from orchestrator.core.run import RunStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The answer to `Client.start`. `created` is False when the business key's run was there already."""
+
+    run_id: UUID
+    process: str
+    version: int
+    created: bool
+
+    def __str__(self) -> str:
+        return str(self.run_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Upcoming:
+    """Something that happens by itself: `what` (`escalates to director`) and when (`at`)."""
+
+    what: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """One thing a run waits for: what, who can act, since when, what happens next and when.
+
+    `who` names people for an approval, `anyone with signal x` for a signal, the worker or queue for a
+    stage. `next` is in order of time; empty when nothing happens by itself.
+    """
+
+    kind: ActivityKind
+    key: str
+    name: str
+    who: tuple[str, ...]
+    since: datetime
+    next: tuple[Upcoming, ...] = ()
+    attempt: int = 1
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """A run as `ps` lists it. `waiting_for` is readable (`approval manager`)."""
+
+    id: UUID
+    process: str
+    version: int
+    business_key: str | None
+    status: RunStatus
+    stage: str | None
+    waiting_for: str | None
+    created_at: datetime
+    last_progress_at: datetime
+    closed_at: datetime | None
+    next_timer_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run as `show` shows it. `input`, `output`, `error` and `attributes` are plain JSON."""
+
+    id: UUID
+    process: str
+    version: int
+    business_key: str | None
+    status: RunStatus
+    stage: str | None
+    previous_stage: str | None
+    revision: int
+    input: Any
+    output: Any
+    error: dict[str, Any] | None
+    attributes: dict[str, Any]
+    created_at: datetime
+    started_at: datetime | None
+    last_progress_at: datetime
+    expires_at: datetime | None
+    closed_at: datetime | None
+    next_timer_at: datetime | None
+    active_milliseconds: int
+    waits: tuple[Wait, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalView:
+    """An approval as its people see it. `state`: open, approved, rejected, timed_out or cancelled."""
+
+    run_id: UUID
+    key: str
+    name: str
+    process: str
+    business_key: str | None
+    state: str
+    assignees: tuple[str, ...]
+    escalated: bool
+    opened_at: datetime
+    escalates_at: datetime | None
+    deadline: datetime | None
+    decided_by: str | None
+    decided_at: datetime | None
+    comment: str
+    input: Any
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """One fact of a run's history: who, what, when, from which status to which."""
+
+    at: datetime
+    actor: str
+    event: str
+    key: str | None
+    attempt: int | None
+    from_status: str | None
+    to_status: str | None
+    detail: dict[str, Any]

@@ -1,0 +1,61 @@
+"""What every verb of the engine needs: the database, the definitions, the fleet's ear, and who we are."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, Engine, create_engine
+
+from orchestrator.core.definition import Registry
+from orchestrator.engine.definitions import Definitions
+from orchestrator.engine.liveness import Identity
+from orchestrator.engine.messenger import Messenger, SilentMessenger
+from orchestrator.settings import Settings
+
+
+@dataclass
+class EngineContext:
+    """Built once per process by whoever composes it: the fleet, the client, a test."""
+
+    database: Engine
+    registry: Registry
+    settings: Settings
+    messenger: Messenger = field(default_factory=SilentMessenger)
+    identity: Identity = field(default_factory=Identity)
+    chance: Callable[[], float] = random.random
+
+    def __post_init__(self) -> None:
+        self.definitions = Definitions(self.registry)
+        self._autocommit = self.database.execution_options(isolation_level="AUTOCOMMIT")
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """For verbs of one statement: each is its own transaction, in one round trip."""
+        with self._autocommit.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """For verbs of several statements: all or nothing."""
+        with self.database.begin() as connection:
+            yield connection
+
+
+def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
+    """A lazy SQLAlchemy engine on the settings' database; connects on first use.
+
+    No ping before use: it would be a round trip a transition. A connection that a restart of Postgres
+    has broken fails one verb, which its fences let us repeat, and the pool is renewed.
+    """
+    return create_engine(
+        settings.database(),
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_reset_on_return=None,
+        skip_autocommit_rollback=True,
+        hide_parameters=True,  # payloads stay out of logs and of recorded errors
+        connect_args={"connect_timeout": 10, "application_name": "perennial"},
+    )

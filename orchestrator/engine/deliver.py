@@ -1,0 +1,98 @@
+"""Facts from outside reach a run: signals and decisions. No flow code runs here; a turn is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from orchestrator.core import codec
+from orchestrator.core.approvals import Decision, Outcome, check_decision
+from orchestrator.core.run import RunStatus
+from orchestrator.errors import DecisionRefused, DecisionTooLate, RunClosed, RunNotFound
+from orchestrator.store import approvals, runs, signals
+from orchestrator.store.statement import AnyConnection
+
+
+def signal(
+    connection: AnyConnection,
+    run_id: UUID,
+    name: str,
+    payload: Any,
+    *,
+    signal_id: str | None,
+    by: str,
+) -> bool:
+    """Buffer a signal for the run. False: one with this `signal_id` came before.
+
+    Raises RunNotFound, RunClosed, PayloadError.
+    """
+    text = codec.encode(payload, what=f"signal {name}")
+    sender = by or "producer"
+    if signals.signal_run_if_open(
+        connection, run_id, name=name, payload=text, signal_id=signal_id, sender=sender
+    ):
+        return True
+    status = runs.status_of(connection, run_id)
+    if status is None:
+        raise RunNotFound(f"there is no run {run_id}")
+    if RunStatus(status).is_closed:
+        raise RunClosed(f"run {run_id} is {status}; signal {name!r} has nobody to reach")
+    return False
+
+
+def decide(
+    connection: AnyConnection,
+    run_id: UUID,
+    approval: str | None,
+    outcome: Outcome,
+    *,
+    by: str,
+    comment: str,
+) -> Decision:
+    """Take a person's decision, once. Approval None: the one that is open.
+
+    Raises RunNotFound and the kinds of DecisionRefused; a refused decision wrote nothing.
+    """
+    if outcome not in (Outcome.APPROVED, Outcome.REJECTED):
+        raise DecisionRefused(f"people approve or reject; {outcome!r} is not theirs to say")
+    if not by:
+        raise DecisionRefused("a decision needs the person who takes it (`by`)")
+    name = approval if approval is not None else _chosen(connection, run_id)
+    taken = approvals.decide_if_allowed(
+        connection, run_id, name, outcome=outcome, by=by, comment=comment
+    )
+    if taken is not None:
+        decision: Decision = codec.decode(taken, Decision, what="decision")
+        return decision
+    raise _refusal(connection, run_id, name, by)
+
+
+def _refusal(
+    connection: AnyConnection, run_id: UUID, name: str, by: str
+) -> DecisionRefused | RunNotFound:
+    """Read why, and say it."""
+    found = approvals.read_approval(connection, run_id, name)
+    if found is None:
+        return RunNotFound(f"there is no run {run_id}")
+    run, state = found
+    if RunStatus(run.status).is_closed and (state is None or state.state in ("open", "cancelled")):
+        which = f"approval {name!r}" if name else "it"
+        return DecisionTooLate(f"run {run_id} is {run.status}; {which} needs no decision any more")
+    try:
+        check_decision(state, name=name, by=by, now=run.now, waits_for=run.waiting_for or "")
+    except DecisionRefused as refusal:
+        return refusal
+    return DecisionRefused(
+        f"approval {name!r} of run {run_id} changed this very moment; look again and decide"
+    )
+
+
+def _chosen(connection: AnyConnection, run_id: UUID) -> str:
+    """The one open approval; with none open, the last that was: its refusal says who decided."""
+    found = approvals.latest_approvals_of(connection, run_id)
+    names = [name for name, state in found if state == "open"]
+    if len(names) > 1:
+        raise DecisionRefused(f"several approvals are open: say which of {', '.join(names)}")
+    if names:
+        return names[0]
+    return found[0][0] if found else ""

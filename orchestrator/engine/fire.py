@@ -1,0 +1,131 @@
+"""A timer comes due: one transaction under its run's lock.
+
+What it does by kind: `sleep` and `signal-timeout` settle an activity, `approval-timeout` an approval
+too; `escalation` asks more people; `retry` hands off the next attempt; `expiry` closes the run.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from orchestrator.core.journal import ActivityKind
+from orchestrator.core.run import RunStatus
+from orchestrator.engine.context import EngineContext
+from orchestrator.store import approvals, firing, outbox, runs, timers
+from orchestrator.store.outbox import Handoff
+from orchestrator.store.timers import DueTimer
+
+TIMER = "timer"
+"""Who acts in history when a deadline does."""
+
+
+def fire(context: EngineContext, timer_id: UUID) -> list[Handoff]:
+    """Fire the timer if it is armed and due, once. The handoffs it left are in the outbox; send them."""
+    with context.transaction() as connection:
+        due = timers.lock_due_timer(connection, timer_id)
+        if due is None:
+            return []
+        if RunStatus(due.run_status).is_closed:
+            timers.mark_cancelled(connection, timer_id)
+            return []
+        did_something, handoffs = _ACTIONS[due.kind](context, connection, due)
+        if did_something:
+            timers.mark_fired(connection, timer_id)
+        else:
+            timers.mark_cancelled(connection, timer_id)
+        return handoffs
+
+
+def _end_sleep(
+    context: EngineContext, connection: Connection, due: DueTimer
+) -> tuple[bool, list[Handoff]]:
+    if not firing.end_sleep_if_pending(connection, due.run_id, due.key):
+        return False, []
+    _tell(connection, due, "sleep ended")
+    return True, _ask_for_turn(context, connection, due)
+
+
+def _time_out_signal(
+    context: EngineContext, connection: Connection, due: DueTimer
+) -> tuple[bool, list[Handoff]]:
+    if not firing.time_out_signal_if_none_came(connection, due.run_id, due.key):
+        return False, []
+    _tell(connection, due, "signal timed out")
+    return True, _ask_for_turn(context, connection, due)
+
+
+def _time_out_approval(
+    context: EngineContext, connection: Connection, due: DueTimer
+) -> tuple[bool, list[Handoff]]:
+    if not approvals.time_out_if_open(connection, due.run_id, due.key):
+        return False, []
+    _tell(connection, due, "approval timed out")
+    return True, _ask_for_turn(context, connection, due)
+
+
+def _escalate(
+    _context: EngineContext, connection: Connection, due: DueTimer
+) -> tuple[bool, list[Handoff]]:
+    assignees = approvals.escalate_if_open(connection, due.run_id, due.key, level=due.level)
+    if assignees is None:
+        return False, []
+    _tell(connection, due, "approval escalated", {"level": due.level, "assignees": assignees})
+    return True, []
+
+
+def _retry(
+    context: EngineContext, connection: Connection, due: DueTimer
+) -> tuple[bool, list[Handoff]]:
+    row = firing.make_attempt_due_if_retrying(connection, due.run_id, due.key, due.attempt)
+    if row is None:
+        return False, []
+    if row.kind == ActivityKind.STEP:
+        return True, _ask_for_turn(context, connection, due)
+    handoff = Handoff(due.run_id, due.key, due.attempt, row.name, row.queue)
+    firing.bump_revision(connection, due.run_id)
+    outbox.hand_off(connection, handoff, relay_after=context.settings.relay_after_seconds)
+    return True, [handoff]
+
+
+def _expire(
+    _context: EngineContext, connection: Connection, due: DueTimer
+) -> tuple[bool, list[Handoff]]:
+    error = {"type": "Expired", "message": "the run did not end in the time it was given"}
+    return runs.close_run_if_open(
+        connection, due.run_id, status=RunStatus.EXPIRED, actor=TIMER, error=error
+    ), []
+
+
+_ACTIONS = {
+    "sleep": _end_sleep,
+    "signal-timeout": _time_out_signal,
+    "approval-timeout": _time_out_approval,
+    "escalation": _escalate,
+    "retry": _retry,
+    "expiry": _expire,
+}
+
+
+def _ask_for_turn(context: EngineContext, connection: Connection, due: DueTimer) -> list[Handoff]:
+    """Raise the revision, so that a turn that is deciding sees the fact, and leave an advance."""
+    firing.bump_revision(connection, due.run_id)
+    handoff = outbox.ask_for_turn(
+        connection, due.run_id, relay_after=context.settings.relay_after_seconds
+    )
+    return [] if handoff is None else [handoff]
+
+
+def _tell(
+    connection: Connection, due: DueTimer, event: str, detail: dict[str, object] | None = None
+) -> None:
+    firing.tell(
+        connection,
+        due.run_id,
+        actor=TIMER,
+        event=event,
+        from_status=due.run_status,
+        key=due.key,
+        detail=detail,
+    )

@@ -1,0 +1,102 @@
+"""Who this process is to the record, and its one heartbeat.
+
+A process beats only while it holds a claim or a turn. If anything goes wrong between a claim and its
+settlement (the database is away, a soft time limit strikes in our own code), the process takes a new
+identity: the old one falls silent, and what it had claimed is handed out again like a dead worker's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+log = logging.getLogger(__name__)
+
+
+class Identity:
+    """This worker process, as `worker.id`. Thread-safe."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name or f"pid-{os.getpid()}"
+        self.pid = os.getpid()
+        self._lock = threading.Lock()
+        self._id: UUID = uuid7()
+        self._held: dict[UUID, int] = {}
+        self._busy = threading.Event()
+
+    @contextmanager
+    def holding(self) -> Iterator[UUID]:
+        """While the block runs, this process is answerable for what it claims as the yielded id."""
+        with self._lock:
+            held_as = self._id
+            self._held[held_as] = self._held.get(held_as, 0) + 1
+            self._busy.set()
+        try:
+            yield held_as
+        except BaseException:
+            self._abandon(held_as)
+            raise
+        else:
+            self._release(held_as)
+
+    def held_ids(self) -> list[UUID]:
+        """The identities with claims in hand: those that beat."""
+        with self._lock:
+            return list(self._held)
+
+    def wait_until_busy(self, timeout_seconds: float | None = None) -> bool:
+        """Block until something is held."""
+        return self._busy.wait(timeout_seconds)
+
+    def _release(self, held_as: UUID) -> None:
+        with self._lock:
+            count = self._held.get(held_as, 0) - 1
+            if count > 0:
+                self._held[held_as] = count
+            else:
+                self._held.pop(held_as, None)
+            if not self._held:
+                self._busy.clear()
+
+    def _abandon(self, held_as: UUID) -> None:
+        log.warning("claims of %s are abandoned; they will be handed out again", held_as)
+        with self._lock:
+            self._held.pop(held_as, None)
+            if self._id == held_as:
+                self._id = uuid7()
+            if not self._held:
+                self._busy.clear()
+
+
+class Heart:
+    """The thread that beats for an Identity. Started in the process that works, after any fork."""
+
+    def __init__(
+        self, identity: Identity, beat: Callable[[UUID], None], *, interval_seconds: float
+    ) -> None:
+        self._identity, self._beat, self._interval_seconds = identity, beat, interval_seconds
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="perennial-heart", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End with the next interval."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._interval_seconds):
+            self._identity.wait_until_busy()
+            for held_as in self._identity.held_ids():
+                try:
+                    self._beat(held_as)
+                except Exception:
+                    log.warning("a heartbeat could not be written", exc_info=True)

@@ -1,0 +1,65 @@
+"""The operator's verbs: each is a fenced move of the run's status, told in its history."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from orchestrator.core.run import MOVES, RunStatus
+from orchestrator.errors import PerennialError, RunClosed, RunNotFound
+from orchestrator.store import runs
+from orchestrator.store.statement import AnyConnection
+
+
+def cancel(connection: AnyConnection, run_id: UUID, *, by: str, reason: str) -> None:
+    """End the run now: what it waits for is withdrawn, what is at work is fenced off.
+
+    Raises RunNotFound, RunClosed.
+    """
+    error = {"type": "Cancelled", "message": reason or f"cancelled by {by or 'an operator'}"}
+    if not runs.close_run_if_open(
+        connection, run_id, status=RunStatus.CANCELLED, actor=by or "operator", error=error
+    ):
+        raise _why_not(connection, run_id, "cancelled")
+
+
+def pause(connection: AnyConnection, run_id: UUID, *, by: str) -> None:
+    """Let the run rest: no stage is claimed and no turn taken; facts and deadlines are still recorded."""
+    _move(connection, run_id, RunStatus.PAUSED, by=by, event="paused")
+
+
+def resume(connection: AnyConnection, run_id: UUID, *, by: str) -> None:
+    """Move a paused run or a mended incident on, through the same turn as ever."""
+    origins = [RunStatus.PAUSED, RunStatus.INCIDENT]
+    if not runs.move_run_if_in(
+        connection,
+        run_id,
+        status=RunStatus.RUNNING,
+        from_statuses=origins,
+        actor=by or "operator",
+        event="resumed",
+    ):
+        raise _why_not(connection, run_id, "resumed")
+
+
+def _move(
+    connection: AnyConnection, run_id: UUID, status: RunStatus, *, by: str, event: str
+) -> None:
+    origins = [origin for origin, targets in MOVES.items() if status in targets]
+    if not runs.move_run_if_in(
+        connection,
+        run_id,
+        status=status,
+        from_statuses=origins,
+        actor=by or "operator",
+        event=event,
+    ):
+        raise _why_not(connection, run_id, event)
+
+
+def _why_not(connection: AnyConnection, run_id: UUID, what: str) -> PerennialError:
+    status = runs.status_of(connection, run_id)
+    if status is None:
+        return RunNotFound(f"there is no run {run_id}")
+    if RunStatus(status).is_closed:
+        return RunClosed(f"run {run_id} is {status} already; it can't be {what}")
+    return PerennialError(f"run {run_id} is {status}; it can't be {what} from there")

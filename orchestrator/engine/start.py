@@ -1,0 +1,100 @@
+"""Start runs: one statement, in the producer's own transaction if it likes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from uuid_utils.compat import uuid7
+
+from orchestrator.core import codec
+from orchestrator.core.definition import Process, Registry
+from orchestrator.core.views import Started
+from orchestrator.errors import PayloadError, UnknownProcess
+from orchestrator.store import runs
+from orchestrator.store.runs import NewRun
+from orchestrator.store.statement import AnyConnection
+
+RUNS_PER_CALL_MAX = 10_000
+"""The most runs one `start_many` takes: one statement must stay a reasonable message."""
+
+KEY_LENGTH_MAX = 500
+
+
+def start(
+    connection: AnyConnection,
+    registry: Registry,
+    process: str | Process,
+    inputs: Sequence[Any],
+    *,
+    keys: Sequence[str | None],
+    version: int | None,
+    attributes: dict[str, Any] | None,
+    expires_in: timedelta | None,
+    by: str,
+) -> list[Started]:
+    """Start a run for each input; the answers come in the inputs' order.
+
+    Raises InvalidInput where the process's type is known here, PayloadError, and UnknownProcess.
+    """
+    if len(inputs) > RUNS_PER_CALL_MAX:
+        raise PayloadError(
+            f"{len(inputs)} runs in one call; the bound is {RUNS_PER_CALL_MAX}. Start them in parts."
+        )
+    if len(inputs) != len(keys):
+        raise PayloadError(
+            f"{len(inputs)} inputs, but {len(keys)} keys: give one key for each input"
+        )
+    name, version, definition = _definition(registry, process, version)
+    declared = definition.input_type if definition is not None else Any
+    what = f"input of {name}"
+    new_runs = [
+        NewRun(
+            id=uuid7(),
+            timer_id=uuid7(),
+            business_key=_checked_key(key),
+            input=codec.check_input(value, declared, what=what),
+            attributes=attributes,
+            expires_in_seconds=expires_in.total_seconds() if expires_in is not None else None,
+        )
+        for value, key in zip(inputs, keys, strict=True)
+    ]
+    by_key: dict[str, NewRun] = {}
+    unique = [
+        by_key.setdefault(run.business_key, run) if run.business_key else run for run in new_runs
+    ]
+    distinct = list({run.id: run for run in unique}.values())
+    rows = (
+        runs.start_runs(connection, name, distinct, version=version, actor=by or "producer")
+        if distinct
+        else ()
+    )
+    if distinct and not rows:
+        wanted = name if version is None else f"{name} version {version}"
+        raise UnknownProcess(
+            f"no process {wanted!r} is deployed; deploy it with `perennial deploy`"
+        )
+    found = {
+        row.business_key or row.id: Started(row.id, row.process, row.version, row.created)
+        for row in rows
+    }
+    return [found[run.business_key or run.id] for run in unique]
+
+
+def _definition(
+    registry: Registry, process: str | Process, version: int | None
+) -> tuple[str, int | None, Process | None]:
+    """Name, version and, where this program has it, the definition: to check inputs early."""
+    if isinstance(process, Process):
+        return process.name, process.version, process
+    try:
+        return process, version, registry.process(process, version)
+    except UnknownProcess:
+        return process, version, None
+
+
+def _checked_key(key: str | None) -> str | None:
+    if key is not None and not 0 < len(key) <= KEY_LENGTH_MAX:
+        raise PayloadError(f"a business key has 1 to {KEY_LENGTH_MAX} characters, not {len(key)}")
+    return key

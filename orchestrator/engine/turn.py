@@ -1,0 +1,343 @@
+"""The one way forward: take the turn of a run, and commit what its flow decided.
+
+advance            an `advance` message, a fired timer, an operator: load, then take turns
+settle_and_advance a stage has ended: its result and the flow's next commands are one commit
+take_turns         decide on what was read; if a fact came meanwhile, read again and decide again
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
+from uuid_utils.compat import uuid7
+
+from orchestrator.core import codec
+from orchestrator.core.definition import Process, result_type_of
+from orchestrator.core.flow import Request, StepCall
+from orchestrator.core.journal import Activity, ActivityKind, ActivityState
+from orchestrator.core.replay import TurnAbandoned, TurnOutcome, take_turn
+from orchestrator.core.run import RunStatus
+from orchestrator.core.steps import working_on_step
+from orchestrator.engine.context import EngineContext
+from orchestrator.errors import UnknownProcess, UnknownStage
+from orchestrator.store import activities, outbox, turns
+from orchestrator.store.activities import FlowStep
+from orchestrator.store.outbox import Handoff
+from orchestrator.store.turns import Fact, LoadedRun, Settlement, TurnCommit
+
+log = logging.getLogger(__name__)
+
+CONFLICTS_MAX = 20
+"""How often a turn decides again before it leaves the run to the outbox."""
+
+FLOW = "flow"
+"""Who acts in history when the process itself does."""
+
+
+def advance(context: EngineContext, run_id: UUID) -> None:
+    """Take the turn of a run, if it needs one. Safe to call at any time, any number of times."""
+    with context.connection() as connection:
+        loaded = turns.load_run(connection, run_id)
+        if loaded is None or loaded.status.is_closed:
+            outbox.forget_advance(connection, run_id)
+            return
+        if loaded.needs_turn:
+            take_turns(context, connection, loaded)
+
+
+def settle_and_advance(
+    context: EngineContext, connection: Connection, loaded: LoadedRun, settlement: Settlement
+) -> None:
+    """Record the end of an attempt that is ours, with the turn that follows from it if we can take it."""
+    if take_turns(context, connection, loaded, settlement):
+        return
+    is_ours, queue = turns.record_settlement_if_claimed(
+        connection,
+        loaded.context.id,
+        settlement,
+        actor=context.identity.name,
+        relay_after=context.settings.relay_after_seconds,
+    )
+    if is_ours:
+        context.messenger.hand_off([Handoff.advance(loaded.context.id, queue)])
+    else:
+        _log_lost(loaded.context.id, settlement)
+
+
+def take_turns(
+    context: EngineContext,
+    connection: Connection,
+    loaded: LoadedRun,
+    settlement: Settlement | None = None,
+) -> bool:
+    """Decide and commit until a commit holds. True: done, or nothing is left for us to record."""
+    run_id = loaded.context.id
+    turn = _Turn(context, connection)
+    with ExitStack() as stack:
+        stack.callback(turn.let_go, run_id)
+        for _ in range(CONFLICTS_MAX):
+            if not loaded.status.is_moving:
+                return settlement is None
+            try:
+                committed = turn.try_once(stack, loaded, settlement)
+            except (UnknownProcess, UnknownStage, TurnAbandoned) as reason:
+                log.info(
+                    "run %s is left for another worker: %s",
+                    run_id,
+                    reason,
+                    extra=_extra("leave", run_id),
+                )
+                return False
+            if committed:
+                return True
+            again = turns.load_run(connection, run_id)
+            if again is None or again.status.is_closed:
+                return True
+            if settlement is not None and not _still_ours(again, settlement):
+                _log_lost(run_id, settlement)
+                return True
+            loaded = again
+    return False
+
+
+@dataclass
+class _Turn:
+    """One worker's hold on a run's turn, over as many tries as it takes."""
+
+    context: EngineContext
+    connection: Connection
+    token: UUID | None = None
+    is_held: bool = False
+
+    def try_once(self, stack: ExitStack, loaded: LoadedRun, settlement: Settlement | None) -> bool:
+        """Replay the flow over what was read, and commit. False: a fact came meanwhile."""
+        process = self.context.definitions.find(
+            self.connection, loaded.context.process, loaded.context.version
+        )
+        outcome = take_turn(
+            process,
+            loaded.context,
+            _with_settlement(loaded.journal, settlement),
+            loaded.signals,
+            registry=self.context.registry,
+            perform_step=lambda request, entry: self._perform(stack, loaded, request, entry),
+        )
+        return self._commit(process, loaded, outcome, settlement)
+
+    def let_go(self, run_id: UUID) -> None:
+        """Give a held turn back; a commit has done so already."""
+        if self.is_held and self.token is not None:
+            turns.release_turn(self.connection, run_id, turn_token=self.token)
+
+    def _commit(
+        self,
+        process: Process,
+        loaded: LoadedRun,
+        outcome: TurnOutcome,
+        settlement: Settlement | None,
+    ) -> bool:
+        context, run_id = self.context, loaded.context.id
+        handoffs = tuple(_handoffs_of(run_id, outcome))
+        committed = turns.commit_turn_if_unchanged(
+            self.connection,
+            TurnCommit(
+                run_id=run_id,
+                revision=loaded.revision,
+                from_status=loaded.status,
+                outcome=outcome,
+                handoffs=handoffs,
+                facts=tuple(_facts_of(context, outcome, settlement)),
+                settlement=settlement,
+                turn_token=self.token,
+                queue=loaded.queue,
+            ),
+            dead_after=context.settings.dead_after_seconds,
+            relay_after=context.settings.relay_after_seconds,
+            horizon_seconds=context.settings.horizon_seconds,
+        )
+        if committed is None:
+            return False
+        self.is_held = False
+        context.messenger.hand_off(handoffs)
+        context.messenger.arm(committed.armed)
+        context.messenger.disarm([(timer_id, loaded.queue) for timer_id in committed.disarmed])
+        if outcome.status is not loaded.status or outcome.status is RunStatus.WAITING:
+            context.messenger.announce(run_id, process.name, outcome.status, outcome.waiting_for)
+        return True
+
+    # -- inline steps ------------------------------------------------------------------------
+
+    def _perform(
+        self, stack: ExitStack, loaded: LoadedRun, request: Request, entry: Activity | None
+    ) -> Activity:
+        """Run a step of the flow under the held turn, and record it before the flow goes on."""
+        self._hold(stack, loaded)
+        assert isinstance(request.ask, StepCall)  # noqa: S101 - replay asks for nothing else
+        run_id, attempt = loaded.context.id, entry.attempt if entry else 1
+        end = self._call(run_id, request, request.ask, attempt)
+        was_held, settled_at, armed = activities.remember_flow_step_if_held(
+            self.connection,
+            run_id,
+            end,
+            turn_token=self.token or uuid7(),
+            queue=loaded.queue,
+            horizon_seconds=self.context.settings.horizon_seconds,
+        )
+        if not was_held:
+            raise TurnAbandoned(f"the turn was lost while step {request.key} ran")
+        if armed is not None:
+            self.context.messenger.arm([armed])
+        return Activity(
+            key=end.key,
+            scope=end.scope,
+            ordinal=end.ordinal,
+            kind=ActivityKind.STEP,
+            name=end.name,
+            state=end.state,
+            attempt=end.attempt,
+            result=None if end.result is None else codec.parse(end.result),
+            error=end.error,
+            settled_at=settled_at,
+        )
+
+    def _hold(self, stack: ExitStack, loaded: LoadedRun) -> None:
+        if self.is_held:
+            return
+        worker_id = stack.enter_context(self.context.identity.holding())
+        self.token = self.token or uuid7()
+        self.is_held = turns.hold_turn(
+            self.connection,
+            loaded.context.id,
+            revision=loaded.revision,
+            turn_token=self.token,
+            worker_id=worker_id,
+            dead_after=self.context.settings.dead_after_seconds,
+        )
+        if not self.is_held:
+            raise TurnAbandoned("another worker holds the turn, or a fact has just come")
+
+    def _call(self, run_id: UUID, request: Request, call: StepCall, attempt: int) -> FlowStep:
+        step = FlowStep(
+            key=request.key,
+            scope=request.scope,
+            ordinal=request.ordinal,
+            name=request.name,
+            state=ActivityState.DONE,
+            attempt=attempt,
+            policy=call.retry.as_policy(),
+        )
+        try:
+            with working_on_step(f"{run_id}/{request.key}"):
+                value = call.function(*call.args, **call.kwargs)
+            what = f"result of step {request.name}"
+            return replace(
+                step, result=codec.encode(value, result_type_of(call.function), what=what)
+            )
+        except Exception as error:  # noqa: BLE001 - whatever a step raises is its outcome
+            failure = error_of(error)
+            if not call.retry.allows_another(attempt, error):
+                return replace(step, state=ActivityState.FAILED, error=failure)
+            delay = call.retry.delay_before_next(attempt, chance=self.context.chance())
+            return replace(
+                step,
+                state=ActivityState.RETRYING,
+                attempt=attempt + 1,
+                error=failure,
+                delay_seconds=delay,
+            )
+
+
+def error_of(error: BaseException) -> dict[str, Any]:
+    """An error as the record keeps it: its type, its message, and where it was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    at = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
+    return {"type": type(error).__name__, "message": str(error)[:10_000], "at": at}
+
+
+def _with_settlement(
+    journal: tuple[Activity, ...], settlement: Settlement | None
+) -> tuple[Activity, ...]:
+    if settlement is None:
+        return journal
+    return tuple(
+        replace(
+            activity,
+            state=settlement.state,
+            result=None if settlement.result is None else codec.parse(settlement.result),
+            error=settlement.error,
+            settled_at=settlement.settled_at,
+        )
+        if activity.key == settlement.key
+        else activity
+        for activity in journal
+    )
+
+
+def _still_ours(loaded: LoadedRun, settlement: Settlement) -> bool:
+    return any(
+        activity.key == settlement.key
+        and activity.attempt == settlement.attempt
+        and activity.state is ActivityState.CLAIMED
+        for activity in loaded.journal
+    )
+
+
+def _handoffs_of(run_id: UUID, outcome: TurnOutcome) -> list[Handoff]:
+    return [
+        Handoff(run_id, opened.request.key, 1, opened.request.name, opened.queue)
+        for opened in outcome.opened
+        if opened.request.kind is ActivityKind.STAGE
+    ]
+
+
+_OPENED_EVENTS = {
+    ActivityKind.STAGE: "stage handed off",
+    ActivityKind.APPROVAL: "approval asked",
+    ActivityKind.SIGNAL: "waits for signal",
+    ActivityKind.SLEEP: "sleeps",
+}
+
+
+def _facts_of(
+    context: EngineContext, outcome: TurnOutcome, settlement: Settlement | None
+) -> list[Fact]:
+    facts = []
+    if settlement is not None:
+        facts.append(
+            Fact(
+                f"stage {settlement.state}",
+                context.identity.name,
+                settlement.key,
+                settlement.attempt,
+                settlement.error,
+            )
+        )
+    facts += [
+        Fact(_OPENED_EVENTS[opened.request.kind], FLOW, opened.request.key, 1)
+        for opened in outcome.opened
+    ]
+    facts += [Fact("signal consumed", FLOW, consumed.key) for consumed in outcome.consumed]
+    if not outcome.status.is_moving:
+        facts.append(Fact(outcome.status, FLOW, detail=outcome.error))
+    return facts
+
+
+def _log_lost(run_id: UUID, settlement: Settlement) -> None:
+    log.warning(
+        "attempt %s of %s in run %s was handed out again meanwhile; this worker's outcome is dropped",
+        settlement.attempt,
+        settlement.key,
+        run_id,
+        extra=_extra("fenced", run_id),
+    )
+
+
+def _extra(action: str, run_id: UUID) -> dict[str, str]:
+    return {"action": action, "run_id": str(run_id)}

@@ -1,0 +1,144 @@
+"""Every error Perennial raises on purpose. A message says what, where, and the next thing to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+
+class PerennialError(Exception):
+    """Base of every error raised by Perennial."""
+
+
+# -- definitions ---------------------------------------------------------------------------------
+
+
+class DefinitionError(PerennialError):
+    """A process, stage or approval is defined wrongly.
+
+    `where` names the place (`access.yaml:4` or `tasks.access.process:access_request`) and
+    `remedy` the next thing to do.
+    """
+
+    def __init__(self, problem: str, *, where: str = "", remedy: str = "") -> None:
+        self.problem, self.where, self.remedy = problem, where, remedy
+        super().__init__(
+            ": ".join(filter(None, (where, problem))) + (f". {remedy}" if remedy else "")
+        )
+
+
+class UnknownProcess(PerennialError):
+    """No such process (or version) is deployed. Deploy it with `perennial deploy`."""
+
+
+class UnknownStage(PerennialError):
+    """This worker has no stage of that name. Another one may: the run is left for it."""
+
+
+class ProcessChanged(DefinitionError):
+    """This name and version is deployed already, with other content. Raise the version."""
+
+
+# -- payloads ------------------------------------------------------------------------------------
+
+
+class PayloadError(PerennialError):
+    """A value can't be written to, or read from, the record as its declared type."""
+
+
+class InvalidInput(PayloadError):
+    """The input of a run doesn't fit the process's input type; holds pydantic's own message."""
+
+
+# -- what a flow or stage may meet ---------------------------------------------------------------
+
+
+class Fail(PerennialError):
+    """Raise it in a flow to end the run as `failed`; in a stage, to fail it without a retry."""
+
+
+class ActivityFailed(PerennialError):
+    """An awaited activity ended in failure; raised at its `await` in the flow.
+
+    `key` is its journal key, `error_type` the class name of the last error, `attempts` how many
+    were made.
+    """
+
+    def __init__(self, key: str, *, error_type: str, message: str, attempts: int) -> None:
+        self.key, self.error_type, self.message, self.attempts = key, error_type, message, attempts
+        super().__init__(f"{key} failed after {attempts} attempt(s): {error_type}: {message}")
+
+
+class SignalTimedOut(PerennialError, TimeoutError):
+    """The signal a flow waited for did not arrive in time; raised at its `await`."""
+
+    def __init__(self, key: str, *, name: str) -> None:
+        self.key, self.name = key, name
+        super().__init__(f"no signal {name!r} arrived in time (activity {key})")
+
+
+class StageTimedOut(PerennialError, TimeoutError):
+    """An attempt of a stage ran longer than its `timeout_seconds`."""
+
+
+# -- runs ----------------------------------------------------------------------------------------
+
+
+class RunNotFound(PerennialError, LookupError):
+    """There is no run of that id or business key."""
+
+
+class RunClosed(PerennialError):
+    """The run has ended; nothing can be done to it any more."""
+
+
+class RunNotClosed(PerennialError):
+    """The run has not ended yet, so it has no result."""
+
+
+class RunFailed(PerennialError):
+    """The run ended without a result: failed, cancelled or expired. `status` says which."""
+
+    def __init__(self, run_id: UUID, *, status: str, message: str) -> None:
+        self.run_id, self.status, self.message = run_id, status, message
+        super().__init__(
+            f"run {run_id} {status}: {message}" if message else f"run {run_id} {status}"
+        )
+
+
+# -- decisions -----------------------------------------------------------------------------------
+
+
+class DecisionRefused(PerennialError):
+    """A decision was not taken. The subclass says why; nothing was written."""
+
+
+class DecisionTooEarly(DecisionRefused):
+    """The run has not come to this approval yet."""
+
+
+class DecisionTooLate(DecisionRefused):
+    """The approval's deadline has passed, or its run has ended."""
+
+    def __init__(self, message: str, *, deadline: datetime | None = None) -> None:
+        self.deadline = deadline
+        super().__init__(message)
+
+
+class AlreadyDecided(DecisionRefused):
+    """Someone has decided already: `by` whom, `outcome` and when (`at`)."""
+
+    def __init__(self, message: str, *, by: str, outcome: str, at: datetime | None) -> None:
+        self.by, self.outcome, self.at = by, outcome, at
+        super().__init__(message)
+
+
+class NotAssigned(DecisionRefused):
+    """This person is not asked; `assignees` are."""
+
+    def __init__(self, message: str, *, assignees: tuple[str, ...]) -> None:
+        self.assignees = assignees
+        super().__init__(message)

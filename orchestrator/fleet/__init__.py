@@ -1,0 +1,14 @@
+"""The fleet: Celery and Redis around the engine.
+
+install    make a Celery app a member: its stages become tasks, its workers run the services
+member     one process of the fleet: composes the engine with messages, lazily and after any fork
+publisher  handoffs and events on Celery's broker
+alarms     delayed messages: an index in Redis, moved onto queues by one Lua script
+services   what runs beside the tasks in every worker: mover and caretaker
+"""
+
+from __future__ import annotations
+
+from orchestrator.fleet.install import install
+
+__all__ = ["install"]

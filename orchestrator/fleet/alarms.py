@@ -1,0 +1,145 @@
+"""Delayed messages: Redis holds the due times, and one Lua script moves what is due onto its queue.
+
+The timer's row in Postgres is the truth (rule 1). The index holds only timers due within a horizon,
+each as a member `<timer id>:<queue>`, scored by Redis's own clock. Every worker runs a mover; the
+script is atomic, so they share the work without knowing of each other. A mover sleeps in Redis until
+the next due time or a wake-up, at most `BLOCK_SECONDS_MAX`, when it looks whether the epoch is still
+there: without it Redis was emptied, and the index is rebuilt from Postgres. Not for Redis Cluster.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+from uuid import UUID, uuid4
+
+from celery import Celery
+from redis import Redis
+
+from orchestrator.settings import Settings
+from orchestrator.store.timers import ArmedTimer
+
+FIRE = "perennial.fire"
+"""The Celery task that fires a timer."""
+
+BLOCK_SECONDS_MAX = 2.0
+MOVES_PER_SCRIPT_MAX = 200
+_REBUILD_SECONDS_MAX = 30
+_SOCKET_TIMEOUT_SECONDS = 10.0
+
+_ID, _QUEUE = "@timer-id@", "@queue@"
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What one run of the script did. `wait_seconds` None: nothing is armed."""
+
+    count: int
+    wait_seconds: float | None
+    epoch_is_there: bool
+
+
+class Alarms:
+    """The index on one Redis. Thread-safe; connects on first use."""
+
+    def __init__(
+        self, redis: Redis, *, namespace: str, default_queue: str, key_prefix: str, template: str
+    ) -> None:
+        self._redis = redis
+        self._default_queue = default_queue
+        self._queue_prefix = key_prefix
+        self._template = template
+        self._due, self._wake = f"{namespace}:due", f"{namespace}:wake"
+        self._epoch, self._rebuild = f"{namespace}:epoch", f"{namespace}:rebuild"
+        self._arm = redis.register_script(_script("arm"))
+        self._move = redis.register_script(_script("move"))
+
+    @classmethod
+    def for_app(cls, app: Celery, settings: Settings) -> Alarms | None:
+        """The index beside the app's queues; None where its broker isn't a Redis we can script."""
+        url = app.conf.broker_url or ""
+        if url.startswith("redis+socket://"):
+            url = "unix://" + url.removeprefix("redis+socket://").replace("virtual_host=", "db=")
+        if not url.startswith(("redis://", "rediss://", "unix://")):
+            return None
+        options = app.conf.broker_transport_options or {}
+        return cls(
+            Redis.from_url(url, socket_timeout=_SOCKET_TIMEOUT_SECONDS, socket_connect_timeout=5.0),
+            namespace=settings.namespace,
+            default_queue=app.conf.task_default_queue,
+            key_prefix=options.get("global_keyprefix", ""),
+            template=_message_template(app),
+        )
+
+    def arm(self, timers: Sequence[ArmedTimer]) -> None:
+        """Add timers, due so many seconds from now by Redis's clock. One round trip."""
+        arguments: list[str | float] = []
+        for timer in timers:
+            arguments += [
+                self._member(timer.id, timer.queue),
+                max(0.0, timer.remaining_seconds) * 1000,
+            ]
+        self._arm(keys=[self._due, self._wake], args=arguments)
+
+    def disarm(self, timers: Sequence[tuple[UUID, str | None]]) -> None:
+        """Remove timers. One round trip."""
+        self._redis.zrem(self._due, *(self._member(timer_id, queue) for timer_id, queue in timers))
+
+    def move(self) -> Moved:
+        """Move what is due onto its queues, at most `MOVES_PER_SCRIPT_MAX` timers."""
+        count, wait_milliseconds, epoch = self._move(
+            keys=[self._due, self._epoch],
+            args=[MOVES_PER_SCRIPT_MAX, self._queue_prefix, self._template],
+        )
+        wait_seconds = None if wait_milliseconds < 0 else wait_milliseconds / 1000
+        return Moved(count, wait_seconds, bool(epoch))
+
+    def wait(self, seconds: float | None) -> None:
+        """Block in Redis until then, or until an earlier timer is armed."""
+        bounded = (
+            BLOCK_SECONDS_MAX if seconds is None else min(max(seconds, 0.001), BLOCK_SECONDS_MAX)
+        )
+        self._redis.blpop([self._wake], timeout=bounded)
+
+    def may_rebuild(self) -> bool:
+        """True for one worker at a time: rebuild, then call `rebuilt`."""
+        return bool(self._redis.set(self._rebuild, "1", nx=True, ex=_REBUILD_SECONDS_MAX))
+
+    def rebuilt(self) -> None:
+        """The index is whole: a new epoch begins."""
+        self._redis.set(self._epoch, str(uuid4()))
+        self._redis.delete(self._rebuild)
+
+    def _member(self, timer_id: UUID, queue: str | None) -> str:
+        return f"{timer_id}:{queue or self._default_queue}"
+
+
+def _message_template(app: Celery) -> str:
+    """A `perennial.fire` message as kombu's Redis transport writes it, with the id and queue left open.
+
+    The body stays plain JSON (no `body_encoding`), so the script can fill it in.
+    """
+    message = app.amqp.create_task_message(
+        _ID, FIRE, (_ID,), {}, ignore_result=True, origin="perennial"
+    )
+    envelope: dict[str, Any] = {
+        "body": json.dumps(message.body),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": message.headers,
+        "properties": {
+            **message.properties,
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": _QUEUE},
+            "priority": 0,
+            "delivery_tag": _ID,
+        },
+    }
+    return json.dumps(envelope)
+
+
+def _script(name: str) -> str:
+    return (files("orchestrator.fleet") / "lua" / f"{name}.lua").read_text()

@@ -1,0 +1,96 @@
+"""`install(app)`: the composition root of a worker.
+
+Every stage of the registry, there already or defined later, becomes a Celery task under its own name;
+two tasks of our own take turns and fire timers; a bootstep starts the services in each worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from celery import Celery
+
+from orchestrator.core.definition import Registry, Stage, default_registry
+from orchestrator.engine.fire import fire
+from orchestrator.engine.stage import run_stage
+from orchestrator.engine.turn import advance
+from orchestrator.errors import DefinitionError
+from orchestrator.fleet.alarms import FIRE
+from orchestrator.fleet.member import Member
+from orchestrator.fleet.services import ServicesStep
+from orchestrator.settings import Settings
+from orchestrator.store.outbox import ADVANCE
+
+# Results live in Postgres, and Postgres redelivers: Celery keeps no result, retries nothing, and
+# acknowledges early.
+_TASK_OPTIONS: dict[str, Any] = {
+    "ignore_result": True,
+    "acks_late": False,
+    "max_retries": 0,
+    "shared": False,
+    "store_errors_even_if_ignored": False,
+}
+
+
+def install(
+    app: Celery, *, registry: Registry = default_registry, settings: Settings | None = None
+) -> Member:
+    """Make a Celery app a member of the fleet. Call it once, where the app is made.
+
+    `settings`: None reads the environment when a worker first needs it. Raises DefinitionError when a
+    stage has the name of a task that the app has already.
+    """
+    member = Member(app, registry, settings)
+    _register(app, ADVANCE, _advance_with(member))
+    _register(app, FIRE, _fire_with(member))
+    registry.for_each_stage(lambda stage: _register_stage(app, member, stage))
+    app.steps["worker"].add(ServicesStep)
+    app.perennial = member
+    return member
+
+
+def _register_stage(app: Celery, member: Member, stage: Stage[..., Any]) -> None:
+    def work(run_id: str, key: str, attempt: int) -> None:
+        run_stage(member.context, UUID(run_id), key, attempt)
+
+    work.__doc__ = stage.__doc__
+    limits = {}
+    if stage.timeout_seconds is not None:
+        grace = member.settings_or_defaults.timeout_grace_seconds
+        limits = {
+            "soft_time_limit": stage.timeout_seconds,
+            "time_limit": stage.timeout_seconds + grace,
+        }
+    _register(app, stage.name, work, **limits)
+
+
+def _register(app: Celery, name: str, function: Callable[..., None], **options: Any) -> None:
+    existing = app._tasks.get(name)  # noqa: SLF001 - `app.tasks` would finalize the app too early
+    if existing is not None and not getattr(existing, "is_perennial", False):
+        raise DefinitionError(
+            f"the Celery app has a task named {name!r} already",
+            where=name,
+            remedy="Give the stage another name.",
+        )
+    app.task(name=name, is_perennial=True, **_TASK_OPTIONS, **options)(function)
+
+
+def _advance_with(member: Member) -> Callable[..., None]:
+    def perennial_advance(run_id: str, *_key_and_attempt: object) -> None:
+        advance(member.context, UUID(run_id))
+
+    return perennial_advance
+
+
+def _fire_with(member: Member) -> Callable[..., None]:
+    def perennial_fire(timer_id: str) -> None:
+        """Fire, and take the turn that follows here and now: the message's work isn't done before."""
+        for handoff in fire(member.context, UUID(timer_id)):
+            if handoff.task == ADVANCE:
+                advance(member.context, handoff.run_id)
+            else:
+                member.context.messenger.hand_off([handoff])
+
+    return perennial_fire

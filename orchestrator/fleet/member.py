@@ -1,0 +1,91 @@
+"""One process of the fleet: the engine composed with its messages.
+
+Built on first use and per process: a pool's child never shares a connection, a thread or a lock with
+the parent it was forked from.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from uuid import UUID
+
+from celery import Celery
+
+from orchestrator.core.definition import Registry
+from orchestrator.engine.context import EngineContext, connect
+from orchestrator.engine.liveness import Heart, Identity
+from orchestrator.fleet.alarms import Alarms
+from orchestrator.fleet.publisher import Publisher
+from orchestrator.settings import Settings
+from orchestrator.store import workers
+
+
+class Member:
+    """What `install` gives an app: `context` is the engine, for the process that asks."""
+
+    def __init__(self, app: Celery, registry: Registry, settings: Settings | None) -> None:
+        self.app = app
+        self.registry = registry
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._pid: int | None = None
+        self._context: EngineContext | None = None
+        os.register_at_fork(after_in_child=self._forget)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, read from the environment the first time where none were given."""
+        if self._settings is None:
+            self._settings = Settings()
+        return self._settings
+
+    @property
+    def settings_or_defaults(self) -> Settings:
+        """For use while modules are imported, when the environment is not to be read."""
+        return self._settings or Settings.model_construct()
+
+    @property
+    def context(self) -> EngineContext:
+        """The engine of this process."""
+        if self._context is None:
+            with self._lock:
+                if self._context is None:
+                    self._context = self._compose()
+        return self._context
+
+    @property
+    def alarms(self) -> Alarms | None:
+        """The index of delayed messages; None where the broker isn't Redis."""
+        messenger = self.context.messenger
+        return messenger.alarms if isinstance(messenger, Publisher) else None
+
+    def _compose(self) -> EngineContext:
+        settings = self.settings
+        identity = Identity(f"{socket.gethostname()}:{os.getpid()}")
+        context = EngineContext(
+            database=connect(settings),
+            registry=self.registry,
+            settings=settings,
+            messenger=Publisher(self.app, Alarms.for_app(self.app, settings)),
+            identity=identity,
+        )
+        Heart(
+            identity,
+            lambda held_as: _beat(context, held_as),
+            interval_seconds=settings.heartbeat_seconds,
+        ).start()
+        return context
+
+    def _forget(self) -> None:
+        """In a forked child: what the parent had is not ours, and is left unclosed."""
+        self._lock = threading.Lock()
+        if self._context is not None:
+            self._context.database.dispose(close=False)
+            self._context = None
+
+
+def _beat(context: EngineContext, held_as: UUID) -> None:
+    with context.connection() as connection:
+        workers.beat(connection, held_as, name=context.identity.name, pid=context.identity.pid)

@@ -1,0 +1,133 @@
+"""Words to the fleet on Celery's broker. A broker that is away loses a hint, never a run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from uuid import UUID
+
+from celery import Celery, uuid
+from kombu.exceptions import ChannelError, OperationalError
+from kombu.messaging import Producer
+from redis.exceptions import RedisError
+
+from orchestrator.core.run import RunStatus
+from orchestrator.fleet.alarms import Alarms
+from orchestrator.store.outbox import ADVANCE, Handoff
+from orchestrator.store.timers import ArmedTimer
+
+log = logging.getLogger(__name__)
+
+_AWAY = (OperationalError, RedisError, ConnectionError, TimeoutError, OSError)
+
+# How a run's status looks in Flower: Celery's own events where one says it, ours where none does.
+_EVENTS = {
+    RunStatus.RUNNING: "task-started",
+    RunStatus.WAITING: "task-waiting",
+    RunStatus.PAUSED: "task-paused",
+    RunStatus.INCIDENT: "task-incident",
+    RunStatus.COMPLETED: "task-succeeded",
+    RunStatus.FAILED: "task-failed",
+    RunStatus.CANCELLED: "task-revoked",
+    RunStatus.EXPIRED: "task-failed",
+}
+
+
+class Publisher:
+    """A Messenger on kombu, with the index of delayed messages beside it."""
+
+    def __init__(self, app: Celery, alarms: Alarms | None) -> None:
+        self.alarms = alarms
+        self._app = app
+
+    def hand_off(self, handoffs: Sequence[Handoff]) -> None:
+        """Publish; the outbox keeps what could not be published."""
+        if not handoffs:
+            return
+        try:
+            with self._app.producer_pool.acquire(block=True) as producer, _batch(producer):
+                for handoff in handoffs:
+                    self._publish(producer, handoff)
+        except _AWAY as error:
+            log.warning(
+                "%s handoff(s) wait in the outbox: the broker is away (%s)", len(handoffs), error
+            )
+
+    def backlog_of(self, queue: str | None) -> int:
+        """The queue's length as its broker tells it."""
+        name = queue or self._app.conf.task_default_queue
+        try:
+            with self._app.connection_for_write() as connection, connection.channel() as channel:
+                return int(channel.queue_declare(queue=name, passive=True).message_count)
+        except (*_AWAY, ChannelError):
+            return 0
+
+    def arm(self, timers: Sequence[ArmedTimer]) -> None:
+        """Index; a sweep fires what could not be indexed."""
+        if self.alarms is None or not timers:
+            return
+        try:
+            self.alarms.arm(timers)
+        except _AWAY as error:
+            log.warning("%s timer(s) wait for a sweep: Redis is away (%s)", len(timers), error)
+
+    def disarm(self, timers: Sequence[tuple[UUID, str | None]]) -> None:
+        """Take out of the index; what stays fires into a fence."""
+        if self.alarms is None or not timers:
+            return
+        try:
+            self.alarms.disarm(timers)
+        except _AWAY as error:
+            log.debug("%s timer(s) stay in the index: Redis is away (%s)", len(timers), error)
+
+    def announce(
+        self, run_id: UUID, process: str, status: RunStatus, waiting_for: str | None
+    ) -> None:
+        """A task event of the run's own id: Flower shows a row for it."""
+        try:
+            with self._app.events.default_dispatcher() as dispatcher:
+                dispatcher.send(
+                    _EVENTS[status],
+                    uuid=str(run_id),
+                    name=process,
+                    args="",
+                    kwargs=f"waits for {waiting_for}" if waiting_for else "",
+                    retries=0,
+                    result=status.value,
+                    exception=status.value
+                    if status in (RunStatus.FAILED, RunStatus.EXPIRED)
+                    else None,
+                    runtime=None,
+                )
+        except _AWAY as error:
+            log.debug("an event was not sent: the broker is away (%s)", error)
+
+    def _publish(self, producer: Producer, handoff: Handoff) -> None:
+        """To the queue itself: an exchange's bindings vanish with an emptied Redis, a queue's name doesn't."""
+        queue = self._app.amqp.queues[handoff.queue or self._app.conf.task_default_queue]
+        message = self._app.amqp.create_task_message(
+            uuid(), handoff.task, _arguments(handoff), {}, ignore_result=True, origin="perennial"
+        )
+        producer.publish(  # type: ignore[no-untyped-call] # kombu has annotated half of it
+            message.body,
+            exchange="",
+            routing_key=queue.name,
+            headers=message.headers,
+            serializer="json",
+            declare=[queue],
+            retry=False,
+            **message.properties,
+        )
+
+
+def _batch(producer: Producer) -> AbstractContextManager[object]:
+    """One round trip for many messages, where this kombu (5.7) and its transport can."""
+    batch = getattr(producer, "batch", None)
+    return batch() if batch is not None else nullcontext()
+
+
+def _arguments(handoff: Handoff) -> tuple[object, ...]:
+    if handoff.task == ADVANCE:
+        return (str(handoff.run_id),)
+    return (str(handoff.run_id), handoff.key, handoff.attempt)

@@ -1,0 +1,166 @@
+"""What runs beside the tasks in every worker: two threads of its parent process, and no flow code.
+
+    Mover      sleeps in Redis until a timer is due, and moves it onto its queue
+    Caretaker  sleeps in Postgres until a producer leaves a handoff, and sweeps now and then
+
+Both are safe in every worker at once. `ServicesStep` starts them with a worker; `perennial services`
+runs them alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+from celery import bootsteps
+
+from orchestrator.engine.recover import rebuild_index, relay, sweep
+from orchestrator.fleet.alarms import Alarms
+from orchestrator.fleet.member import Member
+from orchestrator.store.outbox import NOTIFY_CHANNEL
+from orchestrator.store.workers import forget_old_workers
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_SECONDS = 0.2
+_LONGEST_PAUSE_SECONDS = 5.0
+
+
+class Service:
+    """A thread that repeats `work` until it is stopped, and pauses, longer each time, while it fails."""
+
+    def __init__(
+        self, name: str, work: Callable[[], None], on_failure: Callable[[], None] | None = None
+    ) -> None:
+        self._name, self._work, self._on_failure = name, work, on_failure
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"perennial-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask it to end; it does after the wait it is in."""
+        self._stopped.set()
+
+    def join(self, timeout_seconds: float) -> None:
+        """Wait for its end."""
+        self._thread.join(timeout_seconds)
+
+    def _run(self) -> None:
+        pause_seconds = _FIRST_PAUSE_SECONDS
+        while not self._stopped.is_set():
+            try:
+                self._work()
+                pause_seconds = _FIRST_PAUSE_SECONDS
+            except Exception as error:  # noqa: BLE001 - a service outlives every server it talks to
+                log.warning("%s: %s; again in %.1f s", self._name, _one_line(error), pause_seconds)
+                if self._on_failure is not None:
+                    self._on_failure()
+                self._stopped.wait(pause_seconds)
+                pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
+
+
+class Mover:
+    """Delayed messages, one look at a time."""
+
+    def __init__(self, member: Member, alarms: Alarms) -> None:
+        self._member, self._alarms = member, alarms
+
+    def work(self) -> None:
+        """Move what is due; then sleep until the next is, or rebuild what Redis has lost."""
+        moved = self._alarms.move()
+        if not moved.epoch_is_there and self._alarms.may_rebuild():
+            count = rebuild_index(self._member.context)
+            self._alarms.rebuilt()
+            log.info(
+                "a new epoch of Redis: %s timer(s) indexed again",
+                count,
+                extra={"action": "rebuild"},
+            )
+            return
+        self._alarms.wait(moved.wait_seconds)
+
+
+class Caretaker:
+    """Handoffs that producers leave, and whatever was left undone."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self._listening: psycopg.Connection[Any] | None = None
+        self._forget_countdown = 0
+
+    def work(self) -> None:
+        """Sleep until Postgres notifies, then relay; after `sweep_seconds` of silence, sweep."""
+        if self._listening is None:
+            self._listening = self._listen()
+            relay(self._member.context)
+        context = self._member.context
+        if any(
+            True
+            for _ in self._listening.notifies(timeout=context.settings.sweep_seconds, stop_after=1)
+        ):
+            relay(context)
+            return
+        sweep(context)
+        self._forget_now_and_then()
+
+    def reset(self) -> None:
+        """After a failure: listen anew."""
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
+
+    def _listen(self) -> psycopg.Connection[Any]:
+        url = self._member.settings.database().replace("postgresql+psycopg://", "postgresql://", 1)
+        connection = psycopg.connect(url, autocommit=True, application_name="perennial-caretaker")
+        connection.execute(f"LISTEN {NOTIFY_CHANNEL}")
+        return connection
+
+    def _forget_now_and_then(self) -> None:
+        self._forget_countdown -= 1
+        if self._forget_countdown <= 0:
+            self._forget_countdown = 1000
+            with self._member.context.connection() as connection:
+                forget_old_workers(connection)
+
+
+def services_of(member: Member) -> list[Service]:
+    """The services a worker of this app runs."""
+    caretaker = Caretaker(member)
+    services = [Service("caretaker", caretaker.work, caretaker.reset)]
+    if member.alarms is not None:
+        services.append(Service("mover", Mover(member, member.alarms).work))
+    return services
+
+
+class ServicesStep(bootsteps.StartStopStep):
+    """Starts the services in a worker's parent process, once its pool is there."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        self._services: list[Service] = []
+        super().__init__(parent, **options)
+
+    def start(self, parent: Any) -> None:
+        """The worker is up."""
+        self._services = services_of(parent.app.perennial)
+        for service in self._services:
+            service.start()
+
+    def stop(self, parent: Any) -> None:
+        """The worker goes down: end with it."""
+        del parent
+        for service in self._services:
+            service.stop()
+        for service in self._services:
+            service.join(timeout_seconds=3.0)
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -1,0 +1,273 @@
+"""Claims and attempts: who works on an activity, and what becomes of a failed try.
+
+claim_activity            one statement: fence, and load run and journal for the turn that follows
+remember_step             a step's result, fenced by its stage's attempt
+retry_attempt_if_claimed  a failed attempt is made again later, by a timer
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from orchestrator.core.journal import ActivityState
+from orchestrator.store.statement import AnyConnection, Statement
+from orchestrator.store.timers import ArmedTimer
+from orchestrator.store.turns import (
+    JOURNAL_LINE,
+    RUN_COLUMNS,
+    LoadedRun,
+    loaded_from,
+)
+
+# Lock order: the activity, then its outbox row (which waits for `claimed`). The run isn't locked: a
+# turn that closes it afterwards cancels the claim, and the attempt fence tells the worker.
+_CLAIM = Statement(
+    "claim_activity",
+    f"""
+WITH claimed AS (
+    UPDATE perennial.activity a SET state = 'claimed', worker_id = %(worker_id)s, claimed_at = perennial.now()
+    WHERE a.run_id = %(run_id)s AND a.key = %(key)s AND a.attempt = %(attempt)s AND a.state = 'pending'
+        AND EXISTS (SELECT FROM perennial.run m WHERE m.id = a.run_id AND m.status IN ('running', 'waiting'))
+    RETURNING a.run_id, a.key, a.attempt, a.name, a.input, a.claimed_at
+), taken AS (
+    DELETE FROM perennial.outbox o USING claimed WHERE o.run_id = claimed.run_id AND o.key = claimed.key
+)
+SELECT {RUN_COLUMNS}, claimed.name AS claimed_name, claimed.input AS claimed_input, claimed.claimed_at,
+    (SELECT coalesce(jsonb_agg({JOURNAL_LINE}), '[]') FROM perennial.activity a
+        WHERE a.run_id = r.id AND (a.parent_key IS NULL OR a.parent_key = claimed.key)) AS journal,
+    (SELECT coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'name', s.name, 'payload', s.payload,
+            'received_at', s.received_at) ORDER BY s.received_at, s.id), '[]')
+        FROM perennial.signal s WHERE s.run_id = r.id AND s.consumed_key IS NULL) AS signals
+FROM claimed JOIN perennial.run r ON r.id = claimed.run_id
+""",
+)
+
+_STATE = Statement(
+    "activity_state",
+    """
+SELECT a.state, a.attempt, r.status FROM perennial.activity a JOIN perennial.run r ON r.id = a.run_id
+WHERE a.run_id = %(run_id)s AND a.key = %(key)s
+""",
+)
+
+# The stage's row is locked, so that an attempt handed out again meanwhile is seen, and this one writes
+# nothing.
+_REMEMBER_STEP = Statement(
+    "remember_step",
+    """
+WITH holder AS (
+    SELECT a.run_id FROM perennial.activity a WHERE a.run_id = %(run_id)s AND a.key = %(parent_key)s
+        AND a.attempt = %(parent_attempt)s AND a.state = 'claimed' FOR NO KEY UPDATE
+)
+INSERT INTO perennial.activity (run_id, key, scope, ordinal, parent_key, kind, name, state, result, settled_at)
+SELECT holder.run_id, %(key)s, %(parent_key)s, %(ordinal)s, %(parent_key)s, 'step', %(name)s, 'done',
+    %(result)s::jsonb, perennial.now()
+FROM holder
+ON CONFLICT DO NOTHING
+RETURNING key
+""",
+)
+
+# A step of the flow itself: its turn's holder stands in the stage's place.
+_REMEMBER_FLOW_STEP = Statement(
+    "remember_flow_step",
+    """
+WITH holder AS (
+    SELECT r.id FROM perennial.run r WHERE r.id = %(run_id)s AND r.turn_token = %(turn_token)s FOR NO KEY UPDATE
+), written AS (
+    INSERT INTO perennial.activity AS a (run_id, key, scope, ordinal, kind, name, state, attempt, policy, result,
+        error, settled_at)
+    SELECT holder.id, %(key)s, %(scope)s, %(ordinal)s, 'step', %(name)s, %(state)s, %(attempt)s, %(policy)s::jsonb,
+        %(result)s::jsonb, %(error)s::jsonb, CASE WHEN %(state)s <> 'retrying' THEN perennial.now() END
+    FROM holder
+    ON CONFLICT (run_id, key) DO UPDATE SET state = excluded.state, attempt = excluded.attempt,
+        result = excluded.result, error = excluded.error, settled_at = excluded.settled_at
+    WHERE a.state = 'pending'
+    RETURNING a.run_id, a.settled_at
+), armed AS (
+    INSERT INTO perennial.timer (id, run_id, key, kind, attempt, due_at, indexed)
+    SELECT %(timer_id)s, written.run_id, %(key)s, 'retry', %(attempt)s,
+        perennial.now() + %(delay_seconds)s * interval '1 second', %(delay_seconds)s <= %(horizon_seconds)s
+    FROM written WHERE %(state)s = 'retrying'
+    RETURNING id, indexed
+)
+SELECT written.settled_at, armed.indexed FROM written LEFT JOIN armed ON true
+""",
+)
+
+_RETRY = Statement(
+    "retry_attempt",
+    """
+WITH fence AS (
+    UPDATE perennial.run r SET revision = r.revision + 1,
+        active_milliseconds = r.active_milliseconds + %(active_milliseconds)s
+    WHERE r.id = %(run_id)s AND r.closed_at IS NULL AND EXISTS (SELECT FROM perennial.activity a
+        WHERE a.run_id = r.id AND a.key = %(key)s AND a.attempt = %(attempt)s AND a.state = 'claimed')
+    RETURNING r.id, r.status
+), released AS (
+    UPDATE perennial.activity a SET state = 'retrying', attempt = a.attempt + 1, error = %(error)s::jsonb
+    FROM fence WHERE a.run_id = fence.id AND a.key = %(key)s AND a.attempt = %(attempt)s AND a.state = 'claimed'
+    RETURNING a.run_id, a.key, a.attempt
+), armed AS (
+    INSERT INTO perennial.timer (id, run_id, key, kind, attempt, due_at, indexed)
+    SELECT %(timer_id)s, released.run_id, released.key, 'retry', released.attempt,
+        perennial.now() + %(delay_seconds)s * interval '1 second', %(delay_seconds)s <= %(horizon_seconds)s
+    FROM released
+    RETURNING id, indexed
+), told AS (
+    INSERT INTO perennial.history (run_id, actor, event, key, attempt, from_status, to_status, detail)
+    SELECT fence.id, %(actor)s, 'attempt failed', %(key)s, %(attempt)s, fence.status, fence.status, %(error)s::jsonb
+    FROM fence, released
+)
+SELECT armed.id, armed.indexed FROM armed
+""",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An activity that is ours to do, and its run as the claim saw it. `input` is JSON by parameter."""
+
+    run: LoadedRun
+    key: str
+    attempt: int
+    name: str
+    input: dict[str, Any]
+    claimed_at: datetime
+    steps: dict[str, Any]
+
+
+def claim_activity_if_pending(
+    connection: AnyConnection, run_id: UUID, key: str, attempt: int, *, worker_id: UUID
+) -> Claim | None:
+    """Claim this attempt. None: it is claimed, done, handed out again, or its run doesn't move."""
+    row = _CLAIM.row(connection, run_id=run_id, key=key, attempt=attempt, worker_id=worker_id)
+    if row is None:
+        return None
+    steps = {line["key"]: line["result"] for line in row.journal if line["parent_key"] is not None}
+    run = loaded_from(row)
+    return Claim(
+        run, key, attempt, row.claimed_name, row.claimed_input or {}, row.claimed_at, steps
+    )
+
+
+def describe_activity(connection: AnyConnection, run_id: UUID, key: str) -> str:
+    """Why a claim failed, for a log line."""
+    row = _STATE.row(connection, run_id=run_id, key=key)
+    return (
+        "no such activity"
+        if row is None
+        else f"{row.state} at attempt {row.attempt}, run {row.status}"
+    )
+
+
+def remember_step_if_claimed(
+    connection: AnyConnection,
+    run_id: UUID,
+    *,
+    parent_key: str,
+    parent_attempt: int,
+    key: str,
+    ordinal: int,
+    name: str,
+    result: str,
+) -> bool:
+    """Record a step's result (JSON text). False: the stage's attempt isn't ours any more."""
+    row = _REMEMBER_STEP.row(
+        connection,
+        run_id=run_id,
+        parent_key=parent_key,
+        parent_attempt=parent_attempt,
+        key=key,
+        ordinal=ordinal,
+        name=name,
+        result=result,
+    )
+    return row is not None
+
+
+@dataclass(frozen=True, slots=True)
+class FlowStep:
+    """An inline step's end: done, failed for good, or `retrying` after `delay_seconds`."""
+
+    key: str
+    scope: str
+    ordinal: int
+    name: str
+    state: ActivityState
+    attempt: int
+    policy: dict[str, Any]
+    result: str | None = None
+    error: dict[str, Any] | None = None
+    delay_seconds: float = 0.0
+
+
+def remember_flow_step_if_held(
+    connection: AnyConnection,
+    run_id: UUID,
+    step: FlowStep,
+    *,
+    turn_token: UUID,
+    queue: str | None,
+    horizon_seconds: float,
+) -> tuple[bool, datetime | None, ArmedTimer | None]:
+    """Record an inline step's end: (True, when it settled, its retry timer), or False: the turn was lost."""
+    timer_id = uuid7()
+    row = _REMEMBER_FLOW_STEP.row(
+        connection,
+        run_id=run_id,
+        turn_token=turn_token,
+        key=step.key,
+        scope=step.scope,
+        ordinal=step.ordinal,
+        name=step.name,
+        state=step.state,
+        attempt=step.attempt,
+        policy=json.dumps(step.policy),
+        result=step.result,
+        error=None if step.error is None else json.dumps(step.error),
+        timer_id=timer_id,
+        delay_seconds=step.delay_seconds,
+        horizon_seconds=horizon_seconds,
+    )
+    if row is None:
+        return False, None, None
+    armed = ArmedTimer(timer_id, step.delay_seconds, queue) if row.indexed else None
+    return True, row.settled_at, armed
+
+
+def retry_attempt_if_claimed(
+    connection: AnyConnection,
+    run_id: UUID,
+    key: str,
+    attempt: int,
+    *,
+    error: dict[str, Any],
+    delay_seconds: float,
+    actor: str,
+    active_milliseconds: int,
+    queue: str | None,
+    horizon_seconds: float,
+) -> tuple[bool, ArmedTimer | None]:
+    """Let a failed attempt rest until its retry timer. (False, None): the attempt isn't ours any more."""
+    row = _RETRY.row(
+        connection,
+        run_id=run_id,
+        key=key,
+        attempt=attempt,
+        error=json.dumps(error),
+        delay_seconds=delay_seconds,
+        actor=actor,
+        active_milliseconds=active_milliseconds,
+        timer_id=uuid7(),
+        horizon_seconds=horizon_seconds,
+    )
+    if row is None:
+        return False, None
+    return True, ArmedTimer(row.id, delay_seconds, queue) if row.indexed else None

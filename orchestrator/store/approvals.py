@@ -1,0 +1,142 @@
+"""Approvals in the record: decide, escalate, time out. The policy is in `core.approvals`."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from orchestrator.core.approvals import ApprovalState
+from orchestrator.store.outbox import ADVANCE, NOTIFY_CHANNEL
+from orchestrator.store.statement import AnyConnection, Statement
+
+# The Decision as its flow will read it.
+_DECISION = """jsonb_build_object('approval', p.name, 'outcome', p.state, 'by', p.decided_by, 'reason', p.comment,
+    'at', p.decided_at, 'escalated', p.escalation_level > 0)"""
+
+# Named by its key or its name; of several, the one that is open.
+_CHOSEN = """(SELECT c.key FROM perennial.approval c
+    WHERE c.run_id = %(run_id)s AND (c.key = %(approval)s OR c.name = %(approval)s)
+    ORDER BY c.state = 'open' DESC, c.opened_at DESC LIMIT 1)"""
+
+# Guards: open, in time, and asked. A second decision at the same moment waits on the run's row, finds
+# the approval closed, and writes nothing.
+_DECIDE = Statement(
+    "decide_approval",
+    f"""
+WITH fence AS (
+    UPDATE perennial.run r SET revision = r.revision + 1
+    WHERE r.id = %(run_id)s AND r.closed_at IS NULL AND EXISTS (
+        SELECT FROM perennial.approval p WHERE p.run_id = r.id AND p.key = {_CHOSEN} AND p.state = 'open'
+        AND %(by)s = ANY(p.assignees) AND (p.deadline IS NULL OR perennial.now() < p.deadline))
+    RETURNING r.id, r.queue, r.status
+), decided AS (
+    UPDATE perennial.approval p SET state = %(outcome)s, decided_by = %(by)s, decided_at = perennial.now(),
+        comment = %(comment)s
+    FROM fence WHERE p.run_id = fence.id AND p.key = {_CHOSEN} AND p.state = 'open' AND %(by)s = ANY(p.assignees)
+        AND (p.deadline IS NULL OR perennial.now() < p.deadline)
+    RETURNING p.run_id, p.key, {_DECISION} AS decision
+), voted AS (
+    INSERT INTO perennial.approval_vote (run_id, key, person, outcome, comment)
+    SELECT decided.run_id, decided.key, %(by)s, %(outcome)s, %(comment)s FROM decided
+), settled AS (
+    UPDATE perennial.activity a SET state = 'done', result = decided.decision, settled_at = perennial.now()
+    FROM decided WHERE a.run_id = decided.run_id AND a.key = decided.key AND a.state = 'pending'
+), handed_off AS (
+    INSERT INTO perennial.outbox (run_id, key, attempt, task, queue, publish_at)
+    SELECT fence.id, '', 1, '{ADVANCE}', fence.queue, perennial.now() FROM fence, decided
+    ON CONFLICT (run_id, key) DO NOTHING
+), told AS (
+    INSERT INTO perennial.history (run_id, actor, event, key, from_status, to_status, detail)
+    SELECT fence.id, %(by)s, %(outcome)s, decided.key, fence.status, fence.status,
+        jsonb_build_object('comment', %(comment)s::text)
+    FROM fence, decided
+)
+SELECT decided.decision, notified.done FROM decided
+LEFT JOIN (SELECT pg_notify('{NOTIFY_CHANNEL}', '') AS done) notified ON true
+""",
+)
+
+_READ = Statement(
+    "read_approval",
+    f"""
+SELECT r.status, r.waiting_for, perennial.now() AS now, p.name, p.state, p.assignees, p.deadline, p.decided_by,
+    p.decided_at
+FROM perennial.run r LEFT JOIN perennial.approval p ON p.run_id = r.id AND p.key = {_CHOSEN}
+WHERE r.id = %(run_id)s
+""",
+)
+
+_LATEST = Statement(
+    "latest_approvals_of_run",
+    """
+SELECT p.name, p.state FROM perennial.approval p WHERE p.run_id = %(run_id)s
+ORDER BY p.state = 'open' DESC, p.opened_at DESC LIMIT 3
+""",
+)
+
+_ESCALATE = Statement(
+    "escalate_approval",
+    """
+UPDATE perennial.approval p SET escalation_level = %(level)s, assignees = p.assignees || ARRAY(
+    SELECT person FROM jsonb_array_elements_text(p.escalations -> (%(level)s::int - 1) -> 'assignees') AS person
+    WHERE NOT person = ANY(p.assignees))
+WHERE p.run_id = %(run_id)s AND p.key = %(key)s AND p.state = 'open'
+RETURNING p.assignees
+""",
+)
+
+_TIME_OUT = Statement(
+    "time_out_approval",
+    f"""
+WITH ended AS (
+    UPDATE perennial.approval p SET state = 'timed_out'
+    WHERE p.run_id = %(run_id)s AND p.key = %(key)s AND p.state = 'open'
+    RETURNING p.run_id, p.key, {_DECISION} AS decision
+)
+UPDATE perennial.activity a SET state = 'done', result = ended.decision, settled_at = perennial.now()
+FROM ended WHERE a.run_id = ended.run_id AND a.key = ended.key AND a.state = 'pending'
+RETURNING a.key
+""",
+)
+
+
+def decide_if_allowed(
+    connection: AnyConnection, run_id: UUID, approval: str, *, outcome: str, by: str, comment: str
+) -> dict[str, Any] | None:
+    """Take a decision: the Decision as JSON. None: refused, and nothing was written."""
+    row = _DECIDE.row(
+        connection, run_id=run_id, approval=approval, outcome=outcome, by=by, comment=comment
+    )
+    return None if row is None else row.decision
+
+
+def read_approval(
+    connection: AnyConnection, run_id: UUID, approval: str
+) -> tuple[Any, ApprovalState | None] | None:
+    """The run's (status, waiting_for, now) and its approval of that name. None: no such run."""
+    row = _READ.row(connection, run_id=run_id, approval=approval)
+    if row is None:
+        return None
+    if row.name is None:
+        return row, None
+    return row, ApprovalState(
+        row.name, row.state, tuple(row.assignees), row.deadline, row.decided_by, row.decided_at
+    )
+
+
+def latest_approvals_of(connection: AnyConnection, run_id: UUID) -> list[tuple[str, str]]:
+    """Up to three approvals of a run as (name, state): the open ones first, then the latest."""
+    return [(row.name, row.state) for row in _LATEST.rows(connection, run_id=run_id)]
+
+
+def escalate_if_open(
+    connection: AnyConnection, run_id: UUID, key: str, *, level: int
+) -> list[str] | None:
+    """Add the level's people: everybody who is asked now. None: no longer open."""
+    row = _ESCALATE.row(connection, run_id=run_id, key=key, level=level)
+    return None if row is None else list(row.assignees)
+
+
+def time_out_if_open(connection: AnyConnection, run_id: UUID, key: str) -> bool:
+    """Close the approval as timed out and settle its activity. False: no longer open."""
+    return _TIME_OUT.row(connection, run_id=run_id, key=key) is not None

@@ -1,0 +1,137 @@
+"""The outbox: a handoff stays here until its receiver has taken it.
+
+It commits with the transition that made it. Whoever committed publishes it at once; the claim of a
+stage, or the commit of a turn, deletes it. What is still here at `publish_at` is published again, at
+growing intervals, whatever became of the message: never sent, lost with Redis, or lying in a dead
+worker's memory. `publishes` counts: 0 was never sent, as a producer leaves it; whoever commits and
+publishes at once writes 1. (docs/adr/0003)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from orchestrator.store.statement import AnyConnection, Statement
+
+ADVANCE = "perennial.advance"
+"""The Celery task that takes a turn. Its outbox key is the empty string: one per run is enough."""
+
+NOTIFY_CHANNEL = "perennial_outbox"
+"""Where Postgres tells relays that a producer's transaction left a handoff."""
+
+RESEND_SECONDS_MAX = 300
+"""The longest interval between two sendings of a handoff that nobody takes."""
+
+_DUE = Statement(
+    "take_due_handoffs",
+    """
+UPDATE perennial.outbox o SET publishes = o.publishes + 1, publish_at = perennial.now()
+    + least(%(longest_seconds)s, %(relay_after)s * 2 ^ least(o.publishes, 20)) * interval '1 second'
+FROM (
+    SELECT d.run_id, d.key FROM perennial.outbox d WHERE d.publish_at <= perennial.now()
+    ORDER BY d.publish_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+) due
+WHERE o.run_id = due.run_id AND o.key = due.key
+RETURNING o.run_id, o.key, o.attempt, o.task, o.queue, o.publishes - 1 AS publishes
+""",
+)
+
+_ALL_DUE = Statement(
+    "make_all_handoffs_due",
+    "UPDATE perennial.outbox SET publish_at = perennial.now(), publishes = 0",
+)
+
+_ASK_FOR_TURN = Statement(
+    "ask_for_turn",
+    f"""
+INSERT INTO perennial.outbox (run_id, key, attempt, task, queue, publishes, publish_at)
+SELECT r.id, '', 1, '{ADVANCE}', r.queue, 1, perennial.now() + %(relay_after)s * interval '1 second'
+FROM perennial.run r WHERE r.id = %(run_id)s AND r.closed_at IS NULL
+ON CONFLICT DO NOTHING
+RETURNING queue
+""",
+)
+
+_HAND_OFF = Statement(
+    "hand_off",
+    """
+INSERT INTO perennial.outbox (run_id, key, attempt, task, queue, publishes, publish_at)
+VALUES (%(run_id)s, %(key)s, %(attempt)s, %(task)s, %(queue)s, 1,
+    perennial.now() + %(relay_after)s * interval '1 second')
+ON CONFLICT (run_id, key) DO UPDATE SET attempt = excluded.attempt, task = excluded.task, queue = excluded.queue,
+    publish_at = excluded.publish_at, publishes = excluded.publishes
+""",
+)
+
+_FORGET = Statement(
+    "forget_advance", "DELETE FROM perennial.outbox o WHERE o.run_id = %(run_id)s AND o.key = ''"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Handoff:
+    """The message that moves a run: task `task` on `queue` (None: the app's default).
+
+    `publishes`: how often it was sent before.
+    """
+
+    run_id: UUID
+    key: str
+    attempt: int
+    task: str
+    queue: str | None
+    publishes: int = 0
+
+    @classmethod
+    def advance(cls, run_id: UUID, queue: str | None) -> Handoff:
+        """The message that asks for a turn."""
+        return cls(run_id, "", 1, ADVANCE, queue)
+
+    def as_row(self) -> dict[str, Any]:
+        """For a recordset."""
+        return {"key": self.key, "attempt": self.attempt, "task": self.task, "queue": self.queue}
+
+
+def take_due_handoffs(
+    connection: AnyConnection, *, relay_after: float, limit: int
+) -> Sequence[Handoff]:
+    """Handoffs to publish now; each is due again later unless it is claimed. Two relays share them."""
+    rows = _DUE.rows(
+        connection, relay_after=relay_after, longest_seconds=RESEND_SECONDS_MAX, limit=limit
+    )
+    return [
+        Handoff(row.run_id, row.key, row.attempt, row.task, row.queue, row.publishes)
+        for row in rows
+    ]
+
+
+def make_all_handoffs_due(connection: AnyConnection) -> None:
+    """Redis was emptied: every unclaimed handoff is to be sent again."""
+    _ALL_DUE.rows(connection)
+
+
+def ask_for_turn(connection: AnyConnection, run_id: UUID, *, relay_after: float) -> Handoff | None:
+    """Leave an advance for the run. None: one is there already, or the run has ended."""
+    row = _ASK_FOR_TURN.row(connection, run_id=run_id, relay_after=relay_after)
+    return None if row is None else Handoff.advance(run_id, row.queue)
+
+
+def hand_off(connection: AnyConnection, handoff: Handoff, *, relay_after: float) -> None:
+    """Leave a stage's handoff; it replaces that of an earlier attempt."""
+    _HAND_OFF.rows(
+        connection,
+        run_id=handoff.run_id,
+        key=handoff.key,
+        attempt=handoff.attempt,
+        task=handoff.task,
+        queue=handoff.queue,
+        relay_after=relay_after,
+    )
+
+
+def forget_advance(connection: AnyConnection, run_id: UUID) -> None:
+    """The run needs no turn: it has ended, or there is no such run."""
+    _FORGET.rows(connection, run_id=run_id)

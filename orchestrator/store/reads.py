@@ -1,0 +1,300 @@
+"""Reading the record for people: lists, one run with its waits, inboxes, history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Select, and_, func, select, text
+
+from orchestrator.core.journal import ActivityKind, ActivityState
+from orchestrator.core.run import RunStatus
+from orchestrator.core.views import ApprovalView, HistoryEntry, RunSummary, RunView, Upcoming, Wait
+from orchestrator.store.tables import activity, approval, history, run, timer, worker
+
+_OPEN_STATES = [ActivityState.PENDING, ActivityState.CLAIMED, ActivityState.RETRYING]
+
+_NEXT_TIMER = (
+    select(func.min(timer.c.due_at))
+    .where(timer.c.run_id == run.c.id, timer.c.state == "armed")
+    .scalar_subquery()
+).label("next_timer_at")
+
+
+def get_run(connection: Connection, run_id: UUID) -> RunView | None:
+    """The run and everything it waits for. None: no such run."""
+    row = connection.execute(select(run, _NEXT_TIMER).where(run.c.id == run_id)).one_or_none()
+    if row is None:
+        return None
+    return RunView(
+        id=row.id,
+        process=row.process,
+        version=row.version,
+        business_key=row.business_key,
+        status=RunStatus(row.status),
+        stage=row.stage,
+        previous_stage=row.previous_stage,
+        revision=row.revision,
+        input=row.input,
+        output=row.output,
+        error=row.error,
+        attributes=row.attributes,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        last_progress_at=row.last_progress_at,
+        expires_at=row.expires_at,
+        closed_at=row.closed_at,
+        next_timer_at=row.next_timer_at,
+        active_milliseconds=row.active_milliseconds,
+        waits=_waits(connection, row),
+    )
+
+
+def list_runs(
+    connection: Connection,
+    *,
+    process: str | None,
+    statuses: Sequence[RunStatus] | None,
+    business_key: str | None,
+    limit: int,
+    after: UUID | None,
+) -> list[RunSummary]:
+    """Runs, newest first; `after` is the last id of the page before."""
+    query = select(
+        run.c.id,
+        run.c.process,
+        run.c.version,
+        run.c.business_key,
+        run.c.status,
+        run.c.stage,
+        run.c.waiting_for,
+        run.c.created_at,
+        run.c.last_progress_at,
+        run.c.closed_at,
+        _NEXT_TIMER,
+    ).order_by(run.c.id.desc())
+    if process is not None:
+        query = query.where(run.c.process == process)
+    if statuses is not None:
+        query = query.where(run.c.status.in_([str(status) for status in statuses]))
+        if not any(status.is_closed for status in statuses):
+            query = query.where(run.c.closed_at.is_(None))
+    if business_key is not None:
+        query = query.where(run.c.business_key == business_key)
+    if after is not None:
+        query = query.where(run.c.id < after)
+    return [
+        RunSummary(
+            row.id,
+            row.process,
+            row.version,
+            row.business_key,
+            RunStatus(row.status),
+            row.stage,
+            row.waiting_for,
+            row.created_at,
+            row.last_progress_at,
+            row.closed_at,
+            row.next_timer_at,
+        )
+        for row in connection.execute(query.limit(limit))
+    ]
+
+
+def count_runs(connection: Connection, process: str | None) -> dict[RunStatus, int]:
+    """How many runs stand where."""
+    query = select(run.c.status, func.count().label("runs")).group_by(run.c.status)
+    if process is not None:
+        query = query.where(run.c.process == process)
+    return {RunStatus(row.status): row.runs for row in connection.execute(query)}
+
+
+def list_approvals(
+    connection: Connection,
+    *,
+    assignee: str | None,
+    process: str | None,
+    state: str | None,
+    run_id: UUID | None,
+    opened_after: datetime | None,
+    limit: int,
+) -> list[ApprovalView]:
+    """Approvals, oldest first: an inbox when asked by assignee."""
+    query = _approvals().order_by(approval.c.opened_at, approval.c.run_id).limit(limit)
+    if state is not None:
+        query = query.where(approval.c.state == state)
+    if assignee is not None:
+        query = query.where(approval.c.assignees.contains([assignee]))
+    if process is not None:
+        query = query.where(run.c.process == process)
+    if run_id is not None:
+        query = query.where(approval.c.run_id == run_id)
+    if opened_after is not None:
+        query = query.where(approval.c.opened_at > opened_after)
+    return [_approval_view(row) for row in connection.execute(query)]
+
+
+def run_history(connection: Connection, run_id: UUID) -> list[HistoryEntry]:
+    """Every fact of the run, in order."""
+    rows = connection.execute(
+        select(history).where(history.c.run_id == run_id).order_by(history.c.id)
+    )
+    return [
+        HistoryEntry(
+            row.at,
+            row.actor,
+            row.event,
+            row.key,
+            row.attempt,
+            row.from_status,
+            row.to_status,
+            row.detail or {},
+        )
+        for row in rows
+    ]
+
+
+def timer_lateness(
+    connection: Connection, *, process: str | None, since: datetime | None
+) -> list[float]:
+    """Seconds between each fired timer's due moment and its firing."""
+    query = select(func.extract("epoch", timer.c.fired_at - timer.c.due_at).label("late")).where(
+        timer.c.state == "fired"
+    )
+    if process is not None:
+        query = query.join(run, run.c.id == timer.c.run_id).where(run.c.process == process)
+    if since is not None:
+        query = query.where(timer.c.fired_at >= since)
+    return [float(row.late) for row in connection.execute(query)]
+
+
+def _approvals() -> Select[Any]:
+    escalates_at = (
+        select(func.min(timer.c.due_at))
+        .where(
+            timer.c.run_id == approval.c.run_id,
+            timer.c.key == approval.c.key,
+            timer.c.kind == "escalation",
+            timer.c.state == "armed",
+        )
+        .scalar_subquery()
+    )
+    return select(
+        approval, run.c.process, run.c.business_key, run.c.input, escalates_at.label("escalates_at")
+    ).join(run, run.c.id == approval.c.run_id)
+
+
+def _approval_view(row: Any) -> ApprovalView:
+    return ApprovalView(
+        run_id=row.run_id,
+        key=row.key,
+        name=row.name,
+        process=row.process,
+        business_key=row.business_key,
+        state=row.state,
+        assignees=tuple(row.assignees),
+        escalated=row.escalation_level > 0,
+        opened_at=row.opened_at,
+        escalates_at=row.escalates_at,
+        deadline=row.deadline,
+        decided_by=row.decided_by,
+        decided_at=row.decided_at,
+        comment=row.comment,
+        input=row.input,
+    )
+
+
+# -- what a run waits for ------------------------------------------------------------------------
+
+
+def _waits(connection: Connection, run_row: Any) -> tuple[Wait, ...]:
+    rows = connection.execute(
+        select(
+            activity.c.key,
+            activity.c.kind,
+            activity.c.name,
+            activity.c.state,
+            activity.c.attempt,
+            activity.c.queue,
+            activity.c.opened_at,
+            activity.c.claimed_at,
+            activity.c.timeout_seconds,
+            activity.c.error,
+            worker.c.name.label("worker_name"),
+            approval.c.assignees,
+            approval.c.escalations,
+            approval.c.escalation_level,
+        )
+        .outerjoin(
+            approval, and_(approval.c.run_id == activity.c.run_id, approval.c.key == activity.c.key)
+        )
+        .outerjoin(worker, worker.c.id == activity.c.worker_id)
+        .where(
+            activity.c.run_id == run_row.id,
+            activity.c.state.in_(_OPEN_STATES),
+            activity.c.parent_key.is_(None),
+        )
+        .order_by(activity.c.opened_at, activity.c.scope, activity.c.ordinal)
+    ).all()
+    deadlines = connection.execute(
+        select(timer.c.key, timer.c.kind, timer.c.level, timer.c.due_at)
+        .where(timer.c.run_id == run_row.id, timer.c.state == "armed")
+        .order_by(timer.c.due_at, text("level"))
+    ).all()
+    return tuple(
+        _wait(row, [deadline for deadline in deadlines if deadline.key == row.key]) for row in rows
+    )
+
+
+def _wait(row: Any, deadlines: list[Any]) -> Wait:
+    return Wait(
+        kind=ActivityKind(row.kind),
+        key=row.key,
+        name=row.name,
+        who=_who(row),
+        since=row.claimed_at if row.state == ActivityState.CLAIMED else row.opened_at,
+        next=tuple(
+            Upcoming(_what_happens(row, deadline), deadline.due_at) for deadline in deadlines
+        ),
+        attempt=row.attempt,
+        detail=_detail(row),
+    )
+
+
+def _who(row: Any) -> tuple[str, ...]:
+    match ActivityKind(row.kind):
+        case ActivityKind.APPROVAL:
+            return tuple(row.assignees or ())
+        case ActivityKind.SIGNAL:
+            return (f"whoever sends signal {row.name}",)
+        case ActivityKind.SLEEP:
+            return ("nobody: time alone",)
+        case ActivityKind.STAGE | ActivityKind.STEP:
+            if row.state == ActivityState.RETRYING:
+                return ("nobody: its retry comes by itself",)
+            if row.state == ActivityState.CLAIMED:
+                return (f"worker {row.worker_name}" if row.worker_name else "a worker",)
+            return (
+                f"a worker on queue {row.queue}" if row.queue else "a worker on the default queue",
+            )
+
+
+def _what_happens(row: Any, deadline: Any) -> str:
+    if deadline.kind == "escalation":
+        people = row.escalations[deadline.level - 1]["assignees"]
+        return f"escalates to {', '.join(people)}"
+    if deadline.kind == "retry":
+        return f"attempt {row.attempt} is made"
+    return "goes on" if deadline.kind == "sleep" else "times out"
+
+
+def _detail(row: Any) -> str:
+    if row.error is not None:
+        return (
+            f"attempt {row.attempt - 1} failed: {row.error.get('type')}: {row.error.get('message')}"
+        )
+    if row.state == ActivityState.CLAIMED:
+        return "at work"
+    return ""

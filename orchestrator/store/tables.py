@@ -1,0 +1,293 @@
+"""The tables of schema `perennial` (DESIGN §5), as SQLAlchemy sees them.
+
+`migrations/` creates them; a test holds the two to each other.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+SCHEMA = "perennial"
+metadata = MetaData(
+    schema=SCHEMA,
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+    },
+)
+
+
+def _time(name: str, *, nullable: bool = True) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=nullable)
+
+
+def _now(name: str) -> Column[object]:
+    return Column(
+        name, DateTime(timezone=True), nullable=False, server_default=text("perennial.now()")
+    )
+
+
+def _run_id(*, primary_key: bool = False) -> Column[object]:
+    return Column(
+        "run_id",
+        Uuid,
+        ForeignKey("perennial.run.id", ondelete="CASCADE"),
+        primary_key=primary_key,
+        nullable=False,
+    )
+
+
+process = Table(
+    "process",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("spec", JSONB, nullable=False),
+    Column("queue", Text),
+    Column("expires_after_seconds", Double),
+    _now("deployed_at"),
+    Column("deployed_by", Text, nullable=False, server_default=""),
+    CheckConstraint("version >= 1", name="version"),
+    CheckConstraint("kind IN ('python', 'declarative')", name="kind"),
+)
+
+run = Table(
+    "run",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("process", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("business_key", Text),
+    Column("status", Text, nullable=False),
+    Column("stage", Text),
+    Column("previous_stage", Text),
+    Column("waiting_for", Text),
+    Column("revision", BigInteger, nullable=False, server_default="0"),
+    Column("turn_revision", BigInteger, nullable=False, server_default="-1"),
+    Column("turn_token", Uuid),
+    Column("turn_worker", Uuid),
+    _time("turn_claimed_at"),
+    Column("queue", Text),
+    Column("input", JSONB),
+    Column("output", JSONB),
+    Column("error", JSONB),
+    Column("attributes", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("parent_id", Uuid),
+    _now("created_at"),
+    _time("started_at"),
+    _now("last_progress_at"),
+    _time("expires_at"),
+    _time("closed_at"),
+    Column("active_milliseconds", BigInteger, nullable=False, server_default="0"),
+    ForeignKeyConstraint(
+        ["process", "version"], ["perennial.process.name", "perennial.process.version"]
+    ),
+    UniqueConstraint("process", "business_key"),
+    CheckConstraint(
+        "status IN ('running', 'waiting', 'paused', 'incident', 'completed', 'failed', 'cancelled', 'expired')",
+        name="status",
+    ),
+    CheckConstraint(
+        "(closed_at IS NOT NULL) = (status IN ('completed', 'failed', 'cancelled', 'expired'))",
+        name="closed",
+    ),
+    Index("run_open", "id", postgresql_where=text("closed_at IS NULL")),
+    Index("run_business_key", "business_key", postgresql_where=text("business_key IS NOT NULL")),
+    Index("run_incident", "id", postgresql_where=text("status = 'incident'")),
+)
+
+activity = Table(
+    "activity",
+    metadata,
+    _run_id(primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("scope", Text, nullable=False, server_default=""),
+    Column("ordinal", Integer, nullable=False),
+    Column("parent_key", Text),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempt", Integer, nullable=False, server_default="1"),
+    Column("queue", Text),
+    Column("worker_id", Uuid),
+    Column("policy", JSONB),
+    Column("timeout_seconds", Double),
+    Column("input", JSONB),
+    Column("result", JSONB),
+    Column("error", JSONB),
+    _now("opened_at"),
+    _time("claimed_at"),
+    _time("settled_at"),
+    CheckConstraint("kind IN ('stage', 'step', 'approval', 'signal', 'sleep')", name="kind"),
+    CheckConstraint(
+        "state IN ('pending', 'claimed', 'retrying', 'done', 'failed', 'timed_out', 'cancelled')",
+        name="state",
+    ),
+    CheckConstraint(
+        "state <> 'claimed' OR (worker_id IS NOT NULL AND claimed_at IS NOT NULL)", name="claim"
+    ),
+    CheckConstraint(
+        "(settled_at IS NOT NULL) = (state IN ('done', 'failed', 'timed_out', 'cancelled'))",
+        name="settled",
+    ),
+    CheckConstraint("attempt >= 1", name="attempt"),
+    Index("activity_claimed", "worker_id", postgresql_where=text("state = 'claimed'")),
+)
+
+approval = Table(
+    "approval",
+    metadata,
+    _run_id(primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default="open"),
+    Column("assignees", ARRAY(Text), nullable=False),
+    Column("escalations", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
+    Column("escalation_level", Integer, nullable=False, server_default="0"),
+    Column("quorum", Integer, nullable=False, server_default="1"),
+    _now("opened_at"),
+    _time("deadline"),
+    Column("decided_by", Text),
+    _time("decided_at"),
+    Column("comment", Text, nullable=False, server_default=""),
+    CheckConstraint(
+        "state IN ('open', 'approved', 'rejected', 'timed_out', 'cancelled')", name="state"
+    ),
+    CheckConstraint(
+        "(decided_by IS NOT NULL) = (state IN ('approved', 'rejected'))", name="decided"
+    ),
+    CheckConstraint("quorum = 1", name="quorum"),
+    Index("approval_open", "opened_at", postgresql_where=text("state = 'open'")),
+    Index(
+        "approval_inbox",
+        "assignees",
+        postgresql_using="gin",
+        postgresql_where=text("state = 'open'"),
+    ),
+)
+
+approval_vote = Table(
+    "approval_vote",
+    metadata,
+    _run_id(primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("person", Text, primary_key=True),
+    Column("outcome", Text, nullable=False),
+    Column("comment", Text, nullable=False, server_default=""),
+    _now("at"),
+    CheckConstraint("outcome IN ('approved', 'rejected')", name="outcome"),
+)
+
+history = Table(
+    "history",
+    metadata,
+    Column("run_id", Uuid, primary_key=True),
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _now("at"),
+    Column("actor", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("key", Text),
+    Column("attempt", Integer),
+    Column("from_status", Text),
+    Column("to_status", Text),
+    Column("detail", JSONB),
+)
+
+timer = Table(
+    "timer",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _run_id(),
+    Column("key", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("attempt", Integer, nullable=False, server_default="1"),
+    Column("level", Integer, nullable=False, server_default="0"),
+    Column("state", Text, nullable=False, server_default="armed"),
+    Column("indexed", Boolean, nullable=False, server_default=text("false")),
+    _time("due_at", nullable=False),
+    _now("armed_at"),
+    _time("fired_at"),
+    CheckConstraint(
+        "kind IN ('sleep', 'signal-timeout', 'escalation', 'approval-timeout', 'retry', 'expiry')",
+        name="kind",
+    ),
+    CheckConstraint("state IN ('armed', 'fired', 'cancelled')", name="state"),
+    CheckConstraint("(fired_at IS NOT NULL) = (state = 'fired')", name="fired"),
+    Index("timer_of_run", "run_id", postgresql_where=text("state = 'armed'")),
+    Index("timer_due", "due_at", postgresql_where=text("state = 'armed'")),
+    Index("timer_to_index", "due_at", postgresql_where=text("state = 'armed' AND NOT indexed")),
+)
+
+signal = Table(
+    "signal",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _run_id(),
+    Column("name", Text, nullable=False),
+    Column("signal_id", Text),
+    Column("payload", JSONB),
+    Column("sender", Text, nullable=False, server_default=""),
+    _now("received_at"),
+    Column("consumed_key", Text),
+    UniqueConstraint("run_id", "signal_id"),
+    Index("signal_buffered", "run_id", postgresql_where=text("consumed_key IS NULL")),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("run_id", Uuid, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("queue", Text),
+    _time("publish_at", nullable=False),
+    Column("publishes", Integer, nullable=False, server_default="0"),
+    _now("created_at"),
+    Index("outbox_due", "publish_at"),
+)
+
+worker = Table(
+    "worker",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    _now("started_at"),
+    _now("heartbeat_at"),
+)
+
+schedule = Table(
+    "schedule",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("process", Text, nullable=False),
+    Column("cron", Text, nullable=False),
+    Column("timezone", Text, nullable=False, server_default="UTC"),
+    Column("input", JSONB),
+    Column("enabled", Boolean, nullable=False, server_default=text("true")),
+    _time("next_at"),
+)

@@ -1,0 +1,174 @@
+"""Timers: the row is the truth; Redis holds an index of those that are due soon.
+
+timer_rows            what a turn arms, for the commit
+take_timers_to_index  those that came within the horizon, for the index
+overdue_timers        those that the index should have delivered, and did not
+lock_due_timer        the start of every firing: run first, then timer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from orchestrator.core.replay import NewActivity
+from orchestrator.store.statement import AnyConnection, Statement
+
+_TO_INDEX = Statement(
+    "take_timers_to_index",
+    """
+UPDATE perennial.timer t SET indexed = true FROM (
+    SELECT id FROM perennial.timer WHERE state = 'armed' AND NOT indexed
+        AND due_at <= perennial.now() + %(horizon_seconds)s * interval '1 second'
+    ORDER BY due_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+) soon, perennial.run r WHERE t.id = soon.id AND r.id = t.run_id
+RETURNING t.id, extract(epoch FROM t.due_at - perennial.now())::float8 AS remaining_seconds, r.queue
+""",
+)
+
+_INDEXED = Statement(
+    "indexed_timers",
+    """
+SELECT t.id, t.due_at, extract(epoch FROM t.due_at - perennial.now())::float8 AS remaining_seconds, r.queue
+FROM perennial.timer t JOIN perennial.run r ON r.id = t.run_id
+WHERE t.state = 'armed' AND t.indexed AND (t.due_at, t.id) > (%(after_due)s::timestamptz, %(after_id)s::uuid)
+ORDER BY t.due_at, t.id LIMIT %(limit)s
+""",
+)
+
+_OVERDUE = Statement(
+    "overdue_timers",
+    """
+SELECT t.id FROM perennial.timer t WHERE t.state = 'armed'
+    AND t.due_at <= perennial.now() - %(grace_seconds)s * interval '1 second'
+ORDER BY t.due_at LIMIT %(limit)s
+""",
+)
+
+_LOCK_RUN = Statement(
+    "lock_run_of_timer",
+    """
+SELECT r.id FROM perennial.run r WHERE r.id = (SELECT t.run_id FROM perennial.timer t WHERE t.id = %(timer_id)s)
+FOR NO KEY UPDATE
+""",
+)
+
+_LOCK = Statement(
+    "lock_due_timer",
+    """
+SELECT t.id, t.run_id, t.key, t.kind, t.level, t.attempt, t.due_at, r.status, r.queue
+FROM perennial.timer t JOIN perennial.run r ON r.id = t.run_id
+WHERE t.id = %(timer_id)s AND t.state = 'armed' AND t.due_at <= perennial.now()
+FOR NO KEY UPDATE OF t
+""",
+)
+
+_END = Statement(
+    "end_timer",
+    """
+UPDATE perennial.timer SET state = %(state)s, fired_at = CASE WHEN %(state)s = 'fired' THEN perennial.now() END
+WHERE id = %(timer_id)s
+""",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ArmedTimer:
+    """A timer for the index: which, in how many seconds by the database's clock, and for which queue.
+
+    The time left travels, not the moment: so the clocks of Postgres, Redis and workers need not agree.
+    """
+
+    id: UUID
+    remaining_seconds: float
+    queue: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DueTimer:
+    """A due timer, its row and its run's row locked."""
+
+    id: UUID
+    run_id: UUID
+    key: str
+    kind: str
+    level: int
+    attempt: int
+    due_at: datetime
+    run_status: str
+    run_queue: str | None
+
+
+def timer_rows(opened: Iterable[NewActivity]) -> list[dict[str, Any]]:
+    """The timers of new activities, for a recordset. Each gets its id here."""
+    return [
+        {
+            "id": str(uuid7()),
+            "key": activity.request.key,
+            "kind": timer.kind,
+            "level": timer.level,
+            "delay_seconds": timer.delay_seconds,
+            "at": timer.at.isoformat() if timer.at else None,
+        }
+        for activity in opened
+        for timer in activity.timers
+    ]
+
+
+def take_timers_to_index(
+    connection: AnyConnection, *, horizon_seconds: float, limit: int
+) -> Sequence[ArmedTimer]:
+    """Timers that came within the horizon; marked as indexed, so only one worker indexes each."""
+    rows = _TO_INDEX.rows(connection, horizon_seconds=horizon_seconds, limit=limit)
+    return [ArmedTimer(row.id, row.remaining_seconds, row.queue) for row in rows]
+
+
+def indexed_timers(
+    connection: AnyConnection, *, after: tuple[datetime, UUID], limit: int
+) -> tuple[Sequence[ArmedTimer], tuple[datetime, UUID]]:
+    """A page of the armed timers that the index should hold, to rebuild it, and where the next begins."""
+    rows = _INDEXED.rows(connection, after_due=after[0], after_id=after[1], limit=limit)
+    last = (rows[-1].due_at, rows[-1].id) if rows else after
+    return [ArmedTimer(row.id, row.remaining_seconds, row.queue) for row in rows], last
+
+
+def overdue_timers(
+    connection: AnyConnection, *, grace_seconds: float, limit: int
+) -> Sequence[UUID]:
+    """Timers that are late by more than the grace: their message was lost."""
+    return [row.id for row in _OVERDUE.rows(connection, grace_seconds=grace_seconds, limit=limit)]
+
+
+def lock_due_timer(connection: AnyConnection, timer_id: UUID) -> DueTimer | None:
+    """Lock the timer's run, then the timer. None: fired or cancelled already, or not due yet."""
+    if _LOCK_RUN.row(connection, timer_id=timer_id) is None:
+        return None
+    row = _LOCK.row(connection, timer_id=timer_id)
+    if row is None:
+        return None
+    return DueTimer(
+        row.id,
+        row.run_id,
+        row.key,
+        row.kind,
+        row.level,
+        row.attempt,
+        row.due_at,
+        row.status,
+        row.queue,
+    )
+
+
+def mark_fired(connection: AnyConnection, timer_id: UUID) -> None:
+    """The locked timer has done its work."""
+    _END.rows(connection, timer_id=timer_id, state="fired")
+
+
+def mark_cancelled(connection: AnyConnection, timer_id: UUID) -> None:
+    """The locked timer has nothing left to do."""
+    _END.rows(connection, timer_id=timer_id, state="cancelled")

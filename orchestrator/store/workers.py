@@ -1,0 +1,128 @@
+"""Worker processes: who is alive, and what the dead left behind.
+
+A process beats only while it has something claimed. A claim is a sign of life too, so a process that
+was idle for an hour is not thought dead the moment it claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from orchestrator.store.statement import AnyConnection, Statement
+
+_BEAT = Statement(
+    "beat",
+    """
+INSERT INTO perennial.worker AS w (id, name, pid) VALUES (%(worker_id)s, %(name)s, %(pid)s)
+ON CONFLICT (id) DO UPDATE SET heartbeat_at = perennial.now()
+""",
+)
+
+_LEAVE = Statement("leave", "DELETE FROM perennial.worker w WHERE w.id = %(worker_id)s")
+
+# Only claimed activities are looked at: as many as the fleet has hands, however many runs wait.
+_LOST = Statement(
+    "lost_attempts",
+    """
+SELECT a.run_id, a.key, a.attempt, a.worker_id,
+    perennial.now() >= a.claimed_at + a.timeout_seconds * interval '1 second' AS timed_out
+FROM perennial.activity a LEFT JOIN perennial.worker w ON w.id = a.worker_id
+WHERE a.state = 'claimed' AND (
+    greatest(w.heartbeat_at, a.claimed_at) <= perennial.now() - %(dead_after)s * interval '1 second'
+    OR perennial.now() >= a.claimed_at + (a.timeout_seconds + %(timeout_grace)s) * interval '1 second')
+ORDER BY a.claimed_at LIMIT %(limit)s
+""",
+)
+
+_LOCK_LOST = Statement(
+    "lock_lost_attempt",
+    """
+SELECT a.name, a.policy, a.queue, r.status, r.queue AS run_queue,
+    coalesce(perennial.now() >= a.claimed_at + a.timeout_seconds * interval '1 second', false) AS timed_out
+FROM perennial.activity a JOIN perennial.run r ON r.id = a.run_id
+WHERE a.run_id = %(run_id)s AND a.key = %(key)s AND a.attempt = %(attempt)s AND a.state = 'claimed'
+FOR NO KEY UPDATE OF r, a
+""",
+)
+
+# One look for everything that may have been left undone; all four answers come from partial indexes.
+_CARE = Statement(
+    "what_needs_care",
+    """
+SELECT
+    EXISTS (SELECT FROM perennial.outbox o WHERE o.publish_at <= perennial.now()) AS handoffs,
+    EXISTS (SELECT FROM perennial.timer t WHERE t.state = 'armed' AND NOT t.indexed
+        AND t.due_at <= perennial.now() + %(horizon_seconds)s * interval '1 second') AS timers_to_index,
+    EXISTS (SELECT FROM perennial.timer t WHERE t.state = 'armed'
+        AND t.due_at <= perennial.now() - %(grace_seconds)s * interval '1 second') AS timers_overdue,
+    EXISTS (SELECT FROM perennial.activity a LEFT JOIN perennial.worker w ON w.id = a.worker_id
+        WHERE a.state = 'claimed' AND (
+            greatest(w.heartbeat_at, a.claimed_at) <= perennial.now() - %(dead_after)s * interval '1 second'
+            OR perennial.now() >= a.claimed_at + (a.timeout_seconds + %(timeout_grace)s) * interval '1 second'
+        )) AS attempts_lost
+""",
+)
+
+_SWEEP = Statement(
+    "forget_old_workers",
+    """
+DELETE FROM perennial.worker w WHERE w.heartbeat_at < perennial.now() - interval '1 day'
+    AND NOT EXISTS (SELECT FROM perennial.activity a WHERE a.state = 'claimed' AND a.worker_id = w.id)
+""",
+)
+
+
+def beat(connection: AnyConnection, worker_id: UUID, *, name: str, pid: int) -> None:
+    """This worker process is alive; the first beat registers it."""
+    _BEAT.rows(connection, worker_id=worker_id, name=name, pid=pid)
+
+
+def leave(connection: AnyConnection, worker_id: UUID) -> None:
+    """This worker process ends in good order, with nothing claimed."""
+    _LEAVE.rows(connection, worker_id=worker_id)
+
+
+def forget_old_workers(connection: AnyConnection) -> None:
+    """Drop the rows of processes that have been silent for a day."""
+    _SWEEP.rows(connection)
+
+
+def what_needs_care(
+    connection: AnyConnection,
+    *,
+    horizon_seconds: float,
+    grace_seconds: float,
+    dead_after: float,
+    timeout_grace: float,
+) -> Any:
+    """A row of four booleans: handoffs, timers_to_index, timers_overdue, attempts_lost."""
+    return _CARE.row(
+        connection,
+        horizon_seconds=horizon_seconds,
+        grace_seconds=grace_seconds,
+        dead_after=dead_after,
+        timeout_grace=timeout_grace,
+    )
+
+
+def lost_attempts(
+    connection: AnyConnection, *, dead_after: float, timeout_grace: float, limit: int
+) -> Sequence[Any]:
+    """Claims (run_id, key, attempt) whose worker is silent, or that overran their timeout."""
+    return _LOST.rows(connection, dead_after=dead_after, timeout_grace=timeout_grace, limit=limit)
+
+
+def lock_lost_attempt(
+    connection: AnyConnection, run_id: UUID, key: str, attempt: int
+) -> Any | None:
+    """Lock a claimed attempt and its run, run first. None: it is over."""
+    if _LOCK_RUN.row(connection, run_id=run_id) is None:
+        return None
+    return _LOCK_LOST.row(connection, run_id=run_id, key=key, attempt=attempt)
+
+
+_LOCK_RUN = Statement(
+    "lock_run", "SELECT r.id FROM perennial.run r WHERE r.id = %(run_id)s FOR NO KEY UPDATE"
+)

@@ -1,0 +1,85 @@
+"""A fresh database for each test: a clone of one that was migrated once per interpreter.
+
+The server is the one that is named, or an embedded Postgres that this interpreter starts and ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from uuid import uuid4
+
+from sqlalchemy import NullPool, create_engine, make_url, text
+
+from orchestrator.settings import SettingsError, with_psycopg
+from orchestrator.store import migrate
+
+TEST_DATABASE_VARIABLE = "PERENNIAL_TEST_DATABASE_URL"
+"""Names a server for tests. Its user may create databases; the database it names is left as it is."""
+
+
+@contextmanager
+def fresh_database(server_url: str | None = None) -> Iterator[str]:
+    """The URL of a migrated, empty database, which is dropped at the end.
+
+    `server_url` None: the server of `PERENNIAL_TEST_DATABASE_URL`, or an embedded one.
+    Raises SettingsError where there is neither.
+    """
+    server = _server_at(server_url or os.environ.get(TEST_DATABASE_VARIABLE))
+    name = server.create(template=server.template)
+    try:
+        yield server.url(name)
+    finally:
+        server.drop(name)
+
+
+class _Server:
+    """A Postgres server, and the migrated template on it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = make_url(with_psycopg(url))
+        self.template = self.create(template="template1")
+        atexit.register(self.drop, self.template)
+        migrate.upgrade(create_engine(self.url(self.template), poolclass=NullPool))
+
+    def url(self, database: str) -> str:
+        return self._url.set(database=database).render_as_string(hide_password=False)
+
+    def create(self, *, template: str) -> str:
+        name = f"perennial_test_{uuid4().hex}"
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return name
+
+    def drop(self, name: str) -> None:
+        self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    def _execute(self, statement: str) -> None:
+        engine = create_engine(self._url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text(statement))
+
+
+@cache
+def _server_at(url: str | None) -> _Server:
+    return _Server(url or _start_embedded())
+
+
+def _start_embedded() -> str:
+    from orchestrator.embedded import EmbeddedPostgres, EmbeddedServerError
+
+    directory = Path(tempfile.mkdtemp(prefix="perennial-test-"))
+    directory.chmod(0o711)  # as root, Postgres' own account has to pass through
+    postgres = EmbeddedPostgres(directory)
+    atexit.register(postgres.delete)
+    try:
+        return postgres.start()
+    except EmbeddedServerError as error:
+        message = (
+            f"a test needs a Postgres: set {TEST_DATABASE_VARIABLE}, or let it start one. {error}"
+        )
+        raise SettingsError(message) from error

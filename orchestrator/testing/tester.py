@@ -1,0 +1,202 @@
+"""`ProcessTester`: a process's tests, on a real Postgres and a clock that the test holds.
+
+    with ProcessTester() as tester:
+        run = tester.start(access_request, request)
+        tester.advance_time(hours(24))               # it escalates
+        run = tester.approve(run, by="director")
+        assert run.status == RunStatus.COMPLETED
+
+There is no Celery, no Redis and no waiting. Every call does all the work that is due, in this thread,
+by the verbs that workers use: relay, advance, run a stage, fire a timer. The clock stands still
+between calls; only `advance_time` moves it, and a retry's delay passes no sooner than that.
+
+Two things are the fleet's alone and don't happen here: stage timeouts and dead workers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+from uuid import UUID
+
+import psycopg
+from pydantic import SecretStr
+from sqlalchemy import Engine, event, select
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from orchestrator.client import Client, RunReference
+from orchestrator.core.definition import Process, Registry, default_registry
+from orchestrator.core.views import HistoryEntry, RunView
+from orchestrator.engine.context import EngineContext, connect
+from orchestrator.engine.fire import fire
+from orchestrator.engine.messenger import SilentMessenger
+from orchestrator.engine.recover import relay
+from orchestrator.engine.stage import run_stage
+from orchestrator.engine.turn import advance
+from orchestrator.settings import Settings
+from orchestrator.store.outbox import ADVANCE, Handoff
+from orchestrator.store.tables import timer
+from orchestrator.testing.databases import fresh_database
+
+_CLOCK = "perennial.now"
+_NO_JITTER = 0.5  # the middle of the spread: retries come after exactly their delay
+
+
+class ProcessTester:
+    """A context manager. Each has a database of its own, with the registry's processes deployed.
+
+    `client` is a Client on it, for what has no verb here: its next call does what that left to do.
+    `database` is its SQLAlchemy engine, for tables of your own. `now` is the clock.
+    """
+
+    client: Client
+    database: Engine
+
+    def __init__(
+        self,
+        *,
+        registry: Registry = default_registry,
+        database_url: str | None = None,
+        now: datetime | None = None,
+    ) -> None:
+        """`database_url`: a server where databases may be created; None takes that of
+        `PERENNIAL_TEST_DATABASE_URL`, or starts an embedded Postgres once per interpreter.
+        `now`: where the clock starts, with its time zone; None is the real time.
+        """
+        self.now = now or datetime.now(UTC).replace(microsecond=0)
+        self._registry, self._database_url = registry, database_url
+        self._closing = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            url = stack.enter_context(fresh_database(self._database_url))
+            settings = Settings(database_url=SecretStr(url))
+            self.database = connect(settings)
+            stack.callback(self.database.dispose)
+            event.listen(self.database, "checkout", self._set_clock)
+            self._inbox = _Inbox()
+            self._context = EngineContext(
+                self.database, self._registry, settings, self._inbox, chance=lambda: _NO_JITTER
+            )
+            self.client = Client(self.database, registry=self._registry)
+            self.client.deploy(*self._registry.processes.values())
+            self._closing = stack.pop_all()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._closing.close()
+
+    # -- what the world does -----------------------------------------------------------------
+
+    def start(
+        self,
+        process: str | Process,
+        input: Any = None,  # noqa: A002 - the natural word
+        *,
+        key: str | None = None,
+    ) -> RunView:
+        """Start a run, of a process that is deployed now if it wasn't (one from YAML, say)."""
+        if isinstance(process, Process):
+            self.client.deploy(process)
+        return self.get(self.client.start(process, input, key=key))
+
+    def approve(
+        self, run: RunReference, approval: str | None = None, *, by: str, comment: str = ""
+    ) -> RunView:
+        """Say yes. Raises what `Client.decide` does."""
+        self.client.approve(run, approval, by=by, comment=comment)
+        return self.get(run)
+
+    def reject(
+        self, run: RunReference, approval: str | None = None, *, by: str, comment: str = ""
+    ) -> RunView:
+        """Say no. Raises what `Client.decide` does."""
+        self.client.reject(run, approval, by=by, comment=comment)
+        return self.get(run)
+
+    def signal(
+        self, run: RunReference, name: str, payload: Any = None, *, signal_id: str | None = None
+    ) -> RunView:
+        """Send a signal. Raises what `Client.signal` does."""
+        self.client.signal(run, name, payload, signal_id=signal_id)
+        return self.get(run)
+
+    def cancel(self, run: RunReference, *, by: str = "", reason: str = "") -> RunView:
+        """End the run. Raises RunClosed."""
+        self.client.cancel(run, by=by, reason=reason)
+        return self.get(run)
+
+    def advance_time(self, duration: timedelta) -> None:
+        """Let time pass. Each timer on the way fires at its own moment, and what follows is done then."""
+        if duration < timedelta(0):
+            message = f"time does not go back: advance_time({duration!r})"
+            raise ValueError(message)
+        self._work_until(self.now + duration)
+
+    # -- what the record says ----------------------------------------------------------------
+
+    def get(self, run: RunReference) -> RunView:
+        """The run, once all that is due now is done."""
+        self._work_until(self.now)
+        return self.client.get(run)
+
+    def result(self, run: RunReference) -> Any:
+        """The result of a run that completed. Raises RunNotClosed, RunFailed."""
+        return self.client.result(self.get(run))
+
+    def history(self, run: RunReference) -> Sequence[HistoryEntry]:
+        """Every fact of the run, in order."""
+        return self.client.history(self.get(run))
+
+    # -- within ------------------------------------------------------------------------------
+
+    def _work_until(self, moment: datetime) -> None:
+        """Do all that is due, and whatever becomes due until then, in the order of time."""
+        self._do_handoffs()
+        while (due := self._next_timer(moment)) is not None:
+            timer_id, due_at = due
+            self.now = max(self.now, due_at)
+            self._inbox.hand_off(fire(self._context, timer_id))
+            self._do_handoffs()
+        self.now = moment
+
+    def _do_handoffs(self) -> None:
+        while self._inbox.handoffs or relay(self._context):
+            handoff = self._inbox.handoffs.popleft()
+            if handoff.task == ADVANCE:
+                advance(self._context, handoff.run_id)
+            else:
+                run_stage(self._context, handoff.run_id, handoff.key, handoff.attempt)
+
+    def _next_timer(self, moment: datetime) -> tuple[UUID, datetime] | None:
+        due = select(timer.c.id, timer.c.due_at).where(
+            timer.c.state == "armed", timer.c.due_at <= moment
+        )
+        with self._context.connection() as connection:
+            row = connection.execute(
+                due.order_by(timer.c.due_at, timer.c.id).limit(1)
+            ).one_or_none()
+        return None if row is None else (row.id, row.due_at)
+
+    def _set_clock(
+        self, connection: psycopg.Connection[Any], entry: ConnectionPoolEntry, _borrower: object
+    ) -> None:
+        """Whoever takes a connection from the pool finds our clock on it."""
+        if entry.info.get(_CLOCK) != self.now:
+            connection.execute("SELECT set_config(%s, %s, false)", [_CLOCK, self.now.isoformat()])
+            connection.commit()
+            entry.info[_CLOCK] = self.now
+
+
+class _Inbox(SilentMessenger):
+    """Where handoffs lie until the tester does them."""
+
+    def __init__(self) -> None:
+        self.handoffs: deque[Handoff] = deque()
+
+    def hand_off(self, handoffs: Sequence[Handoff]) -> None:
+        """Keep them in order."""
+        self.handoffs.extend(handoffs)

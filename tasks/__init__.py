@@ -1,0 +1,1 @@
+"""Reference processes, one folder each."""

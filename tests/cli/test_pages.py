@@ -1,0 +1,207 @@
+"""What people see. The words are checked, the layout was looked at."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from orchestrator.cli.times import Clock, spell
+from orchestrator.core.journal import ActivityKind
+from orchestrator.core.run import RunStatus
+from orchestrator.core.views import Upcoming, Wait
+from tests.cli.samples import HISTORY, MANAGER, NOW, RUN_ID, WAITING, ago, ahead, summary
+
+QUESTIONS = ("Waiting for", "Who can act", "Since", "Next")
+
+DIFF = """in the flow:
+    1. stage validate-request
+  - 2. approval manager   (in the journal)
+  + 2. approval director   (asked by the flow now)"""
+
+
+def test_show_answers_the_five_questions_of_a_waiting_run(perennial, client):
+    page = perennial("show", "permit-17").stdout
+    assert "Waiting for  approval wait-for-manager-approval" in page
+    assert "Who can act  alice" in page
+    assert "Since        2 h 5 min ago  (2026-03-02 09:55:00 UTC)" in page
+    assert "escalates to director  in 21 h 55 min  (2026-03-03 09:55:00 UTC)" in page
+    assert "times out  in 1 d 21 h  (2026-03-04 09:55:00 UTC)" in page
+    assert "perennial approve permit-17 wait-for-manager-approval --by alice" in page
+    assert client.calls == [("get", ("permit-17",), {})]
+
+
+@pytest.mark.parametrize("status", list(RunStatus))
+@pytest.mark.parametrize("waits", [(), (MANAGER,)])
+def test_show_answers_the_five_questions_in_every_status(perennial, client, status, waits):
+    closed_at = ago(minutes=4) if status.is_closed else None
+    client.answers["get"] = replace(WAITING, status=status, waits=waits, closed_at=closed_at)
+    page = perennial("show", "permit-17").stdout
+    assert [question for question in QUESTIONS if question not in page] == []
+
+
+def test_show_of_an_incident_has_the_readable_diff_and_the_safe_button(perennial, client):
+    error = {"type": "contradiction", "message": DIFF, "process": "access-request version 1"}
+    client.answers["get"] = replace(WAITING, status=RunStatus.INCIDENT, waits=(), error=error)
+    page = perennial("show", "permit-17").stdout
+    for line in DIFF.splitlines():
+        assert line in page
+    assert "perennial resume permit-17" in page
+
+
+def test_show_of_a_failed_run_says_why_and_that_nothing_follows(perennial, client):
+    error = {"type": "ActivityFailed", "message": "provision-access failed after 8 attempt(s)"}
+    client.answers["get"] = replace(
+        WAITING, status=RunStatus.FAILED, waits=(), closed_at=ago(seconds=3), error=error
+    )
+    page = perennial("show", "permit-17").stdout
+    assert "provision-access failed after 8 attempt(s)" in page
+    assert "nothing: it failed" in page
+    assert "nothing happens by itself" in page
+
+
+def test_show_lists_every_wait_of_a_gather_and_the_line_that_ends_it(perennial, client):
+    stage = Wait(
+        ActivityKind.STAGE,
+        "iam/provision",
+        "provision",
+        ("worker-1@host",),
+        ago(seconds=4),
+        (Upcoming("attempt 2 times out", ahead(minutes=29)),),
+        attempt=2,
+        detail="TimeoutError: no answer",
+    )
+    signal = Wait(ActivityKind.SIGNAL, "docs", "docs", ("anyone with signal docs",), ago(seconds=4))
+    client.answers["get"] = replace(WAITING, waits=(stage, signal), business_key=None)
+    page = perennial("show", str(RUN_ID)).stdout
+    assert "stage provision (iam/provision), attempt 2: TimeoutError: no answer" in page
+    assert "worker-1@host" in page
+    assert f"perennial signal {RUN_ID} docs '{{...}}'" in page
+
+
+def test_show_says_when_the_run_expires_in_order_of_time(perennial, client):
+    client.answers["get"] = replace(WAITING, expires_at=ahead(hours=30))
+    page = perennial("show", "permit-17").stdout
+    assert page.index("escalates to") < page.index("the run expires") < page.index("times out")
+
+
+def test_what_should_have_happened_by_now_is_due(perennial, client):
+    wait = replace(MANAGER, next=(Upcoming("times out", ago(seconds=1)),))
+    client.answers["get"] = replace(WAITING, waits=(wait,))
+    assert "times out  due now" in perennial("show", "permit-17").stdout
+
+
+def test_lines_to_copy_are_never_folded(perennial, client):
+    perennial.width = 60
+    client.answers["get"] = replace(WAITING, business_key="a key with spaces, and long")
+    line = "perennial approve 'a key with spaces, and long' wait-for-manager-approval --by alice"
+    assert any(line in shown for shown in perennial("show", "x").stdout.splitlines())
+
+
+def test_what_users_wrote_is_shown_and_never_obeyed_by_the_terminal(perennial, client):
+    evil = "\x1b[2J\x1b[31m[bold]fine[/bold]\u202e\x07"
+    client.answers["get"] = replace(WAITING, business_key=evil, input={"note": evil})
+    client.answers["list"] = [replace(summary(WAITING), business_key=evil)]
+    for page in (perennial("show", "x").stdout, perennial("ps").stdout):
+        assert not {"\x1b", "\x07", "\u202e"} & set(page)
+        assert "[bold]fine[/bold]" in page
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_ps_fits_the_terminal_and_keeps_a_run_id_whole(perennial, client, width):
+    perennial.width = width
+    client.answers["list"] = [
+        summary(WAITING),
+        replace(summary(WAITING), business_key=None, status=RunStatus.INCIDENT),
+    ]
+    page = perennial("ps").stdout
+    assert max(map(len, page.splitlines())) <= width
+    for shown in (str(RUN_ID), "permit-17", "access-request v1", "incident", "in 21 h 55 min"):
+        assert shown in page
+
+
+def test_ps_in_a_pipe_has_one_line_for_each_run(perennial):
+    perennial.width = 200
+    header, rule, row = perennial("ps").stdout.splitlines()
+    assert header.split() == [
+        "RUN",
+        "PROCESS",
+        "STATUS",
+        "PROGRESS",
+        "WAITING",
+        "FOR",
+        "NEXT",
+        "TIMER",
+    ]
+    assert set(rule) == {"─"}
+    assert "approval wait-for-manager-approval" in row
+
+
+def test_ps_hands_its_filters_to_the_client_and_tells_how_to_go_on(perennial, client):
+    result = perennial(
+        "ps", "--status", "waiting", "--status", "incident", "--process", "p", "--limit", "1"
+    )
+    assert client.calls[0][2] == {
+        "process": "p",
+        "status": [RunStatus.WAITING, RunStatus.INCIDENT],
+        "key": None,
+        "limit": 1,
+        "after": None,
+    }
+    assert f"--after {RUN_ID}" in result.stderr
+
+
+def test_an_empty_list_says_what_to_do_next(perennial, client):
+    client.answers |= {"list": [], "approvals": []}
+    assert "perennial start PROCESS" in perennial("ps").stdout
+    assert "Nothing waits for alice." in perennial("approvals", "--for", "alice").stdout
+
+
+def test_history_tells_who_what_when_and_the_move(perennial):
+    page = perennial("history", "permit-17").stdout
+    for shown in ("2026-03-02 09:55:00 UTC", "worker-1@host", "stage-done", "running → waiting"):
+        assert shown in page
+    assert "validate-request (attempt 2)" in page
+    assert len(HISTORY) == 2
+
+
+def test_the_inbox_tells_deadlines_and_the_line_that_decides(perennial, client):
+    page = perennial("approvals", "--for", "alice").stdout
+    assert "escalates in 21 h 55 min" in page
+    assert "times out in 1 d 21 h" in page
+    assert "perennial approve permit-17 wait-for-manager-approval --by alice" in page
+    assert client.calls[0][2]["assignee"] == "alice"
+
+
+def test_colours_are_for_terminals_and_no_color_is_honoured(perennial):
+    assert "\x1b[" in perennial("show", "x", FORCE_COLOR="1", TERM="xterm-256color").stdout
+    plain = perennial("show", "x", FORCE_COLOR="1", NO_COLOR="1", TERM="xterm-256color").stdout
+    assert "\x1b[3" not in plain
+
+
+@pytest.mark.parametrize(
+    ("seconds", "spelled"),
+    [
+        (0, "0 s"),
+        (59, "59 s"),
+        (60, "1 min"),
+        (3599, "59 min 59 s"),
+        (47 * 3600 + 59 * 60, "1 d 23 h"),
+        (86_400, "1 d"),
+        (86_400 + 59, "1 d"),
+        (400 * 86_400, "400 d"),
+    ],
+)
+def test_a_span_is_its_two_largest_units_rounded_down(seconds, spelled):
+    assert spell(seconds) == spelled
+
+
+def test_a_moment_is_past_now_or_ahead():
+    clock = Clock(NOW)
+    second = timedelta(seconds=1)
+    assert [clock.relative(NOW + shift * second) for shift in (-90, 0, 90)] == [
+        "1 min 30 s ago",
+        "now",
+        "in 1 min 30 s",
+    ]

@@ -1,0 +1,279 @@
+"""`perennial up` on real servers: one fleet, and every command against it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event
+from time import monotonic
+from typing import Any
+
+import psutil
+import pytest
+from typer.testing import CliRunner, Result
+
+from orchestrator.cli.app import app
+from orchestrator.embedded import EmbeddedServerError, binaries
+
+pytestmark = pytest.mark.slow
+
+SOON_SECONDS_MAX = 30
+
+APP = """
+import os
+from celery import Celery
+from orchestrator import Flow, approval, hours, install, process, stage
+
+@stage(queue="packing")
+def pack(order: dict) -> dict:
+    return {"packed": order["item"]}
+
+@approval("ask-boss", escalate_to=["director"])
+def boss(order):
+    return [order["boss"]]
+
+@process(version=1)
+async def ship(flow: Flow, order: dict) -> dict:
+    await flow.stage(pack, order)
+    await flow.approval("boss", assign=["alice"], escalate={hours(24): ["carol"]}, timeout=hours(48))
+    return await flow.signal("posted")
+
+app = Celery("shop", broker=os.environ["PERENNIAL_BROKER_URL"])
+install(app)
+"""
+
+YAML = """
+process:
+  name: order
+  stages: [pack, ask-boss]
+  timers: {approval_timeout_hours: 48, escalation_after_hours: 24}
+"""
+
+WRONG_YAML = """
+process:
+  name: wrong
+  stages: [pakc, ask-boss]
+"""
+
+
+class Shop:
+    """A directory with an app and its `perennial up`; `perennial(...)` as typed there."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.up: subprocess.Popen[str] | None = None
+        self.environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("PERENNIAL_") and name != "COLUMNS"
+        } | {"PERENNIAL_APP": "shop", "USER": "ops", "LOGNAME": "ops", "COLUMNS": "100"}
+
+    def start_up(self) -> dict[str, Any]:
+        """Start `up`; the document it prints when all is ready."""
+        with (self.home / "notes").open("w") as notes:
+            self.up = subprocess.Popen(
+                self._command("up", "order.yaml", "--concurrency", "1", "--json"),
+                cwd=self.home,
+                env=self.environment,
+                stdout=subprocess.PIPE,
+                stderr=notes,
+                text=True,
+            )
+        lines = []
+        for line in self.up.stdout:
+            lines.append(line)
+            if line == "}\n":
+                return json.loads("".join(lines))
+        raise AssertionError((self.home / "notes").read_text())
+
+    def stop_up(self, number: int = signal.SIGTERM) -> int:
+        with self.up:  # closes its stdout
+            self.up.send_signal(number)
+            return self.up.wait(SOON_SECONDS_MAX)
+
+    def perennial(self, *arguments: str) -> Result:
+        """A command typed there, in this process: starting Python each time would take minutes."""
+        where = ("--data-dir", str(self.home / ".perennial"))
+        nothing = {"PERENNIAL_DATABASE_URL": None, "PERENNIAL_BROKER_URL": None}
+        env = {**nothing, "USER": "ops", "LOGNAME": "ops", "COLUMNS": "100"}
+        return CliRunner().invoke(app, [*where, *arguments], env=env)
+
+    def apart(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The same in a process of its own: for what imports the app."""
+        return subprocess.run(
+            self._command(*arguments),
+            cwd=self.home,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def json(self, *arguments: str) -> Any:
+        done = self.perennial(*arguments, "--json")
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    def refusal(self, *arguments: str) -> tuple[int, str]:
+        done = self.perennial(*arguments, "--json")
+        assert done.stdout == ""
+        return done.exit_code, json.loads(done.stderr)["error"]["type"]
+
+    def refusal_apart(self, *arguments: str) -> tuple[int, str]:
+        done = self.apart(*arguments, "--json")
+        assert done.stdout == ""
+        return done.returncode, json.loads(done.stderr)["error"]["type"]
+
+    def _command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-c", "from orchestrator.cli import main; main()", *arguments]
+
+
+def soon(fact: Callable[[], Any]) -> Any:
+    """The fact, once it is one."""
+    give_up_at = monotonic() + SOON_SECONDS_MAX
+    while not (found := fact()):
+        assert monotonic() < give_up_at, "it did not come to pass"
+        Event().wait(0.1)
+    return found
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[Shop]:
+    try:
+        binaries.find_postgres()
+        binaries.find_redis()
+    except EmbeddedServerError as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    home = Path(tempfile.mkdtemp(prefix="perennial-up-"))  # short, for the socket's path
+    home.chmod(0o711)  # as root, Postgres' own account has to pass through
+    (home / "shop.py").write_text(APP)
+    (home / "order.yaml").write_text(YAML)
+    (home / "wrong.yaml").write_text(WRONG_YAML)
+    made = Shop(home)
+    yield made
+    if made.up is not None and made.up.poll() is None:
+        made.stop_up()
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def fleet(shop: Shop) -> dict[str, Any]:
+    """What the running `up` says of itself; the first to ask starts it."""
+    if shop.up is None or shop.up.poll() is not None:
+        shop.told = shop.start_up()
+    return shop.told
+
+
+def test_one_command_starts_servers_workers_flower_and_deploys(shop, fleet):
+    assert set(fleet["pids"]) == {"worker-1", "worker-2", "flower"}
+    deployed = {(each["name"], each["version"]) for each in fleet["processes"]}
+    assert deployed == {("order", 1), ("ship", 1)}
+    assert shop.json("db", "check")["current"] == shop.json("db", "current")["head"]
+
+
+def test_the_urls_file_is_for_its_owner_alone(shop, fleet):
+    assert (shop.home / fleet["urls_file"]).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_second_up_on_the_same_data_is_refused(shop, fleet):
+    assert shop.refusal_apart("up") == (1, "FleetFailed")
+
+
+def test_show_answers_at_each_wait_and_every_wrong_decision_is_refused(shop, fleet):
+    shop.perennial("start", "ship", "--key", "s1", "--input", '{"item": "tea"}')
+    (wait,) = soon(lambda: [w for w in shop.json("show", "s1")["waits"] if w["kind"] == "approval"])
+    assert (wait["name"], wait["who"]) == ("boss", ["alice"])
+    assert [each["what"] for each in wait["next"]] == ["escalates to carol", "times out"]
+    assert "perennial approve s1 boss --by alice" in shop.perennial("show", "s1").stdout
+    assert shop.refusal("approve", "s1", "--by", "bob") == (1, "NotAssigned")
+    assert shop.refusal("approve", "s1", "later", "--by", "alice") == (1, "DecisionTooEarly")
+    assert shop.json("approve", "s1", "--by", "alice", "--comment", "yes")["outcome"] == "approved"
+    assert shop.refusal("reject", "s1", "boss", "--by", "alice") == (1, "AlreadyDecided")
+
+    (wait,) = soon(lambda: [w for w in shop.json("show", "s1")["waits"] if w["kind"] == "signal"])
+    assert "perennial signal s1 posted" in shop.perennial("show", "s1").stdout
+    assert shop.refusal("result", "s1") == (1, "RunNotClosed")
+    assert shop.json("signal", "s1", "posted", '{"code": 7}', "--id", "p")["accepted"] is True
+    assert shop.json("result", "s1", "--wait", "20") == {"result": {"code": 7}}
+    events = [entry["actor"] for entry in shop.json("history", "s1")["history"]]
+    assert "alice" in events
+    assert shop.refusal("cancel", "s1") == (1, "RunClosed")
+
+
+def test_the_yaml_process_runs_and_a_key_starts_it_once(shop, fleet):
+    start = ("start", "order", "--key", "o1", "--input", '{"item": "tea", "boss": "alice"}')
+    assert [shop.json(*start)["created"] for _ in range(2)] == [True, False]
+    inbox = soon(
+        lambda: shop.json("approvals", "--for", "alice", "--process", "order")["approvals"]
+    )
+    assert [approval["business_key"] for approval in inbox] == ["o1"]
+    shop.perennial("reject", "o1", "--by", "alice", "--comment", "no")
+    assert shop.json("result", "o1", "--wait", "20")["result"]["outcome"] == "rejected"
+
+
+def test_an_operator_pauses_resumes_and_cancels(shop, fleet):
+    shop.perennial("start", "ship", "--key", "s2", "--input", '{"item": "tea"}')
+    soon(lambda: shop.json("show", "s2")["status"] == "waiting")
+    shop.perennial("pause", "s2")
+    assert shop.json("show", "s2")["status"] == "paused"
+    shop.perennial("resume", "s2")
+    soon(lambda: shop.json("show", "s2")["status"] == "waiting")
+    shop.perennial("cancel", "s2", "--reason", "twice")
+    assert [row["status"] for row in shop.json("ps", "--key", "s2")["runs"]] == ["cancelled"]
+    assert shop.refusal("result", "s2") == (1, "RunFailed")
+
+
+def test_deploy_says_what_is_new_and_refuses_with_the_line_and_a_remedy(shop, fleet):
+    assert "unchanged" in shop.apart("deploy", "order.yaml").stdout
+    refused = shop.apart("deploy", "order.yaml", "wrong.yaml")
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    assert refused.stderr.startswith("error: wrong.yaml:4: ")
+    assert "Did you mean 'pack'?" in refused.stderr
+    assert shop.refusal_apart("deploy", "missing.yaml") == (1, "DefinitionError")
+    assert shop.refusal_apart("deploy", "--app", "nowhere.app") == (1, "AppNotFound")
+
+
+def test_a_changed_process_of_a_deployed_version_is_refused(shop, fleet):
+    (shop.home / "changed.yaml").write_text(YAML.replace("48", "49"))
+    assert shop.refusal_apart("deploy", "changed.yaml") == (1, "ProcessChanged")
+
+
+def test_what_is_not_there_ends_with_3(shop, fleet):
+    assert shop.refusal("show", "nobody") == (3, "RunNotFound")
+    assert shop.refusal("start", "nothing") == (3, "UnknownProcess")
+
+
+def test_a_killed_worker_is_started_again_with_a_note(shop, fleet):
+    pid = fleet["pids"]["worker-1"]
+    pool = psutil.Process(pid).children()
+    os.kill(pid, signal.SIGKILL)
+    note = f"worker-1 (pid {pid}) was killed by SIGKILL; started again as pid "
+    soon(lambda: note in (shop.home / "notes").read_text())
+    psutil.wait_procs(pool, timeout=SOON_SECONDS_MAX)
+    assert not any(process.is_running() for process in pool)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_ends_all_that_was_started_and_the_next_start_finds_the_data(shop, fleet, number):
+    shop.perennial("start", "ship", "--key", f"kept-{number}", "--input", '{"item": "tea"}')
+    started = psutil.Process(shop.up.pid).children(recursive=True)
+    postgres = [each for each in psutil.process_iter() if "postgres" in each.name()]
+    ours = [each for each in postgres if str(shop.home) in " ".join(each.cmdline())]
+    assert ours
+    assert shop.stop_up(number) == 0
+    gone, alive = psutil.wait_procs([*started, *ours], timeout=SOON_SECONDS_MAX)
+    assert alive == []
+    assert gone
+    assert shop.perennial("ps").exit_code == 2
+    shop.told = shop.start_up()
+    soon(lambda: shop.json("show", f"kept-{number}")["status"] == "waiting")

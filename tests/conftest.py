@@ -1,0 +1,99 @@
+"""Postgres and Valkey for every test that asks, started once; databases are cloned from one template.
+
+    servers      the two URLs: PERENNIAL_TEST_DATABASE_URL and PERENNIAL_TEST_BROKER_URL where both are
+                 given, else embedded servers of this session
+    template     a migrated database, made once
+    database     a database of this test module's own
+    connection   one connection in an outer transaction that is rolled back
+    harness      the engine without Celery, over an emptied `database` (tests/harness.py)
+
+A server that is missing fails the tests that need it: nothing is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Connection, create_engine, make_url, text
+
+from orchestrator.embedded import EmbeddedServers, ServerUrls
+from orchestrator.settings import with_psycopg
+from orchestrator.store import migrate
+from tests.harness import Database, Harness
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[ServerUrls]:
+    database_url = os.environ.get("PERENNIAL_TEST_DATABASE_URL")
+    broker_url = os.environ.get("PERENNIAL_TEST_BROKER_URL")
+    if database_url and broker_url:
+        yield ServerUrls(database_url, broker_url)
+        return
+    if database_url or broker_url:
+        pytest.fail("PERENNIAL_TEST_DATABASE_URL and PERENNIAL_TEST_BROKER_URL go together: give both or neither")
+    with EmbeddedServers.temporary() as embedded:
+        yield embedded.urls
+
+
+@pytest.fixture(scope="session")
+def template(servers: ServerUrls) -> Iterator[str]:
+    """The name of a migrated database that nobody is connected to."""
+    name = f"perennial_template_{uuid4().hex[:12]}"
+    administer(servers, f"CREATE DATABASE {name}")
+    engine = create_engine(url_of(servers, name))
+    migrate.upgrade(engine)
+    engine.dispose()
+    yield name
+    administer(servers, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+def database(servers: ServerUrls, template: str) -> Iterator[Database]:
+    name = f"perennial_{uuid4().hex[:12]}"
+    administer(servers, f"CREATE DATABASE {name} TEMPLATE {template}")
+    database = Database(name, url_of(servers, name))
+    yield database
+    database.close()
+    administer(servers, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def empty_database(servers: ServerUrls) -> Iterator[Database]:
+    """A database without our schema."""
+    name = f"perennial_{uuid4().hex[:12]}"
+    administer(servers, f"CREATE DATABASE {name}")
+    database = Database(name, url_of(servers, name))
+    yield database
+    database.close()
+    administer(servers, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def connection(database: Database) -> Iterator[Connection]:
+    with database.engine.connect() as connection:
+        outer = connection.begin()
+        yield connection
+        outer.rollback()
+
+
+@pytest.fixture
+def harness(database: Database) -> Iterator[Harness]:
+    database.empty()
+    with Harness(database) as harness:
+        yield harness
+
+
+def url_of(servers: ServerUrls, name: str) -> str:
+    return make_url(with_psycopg(servers.database_url)).set(database=name).render_as_string(hide_password=False)
+
+
+def administer(servers: ServerUrls, statement: str) -> None:
+    engine = create_engine(with_psycopg(servers.database_url), isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            connection.execute(text(statement))
+    finally:
+        engine.dispose()

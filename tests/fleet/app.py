@@ -1,0 +1,133 @@
+"""The Celery app of these tests: stages that can be held in their middle, and count their effects.
+
+A gate is a Postgres advisory lock that the test holds: a stage waits at it without a clock, and the
+test sees it waiting in `pg_locks`.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+from celery import Celery
+from sqlalchemy import Engine, create_engine, text
+
+from orchestrator import (
+    Flow,
+    Registry,
+    Retry,
+    Settings,
+    hours,
+    idempotency_key,
+    install,
+    process,
+    seconds,
+    stage,
+    step,
+)
+
+registry = Registry()
+settings = Settings()
+app = Celery("fleet-tests", broker=settings.broker())
+app.conf.update(
+    task_default_queue="tests",
+    broker_connection_retry_on_startup=True,
+    broker_transport_options={"socket_timeout": 5, "socket_connect_timeout": 2},
+    worker_send_task_events=True,
+)
+
+
+@cache
+def database(_process_id: int) -> Engine:
+    """One pool per process."""
+    return create_engine(settings.database(), isolation_level="AUTOCOMMIT")
+
+
+def count_effect(name: str) -> int:
+    """Do something that must happen once per step: how often it was asked for."""
+    with database(os.getpid()).connect() as connection:
+        return connection.execute(
+            text(
+                "INSERT INTO effect AS e (key, name) VALUES (:key, :name) "
+                "ON CONFLICT (key) DO UPDATE SET calls = e.calls + 1 RETURNING calls"
+            ),
+            {"key": idempotency_key(), "name": name},
+        ).scalar_one()
+
+
+def pass_gate(number: int) -> None:
+    """Wait until the test opens this gate."""
+    with database(os.getpid()).connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock_shared(:number)"), {"number": number})
+        connection.execute(text("SELECT pg_advisory_unlock_shared(:number)"), {"number": number})
+
+
+@stage(registry=registry)
+def prepare(name: str) -> str:
+    """An effect, and on."""
+    count_effect("prepare")
+    return f"prepared {name}"
+
+
+@stage(registry=registry, retry=Retry(max_attempts=3, delay_seconds=0.1, jitter=0))
+def gated(gate: int) -> int:
+    """Two steps with a gate between them: kill here, and the first step is not done again."""
+    first = step(first_step)
+    pass_gate(gate)
+    return first + step(second_step)
+
+
+def first_step() -> int:
+    """The step before the gate."""
+    return count_effect("first")
+
+
+def second_step() -> int:
+    """The step after the gate."""
+    return count_effect("second")
+
+
+@stage(registry=registry, queue="elsewhere")
+def faraway(name: str) -> str:
+    """Served only by workers of another queue."""
+    return f"{name} was far away"
+
+
+@process(version=1, registry=registry)
+async def gate_process(flow: Flow, gate: int) -> int:
+    """One gated stage between two plain ones."""
+    await flow.stage(prepare, "gate")
+    result = await flow.stage(gated, gate)
+    await flow.stage(prepare, "end", key="end")
+    return result
+
+
+@process(version=1, registry=registry)
+async def patient(flow: Flow, name: str) -> str:
+    """Waits for a person, for long."""
+    await flow.stage(prepare, name)
+    decision = await flow.approval("boss", assign=["bob"], timeout=hours(48))
+    return decision.outcome
+
+
+@process(version=1, registry=registry)
+async def sleeper(flow: Flow, wait_seconds: float) -> str:
+    """Sleeps, escalates and times out, all by timers."""
+    await flow.sleep(wait_seconds)
+    decision = await flow.approval(
+        "boss",
+        assign=["bob"],
+        escalate={seconds(wait_seconds): ["director"]},
+        timeout=seconds(2 * wait_seconds),
+    )
+    await flow.stage(prepare, "end")
+    return decision.outcome
+
+
+@process(version=1, registry=registry)
+async def traveller(flow: Flow, name: str) -> str:
+    """Goes through a queue that only some workers serve."""
+    return await flow.stage(faraway, name)
+
+
+install(app, registry=registry, settings=settings)

@@ -327,19 +327,13 @@ class Client:
             return run.run_id
         if isinstance(run, RunView | RunSummary):
             return run.id
-        try:
-            return UUID(run)
-        except ValueError:
-            return self._id_by_key(connection, run)
-
-    def _id_by_key(self, connection: AnyConnection, key: str) -> UUID:
-        found = runs.find_runs_by_key(connection, key)
+        found = runs.find_runs(connection, run)
         if not found:
-            raise RunNotFound(f"there is no run with id or business key {key!r}")
+            raise RunNotFound(f"there is no run with id or business key {run!r}")
         if len(found) > 1:
             names = ", ".join(sorted(row.process for row in found))
             raise PerennialError(
-                f"business key {key!r} is used by several processes ({names}, …): give the run's id"
+                f"business key {run!r} is used by several processes ({names}, …): give the run's id"
             )
         run_id: UUID = found[0].id
         return run_id

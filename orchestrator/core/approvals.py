@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from orchestrator.core.checks import check_delay, check_words
 from orchestrator.errors import (
     AlreadyDecided,
     DecisionTooEarly,
@@ -82,13 +83,21 @@ def request_approval(
     if isinstance(assign, str):
         raise DefinitionError("assign is a list of people or groups, not one string", where=where)
     assignees = tuple(assign)
-    if not assignees or not all(assignees):
-        raise DefinitionError("needs at least one assignee, each a non-empty string", where=where)
+    if not assignees:
+        raise DefinitionError("needs at least one assignee", where=where)
     escalations = tuple(
         Escalation(after.total_seconds(), tuple(people))
         for after, people in sorted((escalate or {}).items())
     )
+    for person in (
+        *assignees,
+        *(one for escalation in escalations for one in escalation.assignees),
+    ):
+        check_words(person, what="an assignee", where=where)
     timeout_seconds = timeout.total_seconds() if timeout is not None else None
+    for seconds in (timeout_seconds, *(escalation.after_seconds for escalation in escalations)):
+        if seconds is not None:
+            check_delay(max(seconds, 0), what=where)
     if timeout_seconds is not None and timeout_seconds <= 0:
         raise DefinitionError("its timeout must be positive", where=where)
     for escalation in escalations:

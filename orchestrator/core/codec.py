@@ -5,10 +5,13 @@ An undeclared type is plain JSON. Adapters are compiled once per type.
 
 from __future__ import annotations
 
+import json
+import re
 from functools import lru_cache
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from orchestrator.errors import InvalidInput, PayloadError
@@ -17,9 +20,20 @@ PAYLOAD_BYTES_MAX = 1024 * 1024
 """The largest input, result or signal the record takes (DESIGN §7)."""
 
 
+MESSAGE_LENGTH_MAX = 10_000
+
+_UNWRITABLE = (PydanticSerializationError, PydanticUserError, ValueError, TypeError)
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # an escaped NUL, not text that speaks of one
+_NOT_JSON = re.compile(r"NaN|Infinity")
+_NO_CONSTANTS_LOST = ConfigDict(ser_json_inf_nan="constants")
+
+
 @lru_cache(maxsize=4096)
 def _adapter_of(declared: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(declared)
+    try:
+        return TypeAdapter(declared, config=_NO_CONSTANTS_LOST)
+    except PydanticUserError:  # models and dataclasses bring their own configuration
+        return TypeAdapter(declared)
 
 
 def _adapter(declared: Any) -> TypeAdapter[Any]:
@@ -35,17 +49,21 @@ def encode(value: Any, declared: Any = Any, *, what: str) -> str:
     Raises PayloadError: not serialisable, larger than 1 MiB, or not storable as Postgres jsonb.
     """
     try:
-        text = _adapter(declared).dump_json(value, warnings="error").decode()
-    except (PydanticSerializationError, ValueError, TypeError) as error:
+        written = _adapter(declared).dump_json(value, warnings="error")
+    except _UNWRITABLE as error:
         message = f"{what}: a {type(value).__name__} can't be written as JSON: {error}"
         raise PayloadError(message) from None
-    if len(text) > PAYLOAD_BYTES_MAX:
+    if len(written) > PAYLOAD_BYTES_MAX:
         message = (
-            f"{what} is {len(text)} bytes; the bound is {PAYLOAD_BYTES_MAX}. "
+            f"{what} is {len(written)} bytes; the bound is {PAYLOAD_BYTES_MAX}. "
             "Store it elsewhere and pass a reference."
         )
         raise PayloadError(message)
-    if "\\u0000" in text:
+    text = written.decode()
+    if _NOT_JSON.search(text) and _has_constants(text):
+        message = f"{what} holds NaN or an infinity, which JSON lacks. Use None, or text."
+        raise PayloadError(message)
+    if _NUL.search(text):
         message = (
             f"{what} holds a NUL character, which Postgres's jsonb can't keep. Strip it first."
         )
@@ -59,7 +77,7 @@ def decode(value: Any, declared: Any = Any, *, what: str) -> Any:
         return value
     try:
         return _adapter(declared).validate_json(to_json(value))
-    except ValidationError as error:
+    except (ValidationError, PydanticUserError) as error:
         message = f"{what} doesn't fit {_type_name(declared)}: {error}"
         raise PayloadError(message) from None
 
@@ -71,10 +89,23 @@ def check_input(value: Any, declared: Any, *, what: str) -> str:
     """
     try:
         checked = _adapter(declared).validate_python(value) if declared is not Any else value
-    except ValidationError as error:
+    except (ValidationError, PydanticUserError) as error:
         message = f"{what}: {error}"
         raise InvalidInput(message) from None
     return encode(checked, declared, what=what)
+
+
+def readable(message: str) -> str:
+    """A message as Postgres can keep it: no NUL, no lone surrogates, of bounded length."""
+    plain = message[:MESSAGE_LENGTH_MAX].replace("\x00", "\\x00")
+    return plain.encode("utf-8", errors="backslashreplace").decode()
+
+
+def _has_constants(text: str) -> bool:
+    """True when NaN or an infinity stands outside of strings."""
+    found: list[str] = []
+    json.loads(text, parse_constant=found.append)
+    return bool(found)
 
 
 def _type_name(declared: Any) -> str:

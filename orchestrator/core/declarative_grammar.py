@@ -16,8 +16,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
+from orchestrator.core.checks import check_name
 from orchestrator.core.declarative_source import Source, YamlPath, read_yaml
-from orchestrator.core.definition import check_name, hours
+from orchestrator.core.definition import hours
 from orchestrator.errors import DefinitionError
 
 STAGES_MAX = 1000

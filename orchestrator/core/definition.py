@@ -14,13 +14,13 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import re
 import textwrap
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints, overload
 
+from orchestrator.core.checks import check_name
 from orchestrator.core.retries import Retry
 from orchestrator.errors import DefinitionError, UnknownProcess, UnknownStage
 
@@ -29,8 +29,6 @@ R = TypeVar("R")
 
 STAGE_TIMEOUT_SECONDS = 3600.0
 """How long one attempt of a stage may run when its author says nothing."""
-
-_NAME = re.compile(r"[a-z][a-z0-9_.:-]{0,99}")
 
 
 def days(number: float) -> timedelta:
@@ -331,16 +329,6 @@ def where_of(function: Callable[..., Any]) -> str:
     """`module:qualified.name`, to find the definition again."""
     plain = inspect.unwrap(function)
     return f"{getattr(plain, '__module__', '?')}:{getattr(plain, '__qualname__', repr(plain))}"
-
-
-def check_name(what: str, name: str, where: str) -> None:
-    """Names travel as task names, journal keys and URLs. Raises DefinitionError."""
-    if not _NAME.fullmatch(name):
-        raise DefinitionError(
-            f"{what} name {name!r} is not allowed",
-            where=where,
-            remedy="Use lower-case letters, digits and - _ . : (at most 100), beginning with a letter.",
-        )
 
 
 def _parameters_of(function: Callable[..., Any], where: str) -> dict[str, Any]:

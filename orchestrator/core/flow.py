@@ -14,6 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast, overload
 from uuid import UUID
 
 from orchestrator.core.approvals import ApprovalRequest, Decision, request_approval
+from orchestrator.core.checks import check_delay, check_key
 from orchestrator.core.definition import Stage, name_of
 from orchestrator.core.journal import ActivityKind
 from orchestrator.core.retries import Retry
@@ -181,8 +182,7 @@ class Flow:
     def sleep(self, duration: timedelta | float, *, key: str | None = None) -> Pending[None]:
         """Wait for a timedelta, or for seconds. Costs one row, however long."""
         delay = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
-        if delay < 0:
-            raise DefinitionError(f"flow.sleep({duration!r}) is negative")
+        check_delay(delay, what="flow.sleep")
         return Pending(
             self._recorder.request(ActivityKind.SLEEP, "sleep", key, Sleep(delay_seconds=delay))
         )
@@ -208,6 +208,8 @@ class Flow:
         A signal that came before the wait counts. Raises SignalTimedOut at the await.
         """
         timeout_seconds = timeout.total_seconds() if timeout is not None else None
+        if timeout_seconds is not None:
+            check_delay(timeout_seconds, what=f"the timeout of signal {name!r}")
         wait = SignalWait(timeout_seconds, type)
         return Pending(self._recorder.request(ActivityKind.SIGNAL, name, key, wait))
 
@@ -243,6 +245,8 @@ class Flow:
         own_key = self._recorder.gather_key(key)
         if len(awaitables) == 1 and isinstance(awaitables[0], Mapping):
             names = [str(name) for name in awaitables[0]]
+            for name in names:
+                check_key(name, where="flow.gather")
             branches = list(zip(names, awaitables[0].values(), strict=True))
             return Gather(own_key, branches, lambda results: dict(zip(names, results, strict=True)))
         return Gather(

@@ -10,15 +10,17 @@ on any worker, on any day.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 from orchestrator.core import codec
 from orchestrator.core.approvals import ApprovalRequest, Decision
+from orchestrator.core.checks import check_key, check_words
 from orchestrator.core.definition import Process, Registry, Stage, result_type_of
 from orchestrator.core.flow import (
     Ask,
@@ -48,6 +50,8 @@ from orchestrator.errors import (
     SignalTimedOut,
     UnknownStage,
 )
+
+log = logging.getLogger(__name__)
 
 REQUESTS_PER_TURN_MAX = 10_000
 """More activities than this in one run is a runaway loop (DESIGN rule 9)."""
@@ -113,6 +117,8 @@ class TurnOutcome:
     waiting_for: str | None = None
     output: str | None = None
     error: dict[str, Any] | None = None
+    goes_on: bool = False
+    """The flow wants an inline step, but on facts not recorded yet: commit, and take another turn."""
 
 
 class TurnAbandoned(BaseException):
@@ -123,12 +129,8 @@ class _TurnOver(BaseException):
     """Raised into a flow that asks for more while it is being let go."""
 
 
-class _Contradiction(BaseException):
-    """The flow asks for something other than its journal says. Not for flow code to catch."""
-
-    def __init__(self, diff: str) -> None:
-        self.diff = diff
-        super().__init__(diff)
+class _Parked(BaseException):
+    """The flow contradicts its journal, or runs away: its run is an incident. Not for flow code to catch."""
 
 
 @dataclass(slots=True)
@@ -149,13 +151,30 @@ def take_turn(
     *,
     registry: Registry,
     perform_step: PerformStep,
+    may_perform: bool = True,
 ) -> TurnOutcome:
     """One pass of the flow over its journal.
+
+    `may_perform` False: the journal holds what isn't recorded yet, so no inline step may build on it.
 
     Raises TurnAbandoned when this worker lacks a stage the flow asks for (another worker may have it),
     or when `perform_step` does because the turn is no longer ours.
     """
-    return _Turn(process, run, journal, signals, registry, perform_step).take()
+    return _Turn(process, run, journal, signals, registry, perform_step, may_perform).take()
+
+
+def park(run: RunContext, journal: Sequence[Activity], *, kind: str, message: str) -> TurnOutcome:
+    """The outcome that makes a run an incident, as it stands: nothing more is opened."""
+    return TurnOutcome(
+        status=RunStatus.INCIDENT,
+        unsettled=tuple(activity.key for activity in journal if not activity.is_settled),
+        error={
+            "type": kind,
+            "message": codec.readable(message),
+            "process": f"{run.process} version {run.version}",
+        },
+        waiting_for="an operator",
+    )
 
 
 @dataclass(slots=True)
@@ -166,6 +185,7 @@ class _Turn:
     signals: Sequence[BufferedSignal]
     registry: Registry
     perform_step: PerformStep
+    may_perform: bool
     scope: str = ""
     asked: dict[str, Request] = field(default_factory=dict)
     entries: dict[str, Activity] = field(default_factory=dict)
@@ -177,6 +197,8 @@ class _Turn:
     consumed: dict[str, ConsumedSignal] = field(default_factory=dict)
     answered: set[str] = field(default_factory=set)
     is_over: bool = False
+    parked: str | None = None
+    postponed_step: str | None = None
     times: dict[str, datetime] = field(default_factory=dict)  # of the last fact seen, by scope
 
     # -- the story ---------------------------------------------------------------------------
@@ -190,15 +212,20 @@ class _Turn:
         try:
             answer = self._drive(self._start_flow(), scope="")
             self._refuse_forgotten()
-        except _Contradiction as contradiction:
-            return self._incident("contradiction", str(contradiction))
         except (ActivityFailed, SignalTimedOut, Fail) as error:
-            return self._ended_by(error)
+            outcome = self._ended_by(error)
+        except TurnAbandoned:
+            raise
         except Exception as error:  # noqa: BLE001 - any bug of a flow parks its run, explained
-            return self._incident(type(error).__name__, _explain(error))
-        if answer is None:
-            return self._blocked()
-        return self._completed(answer.value)
+            outcome = self._incident(type(error).__name__, self._explain(error))
+        except BaseException:
+            if self.parked is None:
+                raise
+            outcome = self._incident("contradiction", self.parked)
+        else:
+            outcome = self._blocked() if answer is None else self._completed(answer.value)
+        # Whatever a flow made of it: what parks a run can't be caught.
+        return outcome if self.parked is None else self._incident("contradiction", self.parked)
 
     def _start_flow(self) -> FlowCoroutine:
         flow = Flow(
@@ -280,8 +307,8 @@ class _Turn:
         was_over, self.is_over = self.is_over, True
         try:
             flow.close()
-        except (_TurnOver, RuntimeError):
-            pass
+        except (Exception, _TurnOver, TurnAbandoned):
+            log.debug("a flow's clean-up failed while it was let go", exc_info=True)
         finally:
             self.is_over = was_over
 
@@ -292,11 +319,10 @@ class _Turn:
         if self.is_over:
             raise _TurnOver
         if len(self.asked) >= REQUESTS_PER_TURN_MAX:
-            raise DefinitionError(
-                f"the flow asked for more than {REQUESTS_PER_TURN_MAX} activities",
-                where=self.process.where,
-                remedy="Split the work over several runs.",
+            self._park(
+                f"the flow asked for more than {REQUESTS_PER_TURN_MAX} activities: split the work over runs"
             )
+        check_words(name, what="a name", where=self.process.where)
         request = Request(
             self._free_key(key or name, named=key is not None),
             self.scope,
@@ -327,6 +353,8 @@ class _Turn:
             raise TurnAbandoned(str(error)) from None
 
     def _free_key(self, wanted: str, *, named: bool) -> str:
+        if named:
+            check_key(wanted, where=self.process.where)
         path = f"{self.scope}/{wanted}" if self.scope else wanted
         self.names[path] += 1
         count = self.names[path]
@@ -356,7 +384,10 @@ class _Turn:
 
     def _answer_from_journal(self, request: Request, scope: str) -> _Answer | None:
         entry = self.entries.get(request.key)
-        if isinstance(request.ask, StepCall) and _may_perform(entry):
+        if isinstance(request.ask, StepCall) and _is_due(entry):
+            if not self.may_perform or self.consumed:
+                self.postponed_step = request.key
+                return None
             entry = self.entries[request.key] = self.perform_step(request, entry)
         if isinstance(request.ask, SignalWait) and (entry is None or not entry.is_settled):
             return self._answer_from_signals(request, request.ask, scope)
@@ -370,16 +401,22 @@ class _Turn:
     def _answer_from_signals(
         self, request: Request, wait: SignalWait, scope: str
     ) -> _Answer | None:
+        consumed = self.consumed.get(request.key) or self._consume(request)
+        if consumed is None:
+            return None
+        self.answered.add(request.key)
+        self._saw(consumed.received_at, scope)
+        return _decoded(consumed.payload, wait.type, what=f"signal {request.name}")
+
+    def _consume(self, request: Request) -> ConsumedSignal | None:
         taken = {consumed.signal_id for consumed in self.consumed.values()}
         for signal in self.signals:
             if signal.name == request.name and signal.id not in taken:
-                self.consumed[request.key] = ConsumedSignal(
+                consumed = ConsumedSignal(
                     request.key, signal.id, signal.payload, signal.received_at
                 )
-                self.answered.add(request.key)
-                self._saw(signal.received_at, scope)
-                what = f"signal {request.name}"
-                return _Answer(codec.decode(signal.payload, wait.type, what=what))
+                self.consumed[request.key] = consumed
+                return consumed
         return None
 
     def _hold_against_journal(self, request: Request) -> None:
@@ -393,13 +430,19 @@ class _Turn:
             and (entry.kind, entry.name) == (request.kind, request.name)
         ):
             return
-        self.is_over = True
-        raise _Contradiction(self._diff(request.scope))
+        self._park(self._diff(request.scope))
 
     def _refuse_forgotten(self) -> None:
         for activity in self.entries.values():
             if activity.key not in self.asked:
-                raise _Contradiction(self._diff(activity.scope))
+                self._park(self._diff(activity.scope))
+
+    def _park(self, why: str) -> NoReturn:
+        """From here on the flow asks in vain: the first contradiction is the one to tell."""
+        if self.parked is None:
+            self.parked = why
+        self.is_over = True
+        raise _Parked(why)
 
     def _diff(self, scope: str) -> str:
         """Journal (`-`) and flow (`+`) of one scope, line by line."""
@@ -428,22 +471,26 @@ class _Turn:
     # -- how turns end -----------------------------------------------------------------------
 
     def _blocked(self) -> TurnOutcome:
-        unsettled = [
-            request
-            for key, request in self.asked.items()
-            if key not in self.answered and not self._settled(key)
-        ]
-        runs_a_stage = any(
+        unsettled = [request for request in self.asked.values() if self._is_awaited(request)]
+        is_at_work = any(
             request.kind in (ActivityKind.STAGE, ActivityKind.STEP) for request in unsettled
         )
         return TurnOutcome(
-            status=RunStatus.RUNNING if runs_a_stage else RunStatus.WAITING,
+            status=RunStatus.RUNNING if is_at_work else RunStatus.WAITING,
             opened=tuple(self._opened()),
             consumed=tuple(self.consumed.values()),
             unsettled=tuple(request.key for request in unsettled),
             stage=unsettled[0].key if unsettled else None,
             waiting_for=_waiting_for(unsettled),
+            goes_on=self.postponed_step is not None,
         )
+
+    def _is_awaited(self, request: Request) -> bool:
+        """Not answered; and a step that nobody has awaited yet is not at work."""
+        entry = self.entries.get(request.key)
+        if request.key in self.answered or (entry is not None and entry.is_settled):
+            return False
+        return entry is not None or request.key in self.opened or request.key == self.postponed_step
 
     def _completed(self, value: Any) -> TurnOutcome:
         try:
@@ -456,7 +503,8 @@ class _Turn:
 
     def _ended_by(self, error: Exception) -> TurnOutcome:
         return self._closed(
-            RunStatus.FAILED, error={"type": type(error).__name__, "message": str(error)}
+            RunStatus.FAILED,
+            error={"type": type(error).__name__, "message": codec.readable(str(error))},
         )
 
     def _closed(
@@ -475,21 +523,16 @@ class _Turn:
         )
 
     def _incident(self, kind: str, message: str) -> TurnOutcome:
-        """Park the run as it was: nothing that a contradicting or broken flow asked for is recorded."""
-        return TurnOutcome(
-            status=RunStatus.INCIDENT,
-            unsettled=tuple(key for key, entry in self.entries.items() if not entry.is_settled),
-            error={
-                "type": kind,
-                "message": message,
-                "process": f"{self.run.process} version {self.run.version}",
-            },
-            waiting_for="an operator",
-        )
+        return park(self.run, tuple(self.entries.values()), kind=kind, message=message)
 
-    def _settled(self, key: str) -> bool:
-        entry = self.entries.get(key)
-        return entry is not None and entry.is_settled
+    def _explain(self, error: Exception) -> str:
+        """The error, and the flow's own line it came through."""
+        frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
+        own = [
+            frame for frame in frames if frame.filename == self.process.flow.__code__.co_filename
+        ]
+        at = (own or frames)[-1:]
+        return f"{error}" + "".join(f" (at {frame.filename}:{frame.lineno})" for frame in at)
 
     def _opened(self) -> list[NewActivity]:
         """New activities; a wait whose signal was there already is recorded as done."""
@@ -499,7 +542,7 @@ class _Turn:
         ]
 
 
-def _may_perform(entry: Activity | None) -> bool:
+def _is_due(entry: Activity | None) -> bool:
     return entry is None or entry.state is ActivityState.PENDING
 
 
@@ -572,8 +615,15 @@ def _answer_of(request: Request, entry: Activity) -> _Answer:
                 attempts=entry.attempt,
             )
         )
-    what = f"result of {entry.describe()}"
-    return _Answer(codec.decode(entry.result, _result_type(request.ask), what=what))
+    return _decoded(entry.result, _result_type(request.ask), what=f"result of {entry.describe()}")
+
+
+def _decoded(value: Any, declared: Any, *, what: str) -> _Answer:
+    """The value as its type, or the flow's to catch that it isn't."""
+    try:
+        return _Answer(codec.decode(value, declared, what=what))
+    except PayloadError as error:
+        return _Answer(error=error)
 
 
 def _result_type(ask: Ask) -> Any:
@@ -598,10 +648,3 @@ def _waiting_for(unsettled: Sequence[Request]) -> str | None:
     first = people_first[0]
     text = first.name if first.kind is ActivityKind.SLEEP else f"{first.kind} {first.name}"
     return text if len(unsettled) == 1 else f"{text} and {len(unsettled) - 1} more"
-
-
-def _explain(error: Exception) -> str:
-    """The error and the flow's line it came from."""
-    frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
-    at = f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return f"{error}{at}"

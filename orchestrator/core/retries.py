@@ -30,6 +30,10 @@ class Retry:
             raise DefinitionError(
                 "Retry(max_attempts) counts the first try too, so it is at least 1"
             )
+        if not all(map(math.isfinite, (self.delay_seconds, self.max_delay_seconds, self.backoff))):
+            raise DefinitionError(
+                "Retry takes finite numbers; for no cap, use a large max_delay_seconds"
+            )
         if self.delay_seconds < 0 or self.max_delay_seconds < 0 or self.backoff < 1:
             raise DefinitionError("Retry delays are not negative, and backoff is at least 1")
         if not 0 <= self.jitter <= 1:
@@ -37,6 +41,8 @@ class Retry:
 
     def delay_before_next(self, attempt: int, *, chance: float) -> float:
         """Seconds between the failed `attempt` (1-based) and the next. `chance` is a random in [0, 1)."""
+        if self.delay_seconds == 0:
+            return 0.0
         try:
             delay = self.delay_seconds * self.backoff ** (attempt - 1)
         except OverflowError:

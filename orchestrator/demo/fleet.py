@@ -5,6 +5,7 @@ What stands in `home`, and goes when the next demo begins:
     postgres/, redis/   the embedded servers, unless two URLs name others
     *.log               what the workers, the people and Flower say
     *.jsonl             the plan, and what the people did
+    report.json         what came of it
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class DemoFleet:
         else:
             self._servers = EmbeddedServers(self.home)
             self._urls = self._start_empty(self._servers)
-        for leftover in (*self.home.glob("*.log"), *self.home.glob("*.jsonl")):
+        for leftover in (*self.home.glob("*.log"), *self.home.glob("*.json*")):
             leftover.unlink()
         return self._urls
 

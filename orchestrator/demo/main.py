@@ -113,8 +113,10 @@ def run_demo(options: DemoOptions) -> int:
         )
     with _terminated_as_interrupted(), fleet:
         report = _replay(options, console, checkout, fleet, log)
+        document = json.dumps(report.document(), indent=2)
+        (fleet.home / "report.json").write_text(document, encoding="utf-8")
         if options.json:
-            print(json.dumps(report.document(), indent=2))  # noqa: T201 - the document asked for
+            print(document)  # noqa: T201 - the document asked for
         else:
             console.print(report.pages())
         _tell_where_to_look(options, console, fleet)
@@ -209,7 +211,9 @@ def _watch(
             progress.console.print(done[-1], style="yellow")
     if people.process.returncode not in (0, GAVE_UP_STATUS):
         raise people.failure(f"ended with status {people.process.returncode}")
-    if due and people.process.returncode != GAVE_UP_STATUS:
+    if people.process.returncode == GAVE_UP_STATUS:
+        progress.console.print("Time was up before every run had ended.", style="red")
+    elif due:
         raise DemoFailed(
             f"the runs ended before it was time to {due[0][1]}; give --hour-seconds more"
         )
@@ -244,7 +248,9 @@ def _described(counts: Mapping[RunStatus, int]) -> str:
 
 
 def _tell_where_to_look(options: DemoOptions, console: Console, fleet: DemoFleet) -> None:
-    console.print(f"\nLogs, the plan and what people did: {fleet.home}", style="dim")
+    console.print(
+        f"\nThe whole report, the plan, what people did, and the logs: {fleet.home}", style="dim"
+    )
     if options.keep:
         flower = fleet.start_flower()
         console.print(f"Flower: {flower or 'not installed (the extra `flower`)'}")

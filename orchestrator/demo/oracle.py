@@ -29,6 +29,9 @@ class Result:
     escalated: bool
 
 
+TIMED_OUT = Result("timed_out", escalated=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Boundary:
     """An escalation or a timeout, seen from a decision: how far, and what would come of it beyond."""
@@ -61,7 +64,10 @@ class ExpectedApproval:
     def results_within(self, hours: float) -> set[Result]:
         """What may come of it when a decision or a timer is up to so many hours off."""
         reached = (one.other_side for one in self.boundaries if one.distance_hours <= hours)
-        return {self.result, *reached}
+        results = {self.result, *reached}
+        if TIMED_OUT in results and timedelta(hours=hours) >= TIMES_OUT_AFTER - ESCALATES_AFTER:
+            results.add(Result("timed_out", escalated=False))  # its escalation came after its end
+        return results
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +93,16 @@ def expect(request: DemoRequest) -> Expectation:
 
 
 def _expect_approval(name: str, decision: HumanDecision | None) -> ExpectedApproval:
-    timed_out = Result("timed_out", escalated=True)
     if decision is None:
-        return ExpectedApproval(name, timed_out)
+        return ExpectedApproval(name, TIMED_OUT)
     answer: Outcome = "approved" if decision.approved else "rejected"
     at_once, escalated = Result(answer, escalated=False), Result(answer, escalated=True)
     if decision.delay < ESCALATES_AFTER:
-        result, beyond_escalation, beyond_timeout = at_once, escalated, timed_out
+        result, beyond_escalation, beyond_timeout = at_once, escalated, TIMED_OUT
     elif decision.delay < TIMES_OUT_AFTER:
-        result, beyond_escalation, beyond_timeout = escalated, at_once, timed_out
+        result, beyond_escalation, beyond_timeout = escalated, at_once, TIMED_OUT
     else:
-        result, beyond_escalation, beyond_timeout = timed_out, at_once, escalated
+        result, beyond_escalation, beyond_timeout = TIMED_OUT, at_once, escalated
     boundaries = (
         Boundary(_hours_between(decision.delay, ESCALATES_AFTER), beyond_escalation),
         Boundary(_hours_between(decision.delay, TIMES_OUT_AFTER), beyond_timeout),

@@ -21,6 +21,9 @@ from orchestrator.demo.verdict import TOO_LATE, Difference, TooClose, Verdict
 
 PLACES: Mapping[str, str] = {MANAGER_APPROVAL: "manager", SECURITY_REVIEW: "security"}
 
+ROWS_MAX = 200
+"""How many rows a list shows; the report's document holds them all."""
+
 MANY_TOO_CLOSE = 0.05
 """The share of requests above which the demo says that its hours were too short for this machine."""
 
@@ -148,8 +151,8 @@ class Report:
             f"{self.runs_per_second:.1f} runs per second from the first start to the last end"
         )
         yield Text(
-            f"{self.effects_total:,} effects in the directory service, one for each step; "
-            f"{self.effects_absorbed:,} repeated calls absorbed"
+            f"{self.effects_total:,} effects in the directory service; "
+            f"{self.effects_absorbed:,} repeated calls absorbed by their idempotency keys"
         )
         if self.verdict.too_close:
             number = len(self.verdict.too_close)
@@ -162,7 +165,8 @@ class Report:
     def _conclusion(self) -> Text:
         compared = self.verdict.compared
         if self.verdict.agrees:
-            return Text(f"All {compared:,} runs ended as their delays say they must.", "bold green")
+            words = f"All {compared:,} runs ended as their delays say they must, each effect once."
+            return Text(words, "bold green")
         differing = len({difference.trace_id for difference in self.verdict.differences})
         words = f"{differing:,} of {compared:,} runs did not end as their delays say they must."
         return Text(words, "bold red")
@@ -198,7 +202,7 @@ def _too_close_table(too_close: Sequence[TooClose]) -> Table:
         "Too close to a boundary to judge: the lateness reaches as far as the boundary",
         *("trace", "approval", ">to the boundary", ">lateness", "by the delays", "in the record"),
     )
-    for one in too_close:
+    for one in too_close[:ROWS_MAX]:
         table.add_row(
             one.trace_id,
             PLACES[one.approval],
@@ -212,8 +216,9 @@ def _too_close_table(too_close: Sequence[TooClose]) -> Table:
 
 def _differences_table(differences: Sequence[Difference]) -> Table:
     table = _table("Differences", "trace", "process", "what", "by the delays", "in the record")
-    for one in differences:
-        table.add_row(one.trace_id, one.process, one.what, one.expected, Text(one.recorded, "red"))
+    for one in differences[:ROWS_MAX]:
+        what = PLACES.get(one.what, one.what)
+        table.add_row(one.trace_id, one.process, what, one.expected, Text(one.recorded, "red"))
     return table
 
 

@@ -150,8 +150,8 @@ def _compare_late_decisions(
         decision = taken.get((run.trace_id, expected.name))
         answer = "never sent" if decision is None else decision.refused or "taken"
         if answer != TOO_LATE:
-            what = f"late decision, {expected.name}"
-            differences.append(Difference(run.trace_id, run.process, what, TOO_LATE, answer))
+            told = Difference(run.trace_id, run.process, "late decision", TOO_LATE, answer)
+            differences.append(told)
     return differences
 
 

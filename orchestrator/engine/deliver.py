@@ -59,7 +59,7 @@ def decide(
         raise DecisionRefused("a decision needs the person who takes it (`by`)")
     name = approval if approval is not None else _chosen(connection, run_id)
     taken = approvals.decide_if_allowed(
-        connection, run_id, name, outcome=outcome, by=by, comment=comment
+        connection, run_id, name, outcome=outcome, by=by, comment=codec.readable(comment)
     )
     if taken is not None:
         decision: Decision = codec.decode(taken, Decision, what="decision")
@@ -71,17 +71,22 @@ def _refusal(
     connection: AnyConnection, run_id: UUID, name: str, by: str
 ) -> DecisionRefused | RunNotFound:
     """Read why, and say it."""
-    found = approvals.read_approval(connection, run_id, name)
-    if found is None:
+    read = approvals.read_approvals(connection, run_id, name, by=by)
+    if read is None:
         return RunNotFound(f"there is no run {run_id}")
-    run, state = found
-    if RunStatus(run.status).is_closed and (state is None or state.state in ("open", "cancelled")):
+    state = read.approvals[0][1] if read.approvals else None
+    if RunStatus(read.status).is_closed and (state is None or state.state in ("open", "cancelled")):
         which = f"approval {name!r}" if name else "it"
-        return DecisionTooLate(f"run {run_id} is {run.status}; {which} needs no decision any more")
+        return DecisionTooLate(f"run {run_id} is {read.status}; {which} needs no decision any more")
     try:
-        check_decision(state, name=name, by=by, now=run.now, waits_for=run.waiting_for or "")
+        check_decision(state, name=name, by=by, now=read.now, waits_for=read.waiting_for or "")
     except DecisionRefused as refusal:
         return refusal
+    mine = [key for key, other in read.approvals if other.state == "open" and by in other.assignees]
+    if len(mine) > 1:
+        return DecisionRefused(
+            f"{by} is asked {name!r} more than once: say which of {', '.join(mine)}"
+        )
     return DecisionRefused(
         f"approval {name!r} of run {run_id} changed this very moment; look again and decide"
     )

@@ -65,12 +65,8 @@ def start(
         by_key.setdefault(run.business_key, run) if run.business_key else run for run in new_runs
     ]
     distinct = list({run.id: run for run in unique}.values())
-    rows = (
-        runs.start_runs(connection, name, distinct, version=version, actor=by or "producer")
-        if distinct
-        else ()
-    )
-    if distinct and not rows:
+    rows = runs.start_runs(connection, name, distinct, version=version, actor=by or "producer")
+    if rows is None:
         wanted = name if version is None else f"{name} version {version}"
         raise UnknownProcess(
             f"no process {wanted!r} is deployed; deploy it with `perennial deploy`"
@@ -95,6 +91,8 @@ def _definition(
 
 
 def _checked_key(key: str | None) -> str | None:
-    if key is not None and not 0 < len(key) <= KEY_LENGTH_MAX:
-        raise PayloadError(f"a business key has 1 to {KEY_LENGTH_MAX} characters, not {len(key)}")
+    if key is not None and not (0 < len(key) <= KEY_LENGTH_MAX and key.isprintable()):
+        raise PayloadError(
+            f"a business key has 1 to {KEY_LENGTH_MAX} printable characters: {key[:40]!r}"
+        )
     return key

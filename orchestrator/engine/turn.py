@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from enum import Enum, auto
+from typing import Any, Self
 from uuid import UUID
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DataError
 from uuid_utils.compat import uuid7
 
 from orchestrator.core import codec
-from orchestrator.core.definition import Process, result_type_of
+from orchestrator.core.definition import result_type_of
 from orchestrator.core.flow import Request, StepCall
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState
-from orchestrator.core.replay import TurnAbandoned, TurnOutcome, take_turn
+from orchestrator.core.replay import TurnAbandoned, TurnOutcome, park, take_turn
 from orchestrator.core.run import RunStatus
 from orchestrator.core.steps import working_on_step
 from orchestrator.engine.context import EngineContext
@@ -34,6 +36,9 @@ log = logging.getLogger(__name__)
 
 CONFLICTS_MAX = 20
 """How often a turn decides again before it leaves the run to the outbox."""
+
+TURN_LOSSES_MAX = 5
+"""So many workers lost in one turn, one after the other, park the run: its step kills them."""
 
 FLOW = "flow"
 """Who acts in history when the process itself does."""
@@ -77,77 +82,98 @@ def take_turns(
 ) -> bool:
     """Decide and commit until a commit holds. True: done, or nothing is left for us to record."""
     run_id = loaded.context.id
-    turn = _Turn(context, connection)
-    with ExitStack() as stack:
-        stack.callback(turn.let_go, run_id)
+    with _Turn(context, connection, run_id) as turn:
         for _ in range(CONFLICTS_MAX):
             if not loaded.status.is_moving:
                 return settlement is None
             try:
-                committed = turn.try_once(stack, loaded, settlement)
+                tried = turn.try_once(loaded, settlement)
             except (UnknownProcess, UnknownStage, TurnAbandoned) as reason:
-                log.info(
-                    "run %s is left for another worker: %s",
-                    run_id,
-                    reason,
-                    extra=_extra("leave", run_id),
-                )
+                log.info("run %s is left: %s", run_id, reason, extra=_extra("leave", run_id))
                 return False
-            if committed:
+            if tried is Tried.COMMITTED:
                 return True
             again = turns.load_run(connection, run_id)
             if again is None or again.status.is_closed:
                 return True
-            if settlement is not None and not _still_ours(again, settlement):
+            if tried is Tried.GOES_ON:
+                settlement = None
+            elif settlement is not None and not _still_ours(again, settlement):
                 _log_lost(run_id, settlement)
                 return True
+            elif again.revision == loaded.revision:
+                return False  # no fact came: another worker holds the turn, and will see ours
             loaded = again
     return False
 
 
-@dataclass
+class TurnPoisoned(BaseException):
+    """An inline step of this run kills its workers. Not for flow code to catch."""
+
+
+class Tried(Enum):
+    """What became of one try. GOES_ON: committed, and the flow wants its inline step now."""
+
+    COMMITTED = auto()
+    GOES_ON = auto()
+    OVERTAKEN = auto()
+
+
 class _Turn:
     """One worker's hold on a run's turn, over as many tries as it takes."""
 
-    context: EngineContext
-    connection: Connection
-    token: UUID | None = None
-    is_held: bool = False
+    def __init__(self, context: EngineContext, connection: Connection, run_id: UUID) -> None:
+        self.context, self.connection, self.run_id = context, connection, run_id
+        self.token: UUID | None = None
+        self.is_held = False
+        self.steps_recorded = 0  # each has raised the revision by one
+        self._stack = ExitStack()
 
-    def try_once(self, stack: ExitStack, loaded: LoadedRun, settlement: Settlement | None) -> bool:
-        """Replay the flow over what was read, and commit. False: a fact came meanwhile."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        """Give a held turn back. Not when this worker is being killed: then it counts as lost."""
+        if kind is None and self.is_held and self.token is not None:
+            turns.release_turn(self.connection, self.run_id, turn_token=self.token)
+        self._stack.__exit__(kind, *details)  # type: ignore[arg-type] # as we were given it
+
+    def try_once(self, loaded: LoadedRun, settlement: Settlement | None) -> Tried:
+        """Replay the flow over what was read, and commit."""
         process = self.context.definitions.find(
             self.connection, loaded.context.process, loaded.context.version
         )
-        outcome = take_turn(
-            process,
-            loaded.context,
-            _with_settlement(loaded.journal, settlement),
-            loaded.signals,
-            registry=self.context.registry,
-            perform_step=lambda request, entry: self._perform(stack, loaded, request, entry),
-        )
-        return self._commit(process, loaded, outcome, settlement)
-
-    def let_go(self, run_id: UUID) -> None:
-        """Give a held turn back; a commit has done so already."""
-        if self.is_held and self.token is not None:
-            turns.release_turn(self.connection, run_id, turn_token=self.token)
+        self.steps_recorded = 0
+        journal = _with_settlement(loaded.journal, settlement)
+        try:
+            outcome = take_turn(
+                process,
+                loaded.context,
+                journal,
+                loaded.signals,
+                registry=self.context.registry,
+                perform_step=lambda request, entry: self._perform(loaded, request, entry),
+                may_perform=settlement is None,
+            )
+            return self._commit(loaded, outcome, settlement)
+        except TurnPoisoned as poison:
+            kind, message = "WorkerLost", str(poison)
+        except DataError as error:
+            # Postgres can't keep what the flow asked for, and never will: no use in trying again.
+            kind, message = "DataError", f"Postgres refuses what the flow asked for: {error.orig}"
+        parked = park(loaded.context, journal, kind=kind, message=message)
+        return self._commit(loaded, parked, settlement)
 
     def _commit(
-        self,
-        process: Process,
-        loaded: LoadedRun,
-        outcome: TurnOutcome,
-        settlement: Settlement | None,
-    ) -> bool:
-        context, run_id = self.context, loaded.context.id
-        handoffs = tuple(_handoffs_of(run_id, outcome))
+        self, loaded: LoadedRun, outcome: TurnOutcome, settlement: Settlement | None
+    ) -> Tried:
+        context = self.context
+        handoffs = tuple(_handoffs_of(self.run_id, outcome))
         committed = turns.commit_turn_if_unchanged(
             self.connection,
             TurnCommit(
-                run_id=run_id,
-                revision=loaded.revision,
+                run_id=self.run_id,
+                revision=loaded.revision + self.steps_recorded,
                 from_status=loaded.status,
                 outcome=outcome,
                 handoffs=handoffs,
@@ -161,28 +187,26 @@ class _Turn:
             horizon_seconds=context.settings.horizon_seconds,
         )
         if committed is None:
-            return False
+            return Tried.OVERTAKEN
         self.is_held = False
         context.messenger.hand_off(handoffs)
         context.messenger.arm(committed.armed)
         context.messenger.disarm([(timer_id, loaded.queue) for timer_id in committed.disarmed])
         if outcome.status is not loaded.status or outcome.status is RunStatus.WAITING:
-            context.messenger.announce(run_id, process.name, outcome.status, outcome.waiting_for)
-        return True
+            name = loaded.context.process
+            context.messenger.announce(self.run_id, name, outcome.status, outcome.waiting_for)
+        return Tried.GOES_ON if outcome.goes_on else Tried.COMMITTED
 
     # -- inline steps ------------------------------------------------------------------------
 
-    def _perform(
-        self, stack: ExitStack, loaded: LoadedRun, request: Request, entry: Activity | None
-    ) -> Activity:
+    def _perform(self, loaded: LoadedRun, request: Request, entry: Activity | None) -> Activity:
         """Run a step of the flow under the held turn, and record it before the flow goes on."""
-        self._hold(stack, loaded)
+        self._hold(loaded)
         assert isinstance(request.ask, StepCall)  # noqa: S101 - replay asks for nothing else
-        run_id, attempt = loaded.context.id, entry.attempt if entry else 1
-        end = self._call(run_id, request, request.ask, attempt)
+        end = self._call(request, request.ask, entry.attempt if entry else 1)
         was_held, settled_at, armed = activities.remember_flow_step_if_held(
             self.connection,
-            run_id,
+            self.run_id,
             end,
             turn_token=self.token or uuid7(),
             queue=loaded.queue,
@@ -190,6 +214,7 @@ class _Turn:
         )
         if not was_held:
             raise TurnAbandoned(f"the turn was lost while step {request.key} ran")
+        self.steps_recorded += 1
         if armed is not None:
             self.context.messenger.arm([armed])
         return Activity(
@@ -205,23 +230,28 @@ class _Turn:
             settled_at=settled_at,
         )
 
-    def _hold(self, stack: ExitStack, loaded: LoadedRun) -> None:
+    def _hold(self, loaded: LoadedRun) -> None:
         if self.is_held:
             return
-        worker_id = stack.enter_context(self.context.identity.holding())
+        worker_id = self._stack.enter_context(self.context.identity.holding())
         self.token = self.token or uuid7()
-        self.is_held = turns.hold_turn(
+        losses = turns.hold_turn(
             self.connection,
-            loaded.context.id,
+            self.run_id,
             revision=loaded.revision,
             turn_token=self.token,
             worker_id=worker_id,
             dead_after=self.context.settings.dead_after_seconds,
         )
-        if not self.is_held:
+        if losses is None:
             raise TurnAbandoned("another worker holds the turn, or a fact has just come")
+        self.is_held = True
+        if losses >= TURN_LOSSES_MAX:
+            raise TurnPoisoned(
+                f"{losses} workers in a row were lost in this run's turn, at the same step"
+            )
 
-    def _call(self, run_id: UUID, request: Request, call: StepCall, attempt: int) -> FlowStep:
+    def _call(self, request: Request, call: StepCall, attempt: int) -> FlowStep:
         step = FlowStep(
             key=request.key,
             scope=request.scope,
@@ -232,7 +262,7 @@ class _Turn:
             policy=call.retry.as_policy(),
         )
         try:
-            with working_on_step(f"{run_id}/{request.key}"):
+            with working_on_step(f"{self.run_id}/{request.key}"):
                 value = call.function(*call.args, **call.kwargs)
             what = f"result of step {request.name}"
             return replace(
@@ -258,7 +288,11 @@ def error_of(error: BaseException) -> dict[str, Any]:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     at = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
-    return {"type": type(error).__name__, "message": str(error)[:10_000], "at": at}
+    return {
+        "type": type(error).__name__,
+        "message": codec.readable(str(error)),
+        "at": codec.readable(at),
+    }
 
 
 def _with_settlement(

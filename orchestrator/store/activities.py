@@ -74,12 +74,14 @@ RETURNING key
 """,
 )
 
-# A step of the flow itself: its turn's holder stands in the stage's place.
+# A step of the flow itself: its turn's holder stands in the stage's place. It raises the revision like
+# any fact, so that a turn which read before it decides again, and sees it.
 _REMEMBER_FLOW_STEP = Statement(
     "remember_flow_step",
     """
 WITH holder AS (
-    SELECT r.id FROM perennial.run r WHERE r.id = %(run_id)s AND r.turn_token = %(turn_token)s FOR NO KEY UPDATE
+    UPDATE perennial.run r SET revision = r.revision + 1, turn_losses = 0
+    WHERE r.id = %(run_id)s AND r.turn_token = %(turn_token)s RETURNING r.id
 ), written AS (
     INSERT INTO perennial.activity AS a (run_id, key, scope, ordinal, kind, name, state, attempt, policy, result,
         error, settled_at)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -13,10 +15,11 @@ from orchestrator.store.statement import AnyConnection, Statement
 _DECISION = """jsonb_build_object('approval', p.name, 'outcome', p.state, 'by', p.decided_by, 'reason', p.comment,
     'at', p.decided_at, 'escalated', p.escalation_level > 0)"""
 
-# Named by its key or its name; of several, the one that is open.
-_CHOSEN = """(SELECT c.key FROM perennial.approval c
-    WHERE c.run_id = %(run_id)s AND (c.key = %(approval)s OR c.name = %(approval)s)
-    ORDER BY c.state = 'open' DESC, c.opened_at DESC LIMIT 1)"""
+# The approval that `by` means: named by its key, or by its name if it is the only open one of that name
+# that asks this person.
+_MEANT = """(SELECT CASE WHEN bool_or(c.key = %(approval)s) THEN %(approval)s WHEN count(*) = 1 THEN min(c.key) END
+    FROM perennial.approval c WHERE c.run_id = %(run_id)s AND (c.key = %(approval)s OR c.name = %(approval)s)
+    AND c.state = 'open' AND %(by)s = ANY(c.assignees))"""
 
 # Guards: open, in time, and asked. A second decision at the same moment waits on the run's row, finds
 # the approval closed, and writes nothing.
@@ -26,13 +29,13 @@ _DECIDE = Statement(
 WITH fence AS (
     UPDATE perennial.run r SET revision = r.revision + 1
     WHERE r.id = %(run_id)s AND r.closed_at IS NULL AND EXISTS (
-        SELECT FROM perennial.approval p WHERE p.run_id = r.id AND p.key = {_CHOSEN} AND p.state = 'open'
+        SELECT FROM perennial.approval p WHERE p.run_id = r.id AND p.key = {_MEANT} AND p.state = 'open'
         AND %(by)s = ANY(p.assignees) AND (p.deadline IS NULL OR perennial.now() < p.deadline))
     RETURNING r.id, r.queue, r.status
 ), decided AS (
     UPDATE perennial.approval p SET state = %(outcome)s, decided_by = %(by)s, decided_at = perennial.now(),
         comment = %(comment)s
-    FROM fence WHERE p.run_id = fence.id AND p.key = {_CHOSEN} AND p.state = 'open' AND %(by)s = ANY(p.assignees)
+    FROM fence WHERE p.run_id = fence.id AND p.key = {_MEANT} AND p.state = 'open' AND %(by)s = ANY(p.assignees)
         AND (p.deadline IS NULL OR perennial.now() < p.deadline)
     RETURNING p.run_id, p.key, {_DECISION} AS decision
 ), voted AS (
@@ -57,12 +60,15 @@ LEFT JOIN (SELECT pg_notify('{NOTIFY_CHANNEL}', '') AS done) notified ON true
 )
 
 _READ = Statement(
-    "read_approval",
-    f"""
-SELECT r.status, r.waiting_for, perennial.now() AS now, p.name, p.state, p.assignees, p.deadline, p.decided_by,
+    "read_approvals",
+    """
+SELECT r.status, r.waiting_for, perennial.now() AS now, p.key, p.name, p.state, p.assignees, p.deadline, p.decided_by,
     p.decided_at
-FROM perennial.run r LEFT JOIN perennial.approval p ON p.run_id = r.id AND p.key = {_CHOSEN}
+FROM perennial.run r LEFT JOIN perennial.approval p
+    ON p.run_id = r.id AND (p.key = %(approval)s OR p.name = %(approval)s)
 WHERE r.id = %(run_id)s
+ORDER BY p.state = 'open' AND %(by)s = ANY(p.assignees) DESC, p.key = %(approval)s DESC, p.state = 'open' DESC,
+    p.opened_at DESC
 """,
 )
 
@@ -110,16 +116,29 @@ def decide_if_allowed(
     return None if row is None else row.decision
 
 
-def read_approval(
-    connection: AnyConnection, run_id: UUID, approval: str
-) -> tuple[Any, ApprovalState | None] | None:
-    """The run's (status, waiting_for, now) and its approval of that name. None: no such run."""
-    row = _READ.row(connection, run_id=run_id, approval=approval)
-    if row is None:
+@dataclass(frozen=True, slots=True)
+class ReadApprovals:
+    """A run and its approvals of a name, those that this person may decide first."""
+
+    status: str
+    waiting_for: str | None
+    now: datetime
+    approvals: tuple[tuple[str, ApprovalState], ...]
+
+
+def read_approvals(
+    connection: AnyConnection, run_id: UUID, approval: str, *, by: str
+) -> ReadApprovals | None:
+    """The run and its approvals of that key or name, as (key, state). None: no such run."""
+    rows = _READ.rows(connection, run_id=run_id, approval=approval, by=by)
+    if not rows:
         return None
-    if row.name is None:
-        return row, None
-    return row, ApprovalState(
+    found = tuple((row.key, _state_of(row)) for row in rows if row.key is not None)
+    return ReadApprovals(rows[0].status, rows[0].waiting_for, rows[0].now, found)
+
+
+def _state_of(row: Any) -> ApprovalState:
+    return ApprovalState(
         row.name, row.state, tuple(row.assignees), row.deadline, row.decided_by, row.decided_at
     )
 

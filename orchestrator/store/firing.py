@@ -31,6 +31,13 @@ RETURNING a.key
 """,
 )
 
+_PENDING = Statement(
+    "activity_is_pending",
+    """
+SELECT a.key FROM perennial.activity a WHERE a.run_id = %(run_id)s AND a.key = %(key)s AND a.state = 'pending'
+""",
+)
+
 _DUE_AGAIN = Statement(
     "make_attempt_due",
     """
@@ -91,6 +98,11 @@ def end_sleep_if_pending(connection: AnyConnection, run_id: UUID, key: str) -> b
 def time_out_signal_if_none_came(connection: AnyConnection, run_id: UUID, key: str) -> bool:
     """The wait has timed out. False: answered, or a signal is there for it."""
     return _SIGNAL_TIMEOUT.row(connection, run_id=run_id, key=key) is not None
+
+
+def is_pending(connection: AnyConnection, run_id: UUID, key: str) -> bool:
+    """Whether the activity still waits."""
+    return _PENDING.row(connection, run_id=run_id, key=key) is not None
 
 
 def make_attempt_due_if_retrying(

@@ -16,8 +16,8 @@ from uuid import UUID
 from orchestrator.store.outbox import ADVANCE, NOTIFY_CHANNEL
 from orchestrator.store.statement import AnyConnection, Statement
 
-# An existing business key is touched, not changed, so that its run comes back in the same statement
-# even when it was committed a moment ago (`created` tells: a fresh row has no xmax).
+# A run that has the business key already is left alone, and not locked: its turns go on while a
+# producer's transaction is open. Rows go in by key, so that two batches can't wait for each other.
 _START = Statement(
     "start_runs",
     f"""
@@ -33,24 +33,36 @@ WITH asked AS (
     SELECT asked.id, definition.name, definition.version, asked.business_key, 'running', definition.queue,
         asked.input::jsonb, coalesce(asked.attributes, '{{}}'),
         perennial.now() + coalesce(asked.expires_in_seconds, definition.expires_after_seconds) * interval '1 second'
-    FROM asked, definition
-    ON CONFLICT (process, business_key) DO UPDATE SET business_key = excluded.business_key
-    RETURNING r.id, r.process, r.version, r.business_key, r.queue, r.expires_at, r.xmax = 0 AS created
+    FROM asked, definition ORDER BY asked.business_key
+    ON CONFLICT (process, business_key) DO NOTHING
+    RETURNING r.id, r.process, r.version, r.business_key, r.queue, r.expires_at
 ), handed_off AS (
     INSERT INTO perennial.outbox (run_id, key, attempt, task, queue, publish_at)
-    SELECT started.id, '', 1, '{ADVANCE}', started.queue, perennial.now() FROM started WHERE started.created
+    SELECT started.id, '', 1, '{ADVANCE}', started.queue, perennial.now() FROM started
 ), armed AS (
     INSERT INTO perennial.timer (id, run_id, key, kind, due_at)
     SELECT asked.timer_id, started.id, '', 'expiry', started.expires_at
-    FROM started JOIN asked ON asked.id = started.id WHERE started.created AND started.expires_at IS NOT NULL
+    FROM started JOIN asked ON asked.id = started.id WHERE started.expires_at IS NOT NULL
 ), told AS (
     INSERT INTO perennial.history (run_id, actor, event, to_status)
-    SELECT started.id, %(actor)s, 'started', 'running' FROM started WHERE started.created
+    SELECT started.id, %(actor)s, 'started', 'running' FROM started
 )
-SELECT started.id, started.process, started.version, started.business_key, started.created, notified.done
+SELECT started.id, started.process, started.version, started.business_key, true AS created,
+    (SELECT pg_notify('{NOTIFY_CHANNEL}', '') IS NULL) AS notified
 FROM started
-LEFT JOIN (SELECT pg_notify('{NOTIFY_CHANNEL}', '') AS done WHERE EXISTS (SELECT FROM started WHERE created)) notified
-    ON true
+UNION ALL
+SELECT r.id, r.process, r.version, r.business_key, false, NULL FROM definition
+JOIN perennial.run r ON r.process = definition.name AND r.business_key IN (SELECT asked.business_key FROM asked)
+UNION ALL
+SELECT NULL, definition.name, definition.version, NULL, false, NULL FROM definition
+""",
+)
+
+_THERE = Statement(
+    "runs_that_are_there",
+    """
+SELECT r.id, r.process, r.version, r.business_key, false AS created FROM perennial.run r
+WHERE r.process = %(process)s AND r.business_key = ANY(%(keys)s::text[])
 """,
 )
 
@@ -111,8 +123,12 @@ SELECT fence.id, pg_notify('{NOTIFY_CHANNEL}', '') FROM fence
 _STATUS = Statement("run_status", "SELECT r.status FROM perennial.run r WHERE r.id = %(run_id)s")
 
 _FIND = Statement(
-    "find_runs_by_key",
-    "SELECT r.id, r.process FROM perennial.run r WHERE r.business_key = %(key)s ORDER BY r.id LIMIT 2",
+    "find_run",
+    """
+(SELECT r.id, r.process, true AS by_id FROM perennial.run r WHERE r.id = %(id)s)
+UNION ALL
+(SELECT r.id, r.process, false FROM perennial.run r WHERE r.business_key = %(key)s ORDER BY r.id LIMIT 2)
+""",
 )
 
 
@@ -135,8 +151,11 @@ def start_runs(
     *,
     version: int | None,
     actor: str,
-) -> Sequence[Any]:
-    """Start runs of the process's newest (or that) version. No rows: no such process is deployed."""
+) -> Sequence[Any] | None:
+    """Start runs of the process's newest (or that) version, or find those that have their keys.
+
+    None: no such process is deployed.
+    """
     rows = [
         {
             "id": str(run.id),
@@ -148,9 +167,16 @@ def start_runs(
         }
         for run in runs
     ]
-    return _START.rows(
+    found = _START.rows(
         connection, runs=json.dumps(rows), process=process, version=version, actor=actor
     )
+    if not found:
+        return None
+    there = [row for row in found if row.id is not None]
+    missing = {run.business_key for run in runs} - {row.business_key for row in there} - {None}
+    if missing:  # committed by somebody else while this statement ran, so it couldn't see them
+        there += _THERE.rows(connection, process=process, keys=list(missing))
+    return there
 
 
 def close_run_if_open(
@@ -199,6 +225,11 @@ def status_of(connection: AnyConnection, run_id: UUID) -> str | None:
     return None if row is None else row.status
 
 
-def find_runs_by_key(connection: AnyConnection, key: str) -> Sequence[Any]:
-    """Up to two runs with that business key: enough to know whether it is one."""
-    return _FIND.rows(connection, key=key)
+def find_runs(connection: AnyConnection, reference: str) -> Sequence[Any]:
+    """The run whose id that is, or up to two with that business key: enough to know whether it is one."""
+    try:
+        run_id = UUID(reference)
+    except ValueError:
+        run_id = None
+    found = _FIND.rows(connection, id=run_id, key=reference)
+    return [row for row in found if row.by_id] or found

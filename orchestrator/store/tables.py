@@ -90,6 +90,7 @@ run = Table(
     Column("turn_token", Uuid),
     Column("turn_worker", Uuid),
     _time("turn_claimed_at"),
+    Column("turn_losses", Integer, nullable=False, server_default="0"),
     Column("queue", Text),
     Column("input", JSONB),
     Column("output", JSONB),

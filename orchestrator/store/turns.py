@@ -30,10 +30,12 @@ JOURNAL_LINE = """jsonb_build_object(
     'attempt', a.attempt, 'parent_key', a.parent_key, 'result', a.result, 'error', a.error,
     'settled_at', a.settled_at)"""
 
-# A turn is free, ours, or held by a worker that has stopped beating.
-TURN_IS_FREE = """(r.turn_token IS NULL OR r.turn_token = %(turn_token)s OR NOT EXISTS (
-    SELECT FROM perennial.worker w WHERE w.id = r.turn_worker
-    AND greatest(w.heartbeat_at, r.turn_claimed_at) > perennial.now() - %(dead_after)s * interval '1 second'))"""
+# A turn is free, ours, or held for long by a worker that has stopped beating. (One that has just taken
+# it may not have beaten yet.)
+TURN_IS_FREE = """(r.turn_token IS NULL OR r.turn_token = %(turn_token)s OR (
+    r.turn_claimed_at <= perennial.now() - %(dead_after)s * interval '1 second' AND NOT EXISTS (
+        SELECT FROM perennial.worker w WHERE w.id = r.turn_worker
+        AND w.heartbeat_at > perennial.now() - %(dead_after)s * interval '1 second')))"""
 
 RUN_COLUMNS = """r.id, r.process, r.version, r.business_key, r.status, r.stage, r.revision, r.turn_revision, r.queue,
     r.input, r.created_at"""
@@ -54,9 +56,11 @@ FROM perennial.run r WHERE r.id = %(run_id)s
 _HOLD = Statement(
     "hold_turn",
     f"""
-UPDATE perennial.run r SET turn_token = %(turn_token)s, turn_worker = %(worker_id)s, turn_claimed_at = perennial.now()
+UPDATE perennial.run r SET turn_token = %(turn_token)s, turn_worker = %(worker_id)s, turn_claimed_at = perennial.now(),
+    turn_losses = CASE WHEN r.turn_token IS NULL OR r.turn_token = %(turn_token)s THEN r.turn_losses
+        ELSE r.turn_losses + 1 END
 WHERE r.id = %(run_id)s AND r.revision = %(revision)s AND r.status IN ('running', 'waiting') AND {TURN_IS_FREE}
-RETURNING r.id
+RETURNING r.turn_losses
 """,
 )
 
@@ -73,7 +77,8 @@ WHERE r.id = %(run_id)s AND r.turn_token = %(turn_token)s
 _FENCE = f"""
 fence AS (
     UPDATE perennial.run r SET
-        revision = r.revision + 1, turn_revision = r.revision + 1, status = %(status)s,
+        revision = r.revision + 1, status = %(status)s, turn_losses = 0,
+        turn_revision = CASE WHEN %(goes_on)s THEN r.turn_revision ELSE r.revision + 1 END,
         previous_stage = CASE WHEN r.stage IS DISTINCT FROM %(stage)s THEN r.stage ELSE r.previous_stage END,
         stage = %(stage)s, waiting_for = %(waiting_for)s, output = %(output)s::jsonb, error = %(error)s::jsonb,
         started_at = coalesce(r.started_at, perennial.now()), last_progress_at = perennial.now(),
@@ -161,6 +166,16 @@ disarmed AS (
 _SEEN = """
 seen AS (
     DELETE FROM perennial.outbox o USING fence WHERE o.run_id = fence.id AND o.key = ''
+)"""
+
+# The turn stopped before an inline step to record what it stands on; the next one makes the call.
+_GOES_ON = """
+goes_on AS (
+    INSERT INTO perennial.outbox (run_id, key, attempt, task, queue, publishes, publish_at)
+    SELECT fence.id, '', 1, 'perennial.advance', %(queue)s, 1,
+        perennial.now() + %(relay_after)s * interval '1 second'
+    FROM fence
+    ON CONFLICT (run_id, key) DO UPDATE SET publish_at = excluded.publish_at, publishes = excluded.publishes
 )"""
 
 # A run that ends takes its open activities, approvals and handoffs with it. Activities go before the
@@ -298,8 +313,11 @@ def hold_turn(
     turn_token: UUID,
     worker_id: UUID,
     dead_after: float,
-) -> bool:
-    """Hold the turn if the revision stands and no living worker holds it."""
+) -> int | None:
+    """Hold the turn if the revision stands and no living worker holds it. None: it isn't ours.
+
+    Returns how many holders in a row were lost, with no step recorded and no turn committed since.
+    """
     row = _HOLD.row(
         connection,
         run_id=run_id,
@@ -308,7 +326,7 @@ def hold_turn(
         worker_id=worker_id,
         dead_after=dead_after,
     )
-    return row is not None
+    return None if row is None else int(row.turn_losses)
 
 
 def release_turn(connection: AnyConnection, run_id: UUID, *, turn_token: UUID) -> None:
@@ -342,6 +360,8 @@ def commit_turn_if_unchanged(
         output=outcome.output,
         error=_json(outcome.error),
         closes=outcome.status.is_closed,
+        goes_on=outcome.goes_on,
+        queue=commit.queue,
         active_milliseconds=settlement.active_milliseconds if settlement else 0,
         settled_key=settlement.key if settlement else None,
         settled_attempt=settlement.attempt if settlement else None,
@@ -447,7 +467,8 @@ def _parts_of(commit: TurnCommit, *, has_timers: bool, has_approvals: bool) -> t
         (_ASKED, has_approvals),
         (_DISARMED, True),
         (_DROPPED, outcome.status.is_closed),
-        (_SEEN, not outcome.status.is_closed),
+        (_SEEN, not outcome.status.is_closed and not outcome.goes_on),
+        (_GOES_ON, outcome.goes_on),
         (_HANDED_OFF, bool(commit.handoffs)),
         (_TOLD, bool(commit.facts)),
     )

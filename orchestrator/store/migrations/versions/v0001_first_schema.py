@@ -89,6 +89,7 @@ CREATE TABLE perennial.run (
     turn_token UUID,
     turn_worker UUID,
     turn_claimed_at TIMESTAMP WITH TIME ZONE,
+    turn_losses INTEGER DEFAULT '0' NOT NULL,
     queue TEXT,
     input JSONB,
     output JSONB,

@@ -1,0 +1,52 @@
+"""What authors may write, checked where they write it: the record must be able to keep it."""
+
+from __future__ import annotations
+
+import re
+
+from orchestrator.errors import DefinitionError
+
+DELAY_SECONDS_MAX = 100 * 365 * 86_400.0
+WORDS_LENGTH_MAX = 200
+
+_NAME = re.compile(r"[a-z][a-z0-9_.:-]{0,99}")
+
+
+def check_delay(delay_seconds: float, *, what: str) -> None:
+    """A delay is not negative, and ends within a century. Raises DefinitionError."""
+    if not 0 <= delay_seconds <= DELAY_SECONDS_MAX:
+        raise DefinitionError(
+            f"{what} is given {delay_seconds} seconds",
+            remedy="Use a delay from 0 to a hundred years.",
+        )
+
+
+def check_words(words: str, *, what: str, where: str) -> None:
+    """People, groups and names of signals: short and printable. Raises DefinitionError."""
+    if not 0 < len(words) <= WORDS_LENGTH_MAX or not words.isprintable():
+        raise DefinitionError(
+            f"{words[:40]!r} can't be {what}",
+            where=where,
+            remedy=f"Use 1 to {WORDS_LENGTH_MAX} printable characters.",
+        )
+
+
+def check_key(key: str, *, where: str) -> None:
+    """A key that an author gives: as words, without the marks of a path. Raises DefinitionError."""
+    check_words(key, what="a key", where=where)
+    if "/" in key or "#" in key:
+        raise DefinitionError(
+            f"{key[:40]!r} can't be a key",
+            where=where,
+            remedy="Leave out `/` and `#`: they make paths.",
+        )
+
+
+def check_name(what: str, name: str, where: str) -> None:
+    """Names travel as task names, journal keys and URLs. Raises DefinitionError."""
+    if not _NAME.fullmatch(name):
+        raise DefinitionError(
+            f"{what} name {name!r} is not allowed",
+            where=where,
+            remedy="Use lower-case letters, digits and - _ . : (at most 100), beginning with a letter.",
+        )

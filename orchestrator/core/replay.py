@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NoReturn
-from uuid import UUID
 
 from orchestrator.core import codec
 from orchestrator.core.approvals import ApprovalRequest, Decision
@@ -41,6 +40,15 @@ from orchestrator.core.journal import (
     BufferedSignal,
     describe,
 )
+from orchestrator.core.outcome import (
+    ConsumedSignal,
+    NewActivity,
+    RunContext,
+    TurnOutcome,
+    done_by,
+    open_activity,
+    park,
+)
 from orchestrator.core.run import RunStatus
 from orchestrator.errors import (
     ActivityFailed,
@@ -55,70 +63,6 @@ log = logging.getLogger(__name__)
 
 REQUESTS_PER_TURN_MAX = 10_000
 """More activities than this in one run is a runaway loop (DESIGN rule 9)."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunContext:
-    """What a turn knows of its run. `input` is plain JSON."""
-
-    id: UUID
-    process: str
-    version: int
-    business_key: str | None
-    input: Any
-    created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class NewTimer:
-    """A deadline to arm: `delay_seconds` from its recording, or `at`. `level` counts escalations."""
-
-    kind: str
-    delay_seconds: float | None = None
-    at: datetime | None = None
-    level: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class NewActivity:
-    """An activity the flow asked for and the journal lacks. `input` and `result` are JSON text."""
-
-    request: Request
-    state: ActivityState
-    input: str | None = None
-    result: str | None = None
-    settled_at: datetime | None = None
-    queue: str | None = None
-    policy: dict[str, Any] | None = None
-    timeout_seconds: float | None = None
-    timers: tuple[NewTimer, ...] = ()
-    approval: ApprovalRequest | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ConsumedSignal:
-    """A buffered signal that answers the wait `key`; its activity is new or already in the journal."""
-
-    key: str
-    signal_id: UUID
-    payload: Any
-    received_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class TurnOutcome:
-    """What a turn decided: the commands to record, and how the run stands after them."""
-
-    status: RunStatus
-    opened: tuple[NewActivity, ...] = ()
-    consumed: tuple[ConsumedSignal, ...] = ()
-    unsettled: tuple[str, ...] = ()
-    stage: str | None = None
-    waiting_for: str | None = None
-    output: str | None = None
-    error: dict[str, Any] | None = None
-    goes_on: bool = False
-    """The flow wants an inline step, but on facts not recorded yet: commit, and take another turn."""
 
 
 class TurnAbandoned(BaseException):
@@ -161,20 +105,6 @@ def take_turn(
     or when `perform_step` does because the turn is no longer ours.
     """
     return _Turn(process, run, journal, signals, registry, perform_step, may_perform).take()
-
-
-def park(run: RunContext, journal: Sequence[Activity], *, kind: str, message: str) -> TurnOutcome:
-    """The outcome that makes a run an incident, as it stands: nothing more is opened."""
-    return TurnOutcome(
-        status=RunStatus.INCIDENT,
-        unsettled=tuple(activity.key for activity in journal if not activity.is_settled),
-        error={
-            "type": kind,
-            "message": codec.readable(message),
-            "process": f"{run.process} version {run.version}",
-        },
-        waiting_for="an operator",
-    )
 
 
 @dataclass(slots=True)
@@ -334,7 +264,7 @@ class _Turn:
         self.asked[request.key] = request
         self._hold_against_journal(request)
         if request.key not in self.entries and not isinstance(ask, StepCall):
-            self.opened[request.key] = _open(request)
+            self.opened[request.key] = open_activity(request)
         return request
 
     def gather_key(self, key: str | None) -> str:
@@ -537,69 +467,13 @@ class _Turn:
     def _opened(self) -> list[NewActivity]:
         """New activities; a wait whose signal was there already is recorded as done."""
         return [
-            _done_by(self.consumed[key], activity) if key in self.consumed else activity
+            done_by(self.consumed[key], activity) if key in self.consumed else activity
             for key, activity in self.opened.items()
         ]
 
 
 def _is_due(entry: Activity | None) -> bool:
     return entry is None or entry.state is ActivityState.PENDING
-
-
-def _open(request: Request) -> NewActivity:
-    ask = request.ask
-    match ask:
-        case StageCall():
-            stage = ask.stage
-            what = f"argument of stage {stage.name}"
-            parts = [
-                f"{codec.encode(name, what=what)}:{codec.encode(value, stage.parameters[name], what=what)}"
-                for name, value in ask.arguments.items()
-            ]
-            return NewActivity(
-                request,
-                ActivityState.PENDING,
-                input="{" + ",".join(parts) + "}",
-                queue=stage.queue,
-                policy=stage.retry.as_policy(),
-                timeout_seconds=stage.timeout_seconds,
-            )
-        case Sleep():
-            return NewActivity(
-                request,
-                ActivityState.PENDING,
-                timers=(NewTimer("sleep", ask.delay_seconds, ask.at),),
-            )
-        case SignalWait():
-            timers = (
-                ()
-                if ask.timeout_seconds is None
-                else (NewTimer("signal-timeout", ask.timeout_seconds),)
-            )
-            return NewActivity(request, ActivityState.PENDING, timers=timers)
-        case ApprovalRequest():
-            return NewActivity(
-                request, ActivityState.PENDING, timers=_approval_timers(ask), approval=ask
-            )
-        case StepCall():
-            raise AssertionError("steps are recorded by whoever performs them")
-
-
-def _approval_timers(ask: ApprovalRequest) -> tuple[NewTimer, ...]:
-    escalations = tuple(
-        NewTimer("escalation", escalation.after_seconds, level=level)
-        for level, escalation in enumerate(ask.escalations, start=1)
-    )
-    if ask.timeout_seconds is None:
-        return escalations
-    return (*escalations, NewTimer("approval-timeout", ask.timeout_seconds))
-
-
-def _done_by(consumed: ConsumedSignal, activity: NewActivity) -> NewActivity:
-    payload = codec.encode(consumed.payload, what=f"signal {activity.request.name}")
-    return NewActivity(
-        activity.request, ActivityState.DONE, result=payload, settled_at=consumed.received_at
-    )
 
 
 def _answer_of(request: Request, entry: Activity) -> _Answer:

@@ -75,11 +75,14 @@ class DemoFleet:
         *,
         urls: ServerUrls | None = None,
         concurrency: int = 2,
+        flower: bool = False,
     ) -> None:
         self.home = home
         self._checkout = checkout
         self._given_urls = urls
         self._concurrency = concurrency
+        self._wants_flower = flower and find_spec("flower") is not None
+        self.flower_url: str | None = None
         self._servers: EmbeddedServers | None = None
         self._urls: ServerUrls | None = None
         self._children: list[Child] = []
@@ -110,9 +113,14 @@ class DemoFleet:
             leftover.unlink()
         return self._urls
 
-    def start_workers(self, number: int, *, send_events: bool = False) -> None:
-        """Start Celery workers and wait until each is ready. Raises DemoFailed."""
-        started = [self._start_worker(send_events=send_events) for _ in range(number)]
+    def start_workers(self, number: int) -> None:
+        """Start Celery workers, and Flower if asked for, and wait for the workers to be ready.
+
+        Raises DemoFailed.
+        """
+        if self._wants_flower:
+            self.flower_url = self._start_flower()
+        started = [self._start_worker() for _ in range(number)]
         for worker in started:
             self._wait_until_said(worker, " ready.")
 
@@ -121,7 +129,8 @@ class DemoFleet:
         victim = self._workers.pop(0)
         victim.send(signal.SIGKILL)
         victim.process.wait()
-        successor = self._start_worker(send_events=False)
+        self._children.remove(victim)
+        successor = self._start_worker()
         return f"{victim.name} killed (SIGKILL), {successor.name} started"
 
     def flush_redis(self) -> str:
@@ -135,17 +144,6 @@ class DemoFleet:
         """Start the process of the people."""
         return self._start("people", "-m", "orchestrator.demo.people", *arguments)
 
-    def start_flower(self) -> str | None:
-        """Start Flower on a free local port; its address, or None where it isn't installed."""
-        if find_spec("flower") is None:
-            return None
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
-        self._start(
-            "flower", "-m", "celery", "-A", APP, "flower", "--address=127.0.0.1", f"--port={port}"
-        )
-        return f"http://127.0.0.1:{port}"
-
     def check_alive(self) -> None:
         """Raises DemoFailed if a worker ended that nobody killed."""
         for worker in self._workers:
@@ -154,11 +152,11 @@ class DemoFleet:
 
     def stop(self) -> None:
         """Ask every process to end, end those that don't, then stop the embedded servers."""
-        for child in self._children:
-            if child.is_alive:
-                child.process.terminate()
+        alive = [child for child in self._children if child.is_alive]
+        for child in alive:
+            child.process.terminate()
         deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
-        for child in self._children:
+        for child in alive:
             with suppress(subprocess.TimeoutExpired):
                 child.process.wait(max(0.0, deadline - time.monotonic()))
             child.send(signal.SIGKILL)
@@ -191,17 +189,25 @@ class DemoFleet:
         servers.delete()
         return servers.start()
 
-    def _start_worker(self, *, send_events: bool) -> Child:
+    def _start_worker(self) -> Child:
         self._workers_started += 1
         name = f"demo-{self._workers_started}"
         worker = self._start(
             name,
             *("-m", "celery", "-A", APP, "worker", "--loglevel=INFO", f"--hostname={name}@%h"),
             f"--concurrency={self._concurrency}",
-            *(["--task-events"] if send_events else []),
+            *(["--task-events"] if self._wants_flower else []),
         )
         self._workers.append(worker)
         return worker
+
+    def _start_flower(self) -> str:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        self._start(
+            "flower", "-m", "celery", "-A", APP, "flower", "--address=127.0.0.1", f"--port={port}"
+        )
+        return f"http://127.0.0.1:{port}"
 
     def _start(self, name: str, *arguments: str) -> Child:
         paths = [str(self._checkout.root), os.environ.get("PYTHONPATH", "")]

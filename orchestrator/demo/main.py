@@ -105,7 +105,11 @@ def run_demo(options: DemoOptions) -> int:
     log = read_log(options.log)
     console.print(log_line(log), style="dim")
     fleet = DemoFleet(
-        checkout, options.data_dir / "demo", urls=options.urls, concurrency=options.concurrency
+        checkout,
+        options.data_dir / "demo",
+        urls=options.urls,
+        concurrency=options.concurrency,
+        flower=options.keep,
     )
     if "flush-redis" in options.faults and not fleet.embedded:
         raise DemoFailed(
@@ -133,7 +137,7 @@ def _replay(
     urls = fleet.start_servers()
     with _environment(urls), Client(urls.database_url) as client:
         directory = _prepare(client, checkout, urls, hour_seconds=options.pace)
-        fleet.start_workers(options.workers, send_events=options.keep)
+        fleet.start_workers(options.workers)
         plan = plan_runs(log.requests, hour_seconds=options.pace)
         taken_path = fleet.home / "taken.jsonl"
         people = _send_people(fleet, plan, taken_path, hour_seconds=options.pace)
@@ -252,8 +256,7 @@ def _tell_where_to_look(options: DemoOptions, console: Console, fleet: DemoFleet
         f"\nThe whole report, the plan, what people did, and the logs: {fleet.home}", style="dim"
     )
     if options.keep:
-        flower = fleet.start_flower()
-        console.print(f"Flower: {flower or 'not installed (the extra `flower`)'}")
+        console.print(f"Flower: {fleet.flower_url or 'not installed (the extra `flower`)'}")
         database_url = fleet.urls.database_url if fleet.embedded else "..."
         console.print(
             f"The record: PERENNIAL_DATABASE_URL='{database_url}' perennial ps", soft_wrap=True

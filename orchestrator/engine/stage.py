@@ -68,7 +68,7 @@ def _work_and_settle(context: EngineContext, claim: Claim) -> None:
     elapsed = time.monotonic() - started
     with context.connection() as connection:
         if error is not None and stage.retry.allows_another(claim.attempt, error):
-            _rest_until_retry(context, connection, claim, stage, error, elapsed)
+            _rest_until_retry(context, connection, claim, stage, error=error, elapsed=elapsed)
             return
         settlement = Settlement(
             key=claim.key,
@@ -139,6 +139,7 @@ def _rest_until_retry(
     connection: Connection,
     claim: Claim,
     stage: Stage[..., Any],
+    *,
     error: Exception,
     elapsed: float,
 ) -> None:

@@ -22,15 +22,17 @@ from orchestrator.core import codec
 from orchestrator.core.definition import result_type_of
 from orchestrator.core.flow import Request, StepCall
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState
-from orchestrator.core.replay import TurnAbandoned, TurnOutcome, park, take_turn
+from orchestrator.core.outcome import TurnOutcome, park
+from orchestrator.core.replay import TurnAbandoned, take_turn
 from orchestrator.core.run import RunStatus
 from orchestrator.core.steps import working_on_step
 from orchestrator.engine.context import EngineContext
 from orchestrator.errors import UnknownProcess, UnknownStage
 from orchestrator.store import activities, outbox, turns
 from orchestrator.store.activities import FlowStep
+from orchestrator.store.commit import Fact, TurnCommit, commit_turn_if_unchanged
 from orchestrator.store.outbox import Handoff
-from orchestrator.store.turns import Fact, LoadedRun, Settlement, TurnCommit
+from orchestrator.store.turns import LoadedRun, Settlement
 
 log = logging.getLogger(__name__)
 
@@ -80,17 +82,17 @@ def take_turns(
     loaded: LoadedRun,
     settlement: Settlement | None = None,
 ) -> bool:
-    """Decide and commit until a commit holds. True: done, or nothing is left for us to record."""
+    """Decide and commit until a commit holds. False: the settlement, if any, is still to be recorded."""
     run_id = loaded.context.id
     with _Turn(context, connection, run_id) as turn:
         for _ in range(CONFLICTS_MAX):
             if not loaded.status.is_moving:
-                return settlement is None
+                break
             try:
                 tried = turn.try_once(loaded, settlement)
             except (UnknownProcess, UnknownStage, TurnAbandoned) as reason:
                 log.info("run %s is left: %s", run_id, reason, extra=_extra("leave", run_id))
-                return False
+                break
             if tried is Tried.COMMITTED:
                 return True
             again = turns.load_run(connection, run_id)
@@ -102,9 +104,9 @@ def take_turns(
                 _log_lost(run_id, settlement)
                 return True
             elif again.revision == loaded.revision:
-                return False  # no fact came: another worker holds the turn, and will see ours
+                break  # no fact came: another worker holds the turn, and will see ours
             loaded = again
-    return False
+    return settlement is None
 
 
 class TurnPoisoned(BaseException):
@@ -169,7 +171,7 @@ class _Turn:
     ) -> Tried:
         context = self.context
         handoffs = tuple(_handoffs_of(self.run_id, outcome))
-        committed = turns.commit_turn_if_unchanged(
+        committed = commit_turn_if_unchanged(
             self.connection,
             TurnCommit(
                 run_id=self.run_id,

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from orchestrator.core.replay import NewActivity
+from orchestrator.core.outcome import NewActivity
 from orchestrator.store.statement import AnyConnection, Statement
 
 _TO_INDEX = Statement(

@@ -30,7 +30,7 @@ from orchestrator.core.views import Started
 from orchestrator.engine.context import EngineContext, connect
 from orchestrator.engine.fire import fire
 from orchestrator.engine.liveness import Identity
-from orchestrator.engine.recover import relay
+from orchestrator.engine.recover import relay, sweep
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
 from orchestrator.store import workers
@@ -111,6 +111,9 @@ class CollectingMessenger:
     def hand_off(self, handoffs: Sequence[Handoff]) -> None:
         self.handed_off.extend(handoffs)
 
+    def backlog_of(self, queue: str | None) -> int:
+        return 0
+
     def arm(self, timers: Sequence[ArmedTimer]) -> None:
         self.armed.extend(timers)
 
@@ -160,7 +163,7 @@ class Harness:
     def beat(self, context: EngineContext) -> UUID:
         """One heartbeat of that worker's identity, as its heart would write it."""
         with context.identity.holding() as worker_id, context.connection() as connection:
-            workers.beat(connection, worker_id, name=context.identity.name, pid=1)
+            workers.beat(connection, [worker_id], name=context.identity.name, pid=1)
         return worker_id
 
     # -- runs --------------------------------------------------------------------------------
@@ -212,6 +215,13 @@ class Harness:
                 self.deliver(message)
             delivered += len(due) + len(messages)
             assert delivered < bound, "the fleet doesn't come to rest"
+
+    def recover(self, rounds: int = 6) -> None:
+        """Time passes; sweeps find what was left undone, and it is delivered."""
+        for _ in range(rounds):
+            self.move(seconds=30)
+            sweep(self.context)
+            self.drain()
 
     def due_timers(self) -> list[UUID]:
         rows = self.database.rows(
@@ -271,7 +281,7 @@ class WireTrace:
         self._engine = engine
 
     def _trace(self, dbapi_connection: Any, _record: Any) -> None:
-        connection = dbapi_connection.driver_connection
+        connection = dbapi_connection  # psycopg's own
         connection.pgconn.trace(self._file.fileno())
         connection.pgconn.set_trace_flags(psycopg.pq.Trace.SUPPRESS_TIMESTAMPS)
         self._traced.append(connection)

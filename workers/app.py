@@ -29,7 +29,6 @@ app.conf.update(
         "socket_connect_timeout": 5,
         "health_check_interval": 25,
     },
-    worker_send_task_events=True,
     worker_hijack_root_logger=True,
     worker_prefetch_multiplier=4,
 )

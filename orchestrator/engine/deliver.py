@@ -7,6 +7,7 @@ from uuid import UUID
 
 from orchestrator.core import codec
 from orchestrator.core.approvals import Decision, Outcome, check_decision
+from orchestrator.core.checks import check_words
 from orchestrator.core.run import RunStatus
 from orchestrator.errors import DecisionRefused, DecisionTooLate, RunClosed, RunNotFound
 from orchestrator.store import approvals, runs, signals
@@ -26,6 +27,13 @@ def signal(
 
     Raises RunNotFound, RunClosed, PayloadError.
     """
+    for words, what in (
+        (name, "a signal's name"),
+        (signal_id, "a signal's id"),
+        (by or None, "a sender"),
+    ):
+        if words is not None:
+            check_words(words, what=what, where="signal")
     text = codec.encode(payload, what=f"signal {name}")
     sender = by or "producer"
     if signals.signal_run_if_open(
@@ -57,6 +65,9 @@ def decide(
         raise DecisionRefused(f"people approve or reject; {outcome!r} is not theirs to say")
     if not by:
         raise DecisionRefused("a decision needs the person who takes it (`by`)")
+    check_words(by, what="a person", where="decision")
+    if approval is not None:
+        check_words(approval, what="an approval's name", where="decision")
     name = approval if approval is not None else _chosen(connection, run_id)
     taken = approvals.decide_if_allowed(
         connection, run_id, name, outcome=outcome, by=by, comment=codec.readable(comment)

@@ -6,7 +6,6 @@ too; `escalation` asks more people; `retry` hands off the next attempt; `expiry`
 
 from __future__ import annotations
 
-from enum import Enum, auto
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -22,18 +21,6 @@ TIMER = "timer"
 """Who acts in history when a deadline does."""
 
 
-class Ending(Enum):
-    """What became of a due timer. TOO_SOON_TO_SAY: a turn must look first; the timer comes again."""
-
-    FIRED = auto()
-    NEEDLESS = auto()
-    TOO_SOON_TO_SAY = auto()
-
-
-Fired = tuple[Ending, list[Handoff]]
-NOTHING_TO_DO: Fired = (Ending.NEEDLESS, [])
-
-
 def fire(context: EngineContext, timer_id: UUID) -> list[Handoff]:
     """Fire the timer if it is armed and due, once. The handoffs it left are in the outbox; send them."""
     with context.transaction() as connection:
@@ -43,70 +30,77 @@ def fire(context: EngineContext, timer_id: UUID) -> list[Handoff]:
         if RunStatus(due.run_status).is_closed:
             timers.mark_cancelled(connection, timer_id)
             return []
-        ending, handoffs = _ACTIONS[due.kind](context, connection, due)
-        match ending:
-            case Ending.FIRED:
-                timers.mark_fired(connection, timer_id)
-            case Ending.NEEDLESS:
-                timers.mark_cancelled(connection, timer_id)
-            case Ending.TOO_SOON_TO_SAY:
-                timers.postpone(
-                    connection, timer_id, delay_seconds=context.settings.relay_after_seconds
-                )
+        handoffs = _ACTIONS[due.kind](context, connection, due)
+        if handoffs is None:
+            timers.mark_cancelled(connection, timer_id)
+            return []
+        timers.mark_fired(connection, timer_id)
         return handoffs
 
 
-def _end_sleep(context: EngineContext, connection: Connection, due: DueTimer) -> Fired:
+# Each action returns the handoffs it left, or None when the timer had nothing left to do.
+
+
+def _end_sleep(
+    context: EngineContext, connection: Connection, due: DueTimer
+) -> list[Handoff] | None:
     if not firing.end_sleep_if_pending(connection, due.run_id, due.key):
-        return NOTHING_TO_DO
+        return None
     _tell(connection, due, "sleep ended")
-    return _fired(_ask_for_turn(context, connection, due))
+    return _ask_for_turn(context, connection, due)
 
 
-def _time_out_signal(context: EngineContext, connection: Connection, due: DueTimer) -> Fired:
-    if not firing.time_out_signal_if_none_came(connection, due.run_id, due.key):
-        if not firing.is_pending(connection, due.run_id, due.key):
-            return NOTHING_TO_DO
-        # A signal of the name is there: for this wait, or for another. The next turn gives it to one.
-        return Ending.TOO_SOON_TO_SAY, _ask_for_turn(context, connection, due)
-    _tell(connection, due, "signal timed out")
-    return _fired(_ask_for_turn(context, connection, due))
+def _time_out_signal(
+    context: EngineContext, connection: Connection, due: DueTimer
+) -> list[Handoff] | None:
+    """A signal that came in time, though no turn has given it to anybody, is this wait's."""
+    if firing.answer_wait_from_buffer(connection, due.run_id, due.key):
+        _tell(connection, due, "signal consumed")
+    elif firing.time_out_signal_if_pending(connection, due.run_id, due.key):
+        _tell(connection, due, "signal timed out")
+    else:
+        return None
+    return _ask_for_turn(context, connection, due)
 
 
-def _time_out_approval(context: EngineContext, connection: Connection, due: DueTimer) -> Fired:
+def _time_out_approval(
+    context: EngineContext, connection: Connection, due: DueTimer
+) -> list[Handoff] | None:
     if not approvals.time_out_if_open(connection, due.run_id, due.key):
-        return NOTHING_TO_DO
+        return None
     _tell(connection, due, "approval timed out")
-    return _fired(_ask_for_turn(context, connection, due))
+    return _ask_for_turn(context, connection, due)
 
 
-def _escalate(_context: EngineContext, connection: Connection, due: DueTimer) -> Fired:
+def _escalate(
+    _context: EngineContext, connection: Connection, due: DueTimer
+) -> list[Handoff] | None:
     assignees = approvals.escalate_if_open(connection, due.run_id, due.key, level=due.level)
     if assignees is None:
-        return NOTHING_TO_DO
+        return None
     _tell(connection, due, "approval escalated", {"level": due.level, "assignees": assignees})
-    return _fired([])
+    return []
 
 
-def _retry(context: EngineContext, connection: Connection, due: DueTimer) -> Fired:
+def _retry(context: EngineContext, connection: Connection, due: DueTimer) -> list[Handoff] | None:
     row = firing.make_attempt_due_if_retrying(connection, due.run_id, due.key, due.attempt)
     if row is None:
-        return NOTHING_TO_DO
+        return None
     if row.kind == ActivityKind.STEP:
-        return _fired(_ask_for_turn(context, connection, due))
+        return _ask_for_turn(context, connection, due)
     handoff = Handoff(due.run_id, due.key, due.attempt, row.name, row.queue)
     firing.bump_revision(connection, due.run_id)
     outbox.hand_off(connection, handoff, relay_after=context.settings.relay_after_seconds)
-    return _fired([handoff])
+    return [handoff]
 
 
-def _expire(_context: EngineContext, connection: Connection, due: DueTimer) -> Fired:
+def _expire(_context: EngineContext, connection: Connection, due: DueTimer) -> list[Handoff] | None:
     error = {"type": "Expired", "message": "the run did not end in the time it was given"}
     if not runs.close_run_if_open(
         connection, due.run_id, status=RunStatus.EXPIRED, actor=TIMER, error=error
     ):
-        return NOTHING_TO_DO
-    return _fired([])
+        return None
+    return []
 
 
 _ACTIONS = {
@@ -117,10 +111,6 @@ _ACTIONS = {
     "retry": _retry,
     "expiry": _expire,
 }
-
-
-def _fired(handoffs: list[Handoff]) -> Fired:
-    return Ending.FIRED, handoffs
 
 
 def _ask_for_turn(context: EngineContext, connection: Connection, due: DueTimer) -> list[Handoff]:

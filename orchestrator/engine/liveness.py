@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from uuid import UUID
@@ -20,33 +21,39 @@ log = logging.getLogger(__name__)
 
 
 class Identity:
-    """This worker process, as `worker.id`. Thread-safe."""
+    """This worker process to the record: an id for each of its threads, so that one thread's failure
+    silences its own claims and nobody else's.
+    """
 
     def __init__(self, name: str = "") -> None:
         self.name = name or f"pid-{os.getpid()}"
         self.pid = os.getpid()
         self._lock = threading.Lock()
-        self._id: UUID = uuid7()
-        self._held: dict[UUID, int] = {}
+        self._own = threading.local()
+        self._held: Counter[UUID] = Counter()
         self._busy = threading.Event()
 
     @contextmanager
     def holding(self) -> Iterator[UUID]:
-        """While the block runs, this process is answerable for what it claims as the yielded id."""
+        """While the block runs, this process is answerable for what it claims as the yielded id.
+
+        If the block raises, this thread goes on under a new id, and the old one falls silent.
+        """
+        held_as = self._own.__dict__.setdefault("id", uuid7())
         with self._lock:
-            held_as = self._id
-            self._held[held_as] = self._held.get(held_as, 0) + 1
+            self._held[held_as] += 1
             self._busy.set()
         try:
             yield held_as
         except BaseException:
-            self._abandon(held_as)
+            log.warning("claims of %s are abandoned; they will be handed out again", held_as)
+            self._own.id = uuid7()
             raise
-        else:
+        finally:
             self._release(held_as)
 
     def held_ids(self) -> list[UUID]:
-        """The identities with claims in hand: those that beat."""
+        """The ids with claims in hand: those that beat."""
         with self._lock:
             return list(self._held)
 
@@ -56,20 +63,9 @@ class Identity:
 
     def _release(self, held_as: UUID) -> None:
         with self._lock:
-            count = self._held.get(held_as, 0) - 1
-            if count > 0:
-                self._held[held_as] = count
-            else:
-                self._held.pop(held_as, None)
-            if not self._held:
-                self._busy.clear()
-
-    def _abandon(self, held_as: UUID) -> None:
-        log.warning("claims of %s are abandoned; they will be handed out again", held_as)
-        with self._lock:
-            self._held.pop(held_as, None)
-            if self._id == held_as:
-                self._id = uuid7()
+            self._held[held_as] -= 1
+            if self._held[held_as] <= 0:
+                del self._held[held_as]
             if not self._held:
                 self._busy.clear()
 
@@ -78,7 +74,7 @@ class Heart:
     """The thread that beats for an Identity. Started in the process that works, after any fork."""
 
     def __init__(
-        self, identity: Identity, beat: Callable[[UUID], None], *, interval_seconds: float
+        self, identity: Identity, beat: Callable[[list[UUID]], None], *, interval_seconds: float
     ) -> None:
         self._identity, self._beat, self._interval_seconds = identity, beat, interval_seconds
         self._stopped = threading.Event()
@@ -95,8 +91,9 @@ class Heart:
     def _run(self) -> None:
         while not self._stopped.wait(self._interval_seconds):
             self._identity.wait_until_busy()
-            for held_as in self._identity.held_ids():
+            held_ids = self._identity.held_ids()
+            if held_ids:
                 try:
-                    self._beat(held_as)
+                    self._beat(held_ids)
                 except Exception:
                     log.warning("a heartbeat could not be written", exc_info=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from orchestrator.core import codec
+from orchestrator.core.checks import check_words
 from orchestrator.core.run import MOVES, RunStatus
 from orchestrator.errors import PerennialError, RunClosed, RunNotFound
 from orchestrator.store import runs
@@ -15,9 +17,9 @@ def cancel(connection: AnyConnection, run_id: UUID, *, by: str, reason: str) -> 
 
     Raises RunNotFound, RunClosed.
     """
-    error = {"type": "Cancelled", "message": reason or f"cancelled by {by or 'an operator'}"}
+    error = {"type": "Cancelled", "message": codec.readable(reason) or f"cancelled by {_actor(by)}"}
     if not runs.close_run_if_open(
-        connection, run_id, status=RunStatus.CANCELLED, actor=by or "operator", error=error
+        connection, run_id, status=RunStatus.CANCELLED, actor=_actor(by), error=error
     ):
         raise _why_not(connection, run_id, "cancelled")
 
@@ -35,7 +37,7 @@ def resume(connection: AnyConnection, run_id: UUID, *, by: str) -> None:
         run_id,
         status=RunStatus.RUNNING,
         from_statuses=origins,
-        actor=by or "operator",
+        actor=_actor(by),
         event="resumed",
     ):
         raise _why_not(connection, run_id, "resumed")
@@ -50,10 +52,16 @@ def _move(
         run_id,
         status=status,
         from_statuses=origins,
-        actor=by or "operator",
+        actor=_actor(by),
         event=event,
     ):
         raise _why_not(connection, run_id, event)
+
+
+def _actor(by: str) -> str:
+    if by:
+        check_words(by, what="an operator", where="by")
+    return by or "operator"
 
 
 def _why_not(connection: AnyConnection, run_id: UUID, what: str) -> PerennialError:

@@ -9,6 +9,7 @@ from typing import Any
 from uuid_utils.compat import uuid7
 
 from orchestrator.core import codec
+from orchestrator.core.checks import check_delay, check_words
 from orchestrator.core.definition import Process, Registry
 from orchestrator.core.views import Started
 from orchestrator.errors import PayloadError, UnknownProcess
@@ -47,6 +48,9 @@ def start(
             f"{len(inputs)} inputs, but {len(keys)} keys: give one key for each input"
         )
     name, version, definition = _definition(registry, process, version)
+    written = codec.encode(attributes or {}, what=f"attributes of a run of {name}")
+    if expires_in is not None:
+        check_delay(expires_in.total_seconds(), what="expires_in")
     declared = definition.input_type if definition is not None else Any
     what = f"input of {name}"
     new_runs = [
@@ -55,7 +59,7 @@ def start(
             timer_id=uuid7(),
             business_key=_checked_key(key),
             input=codec.check_input(value, declared, what=what),
-            attributes=attributes,
+            attributes=written,
             expires_in_seconds=expires_in.total_seconds() if expires_in is not None else None,
         )
         for value, key in zip(inputs, keys, strict=True)
@@ -65,7 +69,7 @@ def start(
         by_key.setdefault(run.business_key, run) if run.business_key else run for run in new_runs
     ]
     distinct = list({run.id: run for run in unique}.values())
-    rows = runs.start_runs(connection, name, distinct, version=version, actor=by or "producer")
+    rows = runs.start_runs(connection, name, distinct, version=version, actor=_actor(by))
     if rows is None:
         wanted = name if version is None else f"{name} version {version}"
         raise UnknownProcess(
@@ -88,6 +92,12 @@ def _definition(
         return process, version, registry.process(process, version)
     except UnknownProcess:
         return process, version, None
+
+
+def _actor(by: str) -> str:
+    if by:
+        check_words(by, what="a producer", where="start")
+    return by or "producer"
 
 
 def _checked_key(key: str | None) -> str | None:

@@ -27,7 +27,7 @@ from orchestrator.core.replay import TurnAbandoned, take_turn
 from orchestrator.core.run import RunStatus
 from orchestrator.core.steps import working_on_step
 from orchestrator.engine.context import EngineContext
-from orchestrator.errors import UnknownProcess, UnknownStage
+from orchestrator.errors import DefinitionError, UnknownProcess, UnknownStage
 from orchestrator.store import activities, outbox, turns
 from orchestrator.store.activities import FlowStep
 from orchestrator.store.commit import Fact, TurnCommit, commit_turn_if_unchanged
@@ -90,7 +90,7 @@ def take_turns(
                 break
             try:
                 tried = turn.try_once(loaded, settlement)
-            except (UnknownProcess, UnknownStage, TurnAbandoned) as reason:
+            except (UnknownProcess, UnknownStage, DefinitionError, TurnAbandoned) as reason:
                 log.info("run %s is left: %s", run_id, reason, extra=_extra("leave", run_id))
                 break
             if tried is Tried.COMMITTED:

@@ -2,8 +2,8 @@
 
 The timer's row in Postgres is the truth (rule 1). The index holds only timers due within a horizon,
 each as a member `<timer id>:<queue>`, scored by Redis's own clock. Every worker runs a mover; the
-script is atomic, so they share the work without knowing of each other. A mover sleeps in Redis until
-the next due time or a wake-up, at most `BLOCK_SECONDS_MAX`, when it looks whether the epoch is still
+script is atomic, so they share the work without knowing of each other. A mover sleeps on a subscription
+until the next due time or a wake-up, at most `BLOCK_SECONDS_MAX`, when it looks whether the epoch is still
 there: without it Redis was emptied, and the index is rebuilt from Postgres. Not for Redis Cluster.
 """
 
@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 
 from celery import Celery
 from redis import Redis
+from redis.client import PubSub
 
 from orchestrator.settings import Settings
 from orchestrator.store.timers import ArmedTimer
@@ -54,6 +55,7 @@ class Alarms:
         self._template = template
         self._due, self._wake = f"{namespace}:due", f"{namespace}:wake"
         self._epoch, self._rebuild = f"{namespace}:epoch", f"{namespace}:rebuild"
+        self._subscription: PubSub | None = None
         self._arm = redis.register_script(_script("arm"))
         self._move = redis.register_script(_script("move"))
 
@@ -98,11 +100,24 @@ class Alarms:
         return Moved(count, wait_seconds, bool(epoch))
 
     def wait(self, seconds: float | None) -> None:
-        """Block in Redis until then, or until an earlier timer is armed."""
-        bounded = (
-            BLOCK_SECONDS_MAX if seconds is None else min(max(seconds, 0.001), BLOCK_SECONDS_MAX)
-        )
-        self._redis.blpop([self._wake], timeout=bounded)
+        """Sleep until then, or until an earlier timer is armed. One thread at a time.
+
+        On a subscription, not in BLPOP: Redis looks at the time-outs of blocked clients ten times a
+        second, which would make each timer up to 100 ms late.
+        """
+        bounded = BLOCK_SECONDS_MAX if seconds is None else min(seconds, BLOCK_SECONDS_MAX)
+        if self._subscription is None:
+            self._subscription = self._redis.pubsub(  # type: ignore[no-untyped-call]
+                ignore_subscribe_messages=True
+            )
+            self._subscription.subscribe(self._wake)
+        self._subscription.get_message(timeout=bounded)
+
+    def reset(self) -> None:
+        """After a failure: subscribe anew."""
+        if self._subscription is not None:
+            self._subscription.close()
+            self._subscription = None
 
     def may_rebuild(self) -> bool:
         """True for one worker at a time: rebuild, then call `rebuilt`."""

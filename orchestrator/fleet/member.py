@@ -73,7 +73,7 @@ class Member:
         )
         Heart(
             identity,
-            lambda held_as: _beat(context, held_as),
+            lambda held_ids: _beat(context, held_ids),
             interval_seconds=settings.heartbeat_seconds,
         ).start()
         return context
@@ -86,6 +86,6 @@ class Member:
             self._context = None
 
 
-def _beat(context: EngineContext, held_as: UUID) -> None:
+def _beat(context: EngineContext, held_ids: list[UUID]) -> None:
     with context.connection() as connection:
-        workers.beat(connection, held_as, name=context.identity.name, pid=context.identity.pid)
+        workers.beat(connection, held_ids, name=context.identity.name, pid=context.identity.pid)

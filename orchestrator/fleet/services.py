@@ -1,6 +1,6 @@
 """What runs beside the tasks in every worker: two threads of its parent process, and no flow code.
 
-    Mover      sleeps in Redis until a timer is due, and moves it onto its queue
+    Mover      sleeps on Redis until a timer is due, and moves it onto its queue
     Caretaker  sleeps in Postgres until a producer leaves a handoff, and sweeps now and then
 
 Both are safe in every worker at once. `ServicesStep` starts them with a worker; `perennial services`
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -93,21 +94,21 @@ class Caretaker:
         self._member = member
         self._listening: psycopg.Connection[Any] | None = None
         self._forget_countdown = 0
+        self._sweep_at = 0.0
 
     def work(self) -> None:
-        """Sleep until Postgres notifies, then relay; after `sweep_seconds` of silence, sweep."""
+        """Sleep until Postgres notifies, and relay; when its time has come, sweep, however busy it is."""
+        context = self._member.context
         if self._listening is None:
             self._listening = self._listen()
-            relay(self._member.context)
-        context = self._member.context
-        if any(
-            True
-            for _ in self._listening.notifies(timeout=context.settings.sweep_seconds, stop_after=1)
-        ):
+            self._sweep_at = time.monotonic()
+        left = max(0.0, self._sweep_at - time.monotonic())
+        if any(True for _ in self._listening.notifies(timeout=left, stop_after=1)):
             relay(context)
-            return
-        sweep(context)
-        self._forget_now_and_then()
+        if time.monotonic() >= self._sweep_at:
+            sweep(context)
+            self._forget_now_and_then()
+            self._sweep_at = time.monotonic() + context.settings.sweep_seconds
 
     def reset(self) -> None:
         """After a failure: listen anew."""
@@ -134,7 +135,7 @@ def services_of(member: Member) -> list[Service]:
     caretaker = Caretaker(member)
     services = [Service("caretaker", caretaker.work, caretaker.reset)]
     if member.alarms is not None:
-        services.append(Service("mover", Mover(member, member.alarms).work))
+        services.append(Service("mover", Mover(member, member.alarms).work, member.alarms.reset))
     return services
 
 

@@ -20,21 +20,26 @@ WHERE a.run_id = %(run_id)s AND a.key = %(key)s AND a.state = 'pending' RETURNIN
 """,
 )
 
-# A signal that came before the deadline and that no turn has seen yet goes before the timeout.
+_ANSWER = Statement(
+    "answer_wait_from_buffer",
+    """
+WITH oldest AS (
+    SELECT s.id, s.payload, s.received_at FROM perennial.signal s JOIN perennial.activity a
+        ON a.run_id = s.run_id AND a.key = %(key)s AND a.name = s.name AND a.state = 'pending'
+    WHERE s.run_id = %(run_id)s AND s.consumed_key IS NULL ORDER BY s.received_at, s.id LIMIT 1
+), answered AS (
+    UPDATE perennial.activity a SET state = 'done', result = oldest.payload, settled_at = oldest.received_at
+    FROM oldest WHERE a.run_id = %(run_id)s AND a.key = %(key)s AND a.state = 'pending'
+)
+UPDATE perennial.signal s SET consumed_key = %(key)s FROM oldest WHERE s.id = oldest.id RETURNING s.id
+""",
+)
+
 _SIGNAL_TIMEOUT = Statement(
     "time_out_signal",
     """
 UPDATE perennial.activity a SET state = 'timed_out', settled_at = perennial.now()
-WHERE a.run_id = %(run_id)s AND a.key = %(key)s AND a.state = 'pending' AND NOT EXISTS (
-    SELECT FROM perennial.signal s WHERE s.run_id = a.run_id AND s.name = a.name AND s.consumed_key IS NULL)
-RETURNING a.key
-""",
-)
-
-_PENDING = Statement(
-    "activity_is_pending",
-    """
-SELECT a.key FROM perennial.activity a WHERE a.run_id = %(run_id)s AND a.key = %(key)s AND a.state = 'pending'
+WHERE a.run_id = %(run_id)s AND a.key = %(key)s AND a.state = 'pending' RETURNING a.key
 """,
 )
 
@@ -95,14 +100,14 @@ def end_sleep_if_pending(connection: AnyConnection, run_id: UUID, key: str) -> b
     return _WAKE.row(connection, run_id=run_id, key=key) is not None
 
 
-def time_out_signal_if_none_came(connection: AnyConnection, run_id: UUID, key: str) -> bool:
-    """The wait has timed out. False: answered, or a signal is there for it."""
+def answer_wait_from_buffer(connection: AnyConnection, run_id: UUID, key: str) -> bool:
+    """Give the wait the oldest unconsumed signal of its name. False: there is none, or it waits no more."""
+    return _ANSWER.row(connection, run_id=run_id, key=key) is not None
+
+
+def time_out_signal_if_pending(connection: AnyConnection, run_id: UUID, key: str) -> bool:
+    """The wait has timed out. False: it is answered."""
     return _SIGNAL_TIMEOUT.row(connection, run_id=run_id, key=key) is not None
-
-
-def is_pending(connection: AnyConnection, run_id: UUID, key: str) -> bool:
-    """Whether the activity still waits."""
-    return _PENDING.row(connection, run_id=run_id, key=key) is not None
 
 
 def make_attempt_due_if_retrying(

@@ -23,7 +23,7 @@ _START = Statement(
     f"""
 WITH asked AS (
     SELECT * FROM jsonb_to_recordset(%(runs)s::jsonb)
-        AS q(id uuid, business_key text, input text, attributes jsonb, expires_in_seconds float8, timer_id uuid)
+        AS q(id uuid, business_key text, input text, attributes text, expires_in_seconds float8, timer_id uuid)
 ), definition AS (
     SELECT p.name, p.version, p.queue, p.expires_after_seconds FROM perennial.process p
     WHERE p.name = %(process)s AND (%(version)s::int IS NULL OR p.version = %(version)s::int)
@@ -31,7 +31,7 @@ WITH asked AS (
 ), started AS (
     INSERT INTO perennial.run AS r (id, process, version, business_key, status, queue, input, attributes, expires_at)
     SELECT asked.id, definition.name, definition.version, asked.business_key, 'running', definition.queue,
-        asked.input::jsonb, coalesce(asked.attributes, '{{}}'),
+        asked.input::jsonb, asked.attributes::jsonb,
         perennial.now() + coalesce(asked.expires_in_seconds, definition.expires_after_seconds) * interval '1 second'
     FROM asked, definition ORDER BY asked.business_key
     ON CONFLICT (process, business_key) DO NOTHING
@@ -134,13 +134,13 @@ UNION ALL
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """A run to start. `input` is JSON text; `timer_id` is for its expiry, if it gets one."""
+    """A run to start. `input` and `attributes` are JSON text; `timer_id` is for its expiry, if it gets one."""
 
     id: UUID
     timer_id: UUID
     business_key: str | None
     input: str
-    attributes: dict[str, Any] | None = None
+    attributes: str = "{}"
     expires_in_seconds: float | None = None
 
 
@@ -227,6 +227,8 @@ def status_of(connection: AnyConnection, run_id: UUID) -> str | None:
 
 def find_runs(connection: AnyConnection, reference: str) -> Sequence[Any]:
     """The run whose id that is, or up to two with that business key: enough to know whether it is one."""
+    if not reference.isprintable():
+        return ()
     try:
         run_id = UUID(reference)
     except ValueError:

@@ -77,15 +77,6 @@ WHERE id = %(timer_id)s
 )
 
 
-_POSTPONE = Statement(
-    "postpone_timer",
-    """
-UPDATE perennial.timer SET due_at = perennial.now() + %(delay_seconds)s * interval '1 second', indexed = false
-WHERE id = %(timer_id)s
-""",
-)
-
-
 @dataclass(frozen=True, slots=True)
 class ArmedTimer:
     """A timer for the index: which, in how many seconds by the database's clock, and for which queue.
@@ -171,11 +162,6 @@ def lock_due_timer(connection: AnyConnection, timer_id: UUID) -> DueTimer | None
         row.status,
         row.queue,
     )
-
-
-def postpone(connection: AnyConnection, timer_id: UUID, *, delay_seconds: float) -> None:
-    """The locked timer can't be judged yet: look again later."""
-    _POSTPONE.rows(connection, timer_id=timer_id, delay_seconds=delay_seconds)
 
 
 def mark_fired(connection: AnyConnection, timer_id: UUID) -> None:

@@ -15,7 +15,8 @@ from orchestrator.store.statement import AnyConnection, Statement
 _BEAT = Statement(
     "beat",
     """
-INSERT INTO perennial.worker AS w (id, name, pid) VALUES (%(worker_id)s, %(name)s, %(pid)s)
+INSERT INTO perennial.worker AS w (id, name, pid)
+SELECT own.id, %(name)s, %(pid)s FROM unnest(%(worker_ids)s::uuid[]) AS own(id) ORDER BY own.id
 ON CONFLICT (id) DO UPDATE SET heartbeat_at = perennial.now()
 """,
 )
@@ -74,9 +75,9 @@ DELETE FROM perennial.worker w WHERE w.heartbeat_at < perennial.now() - interval
 )
 
 
-def beat(connection: AnyConnection, worker_id: UUID, *, name: str, pid: int) -> None:
-    """This worker process is alive; the first beat registers it."""
-    _BEAT.rows(connection, worker_id=worker_id, name=name, pid=pid)
+def beat(connection: AnyConnection, worker_ids: Sequence[UUID], *, name: str, pid: int) -> None:
+    """This worker process is alive, under these ids; the first beat registers each."""
+    _BEAT.rows(connection, worker_ids=list(worker_ids), name=name, pid=pid)
 
 
 def leave(connection: AnyConnection, worker_id: UUID) -> None:

@@ -21,6 +21,7 @@ DAY, TWO_DAYS = timedelta(hours=24), timedelta(hours=48)
 AT_ONCE = Result("approved", escalated=False)
 ESCALATED = Result("approved", escalated=True)
 TIMED_OUT = Result("timed_out", escalated=True)
+NEVER_ESCALATED = Result("timed_out", escalated=False)
 
 
 def request(manager: HumanDecision, security: HumanDecision | None = None) -> DemoRequest:
@@ -118,7 +119,9 @@ def test_a_boundary_belongs_to_what_comes_after_it(delay, result, distance_hours
     [
         (20, 3.9, {AT_ONCE}),
         (20, 4, {AT_ONCE, ESCALATED}),
-        (20, 28, {AT_ONCE, ESCALATED, TIMED_OUT}),
+        (20, 28, {AT_ONCE, ESCALATED, TIMED_OUT, NEVER_ESCALATED}),
+        (100, 23.9, {TIMED_OUT}),
+        (100, 24, {TIMED_OUT, NEVER_ESCALATED}),
         (30, 5.9, {ESCALATED}),
         (30, 6, {ESCALATED, AT_ONCE}),
         (40, 8, {ESCALATED, TIMED_OUT}),
@@ -141,7 +144,7 @@ def test_where_nobody_answers_no_boundary_is_near():
     (_, security) = expect(request(yes(1))).approvals
     assert security.boundary_distance_hours == math.inf
     assert not security.answered
-    assert security.results_within(1000) == {TIMED_OUT}
+    assert security.results_within(23.9) == {TIMED_OUT}
 
 
 # -- the plan that people follow -------------------------------------------------------------------

@@ -1,5 +1,5 @@
 -- Arm timers. KEYS: due, wake. ARGV: member, milliseconds left; member, milliseconds left; ...
--- Wakes one mover when the earliest due time has moved forward.
+-- Wakes the movers when the earliest due time has moved forward.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + clock[2] / 1000
 local before = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
@@ -10,6 +10,6 @@ for i = 1, #ARGV, 2 do
   if not earliest or due < earliest then earliest = due end
 end
 if earliest and (not before or earliest < tonumber(before)) then
-  if redis.call('LLEN', KEYS[2]) == 0 then redis.call('LPUSH', KEYS[2], '1') end
+  redis.call('PUBLISH', KEYS[2], '')
 end
 return 1

@@ -332,11 +332,12 @@ def wait_for(look: Callable[[], Any], what: str) -> Any:
     return found
 
 
-def wait_until_blocked(database: Database, count: int = 1) -> None:
+def wait_until_blocked(database: Database, count: int = 1, *, or_ended: threading.Thread | None = None) -> None:
     """Until `count` sessions of this database wait for a lock."""
     wait_for(
         lambda: (
-            database.value(
+            (or_ended is not None and not or_ended.is_alive())
+            or database.value(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
             )
             >= count

@@ -18,6 +18,7 @@ import textwrap
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints, overload
 
 from orchestrator.core.checks import check_name
@@ -75,6 +76,7 @@ class Stage(Generic[P, R]):
         self.__name__ = name
         self.__wrapped__ = function
         self.parameters = _parameters_of(function, self.where)
+        self._signature = inspect.signature(function)
         self.result_type = _hints_of(function).get("return", Any)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -83,7 +85,7 @@ class Stage(Generic[P, R]):
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments by parameter name. Raises DefinitionError when they don't fit."""
         try:
-            return dict(inspect.signature(self.function).bind(*args, **kwargs).arguments)
+            return dict(self._signature.bind(*args, **kwargs).arguments)
         except TypeError as error:
             raise DefinitionError(
                 f"stage {self.name!r} can't be called so: {error}", where=self.where
@@ -370,6 +372,7 @@ def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
         ) from None
 
 
+@lru_cache(maxsize=1024)
 def result_type_of(function: Callable[..., Any]) -> Any:
     """The declared result of any callable; Any where it declares none or can't be read."""
     try:

@@ -6,8 +6,9 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, event
 
 from orchestrator.core.definition import Registry
 from orchestrator.engine.definitions import Definitions
@@ -50,12 +51,28 @@ def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
     No ping before use: it would be a round trip a transition. A connection that a restart of Postgres
     has broken fails one verb, which its fences let us repeat, and the pool is renewed.
     """
-    return create_engine(
+    engine = create_engine(
         settings.database(),
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_reset_on_return=None,
         skip_autocommit_rollback=True,
         hide_parameters=True,  # payloads stay out of logs and of recorded errors
-        connect_args={"connect_timeout": 10, "application_name": "perennial"},
+        connect_args={
+            "connect_timeout": 10,
+            "application_name": "perennial",
+            "prepare_threshold": 0,
+        },
     )
+    event.listen(engine, "connect", _plan_once)
+    return engine
+
+
+def _plan_once(connection: Any, _record: object) -> None:
+    """Our statements find rows by key: one plan fits all, and planning costs more than running them.
+
+    (docs/adr/0008)
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SET plan_cache_mode TO force_generic_plan")
+    connection.commit()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 from uuid import UUID
 
 from celery import Celery, uuid
@@ -40,6 +41,7 @@ class Publisher:
     def __init__(self, app: Celery, alarms: Alarms | None) -> None:
         self.alarms = alarms
         self._app = app
+        self._events: Any = None
 
     def hand_off(self, handoffs: Sequence[Handoff]) -> None:
         """Publish; the outbox keeps what could not be published."""
@@ -86,22 +88,26 @@ class Publisher:
     ) -> None:
         """A task event of the run's own id: Flower shows a row for it."""
         try:
-            with self._app.events.default_dispatcher() as dispatcher:
-                dispatcher.send(
-                    _EVENTS[status],
-                    uuid=str(run_id),
-                    name=process,
-                    args="",
-                    kwargs=f"waits for {waiting_for}" if waiting_for else "",
-                    retries=0,
-                    result=status.value,
-                    exception=status.value
-                    if status in (RunStatus.FAILED, RunStatus.EXPIRED)
-                    else None,
-                    runtime=None,
-                )
+            self._event_dispatcher().send(
+                _EVENTS[status],
+                uuid=str(run_id),
+                name=process,
+                args="",
+                kwargs=f"waits for {waiting_for}" if waiting_for else "",
+                retries=0,
+                result=status.value,
+                exception=status.value if status in (RunStatus.FAILED, RunStatus.EXPIRED) else None,
+                runtime=None,
+            )
         except _AWAY as error:
+            self._events = None
             log.debug("an event was not sent: the broker is away (%s)", error)
+
+    def _event_dispatcher(self) -> Any:
+        """One per process, kept: to make one costs more than to send an event."""
+        if self._events is None:
+            self._events = self._app.events.Dispatcher(self._app.connection_for_write())
+        return self._events
 
     def _publish(self, producer: Producer, handoff: Handoff) -> None:
         """To the queue itself: an exchange's bindings vanish with an emptied Redis, a queue's name doesn't."""

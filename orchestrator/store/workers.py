@@ -48,16 +48,17 @@ FOR NO KEY UPDATE OF r, a
 """,
 )
 
-# One look for everything that may have been left undone; all four answers come from partial indexes.
+# One look for everything that may have been left undone; all four answers come from partial indexes. The
+# first entry of an index, not EXISTS with a bound: a generic plan would scan the table for the latter.
 _CARE = Statement(
     "what_needs_care",
     """
 SELECT
-    EXISTS (SELECT FROM perennial.outbox o WHERE o.publish_at <= perennial.now()) AS handoffs,
-    EXISTS (SELECT FROM perennial.timer t WHERE t.state = 'armed' AND NOT t.indexed
-        AND t.due_at <= perennial.now() + %(horizon_seconds)s * interval '1 second') AS timers_to_index,
-    EXISTS (SELECT FROM perennial.timer t WHERE t.state = 'armed'
-        AND t.due_at <= perennial.now() - %(grace_seconds)s * interval '1 second') AS timers_overdue,
+    coalesce((SELECT min(o.publish_at) FROM perennial.outbox o) <= perennial.now(), false) AS handoffs,
+    coalesce((SELECT min(t.due_at) FROM perennial.timer t WHERE t.state = 'armed' AND NOT t.indexed)
+        <= perennial.now() + %(horizon_seconds)s * interval '1 second', false) AS timers_to_index,
+    coalesce((SELECT min(t.due_at) FROM perennial.timer t WHERE t.state = 'armed')
+        <= perennial.now() - %(grace_seconds)s * interval '1 second', false) AS timers_overdue,
     EXISTS (SELECT FROM perennial.activity a LEFT JOIN perennial.worker w ON w.id = a.worker_id
         WHERE a.state = 'claimed' AND (
             greatest(w.heartbeat_at, a.claimed_at) <= perennial.now() - %(dead_after)s * interval '1 second'

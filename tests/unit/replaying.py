@@ -20,7 +20,8 @@ from orchestrator.core import codec
 from orchestrator.core.definition import Process, result_type_of
 from orchestrator.core.flow import Request, StepCall
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState, BufferedSignal
-from orchestrator.core.replay import RunContext, TurnOutcome, take_turn
+from orchestrator.core.outcome import RunContext, TurnOutcome
+from orchestrator.core.replay import take_turn
 from orchestrator.core.run import RunStatus
 
 BEGIN = datetime(2030, 1, 1, tzinfo=UTC)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from orchestrator import ActivityFailed, Fail, Flow, Registry, RunStatus, SignalTimedOut, hours, stage
 from orchestrator.core.journal import ActivityKind, ActivityState
-from orchestrator.core.replay import REQUESTS_PER_TURN_MAX, TurnAbandoned, TurnOutcome
+from orchestrator.core.outcome import TurnOutcome
+from orchestrator.core.replay import REQUESTS_PER_TURN_MAX, TurnAbandoned
 from tests.unit.replaying import BEGIN, World, define
 
 REGISTRY = Registry()

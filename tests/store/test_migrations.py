@@ -1,0 +1,103 @@
+"""The migrations make what tables.py says, once, whoever asks and however many at once."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine, text
+
+from orchestrator.core.run import RunStatus
+from orchestrator.store import migrate
+from orchestrator.store.migrations.versions.v0001_first_schema import NOW
+from orchestrator.store.tables import SCHEMA, metadata
+from tests.harness import Database, Thread
+
+CATALOG = """
+SELECT 'constraint' AS kind, c.conrelid::regclass::text AS on_table, c.conname AS name, pg_get_constraintdef(c.oid) AS says
+FROM pg_constraint c WHERE c.connamespace = 'perennial'::regnamespace AND c.contype <> 'n'
+UNION ALL
+SELECT 'index', i.indrelid::regclass::text, i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid)
+FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid WHERE t.relnamespace = 'perennial'::regnamespace
+UNION ALL
+SELECT 'column', a.attrelid::regclass::text, a.attname,
+    concat_ws(' ', format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity, pg_get_expr(d.adbin, d.adrelid))
+FROM pg_attribute a JOIN pg_class t ON t.oid = a.attrelid LEFT JOIN pg_attrdef d ON d.adrelid = t.oid AND d.adnum = a.attnum
+WHERE t.relnamespace = 'perennial'::regnamespace AND t.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+"""
+
+
+def catalog(database: Database) -> set[tuple[Any, ...]]:
+    return {tuple(row) for row in database.rows(CATALOG) if "schema_version" not in row.on_table}
+
+
+def test_alembic_finds_no_difference(database):
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "version_table": "schema_version",
+                "version_table_schema": SCHEMA,
+                "include_schemas": True,
+                "compare_type": True,
+                "compare_server_default": True,
+                "include_name": lambda name, kind, _parents: kind != "schema" or name == SCHEMA,
+            },
+        )
+        assert compare_metadata(context, metadata) == []
+
+
+def test_every_column_constraint_and_index_is_as_the_tables_say(database, empty_database):
+    """Alembic compares no CHECKs and no index predicates; Postgres's catalog knows them all."""
+    with empty_database.engine.begin() as connection:
+        connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
+        connection.exec_driver_sql(NOW)
+        metadata.create_all(connection)
+    assert catalog(database) == catalog(empty_database)
+
+
+def test_an_upgrade_is_done_once(empty_database):
+    assert migrate.current(empty_database.engine) is None
+    assert migrate.upgrade(empty_database.engine) == migrate.head()
+    before = catalog(empty_database)
+    assert migrate.upgrade(empty_database.engine) == migrate.head()
+    assert catalog(empty_database) == before
+    assert migrate.current(empty_database.engine) == migrate.head()
+
+
+def test_upgrades_from_many_processes_at_once_wait_for_each_other(empty_database):
+    together = threading.Barrier(4)
+
+    def upgrade() -> str:
+        engine = create_engine(empty_database.url)
+        try:
+            together.wait(10)
+            return migrate.upgrade(engine)
+        finally:
+            engine.dispose()
+
+    threads = [Thread(upgrade) for _ in range(4)]
+    assert {thread.outcome() for thread in threads} == {migrate.head()}
+
+
+def test_the_database_and_the_code_know_the_same_states(database):
+    (check,) = database.rows("SELECT pg_get_constraintdef(oid) AS says FROM pg_constraint WHERE conname = 'run_status_check'")
+    assert all(f"'{status}'" in check.says for status in RunStatus)
+    assert check.says.count("::text") == len(RunStatus) + check.says.count("(status)::text")
+
+
+def test_time_has_one_door(database):
+    """Nothing in the schema or its statements reads Postgres's own clock."""
+    moved = database.rows(
+        "SELECT set_config('perennial.now', '2030-01-01 00:00:00+00', true), perennial.now() = '2030-01-01 00:00:00+00' AS is_moved"
+    )
+    defaults = database.rows(
+        """SELECT pg_get_expr(adbin, adrelid) AS says FROM pg_attrdef d JOIN pg_class t ON t.oid = d.adrelid
+        WHERE t.relnamespace = 'perennial'::regnamespace"""
+    )
+    assert moved[0].is_moved is not None
+    times = [row.says for row in defaults if "now" in row.says or "timestamp" in row.says]
+    assert times
+    assert set(times) == {"perennial.now()"}

@@ -1,0 +1,172 @@
+"""Every statement of the main path finds its rows by an index, however many runs wait or have ended."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from orchestrator import Flow, Retry, hours, process, stage, step
+from orchestrator.engine.recover import rebuild_index, sweep
+from orchestrator.errors import DecisionRefused
+from orchestrator.store import workers
+from orchestrator.store.statement import Statement
+from tests.harness import Harness
+
+OTHER_RUNS = 5_000
+
+CROWD = f"""
+INSERT INTO perennial.process (name, version, fingerprint, kind, spec) VALUES ('crowd', 1, '', 'python', '{{}}');
+INSERT INTO perennial.run (id, process, version, business_key, status, waiting_for, closed_at)
+    SELECT gen_random_uuid(), 'crowd', 1, 'crowd-' || n, CASE WHEN n % 2 = 0 THEN 'waiting' ELSE 'completed' END, 'approval m',
+        CASE WHEN n % 2 = 1 THEN perennial.now() END
+    FROM generate_series(1, {OTHER_RUNS}) n;
+INSERT INTO perennial.activity (run_id, key, ordinal, kind, name, state, settled_at)
+    SELECT id, key, 1, 'approval', key, CASE WHEN closed_at IS NULL THEN 'pending' ELSE 'done' END, closed_at
+    FROM perennial.run, unnest(ARRAY['m', 'n']) key;
+INSERT INTO perennial.approval (run_id, key, name, assignees, state) SELECT id, 'm', 'm', '{{someone}}',
+    CASE WHEN closed_at IS NULL THEN 'open' ELSE 'cancelled' END FROM perennial.run;
+INSERT INTO perennial.timer (id, run_id, key, kind, due_at, state, indexed) SELECT gen_random_uuid(), id, 'm', 'approval-timeout',
+    perennial.now() + interval '2 days', CASE WHEN closed_at IS NULL THEN 'armed' ELSE 'cancelled' END, false FROM perennial.run;
+INSERT INTO perennial.signal (id, run_id, name, consumed_key) SELECT gen_random_uuid(), id, 'go', 'go' FROM perennial.run;
+INSERT INTO perennial.history (run_id, actor, event) SELECT id, 'x', 'started' FROM perennial.run;
+"""
+
+
+class Plans:
+    """Explains every statement before it runs."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, list[str]] = {}
+
+    def rows(self, statement: Statement, connection: Any, **parameters: object) -> Any:
+        explain = Statement(statement.name, f"EXPLAIN (FORMAT JSON) {statement.sql}")
+        with suppress(AssertionError):
+            found = ROWS(explain, connection, **parameters)[0][0]
+            plan = found if isinstance(found, list) else json.loads(found)
+            self.by_name.setdefault(statement.name, []).append(json.dumps(plan))
+        return ROWS(statement, connection, **parameters)
+
+    def scans(self) -> dict[str, set[str]]:
+        """For each statement, the tables it reads from end to end."""
+        found: dict[str, set[str]] = {}
+        for name, plans in self.by_name.items():
+            for plan in plans:
+                for node in nodes_of(json.loads(plan)[0]["Plan"]):
+                    if node["Node Type"] == "Seq Scan":
+                        found.setdefault(name, set()).add(node["Relation Name"])
+        return found
+
+
+ROWS = Statement.rows
+
+
+def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes_of(child)
+
+
+@pytest.fixture
+def crowded(harness: Harness) -> Harness:
+    with harness.database.engine.begin() as connection:
+        for statement in CROWD.split(";\n"):
+            if statement.strip():
+                connection.execute(text(statement))
+    with harness.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("ANALYZE"))
+    return harness
+
+
+def play(harness: Harness) -> None:
+    """Every verb of the main path, once."""
+
+    @stage(registry=harness.registry, retry=Retry(delay_seconds=0))
+    def work() -> int:
+        tries.append(1)
+        if len(tries) == 1:
+            raise ConnectionError
+        return step(abs, -1)
+
+    tries: list[int] = []
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> int:
+        await flow.stage(work)
+        await flow.step(abs, -1)
+        await flow.approval("m", assign=["bob"], escalate={hours(1): ["carol"]}, timeout=hours(2))
+        with suppress(TimeoutError):
+            await flow.signal("go", timeout=hours(1))
+        await flow.sleep(60)
+        return 1
+
+    harness.freeze()
+    run = harness.start(p, key="REQ-1")
+    harness.client.start(p, key="REQ-1")
+    harness.drain()
+    harness.move(hours=1)
+    harness.drain()
+    with suppress(DecisionRefused):
+        harness.client.approve(run, by="eve")
+    harness.client.approve(run, by="bob")
+    harness.client.pause(run)
+    harness.client.resume(run)
+    harness.drain()
+    harness.client.signal(run, "go", signal_id="a")
+    harness.drain()
+    harness.move(hours=1)
+    sweep(harness.context)
+    rebuild_index(harness.context)
+    harness.recover(2)
+    assert harness.client.result("REQ-1") == 1
+    harness.client.cancel(harness.run(p, key="REQ-2"))
+
+
+def test_no_statement_of_the_main_path_reads_a_table_from_end_to_end(crowded, monkeypatch):
+    plans = Plans()
+    monkeypatch.setattr(Statement, "rows", lambda self, connection, **parameters: plans.rows(self, connection, **parameters))
+    play(crowded)
+    allowed = {"outbox", "worker", "process"}  # a handful of rows each; outbox holds what isn't claimed yet
+    wrong = {name: tables - allowed for name, tables in plans.scans().items() if tables - allowed}
+    assert wrong == {}
+    assert {"start_runs", "claim_activity", "commit_turn", "load_run", "remember_step", "signal_run", "decide_approval"} <= set(
+        plans.by_name
+    )
+
+
+def test_an_idle_look_touches_no_run_that_waits(crowded):
+    """what_needs_care reads four partial indexes, and in them nothing."""
+    with crowded.context.connection() as connection:
+        row = Statement("explain", f"EXPLAIN (ANALYZE, FORMAT JSON) {workers._CARE.sql}").row(
+            connection, horizon_seconds=6 * 3600, grace_seconds=2, dead_after=6, timeout_grace=10
+        )
+    nodes = list(nodes_of(row[0][0]["Plan"]))
+    read = {node["Relation Name"]: node for node in nodes if "Relation Name" in node}
+    assert "run" not in read
+    assert {"timer", "activity"} <= set(read)
+    for name in ("timer", "activity"):
+        assert "Index" in read[name]["Node Type"] or "Bitmap" in read[name]["Node Type"], read[name]
+    assert sum(node["Actual Rows"] * node["Actual Loops"] for node in nodes if "Relation Name" in node) == 0
+    filtered = sum(node.get("Rows Removed by Filter", 0) for node in nodes)
+    assert filtered == 0
+
+
+@pytest.mark.parametrize(
+    ("index", "query"),
+    [
+        ("approval_inbox", "SELECT key FROM perennial.approval WHERE state = 'open' AND assignees @> ARRAY['bob']"),
+        ("run_business_key", "SELECT id FROM perennial.run WHERE business_key = 'crowd-7'"),
+        ("run_incident", "SELECT id FROM perennial.run WHERE status = 'incident' ORDER BY id DESC LIMIT 50"),
+        ("timer_due", "SELECT id FROM perennial.timer WHERE state = 'armed' AND due_at <= perennial.now() ORDER BY due_at LIMIT 9"),
+        ("activity_claimed", "SELECT key FROM perennial.activity WHERE state = 'claimed' AND worker_id = gen_random_uuid()"),
+        ("signal_buffered", "SELECT id FROM perennial.signal WHERE consumed_key IS NULL AND run_id = gen_random_uuid()"),
+    ],
+)
+def test_an_index_serves_what_it_was_made_for(crowded, index, query):
+    plan = "\n".join(row[0] for row in crowded.database.rows(f"EXPLAIN {query}"))
+    assert re.search(rf"\b{index}\b", plan), plan

@@ -33,7 +33,9 @@ def servers() -> Iterator[ServerUrls]:
         yield ServerUrls(database_url, broker_url)
         return
     if database_url or broker_url:
-        pytest.fail("PERENNIAL_TEST_DATABASE_URL and PERENNIAL_TEST_BROKER_URL go together: give both or neither")
+        pytest.fail(
+            "PERENNIAL_TEST_DATABASE_URL and PERENNIAL_TEST_BROKER_URL go together: give both or neither"
+        )
     with EmbeddedServers.temporary() as embedded:
         yield embedded.urls
 
@@ -87,7 +89,11 @@ def harness(database: Database) -> Iterator[Harness]:
 
 
 def url_of(servers: ServerUrls, name: str) -> str:
-    return make_url(with_psycopg(servers.database_url)).set(database=name).render_as_string(hide_password=False)
+    return (
+        make_url(with_psycopg(servers.database_url))
+        .set(database=name)
+        .render_as_string(hide_password=False)
+    )
 
 
 def administer(servers: ServerUrls, statement: str) -> None:

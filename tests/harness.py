@@ -1,9 +1,9 @@
 """The engine without Celery: what it would have sent is collected, and `drain` delivers it here.
 
-    Database     a database of the tests' own, and its clock: `SET perennial.now` for every session
-    Harness      workers (EngineContexts) over it, a client, and the deliveries between them
-    WireTrace    round trips as libpq counts them on the wire: a hidden BEGIN or COMMIT counts too
-    wait_for     bounded polling of a fact in Postgres; `wait_until_blocked` for a lock's queue
+Database     a database of the tests' own, and its clock: `SET perennial.now` for every session
+Harness      workers (EngineContexts) over it, a client, and the deliveries between them
+WireTrace    round trips as libpq counts them on the wire: a hidden BEGIN or COMMIT counts too
+wait_for     bounded polling of a fact in Postgres; `wait_until_blocked` for a lock's queue
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
@@ -37,9 +38,19 @@ from orchestrator.store import workers
 from orchestrator.store.outbox import ADVANCE, Handoff
 from orchestrator.store.timers import ArmedTimer
 
-TABLES = (
-    ["history", "outbox", "schedule", "worker", "signal", "timer", "approval_vote", "approval", "activity", "run", "process"]
-)
+TABLES = [
+    "history",
+    "outbox",
+    "schedule",
+    "worker",
+    "signal",
+    "timer",
+    "approval_vote",
+    "approval",
+    "activity",
+    "run",
+    "process",
+]
 DEADLINE_SECONDS = 10.0
 
 
@@ -120,7 +131,9 @@ class CollectingMessenger:
     def disarm(self, timers: Sequence[tuple[UUID, str | None]]) -> None:
         self.disarmed.extend(timer_id for timer_id, _ in timers)
 
-    def announce(self, run_id: UUID, process: str, status: RunStatus, waiting_for: str | None) -> None:
+    def announce(
+        self, run_id: UUID, process: str, status: RunStatus, waiting_for: str | None
+    ) -> None:
         self.announced.append((run_id, process, status, waiting_for))
 
 
@@ -146,7 +159,9 @@ class Harness:
     def messenger(self) -> CollectingMessenger:
         return self.context.messenger  # type: ignore[return-value]
 
-    def worker(self, name: str, *, registry: Registry | None = None, beats: bool = False) -> EngineContext:
+    def worker(
+        self, name: str, *, registry: Registry | None = None, beats: bool = False
+    ) -> EngineContext:
         """Another process of the fleet, with connections of its own."""
         context = EngineContext(
             self.database.open(self.settings),
@@ -287,8 +302,7 @@ class WireTrace:
         self._traced.append(connection)
 
     def lines(self) -> list[str]:
-        with open(self._file.name) as trace:
-            return trace.readlines()
+        return Path(self._file.name).read_text().splitlines()
 
     @contextmanager
     def counting(self) -> Iterator[Count]:
@@ -298,7 +312,9 @@ class WireTrace:
         sent = [line for line in self.lines()[before:] if line.startswith("F\t")]
         count.round_trips = sum(1 for line in sent if re.match(r"F\t\d+\t(Query|Sync)\b", line))
         count.transaction_control = [
-            line for line in sent if re.search(r"\"\s*(BEGIN|COMMIT|ROLLBACK|DEALLOCATE)", line, re.IGNORECASE)
+            line
+            for line in sent
+            if re.search(r"\"\s*(BEGIN|COMMIT|ROLLBACK|DEALLOCATE)", line, re.IGNORECASE)
         ]
 
     def stop(self) -> None:
@@ -332,7 +348,9 @@ def wait_for(look: Callable[[], Any], what: str) -> Any:
     return found
 
 
-def wait_until_blocked(database: Database, count: int = 1, *, or_ended: threading.Thread | None = None) -> None:
+def wait_until_blocked(
+    database: Database, count: int = 1, *, or_ended: threading.Thread | None = None
+) -> None:
     """Until `count` sessions of this database wait for a lock."""
     wait_for(
         lambda: (

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from orchestrator.cli import database, decisions, definitions, demo, runs, servers
+from orchestrator.cli import database, decisions, definitions, demo, runs, servers, services
 from orchestrator.cli.failures import explain
 from orchestrator.cli.output import Printer, text
 from orchestrator.cli.session import (
@@ -127,4 +127,5 @@ def version(context: typer.Context, _json: Json = False) -> None:
     )
 
 
+app.add_typer(services.commands)
 app.add_typer(about)

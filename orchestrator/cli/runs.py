@@ -114,7 +114,7 @@ def ps(
         "perennial show permit-17 --json | jq '.waits[].who'",
         json_shape='the run: {"id", "process", "version", "business_key", "status", "stage", '
         '"previous_stage", "revision", "input", "output", "error", "attributes", "created_at", '
-        '"started_at", "last_progress_at", "expires_at", "closed_at", "next_timer_at", '
+        '"started_at", "last_progress_at", "expires_at", "closed_at", "next_timer_at", "waiting_for", '
         '"active_milliseconds", "waits": [{"kind", "key", "name", "who", "since", '
         '"next": [{"what", "at"}], "attempt", "detail"}]}',
     ),

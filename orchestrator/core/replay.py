@@ -69,6 +69,10 @@ class TurnAbandoned(BaseException):
     """The turn can't go on here, and nothing of it is recorded. Not for flow code to catch."""
 
 
+class StageIsMissing(TurnAbandoned):
+    """This worker lacks a stage that the flow asks for by name."""
+
+
 class _TurnOver(BaseException):
     """Raised into a flow that asks for more while it is being let go."""
 
@@ -280,7 +284,7 @@ class _Turn:
         try:
             return self.registry.stage(name)
         except UnknownStage as error:
-            raise TurnAbandoned(str(error)) from None
+            raise StageIsMissing(str(error)) from None
 
     def _free_key(self, wanted: str, *, named: bool) -> str:
         if named:

@@ -69,7 +69,10 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """A run as `show` shows it. `input`, `output`, `error` and `attributes` are plain JSON."""
+    """A run as `show` shows it. `input`, `output`, `error` and `attributes` are plain JSON.
+
+    `waiting_for` sums up `waits`, or names what no worker of the fleet has.
+    """
 
     id: UUID
     process: str
@@ -89,6 +92,7 @@ class RunView:
     expires_at: datetime | None
     closed_at: datetime | None
     next_timer_at: datetime | None
+    waiting_for: str | None
     active_milliseconds: int
     waits: tuple[Wait, ...]
 

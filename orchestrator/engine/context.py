@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ class EngineContext:
     messenger: Messenger = field(default_factory=SilentMessenger)
     identity: Identity = field(default_factory=Identity)
     chance: Callable[[], float] = random.random
+    stopwatch: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self.definitions = Definitions(self.registry)

@@ -6,7 +6,6 @@ run_stage: claim → work → settle and advance, or rest until the retry timer
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -51,7 +50,7 @@ def _work_and_settle(context: EngineContext, claim: Claim) -> None:
     """The claim's connection went back to the pool: a stage may take an hour."""
     run_id = claim.run.context.id
     stage = context.registry.stage(claim.name)
-    started = time.monotonic()
+    started = context.stopwatch()
     try:
         result = _work(context, stage, claim)
         error = None
@@ -65,7 +64,7 @@ def _work_and_settle(context: EngineContext, claim: Claim) -> None:
         return
     except Exception as raised:  # noqa: BLE001 - whatever a stage raises is its outcome
         result, error = None, raised
-    elapsed = time.monotonic() - started
+    elapsed = context.stopwatch() - started
     with context.connection() as connection:
         if error is not None and stage.retry.allows_another(claim.attempt, error):
             _rest_until_retry(context, connection, claim, stage, error=error, elapsed=elapsed)

@@ -23,7 +23,7 @@ from orchestrator.core.definition import result_type_of
 from orchestrator.core.flow import Request, StepCall
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState
 from orchestrator.core.outcome import TurnOutcome, park
-from orchestrator.core.replay import TurnAbandoned, take_turn
+from orchestrator.core.replay import StageIsMissing, TurnAbandoned, take_turn
 from orchestrator.core.run import RunStatus
 from orchestrator.core.steps import working_on_step
 from orchestrator.engine.context import EngineContext
@@ -90,7 +90,10 @@ def take_turns(
                 break
             try:
                 tried = turn.try_once(loaded, settlement)
-            except (UnknownProcess, UnknownStage, DefinitionError, TurnAbandoned) as reason:
+            except (UnknownProcess, UnknownStage, DefinitionError, StageIsMissing) as lack:
+                _leave(context, connection, loaded, lack)
+                break
+            except TurnAbandoned as reason:
                 log.info("run %s is left: %s", run_id, reason, extra=_extra("leave", run_id))
                 break
             if tried is Tried.COMMITTED:
@@ -295,6 +298,23 @@ def error_of(error: BaseException) -> dict[str, Any]:
         "message": codec.readable(str(error)),
         "at": codec.readable(at),
     }
+
+
+def _leave(
+    context: EngineContext, connection: Connection, loaded: LoadedRun, lack: BaseException
+) -> None:
+    """Rule 8: what is unknown here parks, in sight, until a worker comes that has it."""
+    run = loaded.context
+    log.warning(
+        "run %s is left for another worker: %s", run.id, lack, extra=_extra("leave", run.id)
+    )
+    turns.note_left_if_unchanged(
+        connection,
+        loaded,
+        waiting_for=f"a worker that can run {run.process} version {run.version}",
+        why=codec.readable(str(lack)),
+        actor=context.identity.name,
+    )
 
 
 def _with_settlement(

@@ -36,7 +36,7 @@ class Service:
     def __init__(
         self, name: str, work: Callable[[], None], on_failure: Callable[[], None] | None = None
     ) -> None:
-        self._name, self._work, self._on_failure = name, work, on_failure
+        self.name, self._work, self._on_failure = name, work, on_failure
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"perennial-{name}", daemon=True)
 
@@ -59,7 +59,7 @@ class Service:
                 self._work()
                 pause_seconds = _FIRST_PAUSE_SECONDS
             except Exception as error:  # noqa: BLE001 - a service outlives every server it talks to
-                log.warning("%s: %s; again in %.1f s", self._name, _one_line(error), pause_seconds)
+                log.warning("%s: %s; again in %.1f s", self.name, _one_line(error), pause_seconds)
                 if self._on_failure is not None:
                     self._on_failure()
                 self._stopped.wait(pause_seconds)

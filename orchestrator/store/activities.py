@@ -81,7 +81,7 @@ _REMEMBER_FLOW_STEP = Statement(
     """
 WITH holder AS (
     UPDATE perennial.run r SET revision = r.revision + 1, turn_losses = 0
-    WHERE r.id = %(run_id)s AND r.turn_token = %(turn_token)s RETURNING r.id
+    WHERE r.id = %(run_id)s AND r.turn_token = %(turn_token)s RETURNING r.id, r.status
 ), written AS (
     INSERT INTO perennial.activity AS a (run_id, key, scope, ordinal, kind, name, state, attempt, policy, result,
         error, settled_at)
@@ -98,6 +98,12 @@ WITH holder AS (
         perennial.now() + %(delay_seconds)s * interval '1 second', %(delay_seconds)s <= %(horizon_seconds)s
     FROM written WHERE %(state)s = 'retrying'
     RETURNING id, indexed
+), told AS (
+    INSERT INTO perennial.history (run_id, actor, event, key, attempt, from_status, to_status, detail)
+    SELECT holder.id, 'flow', CASE WHEN %(state)s = 'retrying' THEN 'attempt failed' ELSE 'step ' || %(state)s END,
+        %(key)s, CASE WHEN %(state)s = 'retrying' THEN %(attempt)s - 1 ELSE %(attempt)s END, holder.status,
+        holder.status, %(error)s::jsonb
+    FROM holder, written
 )
 SELECT written.settled_at, armed.indexed FROM written LEFT JOIN armed ON true
 """,

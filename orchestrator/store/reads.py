@@ -47,6 +47,7 @@ def get_run(connection: Connection, run_id: UUID) -> RunView | None:
         expires_at=row.expires_at,
         closed_at=row.closed_at,
         next_timer_at=row.next_timer_at,
+        waiting_for=row.waiting_for,
         active_milliseconds=row.active_milliseconds,
         waits=_waits(connection, row),
     )

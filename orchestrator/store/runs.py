@@ -51,8 +51,11 @@ SELECT started.id, started.process, started.version, started.business_key, true 
     (SELECT pg_notify('{NOTIFY_CHANNEL}', '') IS NULL) AS notified
 FROM started
 UNION ALL
-SELECT r.id, r.process, r.version, r.business_key, false, NULL FROM definition
-JOIN perennial.run r ON r.process = definition.name AND r.business_key IN (SELECT asked.business_key FROM asked)
+SELECT there.id, there.process, there.version, there.business_key, false, NULL
+FROM definition, asked, LATERAL (
+    SELECT r.id, r.process, r.version, r.business_key FROM perennial.run r
+    WHERE r.process = definition.name AND r.business_key = asked.business_key LIMIT 1
+) there
 UNION ALL
 SELECT NULL, definition.name, definition.version, NULL, false, NULL FROM definition
 """,

@@ -68,6 +68,22 @@ WHERE r.id = %(run_id)s AND r.turn_token = %(turn_token)s
 """,
 )
 
+# Told once, not at every delivery.
+_NOTE_LEFT = Statement(
+    "note_left",
+    """
+WITH noted AS (
+    UPDATE perennial.run r SET waiting_for = %(waiting_for)s
+    WHERE r.id = %(run_id)s AND r.revision = %(revision)s AND r.waiting_for IS DISTINCT FROM %(waiting_for)s
+    RETURNING r.id, r.status
+)
+INSERT INTO perennial.history (run_id, actor, event, from_status, to_status, detail)
+SELECT noted.id, %(actor)s, 'left for another worker', noted.status, noted.status,
+    jsonb_build_object('why', %(why)s::text)
+FROM noted
+""",
+)
+
 # The attempt that earned a result must still be claimed.
 ATTEMPT_HOLDS = """EXISTS (SELECT FROM perennial.activity a WHERE a.run_id = %(run_id)s
     AND a.key = %(settled_key)s AND a.attempt = %(settled_attempt)s AND a.state = 'claimed')"""
@@ -169,6 +185,20 @@ def hold_turn(
 def release_turn(connection: AnyConnection, run_id: UUID, *, turn_token: UUID) -> None:
     """Let go of a held turn without a commit."""
     _RELEASE.rows(connection, run_id=run_id, turn_token=turn_token)
+
+
+def note_left_if_unchanged(
+    connection: AnyConnection, loaded: LoadedRun, *, waiting_for: str, why: str, actor: str
+) -> None:
+    """Say in the record that this worker lacks what the run needs; it waits for one that has it."""
+    _NOTE_LEFT.rows(
+        connection,
+        run_id=loaded.context.id,
+        revision=loaded.revision,
+        waiting_for=waiting_for,
+        why=why,
+        actor=actor,
+    )
 
 
 def record_settlement_if_claimed(

@@ -66,6 +66,7 @@ WAITING = RunView(
     expires_at=None,
     closed_at=None,
     next_timer_at=ahead(hours=21, minutes=55),
+    waiting_for="approval wait-for-manager-approval",
     active_milliseconds=41,
     waits=(MANAGER,),
 )

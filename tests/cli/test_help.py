@@ -49,6 +49,7 @@ def test_the_commands_of_the_issue_are_all_there():
         "pause",
         "resume",
         "result",
+        "services",
         "version",
     } | {"db upgrade", "db current", "db check"}
 

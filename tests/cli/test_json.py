@@ -27,6 +27,7 @@ RUN = {
     "expires_at",
     "closed_at",
     "next_timer_at",
+    "waiting_for",
     "active_milliseconds",
     "waits",
 }

@@ -22,7 +22,10 @@ class Costs:
 
     def __init__(self, harness: Harness) -> None:
         self.harness = harness
-        self.traces = [WireTrace(harness.context.database), WireTrace(harness.client._context.database)]
+        self.traces = [
+            WireTrace(harness.context.database),
+            WireTrace(harness.client._context.database),
+        ]
 
     def of(self, act: Callable[[Any], Any], prepare: Callable[[], Any]) -> int:
         for _ in range(WARM_UPS):
@@ -76,7 +79,7 @@ def at(harness: Harness, p: Any, *, stage_key: str | None = None) -> Any:
 
 def say(capsys: Any, what: str, count: int) -> None:
     with capsys.disabled():
-        print(f"\n    {what}: {count} round trip(s)", end="")  # noqa: T201
+        print(f"\n    {what}: {count} round trip(s)", end="")
 
 
 def test_a_start_is_one_round_trip(harness, costs, p, capsys):
@@ -100,7 +103,8 @@ def test_a_thousand_starts_are_one_round_trip(harness, costs, p, capsys):
 
 def test_a_stage_is_two_round_trips_claim_and_commit(harness, costs, p, capsys):
     count = costs.of(
-        lambda run: run_stage(harness.context, run.run_id, "plain", 1), lambda: at(harness, p, stage_key="plain")
+        lambda run: run_stage(harness.context, run.run_id, "plain", 1),
+        lambda: at(harness, p, stage_key="plain"),
     )
     say(capsys, "stage, with the turn that follows", count)
     assert count == 2
@@ -108,7 +112,8 @@ def test_a_stage_is_two_round_trips_claim_and_commit(harness, costs, p, capsys):
 
 def test_a_step_of_a_stage_is_one_round_trip(harness, costs, p, capsys):
     count = costs.of(
-        lambda run: run_stage(harness.context, run.run_id, "stepping", 1), lambda: at(harness, p, stage_key="stepping")
+        lambda run: run_stage(harness.context, run.run_id, "stepping", 1),
+        lambda: at(harness, p, stage_key="stepping"),
     )
     say(capsys, "stage with two steps", count)
     assert count == 2 + 2
@@ -121,13 +126,17 @@ def test_a_signal_is_one_round_trip(harness, costs, p, capsys):
 
 
 def test_a_decision_is_one_round_trip(harness, costs, p, capsys):
-    count = costs.of(lambda run: harness.client.approve(run, "manager", by="bob"), lambda: at(harness, p).run_id)
+    count = costs.of(
+        lambda run: harness.client.approve(run, "manager", by="bob"), lambda: at(harness, p).run_id
+    )
     say(capsys, "decide", count)
     assert count == 1
 
 
 def test_a_turn_by_itself_is_two_round_trips_load_and_commit(harness, costs, p, capsys):
-    count = costs.of(lambda run: advance(harness.context, run.run_id), lambda: harness.client.start(p))
+    count = costs.of(
+        lambda run: advance(harness.context, run.run_id), lambda: harness.client.start(p)
+    )
     say(capsys, "advance", count)
     assert count == 2
 
@@ -147,3 +156,14 @@ def test_a_start_in_a_callers_transaction_adds_one_round_trip_to_it(harness, p):
             client.start(p, connection=connection)
     trace.stop()
     assert count.round_trips == 1
+
+
+def test_the_count_sees_a_hidden_begin_and_commit(harness):
+    """Guards the counting itself: without AUTOCOMMIT every statement would cost three."""
+    trace = WireTrace(harness.database.engine)
+    harness.database.value("SELECT 1")
+    with trace.counting() as count:
+        harness.database.value("SELECT 1")
+    trace.stop()
+    assert count.round_trips == 3
+    assert len(count.transaction_control) == 2

@@ -380,7 +380,9 @@ def test_a_worker_that_beats_keeps_its_claim(harness, r):
     @stage(registry=r, timeout_seconds=3600)
     def work() -> str:
         for _ in range(10):
-            harness.database.rows("UPDATE perennial.activity SET claimed_at = claimed_at - interval '1 minute'")
+            harness.database.rows(
+                "UPDATE perennial.activity SET claimed_at = claimed_at - interval '1 minute'"
+            )
             with other.connection() as connection:
                 (held,) = harness.context.identity.held_ids()
                 workers.beat(connection, [held], name="worker-1", pid=1)
@@ -395,14 +397,18 @@ def test_a_worker_that_beats_keeps_its_claim(harness, r):
     assert harness.client.result(harness.run(p)) == "undisturbed"
 
 
-def test_an_attempt_that_overran_its_timeout_is_handed_out_again_though_its_worker_beats(harness, r):
+def test_an_attempt_that_overran_its_timeout_is_handed_out_again_though_its_worker_beats(
+    harness, r
+):
     attempts = []
 
     @stage(registry=r, timeout_seconds=60, retry=Retry(max_attempts=2))
     def work() -> str:
         attempts.append(1)
         if len(attempts) == 1:
-            harness.database.rows("UPDATE perennial.activity SET claimed_at = claimed_at - interval '71 seconds'")
+            harness.database.rows(
+                "UPDATE perennial.activity SET claimed_at = claimed_at - interval '71 seconds'"
+            )
             with other.connection() as connection:
                 (held,) = harness.context.identity.held_ids()
                 workers.beat(connection, [held], name="worker-1", pid=1)
@@ -419,12 +425,14 @@ def test_an_attempt_that_overran_its_timeout_is_handed_out_again_though_its_work
     harness.freeze()
     harness.recover(2)
     assert harness.client.result(run) == "second"
-    assert [entry.detail.get("type") for entry in harness.client.history(run) if "again" in entry.event] == [
-        "StageTimedOut"
-    ]
+    assert [
+        entry.detail.get("type") for entry in harness.client.history(run) if "again" in entry.event
+    ] == ["StageTimedOut"]
 
 
-def test_a_stage_that_overran_its_last_attempt_fails_and_one_that_lost_its_last_worker_parks(harness, r):
+def test_a_stage_that_overran_its_last_attempt_fails_and_one_that_lost_its_last_worker_parks(
+    harness, r
+):
     @stage(registry=r, timeout_seconds=60, retry=NOW_OR_NEVER)
     def overruns() -> None:
         raise SystemExit
@@ -473,7 +481,13 @@ def access(r: Registry) -> Any:
         manager = await flow.approval(
             "manager", assign=["bob"], escalate={hours(24): ["director"]}, timeout=hours(48)
         )
-        return [manager.outcome, manager.by, manager.reason, manager.escalated, flow.now.isoformat()]
+        return [
+            manager.outcome,
+            manager.by,
+            manager.reason,
+            manager.escalated,
+            flow.now.isoformat(),
+        ]
 
     return access_request
 
@@ -514,7 +528,9 @@ def test_an_approval_times_out_at_its_deadline(harness, r):
     run = harness.run(access(r))
     harness.move(hours=48)
     with pytest.raises(DecisionTooLate, match="nobody had decided"):
-        harness.client.approve(run, by="bob")  # its timer hasn't fired yet, and it is too late all the same
+        harness.client.approve(
+            run, by="bob"
+        )  # its timer hasn't fired yet, and it is too late all the same
     harness.drain()
     assert harness.client.result(run) == ["timed_out", None, "", True, (at + hours(48)).isoformat()]
     with pytest.raises(DecisionTooLate):
@@ -589,7 +605,10 @@ def test_a_signal_times_out_unless_it_came_before(harness, r):
     harness.drain()
     harness.move(minutes=1)
     harness.drain()
-    assert (harness.client.result(silent), harness.client.result(answered)) == ("timed out", "in time")
+    assert (harness.client.result(silent), harness.client.result(answered)) == (
+        "timed out",
+        "in time",
+    )
     for run in (silent, answered):
         harness.assert_ended_cleanly(run)
 
@@ -678,7 +697,9 @@ def every_wait(r: Registry) -> dict[str, Any]:
         "retry": lambda flow: flow.stage(broken),
         "signal": lambda flow: flow.signal("go", timeout=hours(1)),
         "sleep": lambda flow: flow.sleep(60),
-        "approval": lambda flow: flow.approval("m", assign=["bob"], escalate={hours(1): ["c"]}, timeout=hours(2)),
+        "approval": lambda flow: flow.approval(
+            "m", assign=["bob"], escalate={hours(1): ["c"]}, timeout=hours(2)
+        ),
         "step": lambda flow: flow.step(fails, retry=Retry(delay_seconds=60)),
         "gather": lambda flow: flow.gather(flow.sleep(60), flow.signal("x"), flow.stage(broken)),
     }
@@ -687,12 +708,16 @@ def every_wait(r: Registry) -> dict[str, Any]:
         async def p(flow: Flow) -> None:
             await asks[name](flow)
 
-        return process(version=1, name=f"waits-{name}", registry=r, expires_after=timedelta(days=9))(p)
+        return process(
+            version=1, name=f"waits-{name}", registry=r, expires_after=timedelta(days=9)
+        )(p)
 
     return {name: define(name) for name in asks}
 
 
-@pytest.mark.parametrize("name", ["stage", "retry", "signal", "sleep", "approval", "step", "gather"])
+@pytest.mark.parametrize(
+    "name", ["stage", "retry", "signal", "sleep", "approval", "step", "gather"]
+)
 @pytest.mark.parametrize("how", ["cancel", "expire"])
 def test_a_run_is_ended_at_any_wait_and_leaves_nothing_open(harness, r, name, how):
     harness.freeze()
@@ -824,7 +849,9 @@ def test_a_mended_incident_goes_on_where_it_stood(harness, r):
     harness.assert_ended_cleanly(run)
 
 
-def test_a_contradiction_parks_the_run_with_a_diff_and_goes_on_when_the_code_is_put_back(harness, r):
+def test_a_contradiction_parks_the_run_with_a_diff_and_goes_on_when_the_code_is_put_back(
+    harness, r
+):
     @stage(registry=r)
     def a() -> None: ...
 
@@ -858,10 +885,10 @@ def test_verbs_on_runs_that_are_not_there_say_so(harness, r):
     from uuid import uuid4
 
     for verb in (
-        lambda run: harness.client.get(run),
-        lambda run: harness.client.cancel(run),
-        lambda run: harness.client.pause(run),
-        lambda run: harness.client.resume(run),
+        harness.client.get,
+        harness.client.cancel,
+        harness.client.pause,
+        harness.client.resume,
         lambda run: harness.client.signal(run, "go"),
         lambda run: harness.client.approve(run, "m", by="bob"),
     ):
@@ -899,8 +926,7 @@ def test_a_worker_that_lacks_the_process_leaves_the_run(harness, r):
     assert harness.status(run) is RunStatus.RUNNING
     advance(harness.context, run.run_id)
     run_stage(half, run.run_id, "work", 1)  # it can do the stage, and not take the turn
-    (wait,) = [each for each in harness.database.rows("SELECT state FROM perennial.activity")]
-    assert wait.state == "done"
+    assert harness.database.value("SELECT state FROM perennial.activity") == "done"
     assert "stage done" in harness.events(run)
     assert [handoff.task for handoff in half.messenger.handed_off] == ["perennial.advance"]
     harness.move(minutes=1)
@@ -937,7 +963,8 @@ process:
     assert not harness.context.registry.processes
     harness.freeze()
     yes, no = (
-        harness.client.start("access-request", {"user": user, "manager": "bob"}) for user in ("ann", "carl")
+        harness.client.start("access-request", {"user": user, "manager": "bob"})
+        for user in ("ann", "carl")
     )
     harness.drain()
     harness.client.approve(yes, by="bob")

@@ -58,17 +58,19 @@ class Fleet:
         name = f"worker-{len(self.workers)}"
         with (self._logs / f"{name}.log").open("wb") as log:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "tests.fleet.app", "worker"]
-                + [
-                    "-P",
-                    pool,
-                    "-c",
-                    "2",
-                    "-n",
-                    f"{name}@tests",
-                    "-l",
-                    "info",
-                    "--without-mingle",
+                [
+                    *(sys.executable, "-m", "celery", "-A", "tests.fleet.app", "worker"),
+                    *(
+                        "-P",
+                        pool,
+                        "-c",
+                        "2",
+                        "-n",
+                        f"{name}@tests",
+                        "-l",
+                        "info",
+                        "--without-mingle",
+                    ),
                     *options,
                 ],
                 cwd=REPOSITORY,

@@ -266,11 +266,11 @@ def _get(url: str) -> dict[str, Any] | None:
 
 def test_a_thousand_starts_in_one_transaction_are_handed_off_once_each(fleet: Fleet) -> None:
     """The relay publishes in batches, and a long queue isn't lengthened by sending again."""
-    with fleet.engine.connect().execution_options(isolation_level="READ COMMITTED") as connection:
+    with fleet.engine.connect() as connection:
+        connection.execution_options(isolation_level="READ COMMITTED")
         with connection.begin():
-            fleet.client.start_many(
-                "patient", [f"run {number}" for number in range(1000)], connection=connection
-            )
+            names = [f"run {number}" for number in range(1000)]
+            fleet.client.start_many("patient", names, connection=connection)
     fleet.start_worker()
     fleet.start_worker()
     fleet.wait_for(

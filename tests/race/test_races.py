@@ -32,7 +32,17 @@ from orchestrator.engine.recover import sweep
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
 from orchestrator.errors import AlreadyDecided, DecisionRefused, DecisionTooLate, PerennialError
-from orchestrator.store import activities, approvals, commit, firing, outbox, runs, signals, timers, turns
+from orchestrator.store import (
+    activities,
+    approvals,
+    commit,
+    firing,
+    outbox,
+    runs,
+    signals,
+    timers,
+    turns,
+)
 from orchestrator.store.commit import TurnCommit, commit_turn_if_unchanged
 from orchestrator.store.outbox import Handoff
 from orchestrator.store.statement import Statement
@@ -82,14 +92,20 @@ def at_work(harness: Harness) -> Any:
 
 
 def claim(connection: Any, run: Any, attempt: int = 1) -> Any:
-    return activities.claim_activity_if_pending(connection, run.run_id, "work", attempt, worker_id=uuid4())
+    return activities.claim_activity_if_pending(
+        connection, run.run_id, "work", attempt, worker_id=uuid4()
+    )
 
 
 def hand_out_again(connection: Any, run: Any) -> None:
     """What recovery does in its transaction."""
-    runs_row = connection.execute("SELECT FROM perennial.run WHERE id = %s FOR NO KEY UPDATE", [run.run_id])
+    runs_row = connection.execute(
+        "SELECT FROM perennial.run WHERE id = %s FOR NO KEY UPDATE", [run.run_id]
+    )
     assert runs_row.rowcount == 1
-    assert firing.hand_out_again_if_claimed(connection, run.run_id, "work", 1, error={"type": "WorkerLost"})
+    assert firing.hand_out_again_if_claimed(
+        connection, run.run_id, "work", 1, error={"type": "WorkerLost"}
+    )
     firing.bump_revision(connection, run.run_id)
 
 
@@ -162,7 +178,9 @@ def a_cancellation_after_a_claim(harness: Harness) -> None:
     run = at_work(harness)
     with harness.database.psycopg() as worker:
         claimed = claim(worker, run)
-        operator = meanwhile(harness, lambda connection: operate.cancel(connection, run.run_id, by="ann", reason=""))
+        operator = meanwhile(
+            harness, lambda connection: operate.cancel(connection, run.run_id, by="ann", reason="")
+        )
         worker.commit()
         operator.outcome()
         assert turns.record_settlement_if_claimed(
@@ -173,7 +191,9 @@ def a_cancellation_after_a_claim(harness: Harness) -> None:
 
 def a_claim_after_the_turn_that_closed_its_run(harness: Harness) -> None:
     run = at_work(harness)
-    closing = replace(turn_of(harness, run), outcome=TurnOutcome(RunStatus.COMPLETED, output="null"))
+    closing = replace(
+        turn_of(harness, run), outcome=TurnOutcome(RunStatus.COMPLETED, output="null")
+    )
     with harness.database.psycopg() as turn:
         assert commits(turn, closing)
         worker = meanwhile(harness, lambda connection: claim(connection, run))
@@ -184,7 +204,9 @@ def a_claim_after_the_turn_that_closed_its_run(harness: Harness) -> None:
 
 def a_turn_that_closes_a_run_after_a_claim(harness: Harness) -> None:
     run = at_work(harness)
-    closing = replace(turn_of(harness, run), outcome=TurnOutcome(RunStatus.COMPLETED, output="null"))
+    closing = replace(
+        turn_of(harness, run), outcome=TurnOutcome(RunStatus.COMPLETED, output="null")
+    )
     with harness.database.psycopg() as worker:
         assert claim(worker, run)
         turn = meanwhile(harness, lambda connection: commits(connection, closing))
@@ -212,7 +234,10 @@ def a_signal_while_a_turn_commits(harness: Harness) -> None:
     with harness.database.psycopg() as turn:
         assert commits(turn, deciding)
         sender = meanwhile(
-            harness, lambda connection: deliver.signal(connection, run.run_id, "go", 1, signal_id=None, by="")
+            harness,
+            lambda connection: deliver.signal(
+                connection, run.run_id, "go", 1, signal_id=None, by=""
+            ),
         )
         turn.commit()
         assert sender.outcome()
@@ -224,7 +249,9 @@ def two_decisions_at_once(harness: Harness) -> None:
     run = harness.run(asks(harness))
     with harness.database.psycopg() as bob:
         decide(bob, run, Outcome.APPROVED, "bob")
-        carol = meanwhile(harness, lambda connection: decide(connection, run, Outcome.REJECTED, "carol"))
+        carol = meanwhile(
+            harness, lambda connection: decide(connection, run, Outcome.REJECTED, "carol")
+        )
         bob.commit()
         with pytest.raises(AlreadyDecided) as refused:
             carol.outcome()
@@ -238,7 +265,9 @@ def two_decisions_of_one_person_at_once(harness: Harness) -> None:
     run = harness.run(asks(harness))
     with harness.database.psycopg() as window:
         decide(window, run, Outcome.APPROVED, "bob")
-        other_window = meanwhile(harness, lambda connection: decide(connection, run, Outcome.APPROVED, "bob"))
+        other_window = meanwhile(
+            harness, lambda connection: decide(connection, run, Outcome.APPROVED, "bob")
+        )
         window.commit()
         with pytest.raises(AlreadyDecided):
             other_window.outcome()
@@ -273,7 +302,9 @@ def a_decision_while_its_approval_times_out(harness: Harness) -> None:
         assert timers.lock_due_timer(deadline, timer_id)
         assert approvals.time_out_if_open(deadline, run.run_id, "m")
         bob = meanwhile(
-            harness, lambda connection: decide(connection, run, Outcome.APPROVED, "bob"), at=at + timedelta(minutes=59)
+            harness,
+            lambda connection: decide(connection, run, Outcome.APPROVED, "bob"),
+            at=at + timedelta(minutes=59),
         )
         deadline.commit()
         with pytest.raises(DecisionTooLate):
@@ -405,7 +436,12 @@ def a_turn_commits_while_another_holds_it(harness: Harness) -> None:
 
 def hold(connection: Any, run: Any, turn: TurnCommit) -> Any:
     return turns.hold_turn(
-        connection, run.run_id, revision=turn.revision, turn_token=uuid4(), worker_id=uuid4(), dead_after=6.0
+        connection,
+        run.run_id,
+        revision=turn.revision,
+        turn_token=uuid4(),
+        worker_id=uuid4(),
+        dead_after=6.0,
     )
 
 
@@ -447,7 +483,9 @@ def two_turns_with_an_inline_step(harness: Harness) -> None:
     other = harness.worker("worker-2")
     first = Thread(lambda: advance(harness.context, run.run_id))
     assert inside.wait(10)
-    threading.Timer(0.2, may_end.set).start()  # only where the guard is cut out does the second get inside
+    threading.Timer(
+        0.2, may_end.set
+    ).start()  # only where the guard is cut out does the second get inside
     advance(other, run.run_id)
     may_end.set()
     first.outcome()
@@ -470,7 +508,9 @@ def an_inline_step_is_recorded_after_its_turn_was_taken_over(harness: Harness) -
             worker_id=uuid4(),
             dead_after=6.0,
         )
-        connection.execute("UPDATE perennial.run SET turn_claimed_at = turn_claimed_at - interval '1 hour'")
+        connection.execute(
+            "UPDATE perennial.run SET turn_claimed_at = turn_claimed_at - interval '1 hour'"
+        )
         assert hold(connection, run, deciding) is not None
         was_held, *_ = activities.remember_flow_step_if_held(
             connection, run.run_id, step, turn_token=lost, queue=None, horizon_seconds=60
@@ -484,7 +524,9 @@ def two_starts_with_one_key(harness: Harness) -> None:
     harness.client.deploy(p)
     with harness.database.psycopg() as first:
         started = harness.client.start(p, key="REQ-1", connection=first)
-        second = meanwhile(harness, lambda connection: harness.client.start(p, key="REQ-1", connection=connection))
+        second = meanwhile(
+            harness, lambda connection: harness.client.start(p, key="REQ-1", connection=connection)
+        )
         first.commit()
         again = second.outcome()
     assert (again.run_id, again.created) == (started.run_id, False)
@@ -496,7 +538,9 @@ def a_start_whose_rival_is_rolled_back(harness: Harness) -> None:
     harness.client.deploy(p)
     with harness.database.psycopg() as first:
         gone = harness.client.start(p, key="REQ-1", connection=first)
-        second = meanwhile(harness, lambda connection: harness.client.start(p, key="REQ-1", connection=connection))
+        second = meanwhile(
+            harness, lambda connection: harness.client.start(p, key="REQ-1", connection=connection)
+        )
         first.rollback()
         started = second.outcome()
     assert started.created
@@ -524,7 +568,10 @@ def a_signal_to_a_run_that_is_being_cancelled(harness: Harness) -> None:
     with harness.database.psycopg() as operator:
         operate.cancel(operator, run.run_id, by="ann", reason="")
         sender = meanwhile(
-            harness, lambda connection: deliver.signal(connection, run.run_id, "go", 1, signal_id=None, by="")
+            harness,
+            lambda connection: deliver.signal(
+                connection, run.run_id, "go", 1, signal_id=None, by=""
+            ),
         )
         operator.commit()
         with pytest.raises(PerennialError, match="is cancelled"):
@@ -642,9 +689,15 @@ class Guard:
     def cut_out(self, patch: pytest.MonkeyPatch) -> None:
         found = getattr(self.module, self.statement)
         sql = found.sql if isinstance(found, Statement) else found
-        assert self.text in sql, f"{self.statement} has no {self.text!r} any more: name its guard anew"
+        assert self.text in sql, (
+            f"{self.statement} has no {self.text!r} any more: name its guard anew"
+        )
         cut = sql.replace(self.text, self.instead)
-        patch.setattr(self.module, self.statement, replace(found, sql=cut) if isinstance(found, Statement) else cut)
+        patch.setattr(
+            self.module,
+            self.statement,
+            replace(found, sql=cut) if isinstance(found, Statement) else cut,
+        )
 
 
 def revision() -> Guard:
@@ -658,7 +711,10 @@ TURN_IS_FREE = turns.TURN_IS_FREE
 RACES: list[tuple[Callable[[Harness], None], tuple[Guard, ...]]] = [
     (two_claims_of_one_attempt, (PENDING,)),
     (a_claim_after_a_cancellation, (PENDING,)),
-    (a_cancellation_after_a_claim, (Guard(runs, "_CLOSE", "'pending', 'claimed', 'retrying'", "'pending'"),)),
+    (
+        a_cancellation_after_a_claim,
+        (Guard(runs, "_CLOSE", "'pending', 'claimed', 'retrying'", "'pending'"),),
+    ),
     (a_claim_after_the_turn_that_closed_its_run, (PENDING,)),
     (
         a_turn_that_closes_a_run_after_a_claim,
@@ -677,7 +733,13 @@ RACES: list[tuple[Callable[[Harness], None], tuple[Guard, ...]]] = [
     ),
     (
         a_stale_attempt_settles_while_it_is_handed_out_again,
-        (Guard(turns, "_RECORD_SETTLEMENT", "a.attempt = %(settled_attempt)s\n        AND a.state = 'claimed'"),),
+        (
+            Guard(
+                turns,
+                "_RECORD_SETTLEMENT",
+                "a.attempt = %(settled_attempt)s\n        AND a.state = 'claimed'",
+            ),
+        ),
     ),
     (
         a_stale_attempt_fails_while_it_is_handed_out_again,
@@ -702,17 +764,40 @@ RACES: list[tuple[Callable[[Harness], None], tuple[Guard, ...]]] = [
     (two_turns_with_an_inline_step, (Guard(turns, "_HOLD", TURN_IS_FREE),)),
     (
         an_inline_step_is_recorded_after_its_turn_was_taken_over,
-        (Guard(activities, "_REMEMBER_FLOW_STEP", "r.turn_token = %(turn_token)s", "%(turn_token)s IS NOT NULL"),),
+        (
+            Guard(
+                activities,
+                "_REMEMBER_FLOW_STEP",
+                "r.turn_token = %(turn_token)s",
+                "%(turn_token)s IS NOT NULL",
+            ),
+        ),
     ),
-    (two_starts_with_one_key, (Guard(runs, "_THERE", "r.process = %(process)s", "r.process = %(process)s AND false"),)),
+    (
+        two_starts_with_one_key,
+        (Guard(runs, "_THERE", "r.process = %(process)s", "r.process = %(process)s AND false"),),
+    ),
     (a_start_whose_rival_is_rolled_back, ()),
-    (one_signal_sent_twice_at_once, (Guard(signals, "_SIGNAL", "ON CONFLICT (run_id, signal_id) DO NOTHING", ""),)),
-    (a_signal_to_a_run_that_is_being_cancelled, (Guard(signals, "_SIGNAL", "r.closed_at IS NULL"),)),
+    (
+        one_signal_sent_twice_at_once,
+        (Guard(signals, "_SIGNAL", "ON CONFLICT (run_id, signal_id) DO NOTHING", ""),),
+    ),
+    (
+        a_signal_to_a_run_that_is_being_cancelled,
+        (Guard(signals, "_SIGNAL", "r.closed_at IS NULL"),),
+    ),
     (
         a_turn_that_looks_while_its_run_is_resumed,
-        (Guard(runs, "_MOVE", "FROM fence WHERE %(status)s = 'running'", "FROM fence WHERE false"),),
+        (
+            Guard(
+                runs, "_MOVE", "FROM fence WHERE %(status)s = 'running'", "FROM fence WHERE false"
+            ),
+        ),
     ),
-    (a_turn_commits_after_its_run_was_paused, (Guard(commit, "_FENCE", "r.status IN ('running', 'waiting')"),)),
+    (
+        a_turn_commits_after_its_run_was_paused,
+        (Guard(commit, "_FENCE", "r.status IN ('running', 'waiting')"),),
+    ),
     (one_timer_fired_twice_at_once, (Guard(timers, "_LOCK", "t.state = 'armed'"),)),
     (a_timer_fires_while_its_run_is_cancelled, ()),
     (two_relays_share_what_is_due, (Guard(outbox, "_DUE", "SKIP LOCKED", ""),)),
@@ -739,7 +824,9 @@ def test_the_loser_writes_nothing_and_no_wake_up_is_lost(harness, race):
 @pytest.mark.parametrize(
     ("race", "guard"),
     [(race, guard) for race, guards in RACES for guard in guards],
-    ids=lambda each: each.statement.strip("_").lower() if isinstance(each, Guard) else each.__name__,
+    ids=lambda each: (
+        each.statement.strip("_").lower() if isinstance(each, Guard) else each.__name__
+    ),
 )
 def test_without_its_guard_the_race_is_lost(harness, monkeypatch, race, guard):
     guard.cut_out(monkeypatch)
@@ -753,7 +840,7 @@ def test_without_its_guard_the_race_is_lost(harness, monkeypatch, race, guard):
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_crowd_finds_no_deadlock_and_leaves_nothing_open(harness, seed):
     """Random verbs of five parties on a few runs: none hangs, Postgres kills none, and all runs end cleanly."""
-    print(f"seed {seed}")  # noqa: T201
+    print(f"seed {seed}")
 
     @stage(registry=harness.registry, retry=Retry(delay_seconds=0))
     def work(number: int) -> int:
@@ -766,7 +853,9 @@ def test_a_crowd_finds_no_deadlock_and_leaves_nothing_open(harness, seed):
     async def p(flow: Flow) -> int:
         numbers = await flow.gather(*(flow.stage(work, number) for number in range(3)))
         go = flow.signal("go", timeout=hours(1))
-        await flow.approval("m", assign=["bob", "carol"], escalate={hours(1): ["dora"]}, timeout=hours(2))
+        await flow.approval(
+            "m", assign=["bob", "carol"], escalate={hours(1): ["dora"]}, timeout=hours(2)
+        )
         await flow.step(total, numbers)
         with suppress(TimeoutError):
             await go
@@ -779,25 +868,24 @@ def test_a_crowd_finds_no_deadlock_and_leaves_nothing_open(harness, seed):
         chance = random.Random(seed * 100 + number)
         context, client = harness.worker(f"worker-{number}"), harness.client
         troubles: list[str] = []
+        verbs: list[Callable[[Any], Any]] = [
+            lambda run: advance(context, run.run_id),
+            lambda run: [
+                run_stage(context, run.run_id, key, 1) for key in ("work", "work#2", "work#3")
+            ],
+            lambda run: client.signal(run, "go", 1, signal_id=str(chance.randrange(3))),
+            lambda run: client.approve(run, "m", by=chance.choice(["bob", "carol", "eve"])),
+            client.pause,
+            client.resume,
+            lambda _: sweep(context),
+            lambda _: client.start_many(
+                p, [None] * 3, keys=chance.sample([f"run-{n}" for n in range(8)], 3)
+            ),
+            lambda run: client.cancel(run) if chance.random() < 0.1 else None,
+        ]
         for _ in range(60):
-            run = chance.choice(crowd)
-            verb = chance.choice(
-                [
-                    lambda: advance(context, run.run_id),
-                    lambda: [run_stage(context, run.run_id, key, 1) for key in ("work", "work#2", "work#3")],
-                    lambda: client.signal(run, "go", 1, signal_id=str(chance.randrange(3))),
-                    lambda: client.approve(run, "m", by=chance.choice(["bob", "carol", "eve"])),
-                    lambda: client.pause(run),
-                    lambda: client.resume(run),
-                    lambda: sweep(context),
-                    lambda: client.start_many(
-                        p, [None] * 3, keys=chance.sample([f"run-{index}" for index in range(8)], 3)
-                    ),
-                    lambda: client.cancel(run) if chance.random() < 0.1 else None,
-                ]
-            )
             try:
-                verb()
+                chance.choice(verbs)(chance.choice(crowd))
             except PerennialError:
                 pass
             except Exception as error:  # noqa: BLE001 - reported below

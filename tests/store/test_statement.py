@@ -11,7 +11,9 @@ from sqlalchemy.orm import Session
 
 from orchestrator.store.statement import Statement
 
-ASK = Statement("ask", "SELECT %(number)s::int AS number, '100%%' AS percent, %(data)s::jsonb AS data")
+ASK = Statement(
+    "ask", "SELECT %(number)s::int AS number, '100%%' AS percent, %(data)s::jsonb AS data"
+)
 
 
 @pytest.fixture(params=["sqlalchemy", "session", "psycopg", "psycopg with another row factory"])
@@ -42,5 +44,7 @@ def test_no_row_is_none_and_no_result_is_empty(any_connection):
 
 
 def test_its_name_is_seen_in_postgres(any_connection):
-    seen = Statement("look", "SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid()").row(any_connection)
+    seen = Statement("look", "SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid()").row(
+        any_connection
+    )
     assert seen.query.startswith("/* perennial:look */")

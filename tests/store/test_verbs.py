@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Connection, text
 
 from orchestrator.core.journal import ActivityState
-from orchestrator.store import activities, approvals, firing, outbox, runs, signals, timers, turns, workers
+from orchestrator.store import (
+    activities,
+    approvals,
+    firing,
+    outbox,
+    runs,
+    signals,
+    timers,
+    turns,
+    workers,
+)
 from orchestrator.store.outbox import Handoff
 from orchestrator.store.runs import NewRun
 
@@ -21,7 +31,9 @@ NOON = "2030-01-01 12:00:00+00"
 def record(connection: Connection) -> Connection:
     connection.execute(text(f"SET LOCAL perennial.now = '{NOON}'"))
     connection.execute(
-        text("INSERT INTO perennial.process (name, version, fingerprint, kind, spec) VALUES ('p', 1, '', 'python', '{}')")
+        text(
+            "INSERT INTO perennial.process (name, version, fingerprint, kind, spec) VALUES ('p', 1, '', 'python', '{}')"
+        )
     )
     return connection
 
@@ -29,7 +41,9 @@ def record(connection: Connection) -> Connection:
 @pytest.fixture
 def run_id(record: Connection) -> UUID:
     new = NewRun(id=uuid4(), timer_id=uuid4(), business_key=None, input="null")
-    (row,) = [row for row in runs.start_runs(record, "p", [new], version=None, actor="x") or () if row.id]
+    (row,) = [
+        row for row in runs.start_runs(record, "p", [new], version=None, actor="x") or () if row.id
+    ]
     return row.id
 
 
@@ -37,7 +51,13 @@ def value(connection: Connection, sql: str) -> object:
     return connection.execute(text(sql)).scalar_one()
 
 
-def open_stage(connection: Connection, run_id: UUID, key: str = "work", state: str = "pending", attempt: int = 1) -> None:
+def open_stage(
+    connection: Connection,
+    run_id: UUID,
+    key: str = "work",
+    state: str = "pending",
+    attempt: int = 1,
+) -> None:
     connection.execute(
         text(
             """INSERT INTO perennial.activity (run_id, key, ordinal, kind, name, state, attempt, worker_id, claimed_at)
@@ -59,8 +79,14 @@ def test_only_a_pending_attempt_is_claimed(record, run_id, state):
 @pytest.mark.parametrize("attempt", [1, 3])
 def test_only_the_attempt_that_is_due_is_claimed(record, run_id, attempt):
     open_stage(record, run_id, attempt=2)
-    assert activities.claim_activity_if_pending(record, run_id, "work", attempt, worker_id=WORKER) is None
-    assert activities.claim_activity_if_pending(record, run_id, "work", 2, worker_id=WORKER) is not None
+    assert (
+        activities.claim_activity_if_pending(record, run_id, "work", attempt, worker_id=WORKER)
+        is None
+    )
+    assert (
+        activities.claim_activity_if_pending(record, run_id, "work", 2, worker_id=WORKER)
+        is not None
+    )
 
 
 def test_a_claim_takes_its_own_handoff_and_leaves_the_others(record, run_id):
@@ -75,14 +101,23 @@ def test_a_claim_takes_its_own_handoff_and_leaves_the_others(record, run_id):
 def test_why_a_claim_failed_is_said(record, run_id):
     assert activities.describe_activity(record, run_id, "work") == "no such activity"
     open_stage(record, run_id, state="claimed")
-    assert activities.describe_activity(record, run_id, "work") == "claimed at attempt 1, run running"
+    assert (
+        activities.describe_activity(record, run_id, "work") == "claimed at attempt 1, run running"
+    )
 
 
 @pytest.mark.parametrize(("state", "attempt"), [("pending", 1), ("claimed", 2), ("retrying", 1)])
 def test_a_step_is_remembered_for_the_claimed_attempt_alone(record, run_id, state, attempt):
     open_stage(record, run_id, state=state, attempt=attempt)
     assert not activities.remember_step_if_claimed(
-        record, run_id, parent_key="work", parent_attempt=1, key="work/f", ordinal=1, name="f", result="1"
+        record,
+        run_id,
+        parent_key="work",
+        parent_attempt=1,
+        key="work/f",
+        ordinal=1,
+        name="f",
+        result="1",
     )
 
 
@@ -105,14 +140,18 @@ def test_a_failed_attempt_rests_with_the_next_number_and_a_timer(record, run_id)
     assert (armed.remaining_seconds, armed.queue) == (30, "q")
     row = record.execute(text("SELECT state, attempt, error FROM perennial.activity")).one()
     assert tuple(row) == ("retrying", 2, {"type": "E"})
-    assert value(record, "SELECT due_at - perennial.now() FROM perennial.timer") == timedelta(seconds=30)
+    assert value(record, "SELECT due_at - perennial.now() FROM perennial.timer") == timedelta(
+        seconds=30
+    )
     assert value(record, "SELECT active_milliseconds FROM perennial.run") == 7
 
 
 # -- turns ---------------------------------------------------------------------------------------
 
 
-def hold(connection: Connection, run_id: UUID, token: UUID, revision: int = 0, worker: UUID = WORKER) -> int | None:
+def hold(
+    connection: Connection, run_id: UUID, token: UUID, revision: int = 0, worker: UUID = WORKER
+) -> int | None:
     return turns.hold_turn(
         connection, run_id, revision=revision, turn_token=token, worker_id=worker, dead_after=6.0
     )
@@ -131,20 +170,31 @@ def test_a_turn_is_held_by_one_until_it_is_released(record, run_id):
 
 @pytest.mark.parametrize(
     ("claimed_seconds_ago", "beat_seconds_ago", "is_free"),
-    [(1, None, False), (7, None, True), (7, 1, False), (7, 7, True), (1, 7, False), (3600, 2, False)],
+    [
+        (1, None, False),
+        (7, None, True),
+        (7, 1, False),
+        (7, 7, True),
+        (1, 7, False),
+        (3600, 2, False),
+    ],
 )
 def test_a_held_turn_is_free_when_its_worker_has_been_silent_for_long(
     record, run_id, claimed_seconds_ago, beat_seconds_ago, is_free
 ):
     hold(record, run_id, uuid4())
     record.execute(
-        text("UPDATE perennial.run SET turn_claimed_at = perennial.now() - :ago * interval '1 second'"),
+        text(
+            "UPDATE perennial.run SET turn_claimed_at = perennial.now() - :ago * interval '1 second'"
+        ),
         {"ago": claimed_seconds_ago},
     )
     if beat_seconds_ago is not None:
-        workers.beat(record, WORKER, name="w", pid=1)
+        workers.beat(record, [WORKER], name="w", pid=1)
         record.execute(
-            text("UPDATE perennial.worker SET heartbeat_at = perennial.now() - :ago * interval '1 second'"),
+            text(
+                "UPDATE perennial.worker SET heartbeat_at = perennial.now() - :ago * interval '1 second'"
+            ),
             {"ago": beat_seconds_ago},
         )
     assert (hold(record, run_id, uuid4(), worker=uuid4()) == 1) is is_free
@@ -153,7 +203,10 @@ def test_a_held_turn_is_free_when_its_worker_has_been_silent_for_long(
 @pytest.mark.parametrize("status", ["paused", "incident", "cancelled"])
 def test_the_turn_of_a_run_that_does_not_move_is_not_held(record, run_id, status):
     record.execute(
-        text("UPDATE perennial.run SET status = :status, closed_at = CASE WHEN :status = 'cancelled' THEN perennial.now() END"),
+        text(
+            "UPDATE perennial.run SET status = :status,"
+            " closed_at = CASE WHEN :status = 'cancelled' THEN perennial.now() END"
+        ),
         {"status": status},
     )
     assert hold(record, run_id, uuid4()) is None
@@ -167,9 +220,15 @@ def test_every_fact_raises_the_revision(record, run_id):
         return value(record, "SELECT revision FROM perennial.run")
 
     facts = [
-        lambda: signals.signal_run_if_open(record, run_id, name="n", payload="1", signal_id=None, sender="x"),
-        lambda: runs.move_run_if_in(record, run_id, status="paused", from_statuses=["running"], actor="x", event="paused"),
-        lambda: runs.move_run_if_in(record, run_id, status="running", from_statuses=["paused"], actor="x", event="resumed"),
+        lambda: signals.signal_run_if_open(
+            record, run_id, name="n", payload="1", signal_id=None, sender="x"
+        ),
+        lambda: runs.move_run_if_in(
+            record, run_id, status="paused", from_statuses=["running"], actor="x", event="paused"
+        ),
+        lambda: runs.move_run_if_in(
+            record, run_id, status="running", from_statuses=["paused"], actor="x", event="resumed"
+        ),
         lambda: firing.bump_revision(record, run_id),
         lambda: runs.close_run_if_open(record, run_id, status="cancelled", actor="x", error=None),
     ]
@@ -179,10 +238,19 @@ def test_every_fact_raises_the_revision(record, run_id):
 
 
 def test_what_is_refused_raises_nothing(record, run_id):
-    assert signals.signal_run_if_open(record, run_id, name="n", payload="1", signal_id="a", sender="x")
-    assert not signals.signal_run_if_open(record, run_id, name="n", payload="1", signal_id="a", sender="x")
-    assert not runs.move_run_if_in(record, run_id, status="running", from_statuses=["paused"], actor="x", event="resumed")
-    assert approvals.decide_if_allowed(record, run_id, "m", outcome="approved", by="bob", comment="") is None
+    assert signals.signal_run_if_open(
+        record, run_id, name="n", payload="1", signal_id="a", sender="x"
+    )
+    assert not signals.signal_run_if_open(
+        record, run_id, name="n", payload="1", signal_id="a", sender="x"
+    )
+    assert not runs.move_run_if_in(
+        record, run_id, status="running", from_statuses=["paused"], actor="x", event="resumed"
+    )
+    assert (
+        approvals.decide_if_allowed(record, run_id, "m", outcome="approved", by="bob", comment="")
+        is None
+    )
     assert value(record, "SELECT revision FROM perennial.run") == 1
 
 
@@ -196,7 +264,9 @@ def test_one_advance_is_enough(record, run_id):
 def test_a_closed_run_asks_for_no_turn(record, run_id):
     runs.close_run_if_open(record, run_id, status="cancelled", actor="x", error=None)
     assert outbox.ask_for_turn(record, run_id, relay_after=5) is None
-    assert not signals.signal_run_if_open(record, run_id, name="n", payload="1", signal_id=None, sender="x")
+    assert not signals.signal_run_if_open(
+        record, run_id, name="n", payload="1", signal_id=None, sender="x"
+    )
     assert not runs.close_run_if_open(record, run_id, status="expired", actor="x", error=None)
     assert value(record, "SELECT status FROM perennial.run") == "cancelled"
 
@@ -209,8 +279,13 @@ def test_a_handoff_that_nobody_claims_is_sent_again_at_growing_intervals(record,
     for _ in range(9):
         (due,) = outbox.take_due_handoffs(record, relay_after=5, limit=10)
         assert not outbox.take_due_handoffs(record, relay_after=5, limit=10)
-        delays.append(value(record, "SELECT extract(epoch FROM publish_at - perennial.now())::int FROM perennial.outbox"))
-        outbox.make_all_handoffs_due(record)
+        delays.append(
+            value(
+                record,
+                "SELECT extract(epoch FROM publish_at - perennial.now())::int FROM perennial.outbox",
+            )
+        )
+        record.execute(text("UPDATE perennial.outbox SET publish_at = perennial.now()"))
     assert delays == [5, 10, 20, 40, 80, 160, 300, 300, 300]
     assert due.run_id == run_id
 
@@ -218,8 +293,16 @@ def test_a_handoff_that_nobody_claims_is_sent_again_at_growing_intervals(record,
 def test_a_later_attempts_handoff_replaces_the_earlier(record, run_id):
     for attempt in (1, 2):
         outbox.hand_off(record, Handoff(run_id, "work", attempt, "work", "q"), relay_after=5)
-    row = record.execute(text("SELECT attempt, publishes FROM perennial.outbox WHERE key = 'work'")).one()
-    assert tuple(row) == (2, 0)
+    row = record.execute(
+        text("SELECT attempt, publishes FROM perennial.outbox WHERE key = 'work'")
+    ).one()
+    assert tuple(row) == (2, 1)
+
+
+def test_when_redis_was_emptied_every_handoff_is_due_at_once(record, run_id):
+    outbox.hand_off(record, Handoff(run_id, "work", 1, "work", "q"), relay_after=500)
+    outbox.make_all_handoffs_due(record)
+    assert len(outbox.take_due_handoffs(record, relay_after=5, limit=10)) == 2
 
 
 # -- timers --------------------------------------------------------------------------------------
@@ -229,15 +312,26 @@ def arm(connection: Connection, run_id: UUID, seconds: float, **columns: object)
     timer_id = uuid4()
     connection.execute(
         text(
-            """INSERT INTO perennial.timer (id, run_id, key, kind, due_at, state, indexed, fired_at) VALUES (:id, :run_id, 'a', 'sleep',
-            perennial.now() + :seconds * interval '1 second', :state, :indexed, CASE WHEN :state = 'fired' THEN perennial.now() END)"""
+            """INSERT INTO perennial.timer (id, run_id, key, kind, due_at, state, indexed, fired_at)
+            VALUES (:id, :run_id, 'a', 'sleep', perennial.now() + :seconds * interval '1 second', :state, :indexed,
+            CASE WHEN :state = 'fired' THEN perennial.now() END)"""
         ),
-        {"id": timer_id, "run_id": run_id, "seconds": seconds, "state": "armed", "indexed": False, **columns},
+        {
+            "id": timer_id,
+            "run_id": run_id,
+            "seconds": seconds,
+            "state": "armed",
+            "indexed": False,
+            **columns,
+        },
     )
     return timer_id
 
 
-@pytest.mark.parametrize(("seconds", "state", "is_due"), [(0, "armed", True), (1, "armed", False), (-9, "fired", False), (-9, "cancelled", False)])
+@pytest.mark.parametrize(
+    ("seconds", "state", "is_due"),
+    [(0, "armed", True), (1, "armed", False), (-9, "fired", False), (-9, "cancelled", False)],
+)
 def test_only_an_armed_timer_that_is_due_is_fired(record, run_id, seconds, state, is_due):
     timer_id = arm(record, run_id, seconds, state=state)
     assert (timers.lock_due_timer(record, timer_id) is not None) is is_due
@@ -247,13 +341,15 @@ def test_only_an_armed_timer_that_is_due_is_fired(record, run_id, seconds, state
 def test_each_timer_within_the_horizon_is_indexed_once(record, run_id):
     soon, _later = arm(record, run_id, 60), arm(record, run_id, 3601)
     arm(record, run_id, 5, state="cancelled")
-    assert [timer.id for timer in timers.take_timers_to_index(record, horizon_seconds=3600, limit=10)] == [soon]
+    assert [
+        timer.id for timer in timers.take_timers_to_index(record, horizon_seconds=3600, limit=10)
+    ] == [soon]
     assert not timers.take_timers_to_index(record, horizon_seconds=3600, limit=10)
 
 
 def test_the_index_is_rebuilt_page_by_page(record, run_id):
     made = {arm(record, run_id, seconds, indexed=True) for seconds in (1, 1, 1, 2, 3)}
-    found, after = [], timers_begin()
+    found, after = [], (datetime.min.replace(tzinfo=UTC), UUID(int=0))
     while True:
         page, after = timers.indexed_timers(record, after=after, limit=2)
         found += [timer.id for timer in page]
@@ -261,12 +357,6 @@ def test_the_index_is_rebuilt_page_by_page(record, run_id):
             break
     assert len(found) == len(made)
     assert set(found) == made
-
-
-def timers_begin():
-    from datetime import UTC, datetime
-
-    return datetime.min.replace(tzinfo=UTC), UUID(int=0)
 
 
 # -- the lost ------------------------------------------------------------------------------------
@@ -285,17 +375,22 @@ def timers_begin():
     ],
 )
 def test_an_attempt_is_lost_when_its_worker_is_silent_or_its_time_is_up(
-    record, run_id, claimed_seconds_ago, beat_seconds_ago, timeout_seconds, is_lost
+    record, run_id, *, claimed_seconds_ago, beat_seconds_ago, timeout_seconds, is_lost
 ):
     open_stage(record, run_id, state="claimed")
     record.execute(
-        text("UPDATE perennial.activity SET claimed_at = perennial.now() - :ago * interval '1 second', timeout_seconds = :timeout"),
+        text(
+            "UPDATE perennial.activity SET timeout_seconds = :timeout,"
+            " claimed_at = perennial.now() - :ago * interval '1 second'"
+        ),
         {"ago": claimed_seconds_ago, "timeout": timeout_seconds},
     )
     if beat_seconds_ago is not None:
-        workers.beat(record, WORKER, name="w", pid=1)
+        workers.beat(record, [WORKER], name="w", pid=1)
         record.execute(
-            text("UPDATE perennial.worker SET heartbeat_at = perennial.now() - :ago * interval '1 second'"),
+            text(
+                "UPDATE perennial.worker SET heartbeat_at = perennial.now() - :ago * interval '1 second'"
+            ),
             {"ago": beat_seconds_ago},
         )
     patience = {"dead_after": 6, "timeout_grace": 10}
@@ -306,9 +401,10 @@ def test_an_attempt_is_lost_when_its_worker_is_silent_or_its_time_is_up(
 
 def test_old_workers_are_forgotten_unless_something_is_claimed_by_them(record, run_id):
     open_stage(record, run_id, state="claimed")
-    for worker in (WORKER, uuid4()):
-        workers.beat(record, worker, name="w", pid=1)
-    record.execute(text("UPDATE perennial.worker SET heartbeat_at = perennial.now() - interval '2 days'"))
+    workers.beat(record, [WORKER, uuid4()], name="w", pid=1)
+    record.execute(
+        text("UPDATE perennial.worker SET heartbeat_at = perennial.now() - interval '2 days'")
+    )
     workers.forget_old_workers(record)
     assert value(record, "SELECT id FROM perennial.worker") == WORKER
 
@@ -335,8 +431,9 @@ def approval(record: Connection, run_id: UUID) -> UUID:
     )
     record.execute(
         text(
-            """INSERT INTO perennial.approval (run_id, key, name, assignees, escalations, deadline) VALUES (:run_id, 'm', 'm',
-            '{bob}', '[{"assignees": ["carol", "bob"]}]', perennial.now() + interval '1 hour')"""
+            """INSERT INTO perennial.approval (run_id, key, name, assignees, escalations, deadline)
+            VALUES (:run_id, 'm', 'm', '{bob}', '[{"assignees": ["carol", "bob"]}]',
+                perennial.now() + interval '1 hour')"""
         ),
         {"run_id": run_id},
     )
@@ -351,21 +448,32 @@ def test_an_escalation_adds_each_person_once(record, approval):
 
 
 def test_a_decision_settles_its_activity_and_is_kept_as_a_vote(record, approval):
-    decision = approvals.decide_if_allowed(record, approval, "m", outcome="approved", by="bob", comment="fine")
+    decision = approvals.decide_if_allowed(
+        record, approval, "m", outcome="approved", by="bob", comment="fine"
+    )
     assert decision is not None
-    assert (decision["outcome"], decision["by"], decision["escalated"]) == ("approved", "bob", False)
+    assert (decision["outcome"], decision["by"], decision["escalated"]) == (
+        "approved",
+        "bob",
+        False,
+    )
     row = record.execute(text("SELECT state, result FROM perennial.activity")).one()
     assert tuple(row) == ("done", decision)
     assert value(record, "SELECT comment FROM perennial.approval_vote") == "fine"
     assert not approvals.time_out_if_open(record, approval, "m")
 
 
-@pytest.mark.parametrize(("by", "name", "minutes"), [("eve", "m", 0), ("bob", "n", 0), ("bob", "m", 60)])
+@pytest.mark.parametrize(
+    ("by", "name", "minutes"), [("eve", "m", 0), ("bob", "n", 0), ("bob", "m", 60)]
+)
 def test_a_decision_that_is_not_allowed_writes_nothing(record, approval, by, name, minutes):
     record.execute(text(f"SET LOCAL perennial.now = '2030-01-01 12:{minutes % 60:02}:00+00'"))
     if minutes == 60:
         record.execute(text("SET LOCAL perennial.now = '2030-01-01 13:00:00+00'"))
-    assert approvals.decide_if_allowed(record, approval, name, outcome="approved", by=by, comment="") is None
+    assert (
+        approvals.decide_if_allowed(record, approval, name, outcome="approved", by=by, comment="")
+        is None
+    )
     assert value(record, "SELECT state FROM perennial.approval") == "open"
     assert value(record, "SELECT count(*) FROM perennial.history WHERE event = 'approved'") == 0
 

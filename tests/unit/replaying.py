@@ -1,9 +1,9 @@
 """An in-memory record for replay: it keeps what turns decide, and settles activities when told to.
 
-    world = World(process, registry)
-    world.turn()                 one pass; its commands are recorded
-    world.settle("key", ...)     a stage ends, a person decides, a deadline passes
-    world.signal("name", 1)
+world = World(process, registry)
+world.turn()                 one pass; its commands are recorded
+world.settle("key", ...)     a stage ends, a person decides, a deadline passes
+world.signal("name", 1)
 """
 
 from __future__ import annotations
@@ -87,7 +87,10 @@ class World:
             self.signals = [signal for signal in self.signals if signal.id != consumed.signal_id]
             if self.journal[consumed.key].state is ActivityState.PENDING:
                 self._put(
-                    consumed.key, state=ActivityState.DONE, result=consumed.payload, settled_at=consumed.received_at
+                    consumed.key,
+                    state=ActivityState.DONE,
+                    result=consumed.payload,
+                    settled_at=consumed.received_at,
                 )
         return outcome
 
@@ -139,11 +142,19 @@ class World:
         self.settle(key, state=ActivityState.FAILED, error={"type": error_type, "message": message})
 
     def decide(self, key: str, outcome: str = "approved", by: str = "bob") -> None:
-        decision = {"approval": self.journal[key].name, "outcome": outcome, "by": by, "reason": "", "escalated": False}
+        decision = {
+            "approval": self.journal[key].name,
+            "outcome": outcome,
+            "by": by,
+            "reason": "",
+            "escalated": False,
+        }
         self.settle(key, {**decision, "at": self.now.isoformat()})
 
     def signal(self, name: str, payload: Any = None) -> None:
-        identity = UUID(int=len(self.signals) + 1000 + int((self.now - BEGIN).total_seconds()) * 1000)
+        identity = UUID(
+            int=len(self.signals) + 1000 + int((self.now - BEGIN).total_seconds()) * 1000
+        )
         self.signals.append(BufferedSignal(identity, name, payload, self.tick()))
 
     def _put(self, key: str, **changes: Any) -> None:

@@ -45,14 +45,38 @@ EARLY, LATE = NOON - timedelta(seconds=1), NOON + timedelta(seconds=1)
         (state(), "bob", EARLY, None, ""),
         (state(), "carol", EARLY, None, ""),
         (state(deadline=None), "bob", LATE, None, ""),
-        (None, "bob", EARLY, DecisionTooEarly, "has not been asked for yet; the run waits for stage validate"),
-        (state(), "bob", NOON, DecisionTooLate, "timed out at 2030-01-01T12:00:00+00:00; nobody had decided"),
+        (
+            None,
+            "bob",
+            EARLY,
+            DecisionTooEarly,
+            "has not been asked for yet; the run waits for stage validate",
+        ),
+        (
+            state(),
+            "bob",
+            NOON,
+            DecisionTooLate,
+            "timed out at 2030-01-01T12:00:00+00:00; nobody had decided",
+        ),
         (state(), "bob", LATE, DecisionTooLate, "timed out"),
         (state(state="timed_out"), "bob", EARLY, DecisionTooLate, "timed out"),
         (state(state="cancelled"), "bob", EARLY, DecisionTooLate, "was cancelled"),
-        (state(state="approved", **DECIDED), "carol", EARLY, AlreadyDecided, "approved by bob at 2030-01-01T11:00:00"),
+        (
+            state(state="approved", **DECIDED),
+            "carol",
+            EARLY,
+            AlreadyDecided,
+            "approved by bob at 2030-01-01T11:00:00",
+        ),
         (state(state="rejected", **DECIDED), "bob", LATE, AlreadyDecided, "rejected by bob"),
-        (state(), "eve", EARLY, NotAssigned, "eve is not asked for approval 'manager'; bob, carol can decide"),
+        (
+            state(),
+            "eve",
+            EARLY,
+            NotAssigned,
+            "eve is not asked for approval 'manager'; bob, carol can decide",
+        ),
         (state(), "eve", LATE, DecisionTooLate, "timed out"),
         (state(state="approved", **DECIDED), "eve", EARLY, AlreadyDecided, "by bob"),
     ],
@@ -72,8 +96,14 @@ def test_a_decision_is_taken_or_refused_and_says_why(approval, by, now, refusal,
 
 def test_a_refusal_carries_who_decided_what_and_when():
     with pytest.raises(AlreadyDecided) as refused:
-        check_decision(state(state="approved", **DECIDED), name="manager", by="eve", now=EARLY, waits_for="")
-    assert (refused.value.by, refused.value.outcome, refused.value.at) == ("bob", "approved", NOON - hours(1))
+        check_decision(
+            state(state="approved", **DECIDED), name="manager", by="eve", now=EARLY, waits_for=""
+        )
+    assert (refused.value.by, refused.value.outcome, refused.value.at) == (
+        "bob",
+        "approved",
+        NOON - hours(1),
+    )
 
 
 def test_a_refusal_carries_the_deadline_and_the_assignees():
@@ -87,9 +117,15 @@ def test_a_refusal_carries_the_deadline_and_the_assignees():
 
 def test_escalations_are_sorted_by_their_time():
     asked = request_approval(
-        "m", assign=["bob"], escalate={hours(24): ["director"], hours(8): ["deputy"]}, timeout=hours(48)
+        "m",
+        assign=["bob"],
+        escalate={hours(24): ["director"], hours(8): ["deputy"]},
+        timeout=hours(48),
     )
-    assert asked.escalations == (Escalation(8 * 3600, ("deputy",)), Escalation(24 * 3600, ("director",)))
+    assert asked.escalations == (
+        Escalation(8 * 3600, ("deputy",)),
+        Escalation(24 * 3600, ("director",)),
+    )
     assert asked.timeout_seconds == 48 * 3600
 
 
@@ -115,10 +151,15 @@ def test_an_approval_that_makes_no_sense_is_refused(wrong):
 def test_an_escalation_comes_before_the_timeout_or_is_refused(after, timeout):
     def ask() -> object:
         return request_approval(
-            "m", assign=["b"], escalate={timedelta(seconds=after): ["c"]}, timeout=timedelta(seconds=timeout)
+            "m",
+            assign=["b"],
+            escalate={timedelta(seconds=after): ["c"]},
+            timeout=timedelta(seconds=timeout),
         )
 
-    if timedelta(seconds=after) < timedelta(seconds=timeout) and timedelta(seconds=after) > timedelta(0):
+    if timedelta(seconds=after) < timedelta(seconds=timeout) and timedelta(
+        seconds=after
+    ) > timedelta(0):
         ask()
     else:
         with pytest.raises(DefinitionError):

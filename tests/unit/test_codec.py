@@ -36,7 +36,11 @@ class Grant:
 
 keys = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=5)
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | keys | st.floats(allow_nan=False, allow_infinity=False),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | keys
+    | st.floats(allow_nan=False, allow_infinity=False),
     lambda children: st.lists(children, max_size=3) | st.dictionaries(keys, children, max_size=3),
     max_leaves=8,
 )
@@ -115,7 +119,10 @@ def test_a_recorded_value_that_does_not_fit_says_what_was_expected():
 
 @pytest.mark.parametrize("value", [Model(name="ann"), {"name": "ann"}])
 def test_an_input_is_an_object_of_its_type_or_data_that_fits(value):
-    assert codec.parse(codec.check_input(value, Model, what="input of p")) == {"name": "ann", "at": None}
+    assert codec.parse(codec.check_input(value, Model, what="input of p")) == {
+        "name": "ann",
+        "at": None,
+    }
 
 
 def test_an_input_that_does_not_fit_is_refused_with_pydantics_words():

@@ -40,10 +40,20 @@ def test_a_stage_called_directly_is_its_function():
     assert (provision_access.name, provision_access.__doc__) == ("provision-access", "Give access.")
 
 
-@pytest.mark.parametrize("asks", [lambda flow: flow.stage(provision_access, "ann"), lambda flow: flow.stage("provision-access", user="ann")])
+@pytest.mark.parametrize(
+    "asks",
+    [
+        lambda flow: flow.stage(provision_access, "ann"),
+        lambda flow: flow.stage("provision-access", user="ann"),
+    ],
+)
 def test_a_stage_is_asked_for_by_itself_or_by_name_with_its_arguments_by_name(asks):
     opened = asked(asks)
-    assert (opened.request.kind, opened.request.name, opened.queue) == (ActivityKind.STAGE, "provision-access", "iam")
+    assert (opened.request.kind, opened.request.name, opened.queue) == (
+        ActivityKind.STAGE,
+        "provision-access",
+        "iam",
+    )
     assert opened.input == '{"user":"ann"}'
     assert opened.policy["max_attempts"] == 3
     assert opened.timeout_seconds == 60
@@ -62,7 +72,9 @@ def test_a_sleep_until_takes_a_moment_even_one_that_has_passed():
 
 def test_an_approval_arms_its_escalations_and_its_timeout():
     opened = asked(
-        lambda flow: flow.approval("m", assign=["b"], escalate={hours(2): ["d"], hours(1): ["c"]}, timeout=hours(3))
+        lambda flow: flow.approval(
+            "m", assign=["b"], escalate={hours(2): ["d"], hours(1): ["c"]}, timeout=hours(3)
+        )
     )
     assert [(timer.kind, timer.delay_seconds, timer.level) for timer in opened.timers] == [
         ("escalation", 3600, 1),
@@ -73,7 +85,13 @@ def test_an_approval_arms_its_escalations_and_its_timeout():
 
 def test_a_flow_knows_which_run_it_is():
     async def who(flow: Flow) -> list[Any]:
-        return [str(flow.run_id), flow.business_key, flow.process, flow.version, flow.now.isoformat()]
+        return [
+            str(flow.run_id),
+            flow.business_key,
+            flow.process,
+            flow.version,
+            flow.now.isoformat(),
+        ]
 
     output = World(define(who)).turn().output
     assert output == f'["{RUN_ID}","KEY","who",1,"{BEGIN.isoformat()}"]'
@@ -129,7 +147,9 @@ def test_a_name_belongs_to_one_function():
         return work
 
     stage(registry=registry)(make("a"))
-    stage(registry=registry)(make("again"))  # the same place in the source: a module that was reloaded
+    stage(registry=registry)(
+        make("again")
+    )  # the same place in the source: a module that was reloaded
 
     def elsewhere() -> None: ...
 

@@ -13,7 +13,16 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from orchestrator import ActivityFailed, Fail, Flow, Registry, RunStatus, SignalTimedOut, hours, stage
+from orchestrator import (
+    ActivityFailed,
+    Fail,
+    Flow,
+    Registry,
+    RunStatus,
+    SignalTimedOut,
+    hours,
+    stage,
+)
 from orchestrator.core.journal import ActivityKind, ActivityState
 from orchestrator.core.outcome import TurnOutcome
 from orchestrator.core.replay import REQUESTS_PER_TURN_MAX, TurnAbandoned
@@ -45,7 +54,9 @@ operations = st.recursive(
         st.one_of(
             st.sampled_from(KINDS),
             st.tuples(st.just("gather"), st.lists(programs, min_size=0, max_size=3)),
-            st.tuples(st.just("handles"), st.lists(st.sampled_from(KINDS[:-1]), min_size=1, max_size=3)),
+            st.tuples(
+                st.just("handles"), st.lists(st.sampled_from(KINDS[:-1]), min_size=1, max_size=3)
+            ),
             st.tuples(st.just("named"), st.lists(programs, min_size=1, max_size=2)),
         ),
         min_size=1,
@@ -92,11 +103,15 @@ async def interpret(flow: Flow, program: list[Any]) -> list[Any]:
             case ("gather", branches):
                 seen.append(await flow.gather(*(interpret(flow, branch) for branch in branches)))
             case ("named", branches):
-                named = {f"b{index}": interpret(flow, branch) for index, branch in enumerate(branches)}
+                named = {
+                    f"b{index}": interpret(flow, branch) for index, branch in enumerate(branches)
+                }
                 seen.append(await flow.gather(named))
             case ("handles", kinds):
                 handles = [ask(flow, kind) for kind in kinds]
-                seen.append([await answer_of(handle) for handle in reversed(handles[1:])])  # the first is dropped
+                seen.append(
+                    [await answer_of(handle) for handle in reversed(handles[1:])]
+                )  # the first is dropped
         seen.append(flow.now.isoformat())
     return seen
 
@@ -196,7 +211,9 @@ def test_no_step_is_called_twice_when_turns_die_after_it(program, seed):
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(program=operations, seed=st.integers(0, 2**32 - 1), data=st.data())
-def test_a_journal_that_lost_its_name_somewhere_is_an_incident_and_never_a_silent_re_run(program, seed, data):
+def test_a_journal_that_lost_its_name_somewhere_is_an_incident_and_never_a_silent_re_run(
+    program, seed, data
+):
     note(f"seed {seed}")
     world = random_world(program)
     run_to_its_end(world, random.Random(seed))
@@ -240,7 +257,8 @@ def contradiction(before: Any, after: Any) -> str:
 
 def test_a_changed_order_is_explained_line_by_line():
     message = contradiction(
-        lambda flow: [flow.stage(work), flow.stage(other)], lambda flow: [flow.stage(other), flow.stage(work)]
+        lambda flow: [flow.stage(work), flow.stage(other)],
+        lambda flow: [flow.stage(other), flow.stage(work)],
     )
     assert message.splitlines() == [
         "in the flow:",
@@ -251,8 +269,14 @@ def test_a_changed_order_is_explained_line_by_line():
 
 
 def test_a_removed_activity_is_explained():
-    message = contradiction(lambda flow: [flow.stage(work), flow.stage(other)], lambda flow: [flow.stage(work)])
-    assert message.splitlines() == ["in the flow:", "    1. stage work", "  - 2. stage other   (in the journal)"]
+    message = contradiction(
+        lambda flow: [flow.stage(work), flow.stage(other)], lambda flow: [flow.stage(work)]
+    )
+    assert message.splitlines() == [
+        "in the flow:",
+        "    1. stage work",
+        "  - 2. stage other   (in the journal)",
+    ]
 
 
 def test_an_activity_added_in_the_middle_is_explained():
@@ -265,13 +289,17 @@ def test_an_activity_added_in_the_middle_is_explained():
 
 
 def test_a_renamed_key_is_explained_with_the_key():
-    message = contradiction(lambda flow: [flow.stage(work, key="first")], lambda flow: [flow.stage(work, key="1st")])
+    message = contradiction(
+        lambda flow: [flow.stage(work, key="first")], lambda flow: [flow.stage(work, key="1st")]
+    )
     assert "  - 1. stage work (key first)   (in the journal)" in message
     assert "  + 1. stage work (key 1st)   (asked by the flow now)" in message
 
 
 def test_a_changed_kind_under_one_key_is_explained():
-    message = contradiction(lambda flow: [flow.stage(work, key="x")], lambda flow: [flow.sleep(1, key="x")])
+    message = contradiction(
+        lambda flow: [flow.stage(work, key="x")], lambda flow: [flow.sleep(1, key="x")]
+    )
     assert "stage work (key x)" in message
     assert "sleep sleep (key x)" in message
 
@@ -427,7 +455,9 @@ def test_a_flow_that_ends_at_once_opens_nothing_of_what_it_dropped():
 
 def test_keys_are_numbered_when_they_are_not_named():
     async def flow(flow: Flow) -> None:
-        await flow.gather(flow.stage(work), flow.stage(work), flow.stage(work, key="third"), flow.sleep(1))
+        await flow.gather(
+            flow.stage(work), flow.stage(work), flow.stage(work, key="third"), flow.sleep(1)
+        )
 
     outcome = World(define(flow), REGISTRY).turn()
     assert [opened.request.key for opened in outcome.opened] == ["work", "work#2", "third", "sleep"]
@@ -467,7 +497,11 @@ def test_one_handle_awaited_in_two_branches_answers_both():
 
 def test_a_gather_of_nothing_gives_nothing_and_one_of_a_mapping_gives_a_mapping():
     async def flow(flow: Flow) -> list[Any]:
-        return [await flow.gather(), await flow.gather({}), await flow.gather({"a": flow.step(double, 1)})]
+        return [
+            await flow.gather(),
+            await flow.gather({}),
+            await flow.gather({"a": flow.step(double, 1)}),
+        ]
 
     assert World(define(flow), REGISTRY).turn().output == '[[],{},{"a":2}]'
 
@@ -609,7 +643,12 @@ def test_a_foreign_awaitable_in_a_gather_is_an_incident_too():
         (lambda flow: flow.stage(work, "seven"), "argument of stage work"),
         (lambda flow: flow.approval("m", assign="bob"), "not one string"),
         (lambda flow: flow.approval("m", assign=[]), "at least one assignee"),
-        (lambda flow: flow.approval("m", assign=["b"], escalate={hours(2): ["c"]}, timeout=hours(1)), "nobody would"),
+        (
+            lambda flow: flow.approval(
+                "m", assign=["b"], escalate={hours(2): ["c"]}, timeout=hours(1)
+            ),
+            "nobody would",
+        ),
     ],
 )
 def test_what_a_flow_asks_wrongly_is_an_incident_that_explains_itself(asks, says):
@@ -667,7 +706,10 @@ def test_a_failure_says_which_activity_failed_how_often_and_why():
     world.turn()
     world.journal["work"] = replace(world.journal["work"], attempt=3)
     world.fail("work", "ValueError", "seven is not enough")
-    assert world.turn().error["message"] == "work failed after 3 attempt(s): ValueError: seven is not enough"
+    assert (
+        world.turn().error["message"]
+        == "work failed after 3 attempt(s): ValueError: seven is not enough"
+    )
 
 
 def test_a_signal_that_never_came_fails_the_run_unless_it_is_caught():

@@ -23,9 +23,19 @@ policies = st.builds(
 
 @pytest.mark.parametrize(
     ("attempt", "chance", "delay"),
-    [(1, 0.5, 10), (2, 0.5, 30), (3, 0.5, 90), (4, 0.5, 100), (1, 0.0, 8), (1, 0.75, 11), (9999, 0.5, 100)],
+    [
+        (1, 0.5, 10),
+        (2, 0.5, 30),
+        (3, 0.5, 90),
+        (4, 0.5, 100),
+        (1, 0.0, 8),
+        (1, 0.75, 11),
+        (9999, 0.5, 100),
+    ],
 )
-def test_delays_grow_by_the_backoff_up_to_the_longest_and_are_spread_by_the_jitter(attempt, chance, delay):
+def test_delays_grow_by_the_backoff_up_to_the_longest_and_are_spread_by_the_jitter(
+    attempt, chance, delay
+):
     retry = Retry(delay_seconds=10, backoff=3, max_delay_seconds=100, jitter=0.2)
     assert retry.delay_before_next(attempt, chance=chance) == pytest.approx(delay)
 

@@ -42,12 +42,18 @@ def test_the_idempotency_key_is_the_same_on_every_attempt_and_a_steps_own_inside
             return idempotency_key()
 
     assert key_at(1) == key_at(2) == f"{RUN}/provision"
-    with working_on(StageContext(RUN, "provision", 1, lambda *_: None)), working_on_step(f"{RUN}/provision/create"):
+    with (
+        working_on(StageContext(RUN, "provision", 1, lambda *_: None)),
+        working_on_step(f"{RUN}/provision/create"),
+    ):
         assert idempotency_key() == f"{RUN}/provision/create"
 
 
 def test_the_stage_is_forgotten_when_it_raises():
-    with pytest.raises(ZeroDivisionError), working_on(StageContext(RUN, "provision", 1, lambda *_: None)):
+    with (
+        pytest.raises(ZeroDivisionError),
+        working_on(StageContext(RUN, "provision", 1, lambda *_: None)),
+    ):
         raise ZeroDivisionError
     assert idempotency_key() is None
 

@@ -78,7 +78,7 @@ def decode(value: Any, declared: Any = Any, *, what: str) -> Any:
     try:
         return _adapter(declared).validate_json(to_json(value))
     except (ValidationError, PydanticUserError) as error:
-        message = f"{what} doesn't fit {_type_name(declared)}: {error}"
+        message = f"{what} doesn't fit {_type_name(declared)}: {_problems(error)}"
         raise PayloadError(message) from None
 
 
@@ -90,7 +90,7 @@ def check_input(value: Any, declared: Any, *, what: str) -> str:
     try:
         checked = _adapter(declared).validate_python(value) if declared is not Any else value
     except (ValidationError, PydanticUserError) as error:
-        message = f"{what}: {error}"
+        message = f"{what}: {_problems(error)}"
         raise InvalidInput(message) from None
     return encode(checked, declared, what=what)
 
@@ -99,6 +99,17 @@ def readable(message: str) -> str:
     """A message as Postgres can keep it: no NUL, no lone surrogates, of bounded length."""
     plain = message[:MESSAGE_LENGTH_MAX].replace("\x00", "\\x00")
     return plain.encode("utf-8", errors="backslashreplace").decode()
+
+
+def _problems(error: ValidationError | PydanticUserError) -> str:
+    """What pydantic says, place by place, without the values: they may be secret."""
+    if isinstance(error, PydanticUserError):
+        return str(error)
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    return "; ".join(
+        ": ".join(filter(None, (".".join(map(str, problem["loc"])), problem["msg"])))
+        for problem in found
+    )
 
 
 def _has_constants(text: str) -> bool:

@@ -65,6 +65,10 @@ REQUESTS_PER_TURN_MAX = 10_000
 """More activities than this in one run is a runaway loop (DESIGN rule 9)."""
 
 
+_OUTCOMES = (ActivityFailed, SignalTimedOut, Fail)
+"""What a flow may meet in the course of things; any other exception is a bug of its."""
+
+
 class TurnAbandoned(BaseException):
     """The turn can't go on here, and nothing of it is recorded. Not for flow code to catch."""
 
@@ -146,7 +150,7 @@ class _Turn:
         try:
             answer = self._drive(self._start_flow(), scope="")
             self._refuse_forgotten()
-        except (ActivityFailed, SignalTimedOut, Fail) as error:
+        except _OUTCOMES as error:
             outcome = self._ended_by(error)
         except TurnAbandoned:
             raise
@@ -217,11 +221,14 @@ class _Turn:
             for _, branch in gather.branches:
                 if inspect.iscoroutine(branch):
                     self._let_go(branch)  # those that a contradiction kept from starting
+        failed = [answer for answer in answers if answer is not None and answer.error is not None]
+        bugs = [answer for answer in failed if not isinstance(answer.error, _OUTCOMES)]
+        if bugs:
+            return bugs[0]  # told at once; a failed activity waits for its siblings
         settled = [answer for answer in answers if answer is not None]
         if len(settled) < len(answers):
             return None
-        failed = next((answer for answer in settled if answer.error is not None), None)
-        return failed or _Answer(gather.shape([answer.value for answer in settled]))
+        return failed[0] if failed else _Answer(gather.shape([answer.value for answer in settled]))
 
     def _answer_branch(
         self, branch: Awaitable[Any], scope: str, branch_scope: str, started_at: datetime

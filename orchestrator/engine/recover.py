@@ -8,7 +8,8 @@ Waiting runs are never scanned: the look reads partial indexes that hold only wh
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -118,7 +119,8 @@ def fire_overdue(context: EngineContext) -> int:
             limit=context.settings.batch_size,
         )
     for timer_id in overdue:
-        context.messenger.hand_off(fire(context, timer_id))
+        with _one_by_one("timer %s could not be fired", timer_id):
+            context.messenger.hand_off(fire(context, timer_id))
     return len(overdue)
 
 
@@ -150,11 +152,26 @@ def recover_attempts(context: EngineContext) -> int:
             timeout_grace=settings.timeout_grace_seconds,
             limit=settings.batch_size,
         )
+    after_commit: list[list[Handoff]] = []
     for attempt in lost:
-        with context.transaction() as connection:
+        with (
+            _one_by_one("%s of run %s could not be recovered", attempt.key, attempt.run_id),
+            context.transaction() as connection,
+        ):
             handoffs = _recover(context, connection, attempt.run_id, attempt.key, attempt.attempt)
+            after_commit.append(handoffs)
+    for handoffs in after_commit:
         context.messenger.hand_off(handoffs)
     return len(lost)
+
+
+@contextmanager
+def _one_by_one(message: str, *arguments: object) -> Iterator[None]:
+    """What fails is told, and does not keep the rest of its batch waiting."""
+    try:
+        yield
+    except Exception:
+        log.exception(message, *arguments)
 
 
 def _recover(

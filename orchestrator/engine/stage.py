@@ -20,7 +20,7 @@ from orchestrator.core.journal import ActivityState
 from orchestrator.core.steps import StageContext, working_on, working_on_step
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.turn import error_of, settle_and_advance
-from orchestrator.store import activities
+from orchestrator.store import activities, outbox
 from orchestrator.store.activities import Claim
 from orchestrator.store.turns import Settlement
 
@@ -39,9 +39,8 @@ def run_stage(context: EngineContext, run_id: UUID, key: str, attempt: int) -> N
                 connection, run_id, key, attempt, worker_id=worker_id
             )
             if claim is None:
-                if log.isEnabledFor(logging.DEBUG):
-                    why = activities.describe_activity(connection, run_id, key)
-                    log.debug("%s of run %s is not to be done: %s", key, run_id, why)
+                outbox.forget_handoff_if_stale(connection, run_id, key, attempt)
+                log.debug("%s of run %s, attempt %s, is not to be done now", key, run_id, attempt)
                 return
         _work_and_settle(context, claim)
 

@@ -42,6 +42,9 @@ CONFLICTS_MAX = 20
 TURN_LOSSES_MAX = 5
 """So many workers lost in one turn, one after the other, park the run: its step kills them."""
 
+SUSPICIOUS_SENDS = 10
+"""A turn asked for so often, and never committed, may kill its workers: it is taken under a hold, which counts."""
+
 FLOW = "flow"
 """Who acts in history when the process itself does."""
 
@@ -151,6 +154,8 @@ class _Turn:
         self.steps_recorded = 0
         journal = _with_settlement(loaded.journal, settlement)
         try:
+            if loaded.sends >= SUSPICIOUS_SENDS:
+                self._hold(loaded)
             outcome = take_turn(
                 process,
                 loaded.context,

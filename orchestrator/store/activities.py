@@ -48,14 +48,6 @@ FROM claimed JOIN perennial.run r ON r.id = claimed.run_id
 """,
 )
 
-_STATE = Statement(
-    "activity_state",
-    """
-SELECT a.state, a.attempt, r.status FROM perennial.activity a JOIN perennial.run r ON r.id = a.run_id
-WHERE a.run_id = %(run_id)s AND a.key = %(key)s
-""",
-)
-
 # The stage's row is locked, so that an attempt handed out again meanwhile is seen, and this one writes
 # nothing.
 _REMEMBER_STEP = Statement(
@@ -162,16 +154,6 @@ def claim_activity_if_pending(
     run = loaded_from(row)
     return Claim(
         run, key, attempt, row.claimed_name, row.claimed_input or {}, row.claimed_at, steps
-    )
-
-
-def describe_activity(connection: AnyConnection, run_id: UUID, key: str) -> str:
-    """Why a claim failed, for a log line."""
-    row = _STATE.row(connection, run_id=run_id, key=key)
-    return (
-        "no such activity"
-        if row is None
-        else f"{row.state} at attempt {row.attempt}, run {row.status}"
     )
 
 

@@ -25,17 +25,22 @@ NOTIFY_CHANNEL = "perennial_outbox"
 RESEND_SECONDS_MAX = 300
 """The longest interval between two sendings of a handoff that nobody takes."""
 
+# The handoffs of a run at rest are put off until it is resumed, which makes them due.
 _DUE = Statement(
     "take_due_handoffs",
     """
-UPDATE perennial.outbox o SET publishes = o.publishes + 1, publish_at = perennial.now()
-    + least(%(longest_seconds)s, %(relay_after)s * 2 ^ least(o.publishes, 20)) * interval '1 second'
-FROM (
+WITH due AS (
     SELECT d.run_id, d.key FROM perennial.outbox d WHERE d.publish_at <= perennial.now()
     ORDER BY d.publish_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
-) due
+)
+UPDATE perennial.outbox o SET publishes = o.publishes + 1,
+    publish_at = CASE WHEN r.status IN ('running', 'waiting') THEN perennial.now()
+        + least(%(longest_seconds)s, %(relay_after)s * 2 ^ least(o.publishes, 20)) * interval '1 second'
+        ELSE 'infinity' END
+FROM due JOIN perennial.run r ON r.id = due.run_id
 WHERE o.run_id = due.run_id AND o.key = due.key
-RETURNING o.run_id, o.key, o.attempt, o.task, o.queue, o.publishes - 1 AS publishes
+RETURNING o.run_id, o.key, o.attempt, o.task, o.queue, o.publishes - 1 AS publishes,
+    r.status IN ('running', 'waiting') AS is_moving
 """,
 )
 
@@ -63,6 +68,15 @@ VALUES (%(run_id)s, %(key)s, %(attempt)s, %(task)s, %(queue)s, 1,
     perennial.now() + %(relay_after)s * interval '1 second')
 ON CONFLICT (run_id, key) DO UPDATE SET attempt = excluded.attempt, task = excluded.task, queue = excluded.queue,
     publish_at = excluded.publish_at, publishes = excluded.publishes
+""",
+)
+
+_FORGET_STALE = Statement(
+    "forget_stale_handoff",
+    """
+DELETE FROM perennial.outbox o WHERE o.run_id = %(run_id)s AND o.key = %(key)s AND o.attempt = %(attempt)s
+    AND NOT EXISTS (SELECT FROM perennial.activity a WHERE a.run_id = o.run_id AND a.key = o.key
+        AND a.attempt = o.attempt AND a.state = 'pending')
 """,
 )
 
@@ -105,6 +119,7 @@ def take_due_handoffs(
     return [
         Handoff(row.run_id, row.key, row.attempt, row.task, row.queue, row.publishes)
         for row in rows
+        if row.is_moving
     ]
 
 
@@ -135,3 +150,10 @@ def hand_off(connection: AnyConnection, handoff: Handoff, *, relay_after: float)
 def forget_advance(connection: AnyConnection, run_id: UUID) -> None:
     """The run needs no turn: it has ended, or there is no such run."""
     _FORGET.rows(connection, run_id=run_id)
+
+
+def forget_handoff_if_stale(
+    connection: AnyConnection, run_id: UUID, key: str, attempt: int
+) -> None:
+    """An attempt that is claimed or over needs no message."""
+    _FORGET_STALE.rows(connection, run_id=run_id, key=key, attempt=attempt)

@@ -44,7 +44,8 @@ SELECT {RUN_COLUMNS},
         WHERE a.run_id = r.id AND a.parent_key IS NULL) AS journal,
     (SELECT coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'name', s.name, 'payload', s.payload,
             'received_at', s.received_at) ORDER BY s.received_at, s.id), '[]')
-        FROM perennial.signal s WHERE s.run_id = r.id AND s.consumed_key IS NULL) AS signals
+        FROM perennial.signal s WHERE s.run_id = r.id AND s.consumed_key IS NULL) AS signals,
+    (SELECT o.publishes FROM perennial.outbox o WHERE o.run_id = r.id AND o.key = '') AS sends
 FROM perennial.run r WHERE r.id = %(run_id)s
 """,
 )
@@ -131,6 +132,8 @@ class LoadedRun:
     queue: str | None
     journal: tuple[Activity, ...]
     signals: tuple[BufferedSignal, ...]
+    sends: int = 0
+    """How often this turn was asked for, with no turn committed."""
 
     @property
     def needs_turn(self) -> bool:
@@ -247,6 +250,7 @@ def loaded_from(row: Any) -> LoadedRun:
             )
             for signal in row.signals
         ),
+        sends=getattr(row, "sends", None) or 0,
     )
 
 

@@ -98,6 +98,7 @@ def test_a_claim_takes_its_own_handoff_and_leaves_the_others(record, run_id):
     assert [row.key for row in rows] == ["", "other"]
 
 
+@pytest.mark.parametrize(("state", "attempt"), [("pending", 1), ("claimed", 2), ("retrying", 1)])
 def test_a_step_is_remembered_for_the_claimed_attempt_alone(record, run_id, state, attempt):
     open_stage(record, run_id, state=state, attempt=attempt)
     assert not activities.remember_step_if_claimed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -92,6 +93,7 @@ class Publisher:
                 _EVENTS[status],
                 uuid=str(run_id),
                 name=process,
+                received=time.time(),  # Flower sorts its rows by it
                 args="",
                 kwargs=f"waits for {waiting_for}" if waiting_for else "",
                 retries=0,
@@ -106,7 +108,11 @@ class Publisher:
     def _event_dispatcher(self) -> Any:
         """One per process, kept: to make one costs more than to send an event."""
         if self._events is None:
-            self._events = self._app.events.Dispatcher(self._app.connection_for_write())
+            task = self._app.current_worker_task
+            self._events = self._app.events.Dispatcher(
+                self._app.connection_for_write(),
+                hostname=task.request.hostname if task is not None else None,
+            )
         return self._events
 
     def _publish(self, producer: Producer, handoff: Handoff) -> None:

@@ -101,15 +101,17 @@ def take_turns(
                 break
             if tried is Tried.COMMITTED:
                 return True
+            if tried is Tried.GOES_ON and settlement is not None:
+                # Not here: the stage's own time limits still count in its task.
+                context.messenger.hand_off([Handoff.advance(run_id, loaded.queue)])
+                return True
             again = turns.load_run(connection, run_id)
             if again is None or again.status.is_closed:
                 return True
-            if tried is Tried.GOES_ON:
-                settlement = None
-            elif settlement is not None and not _still_ours(again, settlement):
+            if settlement is not None and not _still_ours(again, settlement):
                 _log_lost(run_id, settlement)
                 return True
-            elif again.revision == loaded.revision:
+            if tried is Tried.OVERTAKEN and again.revision == loaded.revision:
                 break  # no fact came: another worker holds the turn, and will see ours
             loaded = again
     return settlement is None

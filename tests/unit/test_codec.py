@@ -128,3 +128,25 @@ def test_an_input_is_an_object_of_its_type_or_data_that_fits(value):
 def test_an_input_that_does_not_fit_is_refused_with_pydantics_words():
     with pytest.raises(InvalidInput, match=r"(?s)input of p: .*Field required"):
         codec.check_input({}, Model, what="input of p")
+
+
+def test_the_bound_of_a_payload_is_in_bytes():
+    """As its message says: characters that take two bytes count twice."""
+
+    with pytest.raises(PayloadError):
+        codec.encode("é" * 600_000, what="input")
+
+
+def test_a_text_that_only_speaks_of_nul_is_kept():
+    r"""The six characters \u0000, in a log line say, are text. In JSON their backslash is escaped,
+    which tells them from a NUL.
+    """
+
+    assert codec.parse(codec.encode("\\u0000", what="input")) == "\\u0000"
+
+
+def test_a_number_that_json_lacks_is_refused_where_it_is_made():
+    """NaN and infinity would become null without a word, and break whoever reads them as a float."""
+
+    with pytest.raises(PayloadError):
+        codec.encode(math.nan, float, what="result of stage x")

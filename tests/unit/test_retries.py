@@ -103,3 +103,8 @@ def test_no_retry_is_one_attempt():
 def test_a_policy_that_makes_no_sense_is_refused(wrong):
     with pytest.raises(DefinitionError):
         Retry(**wrong)
+
+
+def test_a_retry_without_delay_never_waits():
+    """Zero stays zero, also where the backoff's power is too large for a float."""
+    assert Retry(delay_seconds=0, max_attempts=5000).delay_before_next(2000, chance=0.5) == 0

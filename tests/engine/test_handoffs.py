@@ -1,0 +1,68 @@
+"""Handoffs: sent while a worker can take them, and nothing done is lost where one can't go on."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from orchestrator import Flow, Registry, Retry, RunStatus, load_process, process, stage
+from orchestrator.engine.stage import run_stage
+from orchestrator.engine.turn import advance
+
+
+def test_a_paused_runs_handoffs_are_not_sent_again_and_again(harness):
+    """A relay puts the handoffs of a run at rest off to infinity, since no claim could take them;
+    to resume makes them due. A thousand parked runs cost no messages.
+    """
+
+    @stage(registry=harness.registry)
+    def a() -> None: ...
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> None:
+        await flow.stage(a)
+
+    harness.freeze()
+    run = harness.start(p)
+    advance(harness.context, run.run_id)
+    harness.client.pause(run)
+    sent = 0
+    for _ in range(12):
+        harness.move(minutes=10)
+        sent += len(harness.pending())
+    assert sent <= 3
+    harness.client.resume(run)
+    harness.drain()
+    assert harness.status(run) is RunStatus.COMPLETED
+
+
+def test_a_stages_result_is_kept_when_its_worker_cannot_read_the_process(harness):
+    """A worker of an older release may do a stage of a process whose definition it can't read. It
+    records the end of the stage without a turn, and leaves that to a worker that can: work that
+    is done is not done again.
+    """
+
+    done = []
+
+    def registry_with(second: Any) -> Registry:
+        registry = Registry()
+
+        @stage(registry=registry, name="first", retry=Retry(delay_seconds=0))
+        def first(value: int) -> int:
+            done.append(value)
+            return value
+
+        stage(registry=registry, name="second")(second)
+        return registry
+
+    good = registry_with(lambda first: first)
+    deployed = load_process("process:\n  name: p\n  stages: [first, second]\n", registry=good)
+    old = registry_with(lambda first, of_another, release: None)
+    harness.client.deploy(deployed)
+    run = harness.client.start("p", 1)
+    advance(harness.worker("good", registry=good), run.run_id)
+    old_worker = harness.worker("old", registry=old)
+    with contextlib.suppress(Exception):
+        run_stage(old_worker, run.run_id, "first", 1)
+    state = harness.database.value("SELECT state FROM perennial.activity WHERE key = 'first'")
+    assert state == "done"

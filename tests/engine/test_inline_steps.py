@@ -1,0 +1,240 @@
+"""Inline steps of a flow: called under a held turn, and only on facts that are recorded. (docs/adr/0009)"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+
+from orchestrator import Flow, Registry, RunStatus, process, stage
+from orchestrator.engine.recover import sweep
+from orchestrator.engine.stage import run_stage
+from orchestrator.engine.turn import advance
+from orchestrator.store import turns
+
+
+class WorkerKilled(BaseException):
+    """A worker that is told to go, or dies, at this point."""
+
+
+def test_a_turn_held_by_a_worker_that_has_not_beaten_yet_is_not_free(harness):
+    """A worker's row appears with its first beat, up to one interval after its first claim. So a
+    hold counts as a dead worker's only when the hold itself is old enough too; else two workers
+    would be inside one step at once.
+    """
+    called = []
+
+    def charge() -> int:
+        called.append(len(called))
+        if len(called) == 1:
+            advance(harness.worker("worker-2"), run.run_id)  # while worker-1 is inside the step
+        return len(called)
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> int:
+        return await flow.step(charge)
+
+    run = harness.start(p)
+    advance(harness.context, run.run_id)
+    assert called == [0]
+
+
+def test_a_step_that_was_recorded_is_not_called_again_by_a_turn_that_read_before_it(harness):
+    """Recording a step raises the run's revision like any fact. A turn that read its journal
+    before it, here that of a stage claimed before the signal came, can't hold the turn on the
+    old revision: it reads again and finds the step.
+    """
+    called = []
+
+    @stage(registry=harness.registry)
+    def slow() -> int:
+        with contextlib.suppress(WorkerKilled):
+            advance(
+                harness.context, run.run_id
+            )  # worker-1 takes the signal's turn, and is killed in it
+        return 1
+
+    def charge() -> int:
+        called.append("charge")
+        return 1
+
+    def dies_once() -> int:
+        called.append("dies once")
+        if called.count("dies once") == 1:
+            raise WorkerKilled
+        return 1
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> int:
+        beside = flow.stage(slow)
+        await flow.signal("go")
+        await flow.step(charge)
+        await flow.step(dies_once)
+        return await beside
+
+    harness.freeze()
+    run = harness.start(p)
+    advance(harness.context, run.run_id)
+    harness.client.signal(run, "go")
+    run_stage(harness.worker("worker-2"), run.run_id, "slow", 1)
+    harness.recover()
+    assert harness.status(run) is RunStatus.COMPLETED
+    assert called.count("charge") == 1
+
+
+def test_a_step_is_not_recorded_on_a_result_that_is_not(harness):
+    """Before its first inline step a turn records what it stands on. So when the worker is killed
+    in a later step, the stage isn't done again with another result, to which the remembered
+    step would not belong.
+    """
+    numbers = iter(range(100))
+    called = []
+
+    @stage(registry=harness.registry)
+    def draw() -> int:
+        return next(numbers)
+
+    def double(number: int) -> int:
+        return 2 * number
+
+    def dies_once() -> None:
+        called.append("dies once")
+        if len(called) == 1:
+            raise WorkerKilled
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> list[int]:
+        number = await flow.stage(draw)
+        twice = await flow.step(double, number)
+        await flow.step(dies_once)
+        return [number, twice]
+
+    harness.freeze()
+    run = harness.start(p)
+    with pytest.raises(WorkerKilled):
+        harness.drain()
+    harness.recover()
+    number, twice = harness.client.result(run)
+    assert twice == 2 * number
+
+
+def test_a_stage_that_ended_in_time_is_not_timed_out_by_the_steps_that_follow_it(harness):
+    """The stage's result is recorded before the flow's inline steps run, so its claim has ended:
+    however long they take, they don't count into its timeout.
+    """
+    attempts = []
+
+    @stage(registry=harness.registry, timeout_seconds=60)
+    def quick() -> int:
+        attempts.append("quick")
+        return 1
+
+    def slow_step() -> int:
+        harness.beat(harness.context)
+        harness.database.rows(
+            "UPDATE perennial.activity SET claimed_at = claimed_at - interval '5 minutes'"
+        )
+        sweep(harness.worker("worker-2"))
+        return 1
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> int:
+        await flow.stage(quick)
+        return await flow.step(slow_step)
+
+    run = harness.run(p)
+    harness.drain()
+    assert attempts == ["quick"]
+    assert "attempt handed out again" not in harness.events(run)
+
+
+def test_a_turn_that_went_on_and_lost_its_step_does_not_speak_of_a_lost_attempt(harness, caplog):
+    """Once the turn went on, the stage's end is recorded. If the step's hold is then refused,
+    there is nothing left to settle: the log must not warn that an outcome was dropped, and the
+    run goes on with the next turn.
+    """
+
+    @stage(registry=harness.registry)
+    def a() -> int:
+        return 1
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> int:
+        await flow.stage(a)
+        return await flow.step(int, 1)
+
+    run = harness.start(p)
+    advance(harness.context, run.run_id)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(turns, "hold_turn", lambda *_args, **_kwargs: None)
+        run_stage(harness.context, run.run_id, "a", 1)
+    assert "dropped" not in caplog.text
+    harness.freeze()
+    harness.recover(2)
+    assert harness.client.result(run) == 1
+
+
+def test_a_turn_that_another_worker_holds_is_left_after_one_look(harness):
+    """A commit or a hold that is refused at an unchanged revision means that another worker holds
+    the turn, and will see every fact. So the turn is left at once, and not decided again as
+    after a conflict.
+    """
+    looks = []
+    load_run = turns.load_run
+
+    def counted(*args: Any) -> Any:
+        looks.append(1)
+        return load_run(*args)
+
+    def long_step() -> int:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(turns, "load_run", counted)
+            advance(harness.worker("worker-2", registry=other), run.run_id)
+        return 1
+
+    other = Registry()
+
+    async def flow_body(flow: Flow) -> int:
+        if stepless:
+            await flow.signal("go")
+        return await flow.step(long_step)
+
+    stepless = False
+
+    @process(version=1, registry=harness.registry, name="p")
+    async def p(flow: Flow) -> int:
+        return await flow_body(flow)
+
+    @process(version=1, registry=other, name="p")
+    async def p_elsewhere(flow: Flow) -> int:
+        await flow.signal("go")
+        return 1
+
+    harness.beat(harness.context)
+    run = harness.start(p)
+    advance(harness.context, run.run_id)
+    assert len(looks) <= 2
+
+
+def test_a_run_with_a_step_that_nobody_awaits_yet_waits_for_people(harness):
+    """A step is called when it is awaited. Until then it is not at work, so the run is shown as
+    waiting for its approval, not as running at the step.
+    """
+
+    def total() -> int:
+        return 1
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> int:
+        later = flow.step(total)
+        await flow.approval("manager", assign=["bob"])
+        return await later
+
+    harness.run(p)
+    (listed,) = harness.client.list()
+    assert (listed.status, listed.stage, listed.waiting_for) == (
+        RunStatus.WAITING,
+        "manager",
+        "approval manager",
+    )

@@ -70,8 +70,18 @@ class Database:
     def open(self, settings: Settings | None = None) -> Engine:
         """An engine as the fleet has it."""
         engine = connect(settings or self.settings())
+        event.listen(engine, "connect", self._note_clock)
+        event.listen(engine, "checkin", self._close_if_of_another_clock)
         self._engines.append(engine)
         return engine
+
+    def _note_clock(self, _connection: object, record: Any) -> None:
+        record.info["clock"] = self.moved_to
+
+    def _close_if_of_another_clock(self, connection: Any, record: Any) -> None:
+        """It was out while the clock was moved: its pool is gone, and nobody else would close it."""
+        if connection is not None and record.info.get("clock") != self.moved_to:
+            record.invalidate()
 
     def settings(self, **others: Any) -> Settings:
         return Settings(database_url=SecretStr(self.url), **others)

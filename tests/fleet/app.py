@@ -29,10 +29,15 @@ from orchestrator import (
 registry = Registry()
 settings = Settings()
 app = Celery("fleet-tests", broker=settings.broker())
+FOLDER = os.environ.get("FLEET_TESTS_FOLDER", "")
 app.conf.update(
     task_default_queue="tests",
     broker_connection_retry_on_startup=True,
-    broker_transport_options={"socket_timeout": 5, "socket_connect_timeout": 2},
+    broker_transport_options=(
+        {"data_folder_in": FOLDER, "data_folder_out": FOLDER, "control_folder": FOLDER}
+        if FOLDER
+        else {"socket_timeout": 5, "socket_connect_timeout": 2}
+    ),
     worker_send_task_events=True,
 )
 

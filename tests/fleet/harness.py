@@ -32,6 +32,7 @@ class Fleet:
         self.client = Client(Settings(database_url=database_url))
         self.workers: list[subprocess.Popen[bytes]] = []
         self._gates: list[Gate] = []
+        self.extra_environment: dict[str, str] = {}
         with self.engine.connect() as connection:
             connection.execute(
                 text(
@@ -44,6 +45,7 @@ class Fleet:
         """What a process of this fleet needs; recovery is made impatient."""
         return {
             **os.environ,
+            **self.extra_environment,
             "PERENNIAL_DATABASE_URL": self.database_url,
             "PERENNIAL_BROKER_URL": self.broker_url,
             "PERENNIAL_HEARTBEAT_SECONDS": "0.5",

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -40,6 +41,20 @@ def test_a_run_goes_through_every_kind_of_wait_on_any_pool(fleet: Fleet, pool: s
     events = [entry.event for entry in fleet.client.history(run)]
     assert events.index("approval escalated") < events.index("approval timed out")
     assert fleet.effects("prepare") == [1]
+    assert fleet.leftovers() == NOTHING
+
+
+def test_a_broker_that_is_no_redis_has_no_index_and_timers_fire_all_the_same(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    """kombu's filesystem transport, say: the caretakers' sweeps fire what is due."""
+    (tmp_path / "broker").mkdir()
+    fleet.broker_url = "filesystem://"
+    fleet.extra_environment = {"FLEET_TESTS_FOLDER": str(tmp_path / "broker")}
+    fleet.start_worker("--without-gossip")
+    run = fleet.client.start("sleeper", 0.3)
+    fleet.wait_until_closed(run)
+    assert fleet.client.result(run) == "timed_out"
     assert fleet.leftovers() == NOTHING
 
 

@@ -1,4 +1,7 @@
-"""Every error Perennial raises on purpose. A message says what, where, and the next thing to do."""
+"""The errors that users of Perennial meet. A message says what, where, and the next thing to do.
+
+Those of one part alone stand with it: `settings`, `cli`, `demo`, `embedded`.
+"""
 
 from __future__ import annotations
 
@@ -78,10 +81,6 @@ class SignalTimedOut(PerennialError, TimeoutError):
     def __init__(self, key: str, *, name: str) -> None:
         self.key, self.name = key, name
         super().__init__(f"no signal {name!r} arrived in time (activity {key})")
-
-
-class StageTimedOut(PerennialError, TimeoutError):
-    """An attempt of a stage ran longer than its `timeout_seconds`."""
 
 
 # -- runs ----------------------------------------------------------------------------------------

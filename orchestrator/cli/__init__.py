@@ -2,8 +2,8 @@
 
 `main` is the console script. `app` holds the root, its global options and the one place where
 errors become exit codes; a command lives beside its neighbours (`servers`, `demo`, `definitions`,
-`runs`, `decisions`, `database`), asks the public `Client`, and hands what it got to `pages` (for
-people) or `output` (JSON, for programs). Nothing heavy is imported until a command needs it.
+`runs`, `decisions`, `database`, `services`), asks the public `Client`, and hands what it got to
+`pages` (for people) or `output` (JSON, for programs). Nothing heavy is imported until a command needs it.
 """
 
 

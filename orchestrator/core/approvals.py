@@ -1,4 +1,4 @@
-"""Approvals as pure policy: who may decide, when it is too late, what a vote decides.
+"""Approvals as pure policy: who is asked, who may decide, and when it is too late.
 
 The store's row says what is; the functions here say what a decision on it means.
 """
@@ -120,7 +120,7 @@ def check_escalation(after_seconds: float, timeout_seconds: float | None, *, whe
 
 @dataclass(frozen=True, slots=True)
 class ApprovalState:
-    """An approval's row as read under its lock. `state` is `open`, an Outcome, or `cancelled`."""
+    """An approval's row as it was read. `state` is `open`, an Outcome, or `cancelled`."""
 
     name: str
     state: str

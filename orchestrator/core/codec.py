@@ -25,6 +25,11 @@ MESSAGE_LENGTH_MAX = 10_000
 _UNWRITABLE = (PydanticSerializationError, PydanticUserError, ValueError, TypeError)
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # an escaped NUL, not text that speaks of one
 _NOT_JSON = re.compile(r"NaN|Infinity")
+# How pydantic's warnings quote a value: the words of 2.9, and those of later releases.
+_QUOTED_VALUE = re.compile(
+    r" with value `.*?`(?= - serialized value may)|input_value=.*?, (?=input_type=[\w.]+\]\))",
+    re.DOTALL,
+)
 _NO_CONSTANTS_LOST = ConfigDict(ser_json_inf_nan="constants")
 
 
@@ -51,7 +56,8 @@ def encode(value: Any, declared: Any = Any, *, what: str) -> str:
     try:
         written = _adapter(declared).dump_json(value, warnings="error")
     except _UNWRITABLE as error:
-        message = f"{what}: a {type(value).__name__} can't be written as JSON: {error}"
+        why = _QUOTED_VALUE.sub("", str(error))  # values may be secret
+        message = f"{what}: a {type(value).__name__} can't be written as JSON: {why}"
         raise PayloadError(message) from None
     if len(written) > PAYLOAD_BYTES_MAX:
         message = (
@@ -101,6 +107,11 @@ def readable(message: str) -> str:
     return plain.encode("utf-8", errors="backslashreplace").decode()
 
 
+def parse(text: str) -> Any:
+    """JSON text as plain data."""
+    return from_json(text)
+
+
 def _problems(error: ValidationError | PydanticUserError) -> str:
     """What pydantic says, place by place, without the values: they may be secret."""
     if isinstance(error, PydanticUserError):
@@ -121,8 +132,3 @@ def _has_constants(text: str) -> bool:
 
 def _type_name(declared: Any) -> str:
     return getattr(declared, "__name__", str(declared))
-
-
-def parse(text: str) -> Any:
-    """JSON text as plain data."""
-    return from_json(text)

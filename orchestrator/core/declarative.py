@@ -32,7 +32,7 @@ from orchestrator.core.declarative_binding import (
     unknown_entry,
 )
 from orchestrator.core.declarative_grammar import DeclarativeSpec, Timers, read_grammar, refuse
-from orchestrator.core.definition import Approval, Process, Registry, Stage
+from orchestrator.core.definition import Approval, Process, Registry, Stage, default_registry
 from orchestrator.core.flow import Flow, Pending
 from orchestrator.errors import DefinitionError, UnknownProcess, UnknownStage
 
@@ -52,7 +52,9 @@ class DeclarativeResult(BaseModel):
     decisions: dict[str, Decision]
 
 
-def load_process(text: str, *, source: str = "<yaml>", registry: Registry) -> Process:
+def load_process(
+    text: str, *, source: str = "<yaml>", registry: Registry = default_registry
+) -> Process:
     """The process that a YAML text declares, its names bound to what `registry` holds.
 
     `source` is the file's name for messages. Raises DefinitionError, with `source:line` and what to

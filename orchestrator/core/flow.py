@@ -180,7 +180,7 @@ class Flow:
         return Pending(self._recorder.request(ActivityKind.STEP, name_of(function), key, call))
 
     def sleep(self, duration: timedelta | float, *, key: str | None = None) -> Pending[None]:
-        """Wait for a timedelta, or for seconds. Costs one row, however long."""
+        """Wait for a timedelta, or for seconds. Costs a few rows, however long."""
         delay = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
         check_delay(delay, what="flow.sleep")
         return Pending(

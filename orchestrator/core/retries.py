@@ -71,6 +71,3 @@ class Retry:
         """The inverse of `as_policy`; unknown names (of a newer release) are left out."""
         known = {name: policy[name] for name in cls.__slots__ if name in policy}
         return cls(**known)
-
-
-NO_RETRY = Retry(max_attempts=1)

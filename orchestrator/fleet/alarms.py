@@ -10,6 +10,8 @@ there: without it Redis was emptied, and the index is rebuilt from Postgres. Not
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -23,6 +25,8 @@ from redis.client import PubSub
 from orchestrator.settings import Settings
 from orchestrator.store.timers import ArmedTimer
 
+log = logging.getLogger(__name__)
+
 FIRE = "perennial.fire"
 """The Celery task that fires a timer."""
 
@@ -30,6 +34,9 @@ BLOCK_SECONDS_MAX = 2.0
 MOVES_PER_SCRIPT_MAX = 200
 _REBUILD_SECONDS_MAX = 30
 _SOCKET_TIMEOUT_SECONDS = 10.0
+
+# Celery's users write the constant's name; redis-py takes the word.
+_CERT_REQS = re.compile(r"(ssl_cert_reqs=)CERT_(NONE|OPTIONAL|REQUIRED)")
 
 _ID, _QUEUE = "@timer-id@", "@queue@"
 
@@ -62,10 +69,9 @@ class Alarms:
     @classmethod
     def for_app(cls, app: Celery, settings: Settings) -> Alarms | None:
         """The index beside the app's queues; None where its broker isn't a Redis we can script."""
-        url = app.conf.broker_url or ""
-        if url.startswith("redis+socket://"):
-            url = "unix://" + url.removeprefix("redis+socket://").replace("virtual_host=", "db=")
-        if not url.startswith(("redis://", "rediss://", "unix://")):
+        url = _redis_url(app.conf.broker_write_url or app.conf.broker_url)
+        if url is None:
+            log.info("timers are fired by sweeps: the broker is no Redis that can be scripted")
             return None
         options = app.conf.broker_transport_options or {}
         return cls(
@@ -130,6 +136,19 @@ class Alarms:
 
     def _member(self, timer_id: UUID, queue: str | None) -> str:
         return f"{timer_id}:{queue or self._default_queue}"
+
+
+def _redis_url(broker: str | list[str] | None) -> str | None:
+    """The broker as redis-py spells it: the first of several, as kombu tries them. None: no Redis."""
+    url = broker[0] if isinstance(broker, list | tuple) and broker else broker
+    if not isinstance(url, str):
+        return None
+    url = url.split(";")[0]
+    if url.startswith("redis+socket://"):
+        url = "unix://" + url.removeprefix("redis+socket://").replace("virtual_host=", "db=")
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        return None
+    return _CERT_REQS.sub(lambda found: found[1] + found[2].lower(), url)
 
 
 def _message_template(app: Celery) -> str:

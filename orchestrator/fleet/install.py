@@ -56,14 +56,7 @@ def _register_stage(app: Celery, member: Member, stage: Stage[..., Any]) -> None
         run_stage(member.context, UUID(run_id), key, attempt)
 
     work.__doc__ = stage.__doc__
-    limits = {}
-    if stage.timeout_seconds is not None:
-        grace = member.settings_or_defaults.timeout_grace_seconds
-        limits = {
-            "soft_time_limit": stage.timeout_seconds,
-            "time_limit": stage.timeout_seconds + grace,
-        }
-    _register(app, stage.name, work, **limits)
+    _register(app, stage.name, work, soft_time_limit=stage.timeout_seconds)
 
 
 def _register(app: Celery, name: str, function: Callable[..., None], **options: Any) -> None:

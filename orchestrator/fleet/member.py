@@ -30,7 +30,6 @@ class Member:
         self.registry = registry
         self._settings = settings
         self._lock = threading.Lock()
-        self._pid: int | None = None
         self._context: EngineContext | None = None
         os.register_at_fork(after_in_child=self._forget)
 
@@ -40,11 +39,6 @@ class Member:
         if self._settings is None:
             self._settings = Settings()
         return self._settings
-
-    @property
-    def settings_or_defaults(self) -> Settings:
-        """For use while modules are imported, when the environment is not to be read."""
-        return self._settings or Settings.model_construct()
 
     @property
     def context(self) -> EngineContext:

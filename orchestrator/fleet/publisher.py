@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from celery import Celery, uuid
+from kombu.entity import Queue
 from kombu.exceptions import ChannelError, OperationalError
 from kombu.messaging import Producer
 from redis.exceptions import RedisError
@@ -117,20 +118,27 @@ class Publisher:
 
     def _publish(self, producer: Producer, handoff: Handoff) -> None:
         """To the queue itself: an exchange's bindings vanish with an emptied Redis, a queue's name doesn't."""
-        queue = self._app.amqp.queues[handoff.queue or self._app.conf.task_default_queue]
+        name = handoff.queue or self._app.conf.task_default_queue
         message = self._app.amqp.create_task_message(
             uuid(), handoff.task, _arguments(handoff), {}, ignore_result=True, origin="perennial"
         )
         producer.publish(  # type: ignore[no-untyped-call] # kombu has annotated half of it
             message.body,
             exchange="",
-            routing_key=queue.name,
+            routing_key=name,
             headers=message.headers,
             serializer="json",
-            declare=[queue],
+            declare=self._declaration_of(name),
             retry=False,
             **message.properties,
         )
+
+    def _declaration_of(self, queue: str) -> list[Queue]:
+        """What a broker that has no such queue yet needs; nothing where the app declares its queues itself."""
+        try:
+            return [self._app.amqp.queues[queue]]
+        except KeyError:  # task_create_missing_queues is off, and another app serves this one
+            return []
 
 
 def _batch(producer: Producer) -> AbstractContextManager[object]:

@@ -118,7 +118,13 @@ class Caretaker:
 
     def _listen(self) -> psycopg.Connection[Any]:
         url = self._member.settings.database().replace("postgresql+psycopg://", "postgresql://", 1)
-        connection = psycopg.connect(url, autocommit=True, application_name="perennial-caretaker")
+        connection = psycopg.connect(
+            url,
+            autocommit=True,
+            application_name="perennial-caretaker",
+            connect_timeout=10,
+            keepalives_idle=30,
+        )
         connection.execute(f"LISTEN {NOTIFY_CHANNEL}")
         return connection
 
@@ -139,6 +145,14 @@ def services_of(member: Member) -> list[Service]:
     return services
 
 
+def limit_stages(member: Member) -> None:
+    """Celery ends a stage's process a grace after its soft limit. Now that settings may be read."""
+    grace_seconds = member.settings.timeout_grace_seconds
+    for stage in member.registry.stages.values():
+        if stage.timeout_seconds is not None:
+            member.app.tasks[stage.name].time_limit = stage.timeout_seconds + grace_seconds
+
+
 class ServicesStep(bootsteps.StartStopStep):
     """Starts the services in a worker's parent process, once its pool is there."""
 
@@ -150,7 +164,9 @@ class ServicesStep(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         """The worker is up."""
-        self._services = services_of(parent.app.perennial)
+        member = parent.app.perennial
+        limit_stages(member)
+        self._services = services_of(member)
         for service in self._services:
             service.start()
 

@@ -1,8 +1,9 @@
 """Claims and attempts: who works on an activity, and what becomes of a failed try.
 
-claim_activity            one statement: fence, and load run and journal for the turn that follows
-remember_step             a step's result, fenced by its stage's attempt
-retry_attempt_if_claimed  a failed attempt is made again later, by a timer
+claim_activity_if_pending   one statement: fence, and load run and journal for the turn that follows
+remember_step_if_claimed    a step's result, fenced by its stage's attempt
+remember_flow_step_if_held  an inline step's end, fenced by its turn's holder
+retry_attempt_if_claimed    a failed attempt is made again later, by a timer
 """
 
 from __future__ import annotations

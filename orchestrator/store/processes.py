@@ -22,15 +22,7 @@ RETURNING p.fingerprint, p.deployed_at, p.xmax = 0 AS created
 _READ = Statement(
     "read_process",
     """
-SELECT p.kind, p.spec, p.fingerprint FROM perennial.process p WHERE p.name = %(name)s AND p.version = %(version)s
-""",
-)
-
-_LIST = Statement(
-    "list_processes",
-    """
-SELECT p.name, p.version, p.kind, p.fingerprint, p.deployed_at, p.deployed_by FROM perennial.process p
-ORDER BY p.name, p.version
+SELECT p.kind, p.spec FROM perennial.process p WHERE p.name = %(name)s AND p.version = %(version)s
 """,
 )
 
@@ -41,7 +33,6 @@ class DeployedSpec:
 
     kind: str
     spec: dict[str, Any]
-    fingerprint: str
 
 
 def deploy(connection: AnyConnection, process: Process, *, by: str) -> Any:
@@ -62,9 +53,4 @@ def deploy(connection: AnyConnection, process: Process, *, by: str) -> Any:
 def read_process(connection: AnyConnection, name: str, version: int) -> DeployedSpec | None:
     """The deployed definition; None: not deployed."""
     row = _READ.row(connection, name=name, version=version)
-    return None if row is None else DeployedSpec(row.kind, row.spec, row.fingerprint)
-
-
-def list_processes(connection: AnyConnection) -> list[Any]:
-    """Every deployed version."""
-    return list(_LIST.rows(connection))
+    return None if row is None else DeployedSpec(row.kind, row.spec)

@@ -1,8 +1,9 @@
 """Runs from outside: start them, close them, stop and resume them.
 
-start_run / start_runs   one statement; on a caller's connection, part of its transaction
-close_run_if_open        cancelled or expired: everything open goes with it
-move_run                 pause, resume
+start_runs         one statement; on a caller's connection, part of its transaction
+close_run_if_open  cancelled or expired: everything open goes with it
+move_run_if_in     pause, resume
+find_runs          by id or business key
 """
 
 from __future__ import annotations

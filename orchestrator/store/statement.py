@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import psycopg
 from psycopg.rows import namedtuple_row
@@ -16,12 +16,6 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 AnyConnection = Connection | Session | psycopg.Connection[Any]
-
-
-class Row(Protocol):
-    """A result row, read by attribute."""
-
-    def __getattr__(self, name: str) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)

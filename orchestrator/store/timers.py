@@ -2,6 +2,7 @@
 
 timer_rows            what a turn arms, for the commit
 take_timers_to_index  those that came within the horizon, for the index
+indexed_timers        those that the index should hold, to rebuild it
 overdue_timers        those that the index should have delivered, and did not
 lock_due_timer        the start of every firing: run first, then timer
 """

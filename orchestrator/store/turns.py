@@ -1,8 +1,9 @@
 """A run under its turn: read it whole, hold it, let it go; `store.commit` ends the turn.
 
-    load_run            one read: the run, its journal, its unconsumed signals
-    hold_turn           before inline steps: nobody else takes a turn of this run meanwhile
-    record_settlement   a fact without a turn: this worker can't take it, or another is taking one
+    load_run                      one read: the run, its journal, its unconsumed signals
+    hold_turn, release_turn       around inline steps: nobody else takes a turn of this run meanwhile
+    note_left_if_unchanged        this worker lacks what the run needs
+    record_settlement_if_claimed  a fact without a turn: this worker can't take it, or another is taking one
 
 Every fact that reaches a run raises its revision, and a turn commits only on the revision it read.
 """

@@ -21,20 +21,21 @@ ON CONFLICT (id) DO UPDATE SET heartbeat_at = perennial.now()
 """,
 )
 
-_LEAVE = Statement("leave", "DELETE FROM perennial.worker w WHERE w.id = %(worker_id)s")
-
 # Only claimed activities are looked at: as many as the fleet has hands, however many runs wait.
 _LOST = Statement(
     "lost_attempts",
     """
-SELECT a.run_id, a.key, a.attempt, a.worker_id,
-    perennial.now() >= a.claimed_at + a.timeout_seconds * interval '1 second' AS timed_out
+SELECT a.run_id, a.key, a.attempt
 FROM perennial.activity a LEFT JOIN perennial.worker w ON w.id = a.worker_id
 WHERE a.state = 'claimed' AND (
     greatest(w.heartbeat_at, a.claimed_at) <= perennial.now() - %(dead_after)s * interval '1 second'
     OR perennial.now() >= a.claimed_at + (a.timeout_seconds + %(timeout_grace)s) * interval '1 second')
 ORDER BY a.claimed_at LIMIT %(limit)s
 """,
+)
+
+_LOCK_RUN = Statement(
+    "lock_run", "SELECT r.id FROM perennial.run r WHERE r.id = %(run_id)s FOR NO KEY UPDATE"
 )
 
 _LOCK_LOST = Statement(
@@ -81,11 +82,6 @@ def beat(connection: AnyConnection, worker_ids: Sequence[UUID], *, name: str, pi
     _BEAT.rows(connection, worker_ids=list(worker_ids), name=name, pid=pid)
 
 
-def leave(connection: AnyConnection, worker_id: UUID) -> None:
-    """This worker process ends in good order, with nothing claimed."""
-    _LEAVE.rows(connection, worker_id=worker_id)
-
-
 def forget_old_workers(connection: AnyConnection) -> None:
     """Drop the rows of processes that have been silent for a day."""
     _SWEEP.rows(connection)
@@ -123,8 +119,3 @@ def lock_lost_attempt(
     if _LOCK_RUN.row(connection, run_id=run_id) is None:
         return None
     return _LOCK_LOST.row(connection, run_id=run_id, key=key, attempt=attempt)
-
-
-_LOCK_RUN = Statement(
-    "lock_run", "SELECT r.id FROM perennial.run r WHERE r.id = %(run_id)s FOR NO KEY UPDATE"
-)

@@ -72,7 +72,9 @@ def test_show_lists_every_wait_of_a_gather_and_the_line_that_ends_it(perennial, 
         attempt=2,
         detail="TimeoutError: no answer",
     )
-    signal = Wait(ActivityKind.SIGNAL, "docs", "docs", ("anyone with signal docs",), ago(seconds=4))
+    signal = Wait(
+        ActivityKind.SIGNAL, "docs", "docs", ("whoever sends signal docs",), ago(seconds=4)
+    )
     client.answers["get"] = replace(WAITING, waits=(stage, signal), business_key=None)
     page = perennial("show", str(RUN_ID)).stdout
     assert "stage provision (iam/provision), attempt 2: TimeoutError: no answer" in page

@@ -108,6 +108,20 @@ def test_what_the_record_cannot_keep_is_refused_with_its_name(value, declared, s
     assert says in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("value", "declared"),
+    [
+        ("s3cret", int),
+        (["s3cret"], list[int]),
+        (Model.model_construct(name=("s3cret", "two\nlines"), at="s3cret"), Model),
+    ],
+)
+def test_a_refusal_says_what_was_expected_and_does_not_repeat_the_value(value, declared):
+    with pytest.raises(PayloadError, match="Expected") as refused:
+        codec.encode(value, declared, what="result of stage x")
+    assert "s3cret" not in str(refused.value)
+
+
 def test_the_largest_payload_is_taken():
     codec.encode("x" * (codec.PAYLOAD_BYTES_MAX - 2), str, what="it")
 

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import Fail, Retry
-from orchestrator.core.retries import NO_RETRY
 from orchestrator.errors import DefinitionError, PayloadError
 
 chances = st.floats(0, 1, exclude_max=True)
@@ -83,8 +82,8 @@ def test_an_attempt_follows_unless_they_are_used_up_or_the_error_is_final(error,
     assert retry.allows_another(attempt, error) is allows
 
 
-def test_no_retry_is_one_attempt():
-    assert not NO_RETRY.allows_another(1)
+def test_one_attempt_is_no_retry():
+    assert not Retry(max_attempts=1).allows_another(1)
 
 
 @pytest.mark.parametrize(

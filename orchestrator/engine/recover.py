@@ -46,8 +46,11 @@ class Swept:
     attempts_recovered: int = 0
 
 
-def sweep(context: EngineContext) -> Swept:
-    """Look once, and do what is due: one statement when nothing is."""
+def sweep(context: EngineContext, *, may_judge: bool = True) -> Swept:
+    """Look once, and do what is due: one statement when nothing is.
+
+    `may_judge` False: leave workers that look dead; the caller hasn't watched for long enough.
+    """
     settings = context.settings
     with context.connection() as connection:
         care = workers.what_needs_care(
@@ -61,7 +64,7 @@ def sweep(context: EngineContext) -> Swept:
         handoffs=relay(context) if care.handoffs else 0,
         timers_indexed=index_timers(context) if care.timers_to_index else 0,
         timers_fired=fire_overdue(context) if care.timers_overdue else 0,
-        attempts_recovered=recover_attempts(context) if care.attempts_lost else 0,
+        attempts_recovered=recover_attempts(context) if care.attempts_lost and may_judge else 0,
     )
 
 

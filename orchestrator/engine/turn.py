@@ -144,9 +144,11 @@ class _Turn:
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
         """Give a held turn back. Not when this worker is being killed: then it counts as lost."""
-        if kind is None and self.is_held and self.token is not None:
-            turns.release_turn(self.connection, self.run_id, turn_token=self.token)
-        self._stack.__exit__(kind, *details)  # type: ignore[arg-type] # as we were given it
+        try:
+            if kind is None and self.is_held and self.token is not None:
+                turns.release_turn(self.connection, self.run_id, turn_token=self.token)
+        finally:
+            self._stack.__exit__(kind, *details)  # type: ignore[arg-type] # as we were given it
 
     def try_once(self, loaded: LoadedRun, settlement: Settlement | None) -> Tried:
         """Replay the flow over what was read, and commit."""

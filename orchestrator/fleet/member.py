@@ -12,6 +12,7 @@ import threading
 from uuid import UUID
 
 from celery import Celery
+from sqlalchemy import Engine
 
 from orchestrator.core.definition import Registry
 from orchestrator.engine.context import EngineContext, connect
@@ -65,9 +66,11 @@ class Member:
             messenger=Publisher(self.app, Alarms.for_app(self.app, settings)),
             identity=identity,
         )
+        # A connection of its own: a heart that waited for the pool would pass for dead.
+        heart_database = connect(settings, pool_size=1)
         Heart(
             identity,
-            lambda held_ids: _beat(context, held_ids),
+            lambda held_ids: _beat(heart_database, identity, held_ids),
             interval_seconds=settings.heartbeat_seconds,
         ).start()
         return context
@@ -80,6 +83,6 @@ class Member:
             self._context = None
 
 
-def _beat(context: EngineContext, held_ids: list[UUID]) -> None:
-    with context.connection() as connection:
-        workers.beat(connection, held_ids, name=context.identity.name, pid=context.identity.pid)
+def _beat(database: Engine, identity: Identity, held_ids: list[UUID]) -> None:
+    with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        workers.beat(connection, held_ids, name=identity.name, pid=identity.pid)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from celery import Celery, uuid
 from kombu.entity import Queue
-from kombu.exceptions import ChannelError, OperationalError
+from kombu.exceptions import ChannelError, KombuError
 from kombu.messaging import Producer
 from redis.exceptions import RedisError
 
@@ -22,7 +22,7 @@ from orchestrator.store.timers import ArmedTimer
 
 log = logging.getLogger(__name__)
 
-_AWAY = (OperationalError, RedisError, ConnectionError, TimeoutError, OSError)
+_AWAY = (KombuError, RedisError, ConnectionError, TimeoutError, OSError)
 
 # How a run's status looks in Flower: Celery's own events where one says it, ours where none does.
 _EVENTS = {
@@ -53,7 +53,7 @@ class Publisher:
             with self._app.producer_pool.acquire(block=True) as producer, _batch(producer):
                 for handoff in handoffs:
                     self._publish(producer, handoff)
-        except _AWAY as error:
+        except Exception as error:  # noqa: BLE001 - brokers fail in many ways, and a word is a hint
             log.warning(
                 "%s handoff(s) wait in the outbox: the broker is away (%s)", len(handoffs), error
             )
@@ -113,6 +113,7 @@ class Publisher:
             self._events = self._app.events.Dispatcher(
                 self._app.connection_for_write(),
                 hostname=task.request.hostname if task is not None else None,
+                buffer_while_offline=False,
             )
         return self._events
 

@@ -94,19 +94,21 @@ class Caretaker:
         self._member = member
         self._listening: psycopg.Connection[Any] | None = None
         self._forget_countdown = 0
-        self._sweep_at = 0.0
+        self._sweep_at = self._contact_since = 0.0
 
     def work(self) -> None:
         """Sleep until Postgres notifies, and relay; when its time has come, sweep, however busy it is."""
         context = self._member.context
         if self._listening is None:
             self._listening = self._listen()
-            self._sweep_at = time.monotonic()
+            self._contact_since = self._sweep_at = time.monotonic()
         left = max(0.0, self._sweep_at - time.monotonic())
         if any(True for _ in self._listening.notifies(timeout=left, stop_after=1)):
             relay(context)
         if time.monotonic() >= self._sweep_at:
-            sweep(context)
+            contact_seconds = time.monotonic() - self._contact_since
+            # While Postgres was away nobody could beat: who has just come back may not judge who is dead.
+            sweep(context, may_judge=contact_seconds >= context.settings.dead_after_seconds)
             self._forget_now_and_then()
             self._sweep_at = time.monotonic() + context.settings.sweep_seconds
 

@@ -45,9 +45,9 @@ WITH fence AS (
     UPDATE perennial.activity a SET state = 'done', result = decided.decision, settled_at = perennial.now()
     FROM decided WHERE a.run_id = decided.run_id AND a.key = decided.key AND a.state = 'pending'
 ), handed_off AS (
-    INSERT INTO perennial.outbox (run_id, key, attempt, task, queue, publish_at)
+    INSERT INTO perennial.outbox AS o (run_id, key, attempt, task, queue, publish_at)
     SELECT fence.id, '', 1, '{ADVANCE}', fence.queue, perennial.now() FROM fence, decided
-    ON CONFLICT (run_id, key) DO NOTHING
+    ON CONFLICT (run_id, key) DO UPDATE SET publish_at = least(o.publish_at, excluded.publish_at)
 ), told AS (
     INSERT INTO perennial.history (run_id, actor, event, key, from_status, to_status, detail)
     SELECT fence.id, %(by)s, %(outcome)s, decided.key, fence.status, fence.status,

@@ -25,7 +25,8 @@ NOTIFY_CHANNEL = "perennial_outbox"
 RESEND_SECONDS_MAX = 300
 """The longest interval between two sendings of a handoff that nobody takes."""
 
-# The handoffs of a run at rest are put off until it is resumed, which makes them due.
+# The handoffs of a run at rest are put off; its resuming makes them due. Put off, not for ever: the run's
+# row isn't locked here, and may have been resumed this very moment.
 _DUE = Statement(
     "take_due_handoffs",
     """
@@ -36,7 +37,7 @@ WITH due AS (
 UPDATE perennial.outbox o SET publishes = o.publishes + 1,
     publish_at = CASE WHEN r.status IN ('running', 'waiting') THEN perennial.now()
         + least(%(longest_seconds)s, %(relay_after)s * 2 ^ least(o.publishes, 20)) * interval '1 second'
-        ELSE 'infinity' END
+        ELSE perennial.now() + %(longest_seconds)s * interval '1 second' END
 FROM due JOIN perennial.run r ON r.id = due.run_id
 WHERE o.run_id = due.run_id AND o.key = due.key
 RETURNING o.run_id, o.key, o.attempt, o.task, o.queue, o.publishes - 1 AS publishes,
@@ -52,11 +53,11 @@ _ALL_DUE = Statement(
 _ASK_FOR_TURN = Statement(
     "ask_for_turn",
     f"""
-INSERT INTO perennial.outbox (run_id, key, attempt, task, queue, publishes, publish_at)
+INSERT INTO perennial.outbox AS o (run_id, key, attempt, task, queue, publishes, publish_at)
 SELECT r.id, '', 1, '{ADVANCE}', r.queue, 1, perennial.now() + %(relay_after)s * interval '1 second'
 FROM perennial.run r WHERE r.id = %(run_id)s AND r.closed_at IS NULL
-ON CONFLICT DO NOTHING
-RETURNING queue
+ON CONFLICT (run_id, key) DO UPDATE SET publish_at = least(o.publish_at, excluded.publish_at)
+RETURNING o.queue
 """,
 )
 
@@ -129,7 +130,7 @@ def make_all_handoffs_due(connection: AnyConnection) -> None:
 
 
 def ask_for_turn(connection: AnyConnection, run_id: UUID, *, relay_after: float) -> Handoff | None:
-    """Leave an advance for the run. None: one is there already, or the run has ended."""
+    """Leave an advance for the run, or make the one that is there due as soon. None: the run has ended."""
     row = _ASK_FOR_TURN.row(connection, run_id=run_id, relay_after=relay_after)
     return None if row is None else Handoff.advance(run_id, row.queue)
 

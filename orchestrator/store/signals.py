@@ -25,9 +25,9 @@ WITH fence AS (
     ON CONFLICT (run_id, signal_id) DO NOTHING
     RETURNING id
 ), handed_off AS (
-    INSERT INTO perennial.outbox (run_id, key, attempt, task, queue, publish_at)
+    INSERT INTO perennial.outbox AS o (run_id, key, attempt, task, queue, publish_at)
     SELECT fence.id, '', 1, '{ADVANCE}', fence.queue, perennial.now() FROM fence, arrived
-    ON CONFLICT (run_id, key) DO NOTHING
+    ON CONFLICT (run_id, key) DO UPDATE SET publish_at = least(o.publish_at, excluded.publish_at)
 ), told AS (
     INSERT INTO perennial.history (run_id, actor, event, from_status, to_status, detail)
     SELECT fence.id, %(sender)s, 'signal received', fence.status, fence.status,

@@ -108,10 +108,10 @@ WITH fence AS (
     WHERE r.id = %(run_id)s AND r.closed_at IS NULL AND {ATTEMPT_HOLDS}
     RETURNING r.id, r.queue, r.status
 ), {SETTLED.strip()}, handed_off AS (
-    INSERT INTO perennial.outbox (run_id, key, attempt, task, queue, publishes, publish_at)
+    INSERT INTO perennial.outbox AS o (run_id, key, attempt, task, queue, publishes, publish_at)
     SELECT fence.id, '', 1, 'perennial.advance', fence.queue, 1, perennial.now() + %(relay_after)s * interval '1 second'
     FROM fence, settled
-    ON CONFLICT DO NOTHING
+    ON CONFLICT (run_id, key) DO UPDATE SET publish_at = least(o.publish_at, excluded.publish_at)
 ), told AS (
     INSERT INTO perennial.history (run_id, actor, event, key, attempt, from_status, to_status)
     SELECT fence.id, %(actor)s, %(event)s, settled.key, %(settled_attempt)s, fence.status, fence.status

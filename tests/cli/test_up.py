@@ -267,8 +267,12 @@ def test_a_killed_worker_is_started_again_with_a_note(shop, fleet):
 def test_a_stop_ends_all_that_was_started_and_the_next_start_finds_the_data(shop, fleet, number):
     shop.perennial("start", "ship", "--key", f"kept-{number}", "--input", '{"item": "tea"}')
     started = psutil.Process(shop.up.pid).children(recursive=True)
-    postgres = [each for each in psutil.process_iter() if "postgres" in each.name()]
-    ours = [each for each in postgres if str(shop.home) in " ".join(each.cmdline())]
+    everything = psutil.process_iter(["cmdline"])  # None for one that is just ending
+    ours = [
+        each
+        for each in everything
+        if "postgres" in (line := " ".join(each.info["cmdline"] or ())) and str(shop.home) in line
+    ]
     assert ours
     assert shop.stop_up(number) == 0
     gone, alive = psutil.wait_procs([*started, *ours], timeout=SOON_SECONDS_MAX)

@@ -246,10 +246,13 @@ def test_what_is_refused_raises_nothing(record, run_id):
     assert value(record, "SELECT revision FROM perennial.run") == 1
 
 
-def test_one_advance_is_enough(record, run_id):
-    assert outbox.ask_for_turn(record, run_id, relay_after=5) is None
-    outbox.forget_advance(record, run_id)
+def test_one_advance_is_enough_and_a_new_fact_never_waits_for_an_old_ones_interval(record, run_id):
+    record.execute(
+        text("UPDATE perennial.outbox SET publish_at = perennial.now() + interval '1 hour'")
+    )
     assert outbox.ask_for_turn(record, run_id, relay_after=5) is not None
+    soon = "publish_at <= perennial.now() + interval '5 seconds'"
+    assert value(record, f"SELECT count(*) FROM perennial.outbox WHERE {soon}") == 1
     assert value(record, "SELECT count(*) FROM perennial.outbox") == 1
 
 

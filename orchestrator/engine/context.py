@@ -15,6 +15,7 @@ from orchestrator.core.definition import Registry
 from orchestrator.engine.definitions import Definitions
 from orchestrator.engine.liveness import Identity
 from orchestrator.engine.messenger import Messenger, SilentMessenger
+from orchestrator.faults import reach
 from orchestrator.settings import Settings
 
 
@@ -45,6 +46,8 @@ class EngineContext:
         """For verbs of several statements: all or nothing."""
         with self.database.begin() as connection:
             yield connection
+            reach("before", "transaction")
+        reach("after", "transaction")
 
 
 def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
@@ -64,17 +67,19 @@ def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
             "connect_timeout": 10,
             "application_name": "perennial",
             "prepare_threshold": 0,
+            "keepalives_idle": 10,
+            "tcp_user_timeout": 30_000,  # milliseconds, after which a silent network is a lost one
         },
     )
-    event.listen(engine, "connect", _plan_once)
+
+    def prepare(connection: Any, _record: object) -> None:
+        # One plan fits all: our statements find rows by key, and planning costs more than running them
+        # (docs/adr/0008). And a worker that stalls in a transaction may not keep its locks for ever.
+        seconds = settings.dead_after_seconds
+        with connection.cursor() as cursor:
+            cursor.execute("SET plan_cache_mode TO force_generic_plan")
+            cursor.execute(f"SET idle_in_transaction_session_timeout TO {round(seconds * 1000)}")
+        connection.commit()
+
+    event.listen(engine, "connect", prepare)
     return engine
-
-
-def _plan_once(connection: Any, _record: object) -> None:
-    """Our statements find rows by key: one plan fits all, and planning costs more than running them.
-
-    (docs/adr/0008)
-    """
-    with connection.cursor() as cursor:
-        cursor.execute("SET plan_cache_mode TO force_generic_plan")
-    connection.commit()

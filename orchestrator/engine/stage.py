@@ -20,6 +20,7 @@ from orchestrator.core.journal import ActivityState
 from orchestrator.core.steps import StageContext, working_on, working_on_step
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.turn import error_of, settle_and_advance
+from orchestrator.faults import around
 from orchestrator.store import activities, outbox
 from orchestrator.store.activities import Claim
 from orchestrator.store.turns import Settlement
@@ -89,7 +90,10 @@ def _work(context: EngineContext, stage: Stage[..., Any], claim: Claim) -> str:
         for name, value in claim.input.items()
     }
     steps = _Steps(context, claim)
-    with working_on(StageContext(claim.run.context.id, claim.key, claim.attempt, steps)):
+    with (
+        working_on(StageContext(claim.run.context.id, claim.key, claim.attempt, steps)),
+        around("work"),
+    ):
         value = stage(**arguments)
     return codec.encode(value, stage.result_type, what=f"result of stage {stage.name}")
 

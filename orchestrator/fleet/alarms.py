@@ -22,6 +22,7 @@ from celery import Celery
 from redis import Redis
 from redis.client import PubSub
 
+from orchestrator.faults import around
 from orchestrator.settings import Settings
 from orchestrator.store.timers import ArmedTimer
 
@@ -90,18 +91,22 @@ class Alarms:
                 self._member(timer.id, timer.queue),
                 max(0.0, timer.remaining_seconds) * 1000,
             ]
-        self._arm(keys=[self._due, self._wake], args=arguments)
+        with around("arm"):
+            self._arm(keys=[self._due, self._wake], args=arguments)
 
     def disarm(self, timers: Sequence[tuple[UUID, str | None]]) -> None:
         """Remove timers. One round trip."""
-        self._redis.zrem(self._due, *(self._member(timer_id, queue) for timer_id, queue in timers))
+        members = [self._member(timer_id, queue) for timer_id, queue in timers]
+        with around("disarm"):
+            self._redis.zrem(self._due, *members)
 
     def move(self) -> Moved:
         """Move what is due onto its queues, at most `MOVES_PER_SCRIPT_MAX` timers."""
-        count, wait_milliseconds, epoch = self._move(
-            keys=[self._due, self._epoch],
-            args=[MOVES_PER_SCRIPT_MAX, self._queue_prefix, self._template],
-        )
+        with around("move"):
+            count, wait_milliseconds, epoch = self._move(
+                keys=[self._due, self._epoch],
+                args=[MOVES_PER_SCRIPT_MAX, self._queue_prefix, self._template],
+            )
         wait_seconds = None if wait_milliseconds < 0 else wait_milliseconds / 1000
         return Moved(count, wait_seconds, bool(epoch))
 

@@ -16,6 +16,7 @@ from kombu.messaging import Producer
 from redis.exceptions import RedisError
 
 from orchestrator.core.run import RunStatus
+from orchestrator.faults import around
 from orchestrator.fleet.alarms import Alarms
 from orchestrator.store.outbox import ADVANCE, Handoff
 from orchestrator.store.timers import ArmedTimer
@@ -50,7 +51,11 @@ class Publisher:
         if not handoffs:
             return
         try:
-            with self._app.producer_pool.acquire(block=True) as producer, _batch(producer):
+            with (
+                around("publish"),
+                self._app.producer_pool.acquire(block=True) as producer,
+                _batch(producer),
+            ):
                 for handoff in handoffs:
                     self._publish(producer, handoff)
         except Exception as error:  # noqa: BLE001 - brokers fail in many ways, and a word is a hint

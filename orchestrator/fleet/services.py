@@ -19,6 +19,7 @@ import psycopg
 from celery import bootsteps
 
 from orchestrator.engine.recover import rebuild_index, relay, sweep
+from orchestrator.faults import around
 from orchestrator.fleet.alarms import Alarms
 from orchestrator.fleet.member import Member
 from orchestrator.store.outbox import NOTIFY_CHANNEL
@@ -76,8 +77,9 @@ class Mover:
         """Move what is due; then sleep until the next is, or rebuild what Redis has lost."""
         moved = self._alarms.move()
         if not moved.epoch_is_there and self._alarms.may_rebuild():
-            count = rebuild_index(self._member.context)
-            self._alarms.rebuilt()
+            with around("rebuild"):
+                count = rebuild_index(self._member.context)
+                self._alarms.rebuilt()
             log.info(
                 "a new epoch of Redis: %s timer(s) indexed again",
                 count,

@@ -15,6 +15,8 @@ from psycopg.rows import namedtuple_row
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
+from orchestrator.faults import reach
+
 AnyConnection = Connection | Session | psycopg.Connection[Any]
 
 
@@ -27,6 +29,12 @@ class Statement:
 
     def rows(self, connection: AnyConnection, **parameters: object) -> Sequence[Any]:
         """Run it; all rows. One round trip."""
+        reach("before", self.name)
+        found = self._rows(connection, parameters)
+        reach("after", self.name)
+        return found
+
+    def _rows(self, connection: AnyConnection, parameters: dict[str, object]) -> Sequence[Any]:
         text = f"/* perennial:{self.name} */ {self.sql}"
         if isinstance(connection, psycopg.Connection):
             with connection.cursor(row_factory=namedtuple_row) as cursor:

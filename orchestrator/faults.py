@@ -1,0 +1,43 @@
+"""Fault points: named places of the main path where a test may end, stall or watch this process.
+
+    reach("before", "commit_turn")   decided, and nothing is written yet
+    reach("after", "commit_turn")    written, and nobody is told yet
+
+Every named statement of the store has such a pair of places (`store.statement`), every transaction of the
+engine (`engine.context`), every word to Redis and the broker (`fleet`), and the work of a stage. In
+production nobody listens, and to reach a place costs one comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+When = Literal["before", "after"]
+Listener = Callable[[When, str], None]
+
+_listener: Listener | None = None
+
+
+def reach(when: When, what: str) -> None:
+    """This place is reached: tell whoever listens, which is nobody but a test."""
+    if _listener is not None:
+        _listener(when, what)
+
+
+def listen(listener: Listener | None) -> None:
+    """Call `listener` at every place that this process reaches from now on; None: nobody any more.
+
+    What it raises is raised at that place.
+    """
+    global _listener  # noqa: PLW0603 - one process has one listener, and the hot path one name to look at
+    _listener = listener
+
+
+@contextmanager
+def around(what: str) -> Iterator[None]:
+    """The two places of a block that is not a statement. The second is reached only if it succeeds."""
+    reach("before", what)
+    yield
+    reach("after", what)

@@ -1,0 +1,1 @@
+"""Faults on purpose: real worker processes die, stall and come back at every place of the main path."""

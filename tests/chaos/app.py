@@ -1,0 +1,222 @@
+"""What the fleet of these tests does: short processes that together reach every place of the main path.
+
+Each stage and step counts its effects in a table of the tests' own, committed at once, whatever becomes
+of the process that did it. Nothing here knows of faults.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from datetime import timedelta
+from functools import cache
+
+from celery import Celery
+from sqlalchemy import Engine, create_engine, text
+
+from orchestrator import (
+    ActivityFailed,
+    Flow,
+    Registry,
+    Retry,
+    Settings,
+    SignalTimedOut,
+    hours,
+    idempotency_key,
+    install,
+    process,
+    stage,
+    step,
+)
+
+registry = Registry()
+"""Everything."""
+
+QUEUE = "chaos"
+BRIEFLY = timedelta(seconds=0.1)
+AGAIN = Retry(max_attempts=50, delay_seconds=0.05, jitter=0)
+
+
+def make_app(settings: Settings, *, lacks: frozenset[str] = frozenset()) -> Celery:
+    """The Celery app of one worker. `lacks`: stages and processes that this release has not got."""
+    app = Celery("chaos", broker=settings.broker())
+    app.conf.update(
+        task_default_queue=QUEUE,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={"socket_timeout": 5, "socket_connect_timeout": 2},
+        worker_hijack_root_logger=False,
+    )
+    install(app, registry=_without(lacks), settings=settings)
+    return app
+
+
+def _without(lacks: frozenset[str]) -> Registry:
+    if not lacks:
+        return registry
+    older = Registry()
+    for each in registry.stages.values():
+        if each.name not in lacks:
+            older.add_stage(each)
+    for definition in registry.processes.values():
+        if definition.name not in lacks:
+            older.add_process(definition)
+    return older
+
+
+@cache
+def _database(_process_id: int) -> Engine:
+    return create_engine(os.environ["PERENNIAL_DATABASE_URL"], isolation_level="AUTOCOMMIT")
+
+
+def count_effect(name: str) -> int:
+    """An effect that the world sees: how often it was asked for."""
+    with _database(os.getpid()).connect() as connection:
+        return connection.execute(
+            text(
+                "INSERT INTO effect AS e (key, name) VALUES (:key, :name)"
+                " ON CONFLICT (key) DO UPDATE SET calls = e.calls + 1 RETURNING calls"
+            ),
+            {"key": idempotency_key(), "name": name},
+        ).scalar_one()
+
+
+def first() -> int:
+    return count_effect("first")
+
+
+def second() -> int:
+    return count_effect("second")
+
+
+def stumble() -> int:
+    """Fails the first time, whoever calls it."""
+    if count_effect("stumble") == 1:
+        message = "the first time never works"
+        raise RuntimeError(message)
+    return 1
+
+
+@stage(registry=registry, retry=AGAIN)
+def two_steps() -> str:
+    """Long enough for a heartbeat between its steps."""
+    step(first)
+    threading.Event().wait(0.4)
+    step(second)
+    return "two steps"
+
+
+@stage(registry=registry, retry=AGAIN)
+def plain() -> str:
+    count_effect("plain")
+    return "plain"
+
+
+@stage(registry=registry, retry=AGAIN)
+def clumsy() -> str:
+    stumble()
+    return "clumsy"
+
+
+@stage(registry=registry, retry=Retry(max_attempts=1))
+def once() -> str:
+    """Its first loss is its last."""
+    count_effect("once")
+    return "once"
+
+
+@stage(registry=registry, retry=Retry(max_attempts=1), timeout_seconds=0.3)
+def endless() -> str:
+    """Overruns its timeout, and nothing on a solo pool can end it."""
+    if count_effect("endless") == 1:
+        threading.Event().wait(3)
+    return "endless"
+
+
+@process(version=1, registry=registry)
+async def stages(flow: Flow) -> list[str]:
+    """Stages, their steps, and a step of the flow itself."""
+    begun = await flow.stage(two_steps)
+    await flow.step(first)
+    return [begun, *await flow.gather(flow.stage(plain), flow.stage(plain, key="other"))]
+
+
+@process(version=1, registry=registry)
+async def retries(flow: Flow) -> str:
+    """A stage and a step of the flow that fail once."""
+    await flow.step(stumble, retry=AGAIN)
+    return await flow.stage(clumsy)
+
+
+@process(version=1, registry=registry)
+async def waits(flow: Flow) -> str:
+    """Every kind of timer fires once."""
+    await flow.sleep(BRIEFLY)
+    try:
+        await flow.signal("never", timeout=BRIEFLY)
+    except SignalTimedOut:
+        await flow.stage(plain)
+    decision = await flow.approval(
+        "boss", assign=["bob"], escalate={BRIEFLY: ["director"]}, timeout=3 * BRIEFLY
+    )
+    return decision.outcome
+
+
+@process(version=1, registry=registry)
+async def people(flow: Flow) -> list[str]:
+    """Waits for a signal and a decision, both with deadlines that are not met."""
+    said = await flow.signal("go", type=str, timeout=hours(1))
+    decision = await flow.approval("boss", assign=["bob"], timeout=hours(1))
+    return [said, decision.outcome, await flow.stage(plain)]
+
+
+def linger() -> int:
+    """Long enough for somebody to pause the run meanwhile."""
+    threading.Event().wait(0.5)
+    return count_effect("linger")
+
+
+@process(version=1, registry=registry)
+async def lingers(flow: Flow) -> int:
+    """A step of the flow that takes its time."""
+    return await flow.step(linger)
+
+
+@process(version=1, registry=registry)
+async def belated(flow: Flow) -> str:
+    """Waits for a signal with a deadline."""
+    return await flow.signal("go", type=str, timeout=timedelta(seconds=0.6))
+
+
+@process(version=1, registry=registry, expires_after=timedelta(seconds=0.5))
+async def expires(flow: Flow) -> None:
+    """Nobody ever decides."""
+    await flow.approval("boss", assign=["bob"])
+
+
+@process(version=1, registry=registry)
+async def loses(flow: Flow) -> str:
+    """A stage that may be lost only once."""
+    return await flow.stage(once)
+
+
+@process(version=1, registry=registry)
+async def overruns(flow: Flow) -> str:
+    """A stage that overruns its only attempt."""
+    try:
+        return await flow.stage(endless)
+    except ActivityFailed as failure:
+        return failure.error_type
+
+
+@process(version=1, registry=registry)
+async def proof(flow: Flow) -> str:
+    """One stage: who does it is well."""
+    return await flow.stage(plain)
+
+
+@process(version=1, registry=registry)
+async def strange(flow: Flow) -> str:
+    """Steps and stages that an older release may lack."""
+    await flow.stage(plain)
+    await flow.step(first)
+    return await flow.stage(clumsy)

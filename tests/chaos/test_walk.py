@@ -1,0 +1,304 @@
+"""A worker is lost at every place of the main path, one after the other, and its run ends as if nothing was.
+
+For each place a scenario reaches it. The victim meets it before and after, and there exits, is killed
+from outside, or stalls until others have done its work. Then another worker goes on. Every run must come
+to its one right end, with no transition twice, nothing left over, and at most one effect asked for again:
+that of the step, or of the stage outside its steps, which was cut off in its middle.
+"""
+
+from __future__ import annotations
+
+import ast
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.core.run import RunStatus
+from orchestrator.core.views import Started
+from orchestrator.errors import DecisionRefused
+from orchestrator.fleet.publisher import Publisher
+from orchestrator.settings import Settings
+from orchestrator.store.outbox import Handoff
+from tests.chaos.app import QUEUE, make_app
+from tests.chaos.fleet import ChaosFleet, Worker
+from tests.chaos.worker import How, Place
+
+ORCHESTRATOR = Path(__file__).resolve().parents[2] / "orchestrator"
+
+World = Callable[[ChaosFleet, Started, Worker], None]
+
+
+def nobody(_fleet: ChaosFleet, _run: Started, _victim: Worker) -> None:
+    """The run needs nobody."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A process that reaches a place, what it must come to, and what the world does meanwhile."""
+
+    process: str
+    result: Any
+    effects: dict[str, int]
+    """How often each effect is asked for when nothing goes wrong."""
+    world: World = nobody
+    status: RunStatus = RunStatus.COMPLETED
+    lost_before: Place | None = None
+    """An earlier worker has died there: the victim meets what it left behind."""
+    lacks: frozenset[str] = frozenset()
+    has_index: bool = True
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+# -- what the world does -------------------------------------------------------------------------
+
+
+def signal_and_approve(fleet: ChaosFleet, run: Started, _victim: Worker) -> None:
+    fleet.client.signal(run, "go", "gone")
+    approve_when_asked(fleet, run)
+
+
+def approve_when_asked(fleet: ChaosFleet, run: Started) -> None:
+    def approved() -> bool:
+        with suppress(DecisionRefused):
+            fleet.client.approve(run, by="bob")
+            return True
+        return False
+
+    fleet.wait_for("the approval", approved)
+
+
+def resume_the_incident(fleet: ChaosFleet, run: Started, _victim: Worker) -> None:
+    fleet.wait_for("an incident", lambda: fleet.client.get(run).status is RunStatus.INCIDENT)
+    fleet.client.resume(run)
+
+
+def pause_while_its_turn_is_held(fleet: ChaosFleet, run: Started, victim: Worker) -> None:
+    held = f"SELECT turn_token IS NOT NULL FROM perennial.run WHERE id = '{run.run_id}'"
+    fleet.wait_for("a held turn", lambda: fleet.scalar(held))
+    fleet.client.pause(run)
+    fleet.wait_for("the victim", victim.is_caught)
+    fleet.client.resume(run)
+
+
+def signal_while_paused(fleet: ChaosFleet, run: Started, _victim: Worker) -> None:
+    fleet.wait_until_waiting(run)
+    fleet.client.pause(run)
+    fleet.client.signal(run, "go", "gone")
+    fleet.wait_for(
+        "the deadline", lambda: fleet.scalar("SELECT state <> 'armed' FROM perennial.timer")
+    )
+    fleet.client.resume(run)
+
+
+def say_it_again(key: str) -> World:
+    def world(fleet: ChaosFleet, run: Started, _victim: Worker) -> None:
+        fleet.wait_until_closed(run)
+        settings = Settings(database_url=fleet.database_url, broker_url=fleet.broker_url)
+        late = (
+            Handoff(run.run_id, key, 1, key, QUEUE) if key else Handoff.advance(run.run_id, QUEUE)
+        )
+        with make_app(settings) as app:
+            Publisher(app, None).hand_off([late])
+
+    return world
+
+
+# -- the walk ------------------------------------------------------------------------------------
+
+STAGES = Scenario("stages", ["two steps", "plain", "plain"], {"first": 2, "second": 1, "plain": 2})
+RETRIES = Scenario("retries", "clumsy", {"stumble": 4})
+WAITS = Scenario("waits", "timed_out", {"plain": 1})
+PEOPLE = Scenario("people", ["gone", "approved", "plain"], {"plain": 1}, signal_and_approve)
+EXPIRES = Scenario("expires", None, {}, status=RunStatus.EXPIRED)
+AT_WORK = Place("before", "work")
+RECOVERS = Scenario(
+    "stages",
+    ["two steps", "plain", "plain"],
+    {"first": 2, "second": 1, "plain": 2},
+    lost_before=AT_WORK,
+)
+GIVES_UP = Scenario("loses", "once", {"once": 1}, resume_the_incident, lost_before=AT_WORK)
+OVERRUNS = Scenario("overruns", "StageTimedOut", {}, lost_before=AT_WORK)
+LEAVES = Scenario(
+    "strange", "clumsy", {"plain": 1, "first": 1, "stumble": 2}, lacks=frozenset({"strange"})
+)
+SETTLES = Scenario(
+    "strange",
+    "clumsy",
+    {"plain": 1, "first": 1, "stumble": 2},
+    lost_before=Place("after", "commit_turn"),
+    lacks=frozenset({"strange"}),
+)
+LETS_GO = Scenario("lingers", 1, {"linger": 1}, pause_while_its_turn_is_held)
+BELATED = Scenario("belated", "gone", {}, signal_while_paused)
+SWEEPS = Scenario("waits", "timed_out", {"plain": 1}, has_index=False)
+INDEXES = Scenario("waits", "timed_out", {"plain": 1}, settings={"horizon_seconds": 0.05})
+STALE = Scenario("proof", "plain", {"plain": 1}, say_it_again("plain"))
+ENDED = Scenario("proof", "plain", {"plain": 1}, say_it_again(""))
+
+WALK: dict[str, Scenario] = {
+    # a run starts
+    "take_due_handoffs": STAGES,
+    "load_run": STAGES,
+    "publish": STAGES,
+    # a stage
+    "claim_activity": STAGES,
+    "work": STAGES,
+    "remember_step": STAGES,
+    "commit_turn": STAGES,
+    "beat": STAGES,
+    # a step of the flow
+    "hold_turn": STAGES,
+    "remember_flow_step": STAGES,
+    "release_turn": LETS_GO,
+    # an attempt fails
+    "retry_attempt": RETRIES,
+    "make_attempt_due": RETRIES,
+    "hand_off": RETRIES,
+    # a timer
+    "arm": WAITS,
+    "move": WAITS,
+    "lock_run_of_timer": WAITS,
+    "lock_due_timer": WAITS,
+    "end_sleep": WAITS,
+    "time_out_signal": WAITS,
+    "answer_wait_from_buffer": BELATED,
+    "escalate_approval": WAITS,
+    "time_out_approval": WAITS,
+    "tell": WAITS,
+    "bump_revision": WAITS,
+    "ask_for_turn": WAITS,
+    "end_timer": WAITS,
+    "transaction": WAITS,
+    "close_run": EXPIRES,
+    "disarm": PEOPLE,
+    "take_timers_to_index": INDEXES,
+    "overdue_timers": SWEEPS,
+    # Redis was emptied
+    "rebuild": STAGES,
+    "indexed_timers": STAGES,
+    "make_all_handoffs_due": STAGES,
+    # a worker was lost
+    "what_needs_care": STAGES,
+    "lost_attempts": RECOVERS,
+    "lock_run": RECOVERS,
+    "lock_lost_attempt": RECOVERS,
+    "hand_out_again": RECOVERS,
+    "park_run": GIVES_UP,
+    "fail_attempt": OVERRUNS,
+    "forget_old_workers": STAGES,
+    # a worker lacks something, or hears what is over
+    "read_process": LEAVES,
+    "note_left": LEAVES,
+    "record_settlement": SETTLES,
+    "forget_stale_handoff": STALE,
+    "forget_advance": ENDED,
+}
+
+ELSEWHERE = {
+    # producers' and people's: tests/chaos/test_callers.py
+    "start_runs",
+    "runs_that_are_there",
+    "signal_run",
+    "decide_approval",
+    "move_run",
+    "deploy_process",
+    # they only read, for people
+    "find_run",
+    "run_status",
+    "read_approvals",
+    "latest_approvals_of_run",
+}
+
+
+@pytest.mark.parametrize("what", WALK)
+def test_a_worker_lost_there_loses_nothing_and_doubles_nothing(
+    make_fleet: Callable[[], ChaosFleet], what: str
+) -> None:
+    """All six cases of a place at once: most of their time is waiting."""
+    cases = [(Place(when, what), how) for when in ("before", "after") for how in How]
+    fleets = [make_fleet() for _ in cases]
+    with ThreadPoolExecutor(len(cases)) as pool:
+        outcomes = list(pool.map(_survive, fleets, [WALK[what]] * len(cases), cases))
+    assert outcomes == [None] * len(cases), "\n".join(filter(None, outcomes))
+
+
+def _survive(fleet: ChaosFleet, scenario: Scenario, case: tuple[Place, How]) -> str | None:
+    """None, or what went wrong."""
+    place, how = case
+    try:
+        run = _lose_a_worker(fleet, scenario, place, how)
+        _look(fleet, scenario, run)
+    except Exception as error:  # noqa: BLE001 - all cases are told together
+        return (
+            f"{scenario.process}: the worker {how.value} {place}: {type(error).__name__}: {error}"
+        )
+    return None
+
+
+def _lose_a_worker(fleet: ChaosFleet, scenario: Scenario, place: Place, how: How) -> Started:
+    run = fleet.client.start(scenario.process)
+    if scenario.lost_before is not None:
+        lost = fleet.fork(scenario.lost_before)
+        fleet.wait_for(f"a first worker lost {scenario.lost_before}", lost.is_caught)
+    victim = fleet.fork(
+        place, how, lacks=scenario.lacks, has_index=scenario.has_index, **scenario.settings
+    )
+    with ThreadPoolExecutor(1) as aside:
+        world = aside.submit(scenario.world, fleet, run, victim)
+        fleet.wait_for(f"the victim {place}", victim.is_caught)
+        if how is How.KILLED:
+            victim.signal(signal.SIGKILL)
+        survivor = fleet.fork()
+        world.result()
+    fleet.wait_until_closed(run)
+    if how is How.STALLS:
+        victim.signal(signal.SIGCONT)
+        survivor.signal(signal.SIGKILL)
+        survivor = victim
+    # Whoever is left has done what it was in the middle of when it does something new.
+    fleet.wait_until_closed(fleet.client.start("proof" if not scenario.lacks else "belated"))
+    return run
+
+
+def _look(fleet: ChaosFleet, scenario: Scenario, run: Started) -> None:
+    view = fleet.client.get(run)
+    assert view.status is scenario.status, f"it is {view.status}: {view.error}"
+    if scenario.status is RunStatus.COMPLETED:
+        assert fleet.client.result(run) == scenario.result
+    assert fleet.told_twice(run) == {}
+    fleet.wait_for("nothing left over", lambda: not any(fleet.leftovers().values()))
+    calls = fleet.calls(run)
+    again = {
+        name: calls.get(name, 0) - count
+        for name, count in scenario.effects.items()
+        if calls.get(name, 0) != count
+    }
+    assert set(calls) == set(scenario.effects), calls
+    assert not again or list(again.values()) == [1], f"effects were asked for again: {again}"
+
+
+def test_every_place_is_walked() -> None:
+    """Whoever adds a statement or a fault point decides here how it is lost."""
+    assert set(WALK) | ELSEWHERE == set(_places())
+    assert not set(WALK) & ELSEWHERE
+
+
+def _places() -> Iterator[str]:
+    """The names in `Statement("name", …)`, `around("name")` and `reach(…, "name")`."""
+    for path in ORCHESTRATOR.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+                continue
+            position = {"Statement": 0, "around": 0, "reach": 1}.get(node.func.id)
+            if position is None:
+                continue
+            name = node.args[position]
+            if isinstance(name, ast.Constant):
+                yield str(name.value)

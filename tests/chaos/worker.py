@@ -1,0 +1,138 @@
+"""A real worker in a process of its own, forked from a server that has imported everything already.
+
+`Trap` is what makes it die, or stand still, at a place of the main path.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from orchestrator import PerennialError, Settings
+from orchestrator.faults import When, listen
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    ["tests.chaos.app", "celery.apps.worker", "celery.concurrency.solo", "celery.app.amqp"]
+)
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A fault point by name."""
+
+    when: When
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.when} {self.what}"
+
+
+class How(Enum):
+    """What becomes of the process there."""
+
+    EXITS = "exits"
+    """`os._exit`: no clean-up, no goodbye."""
+    KILLED = "is killed"
+    """SIGKILL from outside, while it stands at the place."""
+    STALLS = "stalls"
+    """SIGSTOP; it comes back when its work has long been done by others."""
+
+
+@dataclass(frozen=True)
+class Trap:
+    """At the n-th time this place is reached, that happens. `reached` is a file that says so."""
+
+    place: Place
+    how: How
+    reached: Path
+    occurrence: int = 1
+
+    def set(self) -> None:
+        """Listen, in the process that is to be caught."""
+        lock, left = threading.Lock(), self.occurrence
+
+        def at(when: When, what: str) -> None:
+            nonlocal left
+            if (when, what) != (self.place.when, self.place.what):
+                return
+            with lock:
+                left -= 1
+                if left != 0:
+                    return
+                self.reached.touch()
+                if self.how is How.EXITS:
+                    os._exit(86)
+                # This very thread, so that it takes no step more; the others stop with it.
+                signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+
+        listen(at)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a worker's process is told."""
+
+    name: str
+    settings: dict[str, Any]
+    log: Path
+    trap: Trap | None = None
+    lacks: frozenset[str] = frozenset()
+    has_index: bool = True
+
+
+@dataclass(frozen=True)
+class Words:
+    """A call of the client's, from outside the fleet."""
+
+    verb: str
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+
+
+def speak(database_url: str, trap: Trap, words: Words) -> None:
+    """Be a caller, into a trap."""
+    from orchestrator import Client
+    from tests.chaos.app import registry
+
+    client = Client(Settings(database_url=database_url), registry=registry)
+    trap.set()
+    with suppress(PerennialError):
+        getattr(client, words.verb)(*words.arguments, **words.options)
+    os._exit(0)
+
+
+def run(plan: Plan) -> None:
+    """Be that worker until it is ended."""
+    log = plan.log.open("w")
+    os.dup2(log.fileno(), sys.stdout.fileno())
+    os.dup2(log.fileno(), sys.stderr.fileno())
+    logging.basicConfig(stream=log, level=logging.INFO, force=True)
+    os.environ["PERENNIAL_DATABASE_URL"] = plan.settings["database_url"]
+    from orchestrator.fleet.alarms import Alarms
+    from tests.chaos.app import make_app
+
+    if not plan.has_index:
+        Alarms.for_app = classmethod(lambda *_: None)  # type: ignore[assignment,method-assign]
+    app = make_app(Settings(**plan.settings), lacks=plan.lacks)
+    if plan.trap is not None:
+        plan.trap.set()
+    worker = app.Worker(
+        hostname=f"{plan.name}@chaos",
+        pool="solo",
+        loglevel="INFO",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+    worker.start()
+    os._exit(worker.exitcode or 0)

@@ -11,7 +11,6 @@ import threading
 from datetime import timedelta
 from functools import cache
 
-from celery import Celery
 from sqlalchemy import Engine, create_engine, text
 
 from orchestrator import (
@@ -19,48 +18,18 @@ from orchestrator import (
     Flow,
     Registry,
     Retry,
-    Settings,
     SignalTimedOut,
     hours,
     idempotency_key,
-    install,
     process,
     stage,
     step,
 )
 
 registry = Registry()
-"""Everything."""
 
-QUEUE = "chaos"
 BRIEFLY = timedelta(seconds=0.1)
 AGAIN = Retry(max_attempts=50, delay_seconds=0.05, jitter=0)
-
-
-def make_app(settings: Settings, *, lacks: frozenset[str] = frozenset()) -> Celery:
-    """The Celery app of one worker. `lacks`: stages and processes that this release has not got."""
-    app = Celery("chaos", broker=settings.broker())
-    app.conf.update(
-        task_default_queue=QUEUE,
-        broker_connection_retry_on_startup=True,
-        broker_transport_options={"socket_timeout": 5, "socket_connect_timeout": 2},
-        worker_hijack_root_logger=False,
-    )
-    install(app, registry=_without(lacks), settings=settings)
-    return app
-
-
-def _without(lacks: frozenset[str]) -> Registry:
-    if not lacks:
-        return registry
-    older = Registry()
-    for each in registry.stages.values():
-        if each.name not in lacks:
-            older.add_stage(each)
-    for definition in registry.processes.values():
-        if definition.name not in lacks:
-            older.add_process(definition)
-    return older
 
 
 @cache

@@ -46,7 +46,10 @@ class Worker:
 
     def signal(self, how: signal.Signals) -> None:
         """Send it a signal; after SIGKILL, see it gone."""
-        os.kill(self.pid, how)
+        try:
+            os.killpg(self.pid, how)
+        except ProcessLookupError:  # it has no group yet
+            self.process.kill()
         if how is signal.SIGKILL:
             self.process.join(PATIENCE_SECONDS)
 

@@ -25,9 +25,9 @@ from orchestrator.errors import DecisionRefused
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.settings import Settings
 from orchestrator.store.outbox import Handoff
-from tests.chaos.app import QUEUE, make_app
+from tests.chaos.app import registry
 from tests.chaos.fleet import ChaosFleet, Worker
-from tests.chaos.worker import How, Place
+from tests.chaos.worker import QUEUE, How, Place, make_app
 
 ORCHESTRATOR = Path(__file__).resolve().parents[2] / "orchestrator"
 
@@ -103,7 +103,7 @@ def say_it_again(key: str) -> World:
         late = (
             Handoff(run.run_id, key, 1, key, QUEUE) if key else Handoff.advance(run.run_id, QUEUE)
         )
-        with make_app(settings) as app:
+        with make_app(registry, settings) as app:
             Publisher(app, None).hand_off([late])
 
     return world

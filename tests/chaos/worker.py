@@ -13,17 +13,54 @@ import sys
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import Enum
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from orchestrator import PerennialError, Settings
+import time_machine
+from celery import Celery
+
+from orchestrator import Client, PerennialError, Registry, Settings, install
 from orchestrator.faults import When, listen
+from orchestrator.fleet.alarms import Alarms
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     ["tests.chaos.app", "celery.apps.worker", "celery.concurrency.solo", "celery.app.amqp"]
 )
+
+
+QUEUE = "chaos"
+
+
+def make_app(
+    registry: Registry, settings: Settings, *, lacks: frozenset[str] = frozenset()
+) -> Celery:
+    """The Celery app of one worker. `lacks`: stages and processes that this release has not got."""
+    app = Celery("chaos", broker=settings.broker())
+    app.conf.update(
+        task_default_queue=QUEUE,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={"socket_timeout": 5, "socket_connect_timeout": 2},
+        worker_hijack_root_logger=False,
+    )
+    install(app, registry=_without(registry, lacks), settings=settings)
+    return app
+
+
+def _without(registry: Registry, lacks: frozenset[str]) -> Registry:
+    if not lacks:
+        return registry
+    older = Registry()
+    for each in registry.stages.values():
+        if each.name not in lacks:
+            older.add_stage(each)
+    for definition in registry.processes.values():
+        if definition.name not in lacks:
+            older.add_process(definition)
+    return older
 
 
 @dataclass(frozen=True, order=True)
@@ -88,6 +125,10 @@ class Plan:
     trap: Trap | None = None
     lacks: frozenset[str] = frozenset()
     has_index: bool = True
+    registry: str = "tests.chaos.app"
+    """The module whose `registry` it has."""
+    pool: str = "solo"
+    clock_ahead_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -101,10 +142,8 @@ class Words:
 
 def speak(database_url: str, trap: Trap, words: Words) -> None:
     """Be a caller, into a trap."""
-    from orchestrator import Client
-    from tests.chaos.app import registry
-
-    client = Client(Settings(database_url=database_url), registry=registry)
+    os.setpgrp()
+    client = Client(Settings(database_url=database_url))
     trap.set()
     with suppress(PerennialError):
         getattr(client, words.verb)(*words.arguments, **words.options)
@@ -113,22 +152,25 @@ def speak(database_url: str, trap: Trap, words: Words) -> None:
 
 def run(plan: Plan) -> None:
     """Be that worker until it is ended."""
+    os.setpgrp()  # so that it can be killed with its children
     log = plan.log.open("w")
     os.dup2(log.fileno(), sys.stdout.fileno())
     os.dup2(log.fileno(), sys.stderr.fileno())
     logging.basicConfig(stream=log, level=logging.INFO, force=True)
     os.environ["PERENNIAL_DATABASE_URL"] = plan.settings["database_url"]
-    from orchestrator.fleet.alarms import Alarms
-    from tests.chaos.app import make_app
-
     if not plan.has_index:
         Alarms.for_app = classmethod(lambda *_: None)  # type: ignore[assignment,method-assign]
-    app = make_app(Settings(**plan.settings), lacks=plan.lacks)
+    if plan.clock_ahead_seconds:
+        there = datetime.now(UTC) + timedelta(seconds=plan.clock_ahead_seconds)
+        time_machine.travel(there, tick=True).start()
+    registry = import_module(plan.registry).registry
+    app = make_app(registry, Settings(**plan.settings), lacks=plan.lacks)
     if plan.trap is not None:
         plan.trap.set()
     worker = app.Worker(
         hostname=f"{plan.name}@chaos",
-        pool="solo",
+        pool=plan.pool,
+        concurrency=2,
         loglevel="INFO",
         without_gossip=True,
         without_mingle=True,

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from orchestrator.core import codec
 from orchestrator.core.definition import Stage, name_of, result_type_of
@@ -30,6 +31,17 @@ log = logging.getLogger(__name__)
 
 class AttemptLost(BaseException):
     """This attempt was handed out again while it ran: stop, write nothing. Not for stages to catch."""
+
+
+class RecordAway(BaseException):
+    """A step was done and could not be recorded: no fault of its stage's, and not for it to catch.
+
+    The claim is abandoned, so the attempt is handed out again as a dead worker's is.
+    """
+
+    def __init__(self, cause: SQLAlchemyError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
 
 
 def run_stage(context: EngineContext, run_id: UUID, key: str, attempt: int) -> None:
@@ -62,6 +74,8 @@ def _work_and_settle(context: EngineContext, claim: Claim) -> None:
             extra=_extra("fenced", run_id, claim.key),
         )
         return
+    except RecordAway as away:
+        raise away.cause from None
     except Exception as raised:  # noqa: BLE001 - whatever a stage raises is its outcome
         result, error = None, raised
     elapsed = context.stopwatch() - started
@@ -120,20 +134,28 @@ class _Steps:
         run_id = self.claim.run.context.id
         with working_on_step(f"{run_id}/{key}"):
             value = function(*args, **kwargs)
-        with self.context.connection() as connection:
-            is_ours = activities.remember_step_if_claimed(
-                connection,
-                run_id,
-                parent_key=self.claim.key,
-                parent_attempt=self.claim.attempt,
-                key=key,
-                ordinal=self.ordinal,
-                name=name,
-                result=codec.encode(value, declared, what=what),
-            )
+        self._remember(key, name, codec.encode(value, declared, what=what))
+        return value
+
+    def _remember(self, key: str, name: str, result: str) -> None:
+        try:
+            with self.context.connection() as connection:
+                is_ours = activities.remember_step_if_claimed(
+                    connection,
+                    self.claim.run.context.id,
+                    parent_key=self.claim.key,
+                    parent_attempt=self.claim.attempt,
+                    key=key,
+                    ordinal=self.ordinal,
+                    name=name,
+                    result=result,
+                )
+        except DataError:
+            raise  # Postgres refuses what the step returned, and always will
+        except SQLAlchemyError as error:
+            raise RecordAway(error) from error
         if not is_ours:
             raise AttemptLost(key)
-        return value
 
 
 def _rest_until_retry(

@@ -15,7 +15,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DataError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 from uuid_utils.compat import uuid7
 
 from orchestrator.core import codec
@@ -218,14 +218,19 @@ class _Turn:
         self._hold(loaded)
         assert isinstance(request.ask, StepCall)  # noqa: S101 - replay asks for nothing else
         end = self._call(request, request.ask, entry.attempt if entry else 1)
-        was_held, settled_at, armed = activities.remember_flow_step_if_held(
-            self.connection,
-            self.run_id,
-            end,
-            turn_token=self.token or uuid7(),
-            queue=loaded.queue,
-            horizon_seconds=self.context.settings.horizon_seconds,
-        )
+        try:
+            was_held, settled_at, armed = activities.remember_flow_step_if_held(
+                self.connection,
+                self.run_id,
+                end,
+                turn_token=self.token or uuid7(),
+                queue=loaded.queue,
+                horizon_seconds=self.context.settings.horizon_seconds,
+            )
+        except DataError:
+            raise  # Postgres refuses what the step returned, and always will
+        except SQLAlchemyError as error:
+            raise TurnAbandoned(f"step {request.key} was done and could not be recorded") from error
         if not was_held:
             raise TurnAbandoned(f"the turn was lost while step {request.key} ran")
         self.steps_recorded += 1

@@ -189,6 +189,50 @@ def a_cancellation_after_a_claim(harness: Harness) -> None:
     harness.assert_ended_cleanly(run)
 
 
+def a_cancellation_while_a_turn_opens_things(harness: Harness) -> None:
+    """What the turn opened came after the cancellation's first look, and goes with the run all the same."""
+    run = harness.start(asks(harness))
+    opening = turn_of(harness, run)
+    with harness.database.psycopg() as turn:
+        assert commits(turn, opening)
+        operator = meanwhile(
+            harness, lambda connection: operate.cancel(connection, run.run_id, by="ann", reason="")
+        )
+        turn.commit()
+        operator.outcome()
+    harness.assert_ended_cleanly(run)
+    assert harness.database.value("SELECT state FROM perennial.approval") == "cancelled"
+
+
+def a_cancellation_while_an_attempt_fails(harness: Harness) -> None:
+    run = at_work(harness)
+    with harness.database.psycopg() as worker:
+        claim(worker, run)
+        worker.commit()
+        assert fails(worker, run) == (True, None)
+        operator = meanwhile(
+            harness, lambda connection: operate.cancel(connection, run.run_id, by="ann", reason="")
+        )
+        worker.commit()
+        operator.outcome()
+    harness.assert_ended_cleanly(run)
+
+
+def fails(connection: Any, run: Any) -> Any:
+    return activities.retry_attempt_if_claimed(
+        connection,
+        run.run_id,
+        "work",
+        1,
+        error={"type": "ValueError"},
+        delay_seconds=100,
+        actor="w",
+        active_milliseconds=1,
+        queue=None,
+        horizon_seconds=60,
+    )
+
+
 def a_claim_after_the_turn_that_closed_its_run(harness: Harness) -> None:
     run = at_work(harness)
     closing = replace(
@@ -366,18 +410,7 @@ def a_stale_attempt_fails_while_it_is_handed_out_again(harness: Harness) -> None
         hand_out_again(recovery, run)
         worker = meanwhile(
             harness,
-            lambda connection: activities.retry_attempt_if_claimed(
-                connection,
-                run.run_id,
-                "work",
-                1,
-                error={"type": "ValueError"},
-                delay_seconds=1,
-                actor="w",
-                active_milliseconds=1,
-                queue=None,
-                horizon_seconds=60,
-            ),
+            lambda connection: fails(connection, run),
         )
         recovery.commit()
         assert worker.outcome() == (False, None)
@@ -706,6 +739,7 @@ def revision() -> Guard:
 
 PENDING = Guard(activities, "_CLAIM", "a.state = 'pending'")
 OPEN = Guard(approvals, "_DECIDE", "p.state = 'open'")
+UNCHANGED = "r.revision = before.revision"
 TURN_IS_FREE = turns.TURN_IS_FREE
 
 RACES: list[tuple[Callable[[Harness], None], tuple[Guard, ...]]] = [
@@ -715,6 +749,8 @@ RACES: list[tuple[Callable[[Harness], None], tuple[Guard, ...]]] = [
         a_cancellation_after_a_claim,
         (Guard(runs, "_CLOSE", "'pending', 'claimed', 'retrying'", "'pending'"),),
     ),
+    (a_cancellation_while_a_turn_opens_things, (Guard(runs, "_CLOSE", UNCHANGED),)),
+    (a_cancellation_while_an_attempt_fails, (Guard(runs, "_CLOSE", UNCHANGED),)),
     (a_claim_after_the_turn_that_closed_its_run, (PENDING,)),
     (
         a_turn_that_closes_a_run_after_a_claim,

@@ -84,7 +84,7 @@ WITH before AS (
 ), fence AS (
     UPDATE perennial.run r SET revision = r.revision + 1, status = %(status)s, waiting_for = NULL,
         error = %(error)s::jsonb, closed_at = perennial.now(), last_progress_at = perennial.now(),
-        turn_token = NULL, turn_worker = NULL, turn_claimed_at = NULL
+        turn_token = NULL, turn_worker = NULL, turn_claimed_at = NULL, turn_lease_seconds = NULL
     FROM before WHERE r.id = before.id AND r.closed_at IS NULL AND r.revision = before.revision
     RETURNING r.id, before.status AS from_status
 ), dropped AS (

@@ -47,7 +47,7 @@ from orchestrator.store.commit import TurnCommit, commit_turn_if_unchanged
 from orchestrator.store.outbox import Handoff
 from orchestrator.store.statement import Statement
 from orchestrator.store.turns import Settlement
-from tests.harness import Harness, Thread, wait_until_blocked
+from tests.harness import Harness, Thread, meanwhile, wait_until_blocked
 
 TURNS = {"dead_after": 6.0, "relay_after": 5.0, "horizon_seconds": 3600.0}
 
@@ -135,21 +135,6 @@ def turn_of(harness: Harness, run: Any) -> TurnCommit:
 
 def commits(connection: Any, turn: TurnCommit) -> Any:
     return commit_turn_if_unchanged(connection, turn, **TURNS)
-
-
-def meanwhile(harness: Harness, work: Callable[[Any], Any], *, at: Any = None) -> Thread:
-    """`work(connection)` on a connection of its own, in a transaction; it is waiting for a lock when this returns,
-    or has ended, where the guard that makes it wait is cut out."""
-
-    def on_its_own() -> Any:
-        with harness.database.psycopg() as connection:
-            if at is not None:
-                connection.execute(f"SET perennial.now = '{at.isoformat()}'")
-            return work(connection)
-
-    thread = Thread(on_its_own)
-    wait_until_blocked(harness.database, or_ended=thread)
-    return thread
 
 
 # -- the races -----------------------------------------------------------------------------------
@@ -864,10 +849,11 @@ def test_the_loser_writes_nothing_and_no_wake_up_is_lost(harness, race):
         each.statement.strip("_").lower() if isinstance(each, Guard) else each.__name__
     ),
 )
-def test_without_its_guard_the_race_is_lost(harness, monkeypatch, race, guard):
+def test_without_its_guard_the_race_is_lost(lax_harness, monkeypatch, race, guard):
+    """Without the rules of the record too: no guard leans on them (tests/race/test_refusals.py)."""
     guard.cut_out(monkeypatch)
     with pytest.raises(GOES_WRONG):
-        race(harness)
+        race(lax_harness)
 
 
 # -- everything at once --------------------------------------------------------------------------

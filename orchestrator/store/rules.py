@@ -9,7 +9,7 @@ only where it holds. Two of them hold at work that is right: something is opened
 
 Reads in these functions are of rows by their run. `refuse_if_run_is_closed` locks the run: FOR SHARE waits
 for whoever closes it, and who closes waits for it, so that one of the two sees the other. Every verb that
-opens something has written the run's row before, so it waits for nobody anew.
+opens something has written or locked the run's row before, so it waits for nobody anew.
 
 `migrations/` creates all this; a test holds the two to each other. (docs/adr/0010)
 """

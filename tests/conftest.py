@@ -6,6 +6,7 @@
     database     a database of this test module's own
     connection   one connection in an outer transaction that is rolled back
     harness      the engine without Celery, over an emptied `database` (tests/harness.py)
+    lax_harness  the same over a database without rules (store/rules.py): a guard stands by itself there
 
 A server that is missing fails the tests that need it: nothing is skipped.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import uuid4
 
 import pytest
@@ -22,6 +24,7 @@ from sqlalchemy import Connection, create_engine, make_url, text
 from orchestrator.embedded import EmbeddedServers, ServerUrls
 from orchestrator.settings import with_psycopg
 from orchestrator.store import migrate
+from orchestrator.store.rules import RULES
 from tests.harness import Database, Harness
 
 
@@ -54,23 +57,15 @@ def template(servers: ServerUrls) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def database(servers: ServerUrls, template: str) -> Iterator[Database]:
-    name = f"perennial_{uuid4().hex[:12]}"
-    administer(servers, f"CREATE DATABASE {name} TEMPLATE {template}")
-    database = Database(name, url_of(servers, name))
-    yield database
-    database.close()
-    administer(servers, f"DROP DATABASE {name} WITH (FORCE)")
+    with fresh(servers, template) as database:
+        yield database
 
 
 @pytest.fixture
 def empty_database(servers: ServerUrls) -> Iterator[Database]:
     """A database without our schema."""
-    name = f"perennial_{uuid4().hex[:12]}"
-    administer(servers, f"CREATE DATABASE {name}")
-    database = Database(name, url_of(servers, name))
-    yield database
-    database.close()
-    administer(servers, f"DROP DATABASE {name} WITH (FORCE)")
+    with fresh(servers, "template1") as database:
+        yield database
 
 
 @pytest.fixture
@@ -86,6 +81,32 @@ def harness(database: Database) -> Iterator[Harness]:
     database.empty()
     with Harness(database) as harness:
         yield harness
+
+
+@pytest.fixture(scope="module")
+def lax_database(servers: ServerUrls, template: str) -> Iterator[Database]:
+    with fresh(servers, template) as database:
+        for table in {rule.table for rule in RULES}:
+            database.rows(f"ALTER TABLE perennial.{table} DISABLE TRIGGER USER")
+        yield database
+
+
+@pytest.fixture
+def lax_harness(lax_database: Database) -> Iterator[Harness]:
+    lax_database.empty()
+    with Harness(lax_database) as harness:
+        yield harness
+
+
+@contextmanager
+def fresh(servers: ServerUrls, template: str) -> Iterator[Database]:
+    """A database of the tests' own, dropped at the end."""
+    name = f"perennial_{uuid4().hex[:12]}"
+    administer(servers, f"CREATE DATABASE {name} TEMPLATE {template}")
+    database = Database(name, url_of(servers, name))
+    yield database
+    database.close()
+    administer(servers, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def url_of(servers: ServerUrls, name: str) -> str:

@@ -4,6 +4,7 @@ Database     a database of the tests' own, and its clock: `SET perennial.now` fo
 Harness      workers (EngineContexts) over it, a client, and the deliveries between them
 WireTrace    round trips as libpq counts them on the wire: a hidden BEGIN or COMMIT counts too
 wait_for     bounded polling of a fact in Postgres; `wait_until_blocked` for a lock's queue
+meanwhile    another connection's work, which waits for a lock that the test holds
 """
 
 from __future__ import annotations
@@ -103,6 +104,7 @@ class Database:
         if self.moved_to is not None:
             self.set_clock(None)
         with self.engine.begin() as connection:
+            connection.execute(text("SET LOCAL perennial.drop_history_before = 'infinity'"))
             for table in TABLES:
                 connection.execute(text(f"DELETE FROM perennial.{table}"))
 
@@ -396,6 +398,24 @@ class Thread(threading.Thread):
         if self._error is not None:
             raise self._error
         return self._result
+
+
+def meanwhile(harness: Harness, work: Callable[[Any], Any], *, at: Any = None) -> Thread:
+    """`work(connection)` on a connection of its own, in a transaction; it is waiting for a lock when this returns,
+    or has ended, where the guard that makes it wait is cut out."""
+
+    def on_its_own() -> Any:
+        with (
+            contextlib.closing(harness.database.psycopg()) as closed_at_last,
+            closed_at_last as connection,
+        ):
+            if at is not None:
+                connection.execute(f"SET perennial.now = '{at.isoformat()}'")
+            return work(connection)
+
+    thread = Thread(on_its_own)
+    wait_until_blocked(harness.database, or_ended=thread)
+    return thread
 
 
 @contextmanager

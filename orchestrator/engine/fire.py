@@ -20,6 +20,9 @@ from orchestrator.store.timers import DueTimer
 TIMER = "timer"
 """Who acts in history when a deadline does."""
 
+EXPIRY = "expiry"
+"""The kind of timer that ends its run."""
+
 
 def fire(context: EngineContext, timer_id: UUID) -> list[Handoff]:
     """Fire the timer if it is armed and due, once. The handoffs it left are in the outbox; send them."""
@@ -29,6 +32,9 @@ def fire(context: EngineContext, timer_id: UUID) -> list[Handoff]:
             return []
         if RunStatus(due.run_status).is_closed:
             timers.mark_cancelled(connection, timer_id)
+            return []
+        if due.kind == EXPIRY:
+            _expire(connection, due)
             return []
         handoffs = _ACTIONS[due.kind](context, connection, due)
         if handoffs is None:
@@ -94,23 +100,22 @@ def _retry(context: EngineContext, connection: Connection, due: DueTimer) -> lis
     return [handoff]
 
 
-def _expire(_context: EngineContext, connection: Connection, due: DueTimer) -> list[Handoff] | None:
-    error = {"type": "Expired", "message": "the run did not end in the time it was given"}
-    if not runs.close_run_if_open(
-        connection, due.run_id, status=RunStatus.EXPIRED, actor=TIMER, error=error
-    ):
-        return None
-    return []
-
-
 _ACTIONS = {
     "sleep": _end_sleep,
     "signal-timeout": _time_out_signal,
     "approval-timeout": _time_out_approval,
     "escalation": _escalate,
     "retry": _retry,
-    "expiry": _expire,
 }
+
+
+def _expire(connection: Connection, due: DueTimer) -> None:
+    """Close the run. Its timer has fired by then: a run that closes cancels what is armed."""
+    timers.mark_fired(connection, due.id)
+    error = {"type": "Expired", "message": "the run did not end in the time it was given"}
+    runs.close_run_if_open(
+        connection, due.run_id, status=RunStatus.EXPIRED, actor=TIMER, error=error
+    )
 
 
 def _ask_for_turn(context: EngineContext, connection: Connection, due: DueTimer) -> list[Handoff]:

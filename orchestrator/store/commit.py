@@ -33,7 +33,7 @@ fence AS (
         started_at = coalesce(r.started_at, perennial.now()), last_progress_at = perennial.now(),
         closed_at = CASE WHEN %(closes)s THEN perennial.now() END,
         active_milliseconds = r.active_milliseconds + %(active_milliseconds)s,
-        turn_token = NULL, turn_worker = NULL, turn_claimed_at = NULL
+        turn_token = NULL, turn_worker = NULL, turn_claimed_at = NULL, turn_lease_seconds = NULL
     WHERE r.id = %(run_id)s AND r.revision = %(revision)s AND r.status IN ('running', 'waiting')
         AND {TURN_IS_FREE} AND %(attempt_fence)s
     RETURNING r.id

@@ -14,8 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from orchestrator.errors import PerennialError
 from orchestrator.store.outbox import ADVANCE, NOTIFY_CHANNEL
 from orchestrator.store.statement import AnyConnection, Statement
+
+CLOSE_TRIES_MAX = 20
+"""How often a run may change under who closes it. Each time somebody else's transaction went through."""
 
 # A run that has the business key already is left alone, and not locked: its turns go on while a
 # producer's transaction is open. Rows go in by key, so that two batches can't wait for each other.
@@ -70,15 +74,18 @@ WHERE r.process = %(process)s AND r.business_key = ANY(%(keys)s::text[])
 """,
 )
 
+# Fenced by the revision that this statement itself has read: what another transaction opened while this one
+# waited for the run's row is not in its sight, and would stay open.
 _CLOSE = Statement(
     "close_run",
     """
-WITH fence AS (
+WITH before AS (
+    SELECT r.id, r.status, r.revision FROM perennial.run r WHERE r.id = %(run_id)s AND r.closed_at IS NULL
+), fence AS (
     UPDATE perennial.run r SET revision = r.revision + 1, status = %(status)s, waiting_for = NULL,
         error = %(error)s::jsonb, closed_at = perennial.now(), last_progress_at = perennial.now(),
-        turn_token = NULL, turn_worker = NULL, turn_claimed_at = NULL
-    FROM (SELECT id, status FROM perennial.run WHERE id = %(run_id)s FOR NO KEY UPDATE) before
-    WHERE r.id = before.id AND r.closed_at IS NULL
+        turn_token = NULL, turn_worker = NULL, turn_claimed_at = NULL, turn_lease_seconds = NULL
+    FROM before WHERE r.id = before.id AND r.closed_at IS NULL AND r.revision = before.revision
     RETURNING r.id, before.status AS from_status
 ), dropped AS (
     UPDATE perennial.activity a SET state = 'cancelled', settled_at = perennial.now()
@@ -95,7 +102,7 @@ WITH fence AS (
     INSERT INTO perennial.history (run_id, actor, event, from_status, to_status, detail)
     SELECT fence.id, %(actor)s, %(status)s, fence.from_status, %(status)s, %(error)s::jsonb FROM fence
 )
-SELECT fence.id FROM fence
+SELECT fence.id IS NOT NULL AS is_closed FROM before LEFT JOIN fence ON true
 """,
 )
 
@@ -191,15 +198,25 @@ def close_run_if_open(
     actor: str,
     error: dict[str, Any] | None,
 ) -> bool:
-    """Close the run as cancelled or expired. False: it had ended already, or there is none."""
-    row = _CLOSE.row(
-        connection,
-        run_id=run_id,
-        status=status,
-        actor=actor,
-        error=None if error is None else json.dumps(error),
+    """Close the run as cancelled or expired. False: it had ended already, or there is none.
+
+    Raises PerennialError: it changed under every try.
+    """
+    for _ in range(CLOSE_TRIES_MAX):
+        row = _CLOSE.row(
+            connection,
+            run_id=run_id,
+            status=status,
+            actor=actor,
+            error=None if error is None else json.dumps(error),
+        )
+        if row is None:
+            return False
+        if row.is_closed:
+            return True
+    raise PerennialError(
+        f"run {run_id} changed {CLOSE_TRIES_MAX} times while it was to be closed; try again"
     )
-    return row is not None
 
 
 def move_run_if_in(

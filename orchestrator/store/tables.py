@@ -1,6 +1,6 @@
 """The tables of schema `perennial` (DESIGN §5), as SQLAlchemy sees them.
 
-`migrations/` creates them; a test holds the two to each other.
+`rules` adds what no constraint can say. `migrations/` creates them; a test holds the two to each other.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ run = Table(
     Column("turn_token", Uuid),
     Column("turn_worker", Uuid),
     _time("turn_claimed_at"),
+    Column("turn_lease_seconds", Double),
     Column("turn_losses", Integer, nullable=False, server_default="0"),
     Column("queue", Text),
     Column("input", JSONB),
@@ -115,6 +116,11 @@ run = Table(
         "(closed_at IS NOT NULL) = (status IN ('completed', 'failed', 'cancelled', 'expired'))",
         name="closed",
     ),
+    CheckConstraint(
+        "(turn_token IS NULL) = (turn_worker IS NULL) AND (turn_token IS NULL) = (turn_claimed_at IS NULL)",
+        name="turn",
+    ),
+    CheckConstraint("closed_at IS NULL OR turn_token IS NULL", name="closed_turn"),
     Index("run_open", "id", postgresql_where=text("closed_at IS NULL")),
     Index("run_business_key", "business_key", postgresql_where=text("business_key IS NOT NULL")),
     Index("run_incident", "id", postgresql_where=text("status = 'incident'")),

@@ -28,11 +28,11 @@ JOURNAL_LINE = """jsonb_build_object(
     'settled_at', a.settled_at)"""
 
 # A turn is free, ours, or held for long by a worker that has stopped beating. (One that has just taken
-# it may not have beaten yet.)
+# it may not have beaten yet.) How long is long, the holder has said; one of 0.1 has not.
 TURN_IS_FREE = """(r.turn_token IS NULL OR r.turn_token = %(turn_token)s OR (
-    r.turn_claimed_at <= perennial.now() - %(dead_after)s * interval '1 second' AND NOT EXISTS (
-        SELECT FROM perennial.worker w WHERE w.id = r.turn_worker
-        AND w.heartbeat_at > perennial.now() - %(dead_after)s * interval '1 second')))"""
+    r.turn_claimed_at <= perennial.now() - coalesce(r.turn_lease_seconds, %(dead_after)s) * interval '1 second'
+    AND NOT EXISTS (SELECT FROM perennial.worker w WHERE w.id = r.turn_worker AND w.heartbeat_at
+        > perennial.now() - coalesce(r.turn_lease_seconds, %(dead_after)s) * interval '1 second')))"""
 
 RUN_COLUMNS = """r.id, r.process, r.version, r.business_key, r.status, r.stage, r.revision, r.turn_revision, r.queue,
     r.input, r.created_at"""
@@ -55,6 +55,7 @@ _HOLD = Statement(
     "hold_turn",
     f"""
 UPDATE perennial.run r SET turn_token = %(turn_token)s, turn_worker = %(worker_id)s, turn_claimed_at = perennial.now(),
+    turn_lease_seconds = %(dead_after)s,
     turn_losses = CASE WHEN r.turn_token IS NULL OR r.turn_token = %(turn_token)s THEN r.turn_losses
         ELSE r.turn_losses + 1 END
 WHERE r.id = %(run_id)s AND r.revision = %(revision)s AND r.status IN ('running', 'waiting') AND {TURN_IS_FREE}
@@ -65,7 +66,8 @@ RETURNING r.turn_losses
 _RELEASE = Statement(
     "release_turn",
     """
-UPDATE perennial.run r SET turn_token = NULL, turn_worker = NULL, turn_claimed_at = NULL
+UPDATE perennial.run r SET turn_token = NULL, turn_worker = NULL, turn_claimed_at = NULL,
+    turn_lease_seconds = NULL
 WHERE r.id = %(run_id)s AND r.turn_token = %(turn_token)s
 """,
 )

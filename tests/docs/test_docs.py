@@ -8,11 +8,13 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
+from orchestrator import Flow, process
 from orchestrator.cli.app import app
 from orchestrator.core.run import RunStatus
 from orchestrator.settings import Settings
@@ -92,6 +94,30 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path):
     nothing_to_test = 5
     allowed = (0,) if "def test_" in python_of(page) else (nothing_to_test,)
     assert done.returncode in allowed, done.stdout + done.stderr
+
+
+def test_old_runs_are_removed_as_the_page_says(harness):
+    """Those that ended before the moment, with their history; what is open or newer stays whole."""
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow, ends: bool) -> None:
+        if not ends:
+            await flow.signal("go")
+
+    harness.freeze(datetime(2024, 12, 31, tzinfo=UTC))
+    old, still_open = harness.run(p, True), harness.run(p, False)
+    harness.move(days=1)
+    new = harness.run(p, True)
+    stays = {run.run_id: harness.events(run) for run in (still_open, new)}
+    (code,) = blocks("docs/operating.md", "sql")
+    with harness.database.psycopg(autocommit=True) as connection:
+        connection.execute(code)
+    assert {run.id for run in harness.client.list()} == set(stays)
+    assert {run_id: harness.events(run_id) for run_id in stays} == stays
+    told = harness.database.value(
+        "SELECT count(*) FROM perennial.history WHERE run_id = :id", id=old.run_id
+    )
+    assert told == 0
 
 
 def commands_of(program: str) -> list[tuple[str, str]]:

@@ -734,6 +734,8 @@ def test_a_run_is_ended_at_any_wait_and_leaves_nothing_open(harness, r, name, ho
         (timer,) = harness.database.rows("SELECT id FROM perennial.timer WHERE kind = 'expiry'")
         fire(harness.context, timer.id)
         assert harness.status(run) is RunStatus.EXPIRED
+        (timer,) = harness.database.rows("SELECT state FROM perennial.timer WHERE kind = 'expiry'")
+        assert timer.state == "fired"
     harness.assert_ended_cleanly(run)
     with pytest.raises(RunClosed):
         harness.client.cancel(run)

@@ -47,7 +47,7 @@ from orchestrator.store.commit import TurnCommit, commit_turn_if_unchanged
 from orchestrator.store.outbox import Handoff
 from orchestrator.store.statement import Statement
 from orchestrator.store.turns import Settlement
-from tests.harness import Harness, Thread, wait_until_blocked
+from tests.harness import Harness, Thread, meanwhile, wait_until_blocked
 
 TURNS = {"dead_after": 6.0, "relay_after": 5.0, "horizon_seconds": 3600.0}
 
@@ -137,21 +137,6 @@ def commits(connection: Any, turn: TurnCommit) -> Any:
     return commit_turn_if_unchanged(connection, turn, **TURNS)
 
 
-def meanwhile(harness: Harness, work: Callable[[Any], Any], *, at: Any = None) -> Thread:
-    """`work(connection)` on a connection of its own, in a transaction; it is waiting for a lock when this returns,
-    or has ended, where the guard that makes it wait is cut out."""
-
-    def on_its_own() -> Any:
-        with harness.database.psycopg() as connection:
-            if at is not None:
-                connection.execute(f"SET perennial.now = '{at.isoformat()}'")
-            return work(connection)
-
-    thread = Thread(on_its_own)
-    wait_until_blocked(harness.database, or_ended=thread)
-    return thread
-
-
 # -- the races -----------------------------------------------------------------------------------
 
 
@@ -187,6 +172,50 @@ def a_cancellation_after_a_claim(harness: Harness) -> None:
             worker, run.run_id, settlement(harness, claimed.attempt), actor="w", relay_after=5
         ) == (False, None)
     harness.assert_ended_cleanly(run)
+
+
+def a_cancellation_while_a_turn_opens_things(harness: Harness) -> None:
+    """What the turn opened came after the cancellation's first look, and goes with the run all the same."""
+    run = harness.start(asks(harness))
+    opening = turn_of(harness, run)
+    with harness.database.psycopg() as turn:
+        assert commits(turn, opening)
+        operator = meanwhile(
+            harness, lambda connection: operate.cancel(connection, run.run_id, by="ann", reason="")
+        )
+        turn.commit()
+        operator.outcome()
+    harness.assert_ended_cleanly(run)
+    assert harness.database.value("SELECT state FROM perennial.approval") == "cancelled"
+
+
+def a_cancellation_while_an_attempt_fails(harness: Harness) -> None:
+    run = at_work(harness)
+    with harness.database.psycopg() as worker:
+        claim(worker, run)
+        worker.commit()
+        assert fails(worker, run) == (True, None)
+        operator = meanwhile(
+            harness, lambda connection: operate.cancel(connection, run.run_id, by="ann", reason="")
+        )
+        worker.commit()
+        operator.outcome()
+    harness.assert_ended_cleanly(run)
+
+
+def fails(connection: Any, run: Any) -> Any:
+    return activities.retry_attempt_if_claimed(
+        connection,
+        run.run_id,
+        "work",
+        1,
+        error={"type": "ValueError"},
+        delay_seconds=100,
+        actor="w",
+        active_milliseconds=1,
+        queue=None,
+        horizon_seconds=60,
+    )
 
 
 def a_claim_after_the_turn_that_closed_its_run(harness: Harness) -> None:
@@ -366,18 +395,7 @@ def a_stale_attempt_fails_while_it_is_handed_out_again(harness: Harness) -> None
         hand_out_again(recovery, run)
         worker = meanwhile(
             harness,
-            lambda connection: activities.retry_attempt_if_claimed(
-                connection,
-                run.run_id,
-                "work",
-                1,
-                error={"type": "ValueError"},
-                delay_seconds=1,
-                actor="w",
-                active_milliseconds=1,
-                queue=None,
-                horizon_seconds=60,
-            ),
+            lambda connection: fails(connection, run),
         )
         recovery.commit()
         assert worker.outcome() == (False, None)
@@ -706,6 +724,7 @@ def revision() -> Guard:
 
 PENDING = Guard(activities, "_CLAIM", "a.state = 'pending'")
 OPEN = Guard(approvals, "_DECIDE", "p.state = 'open'")
+UNCHANGED = "r.revision = before.revision"
 TURN_IS_FREE = turns.TURN_IS_FREE
 
 RACES: list[tuple[Callable[[Harness], None], tuple[Guard, ...]]] = [
@@ -715,6 +734,8 @@ RACES: list[tuple[Callable[[Harness], None], tuple[Guard, ...]]] = [
         a_cancellation_after_a_claim,
         (Guard(runs, "_CLOSE", "'pending', 'claimed', 'retrying'", "'pending'"),),
     ),
+    (a_cancellation_while_a_turn_opens_things, (Guard(runs, "_CLOSE", UNCHANGED),)),
+    (a_cancellation_while_an_attempt_fails, (Guard(runs, "_CLOSE", UNCHANGED),)),
     (a_claim_after_the_turn_that_closed_its_run, (PENDING,)),
     (
         a_turn_that_closes_a_run_after_a_claim,
@@ -828,10 +849,11 @@ def test_the_loser_writes_nothing_and_no_wake_up_is_lost(harness, race):
         each.statement.strip("_").lower() if isinstance(each, Guard) else each.__name__
     ),
 )
-def test_without_its_guard_the_race_is_lost(harness, monkeypatch, race, guard):
+def test_without_its_guard_the_race_is_lost(lax_harness, monkeypatch, race, guard):
+    """Without the rules of the record too: no guard leans on them (tests/race/test_refusals.py)."""
     guard.cut_out(monkeypatch)
     with pytest.raises(GOES_WRONG):
-        race(harness)
+        race(lax_harness)
 
 
 # -- everything at once --------------------------------------------------------------------------

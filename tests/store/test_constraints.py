@@ -31,6 +31,7 @@ def record(connection: Connection) -> Connection:
 NEW_RUN = "INSERT INTO perennial.run (id, process, version, business_key, status) VALUES (gen_random_uuid(), "
 NEW_ACTIVITY = """INSERT INTO perennial.activity (run_id, key, ordinal, kind, name, state, attempt, settled_at)
     VALUES (:id, 'a', 1, 'stage', 'a', """
+HOLD = "turn_token = id, turn_worker = id, turn_claimed_at = perennial.now()"
 NEW_TIMER = """INSERT INTO perennial.timer (id, run_id, key, due_at, kind, state)
     VALUES (gen_random_uuid(), :id, 'a', perennial.now(), """
 NEW_APPROVAL = "INSERT INTO perennial.approval (run_id, key, name, assignees, state) VALUES (:id, 'm', 'm', '{bob}', "
@@ -45,6 +46,13 @@ NEW_PROCESS = "INSERT INTO perennial.process (fingerprint, spec, kind, name, ver
         (f"{NEW_RUN} 'p', 1, 'k', 'running')", "run_process_business_key_key"),
         ("UPDATE perennial.run SET status = 'completed'", "run_closed_check"),
         ("UPDATE perennial.run SET closed_at = perennial.now()", "run_closed_check"),
+        ("UPDATE perennial.run SET turn_token = gen_random_uuid()", "run_turn_check"),
+        ("UPDATE perennial.run SET turn_worker = gen_random_uuid()", "run_turn_check"),
+        ("UPDATE perennial.run SET turn_claimed_at = perennial.now()", "run_turn_check"),
+        (
+            f"UPDATE perennial.run SET status = 'failed', closed_at = now(), {HOLD}",
+            "run_closed_turn_check",
+        ),
         (f"{NEW_ACTIVITY} 'claimed', 1, NULL)", "activity_claim_check"),
         (f"{NEW_ACTIVITY} 'done', 1, NULL)", "activity_settled_check"),
         (f"{NEW_ACTIVITY} 'pending', 1, perennial.now())", "activity_settled_check"),

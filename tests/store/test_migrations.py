@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 from pathlib import Path
-from typing import Any
 
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
@@ -13,29 +12,11 @@ from sqlalchemy import create_engine, text
 
 from orchestrator import store
 from orchestrator.core.run import RunStatus
-from orchestrator.store import migrate
+from orchestrator.store import migrate, rules
 from orchestrator.store.migrations.versions.v0001_first_schema import NOW
 from orchestrator.store.tables import SCHEMA, metadata
-from tests.harness import Database, Thread
-
-CATALOG = """
-SELECT 'constraint' AS kind, c.conrelid::regclass::text AS on_table, c.conname AS name,
-    pg_get_constraintdef(c.oid) AS says
-FROM pg_constraint c WHERE c.connamespace = 'perennial'::regnamespace AND c.contype <> 'n'
-UNION ALL
-SELECT 'index', i.indrelid::regclass::text, i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid)
-FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid WHERE t.relnamespace = 'perennial'::regnamespace
-UNION ALL
-SELECT 'column', a.attrelid::regclass::text, a.attname,
-    concat_ws(' ', format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity, pg_get_expr(d.adbin, d.adrelid))
-FROM pg_attribute a JOIN pg_class t ON t.oid = a.attrelid
-    LEFT JOIN pg_attrdef d ON d.adrelid = t.oid AND d.adnum = a.attnum
-WHERE t.relnamespace = 'perennial'::regnamespace AND t.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
-"""
-
-
-def catalog(database: Database) -> set[tuple[Any, ...]]:
-    return {tuple(row) for row in database.rows(CATALOG) if "schema_version" not in row.on_table}
+from tests.harness import Thread
+from tests.store.catalog import catalog
 
 
 def test_alembic_finds_no_difference(database):
@@ -54,12 +35,14 @@ def test_alembic_finds_no_difference(database):
         assert compare_metadata(context, metadata) == []
 
 
-def test_every_column_constraint_and_index_is_as_the_tables_say(database, empty_database):
-    """Alembic compares no CHECKs and no index predicates; Postgres's catalog knows them all."""
+def test_the_schema_is_as_the_tables_and_the_rules_say(database, empty_database):
+    """Alembic compares no CHECKs, index predicates, triggers and functions; Postgres's catalog knows them all."""
     with empty_database.engine.begin() as connection:
         connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
         connection.exec_driver_sql(NOW)
         metadata.create_all(connection)
+        for statement in (*rules.FUNCTIONS, *(rule.ddl() for rule in rules.RULES)):
+            connection.execute(text(statement))
     assert catalog(database) == catalog(empty_database)
 
 

@@ -1,0 +1,239 @@
+"""What the record refuses, whoever writes: states that no constraint can see, and moves that must not be.
+
+    refuse            the move itself is wrong: the trigger's WHEN has seen it, and this only says so
+    refuse_*          WHEN has seen a move that may be wrong, and this looks
+    RULES             the triggers, table by table
+
+A WHEN is compared where the row is written, and costs the main path next to nothing; a function is called
+only where it holds. Two of them hold at work that is right: something is opened, a run closes.
+
+Reads in these functions are of rows by their run. `refuse_if_run_is_closed` locks the run: FOR SHARE waits
+for whoever closes it, and who closes waits for it, so that one of the two sees the other. Every verb that
+opens something has written or locked the run's row before, so it waits for nobody anew.
+
+`migrations/` creates all this; a test holds the two to each other. (docs/adr/0010)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.store.tables import SCHEMA
+
+# Class 23 makes it an IntegrityError, as a constraint's own refusal; the rule's name stands where a
+# constraint's would. The line is named by its keys alone: no payload.
+BREAK = """
+CREATE FUNCTION perennial.break_rule(rule text, on_table text, says text, line jsonb) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION USING
+        ERRCODE = 'integrity_constraint_violation',
+        SCHEMA = 'perennial', TABLE = on_table, CONSTRAINT = rule,
+        MESSAGE = format('%s: %s (rule %s)', says, concat_ws(' of run ', concat_ws(' ', on_table,
+            coalesce(line ->> 'key', line ->> 'name', line ->> 'id')), line ->> 'run_id'), rule);
+END $$
+"""
+
+REFUSE = """
+CREATE FUNCTION perennial.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM perennial.break_rule(TG_NAME, TG_TABLE_NAME, TG_ARGV[0], to_jsonb(OLD));
+    RETURN NULL;
+END $$
+"""
+
+RUN_IS_CLOSED = """
+CREATE FUNCTION perennial.refuse_if_run_is_closed() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM perennial.run r WHERE r.id = NEW.run_id AND r.closed_at IS NULL FOR SHARE;
+    IF NOT FOUND THEN
+        PERFORM perennial.break_rule(TG_NAME, TG_TABLE_NAME, TG_ARGV[0], to_jsonb(NEW));
+    END IF;
+    RETURN NULL;
+END $$
+"""
+
+# At the end of the transaction, so that a run may be closed by several statements. It looks anew, and sees
+# what others have committed meanwhile.
+LEAVES_OPEN = """
+CREATE FUNCTION perennial.refuse_if_run_leaves_open() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    left_open text;
+BEGIN
+    SELECT what INTO left_open FROM (
+        SELECT format('activity %s is %s', a.key, a.state) AS what
+        FROM perennial.activity a WHERE a.run_id = NEW.id AND a.settled_at IS NULL
+        UNION ALL SELECT format('approval %s is open', p.key)
+        FROM perennial.approval p WHERE p.run_id = NEW.id AND p.state = 'open'
+        UNION ALL SELECT format('timer %s of %s is armed', t.kind, t.key)
+        FROM perennial.timer t WHERE t.run_id = NEW.id AND t.state = 'armed'
+        UNION ALL SELECT format('handoff %s is in the outbox', coalesce(nullif(o.key, ''), 'advance'))
+        FROM perennial.outbox o WHERE o.run_id = NEW.id
+    ) AS anything LIMIT 1;
+    IF FOUND THEN
+        PERFORM perennial.break_rule(TG_NAME, TG_TABLE_NAME, TG_ARGV[0] || ', but ' || left_open, to_jsonb(NEW));
+    END IF;
+    RETURN NULL;
+END $$
+"""
+
+# STABLE: it judges the holder by what the statement saw, as the statement's own guard does. A hold without
+# a lease is one of a worker that knows of none, and isn't judged.
+TURN_IS_HELD = """
+CREATE FUNCTION perennial.refuse_if_turn_is_held() RETURNS trigger LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    long_ago timestamptz := perennial.now() - OLD.turn_lease_seconds * interval '1 second';
+BEGIN
+    IF OLD.turn_claimed_at > long_ago OR EXISTS (
+        SELECT FROM perennial.worker w WHERE w.id = OLD.turn_worker AND w.heartbeat_at > long_ago
+    ) THEN
+        PERFORM perennial.break_rule(TG_NAME, TG_TABLE_NAME, TG_ARGV[0], to_jsonb(OLD));
+    END IF;
+    RETURN NULL;
+END $$
+"""
+
+FUNCTIONS = (BREAK, REFUSE, RUN_IS_CLOSED, LEAVES_OPEN, TURN_IS_HELD)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A trigger: at `on`, where `when` holds, `function` refuses with what it `says`."""
+
+    name: str
+    table: str
+    on: str
+    when: str
+    says: str
+    function: str = "refuse"
+    is_deferred: bool = False
+
+    def ddl(self) -> str:
+        """What creates it."""
+        kind, until = (
+            ("CONSTRAINT TRIGGER", " DEFERRABLE INITIALLY DEFERRED")
+            if self.is_deferred
+            else ("TRIGGER", "")
+        )
+        each = "STATEMENT" if "TRUNCATE" in self.on else "ROW"
+        when = f" WHEN ({self.when})" if self.when else ""
+        return (
+            f"CREATE {kind} {self.name} {self.on} ON {SCHEMA}.{self.table}{until} FOR EACH {each}{when}"
+            f" EXECUTE FUNCTION {SCHEMA}.{self.function}('{self.says}')"
+        )
+
+
+RULES = (
+    Rule(
+        "run_closed_stands",
+        "run",
+        "AFTER UPDATE OF status, closed_at, output, error",
+        "OLD.closed_at IS NOT NULL",
+        "a run that has ended keeps its status and its outcome",
+    ),
+    Rule(
+        "run_revision_grows",
+        "run",
+        "AFTER UPDATE OF revision",
+        "NEW.revision < OLD.revision",
+        "a revision never goes back",
+    ),
+    Rule(
+        "run_turn_is_held",
+        "run",
+        "AFTER UPDATE OF turn_token",
+        "OLD.turn_token <> NEW.turn_token",
+        "a turn is open already, and its worker lives",
+        function="refuse_if_turn_is_held",
+    ),
+    Rule(
+        "run_leaves_nothing_open",
+        "run",
+        "AFTER UPDATE OF closed_at",
+        "NEW.closed_at IS NOT NULL",
+        "a run that ends leaves nothing open",
+        function="refuse_if_run_leaves_open",
+        is_deferred=True,
+    ),
+    Rule(
+        "activity_settled_stands",
+        "activity",
+        "AFTER UPDATE",
+        "OLD.settled_at IS NOT NULL",
+        "an activity that is settled never changes",
+    ),
+    Rule(
+        "activity_attempts_grow",
+        "activity",
+        "AFTER UPDATE OF attempt",
+        "NEW.attempt < OLD.attempt",
+        "attempts never go back",
+    ),
+    # The next attempt may be anybody's. `retrying` keeps its last worker until it is due.
+    Rule(
+        "activity_claim_stands",
+        "activity",
+        "AFTER UPDATE OF worker_id",
+        "NEW.attempt = OLD.attempt AND (OLD.worker_id <> NEW.worker_id"
+        " OR OLD.state = 'claimed' AND NEW.worker_id IS NULL)",
+        "an attempt is claimed by one worker",
+    ),
+    Rule(
+        "activity_of_open_run",
+        "activity",
+        "AFTER INSERT OR UPDATE OF run_id",
+        "NEW.settled_at IS NULL",
+        "a run that has ended opens no activity",
+        function="refuse_if_run_is_closed",
+    ),
+    Rule(
+        "approval_closed_stands",
+        "approval",
+        "AFTER UPDATE",
+        "OLD.state <> 'open'",
+        "an approval that is closed never changes",
+    ),
+    Rule(
+        "approval_of_open_run",
+        "approval",
+        "AFTER INSERT OR UPDATE OF run_id",
+        "NEW.state = 'open'",
+        "a run that has ended asks nobody",
+        function="refuse_if_run_is_closed",
+    ),
+    Rule("approval_vote_stands", "approval_vote", "AFTER UPDATE", "", "a vote never changes"),
+    # Workers of 0.1 mark an expiry fired when the run that it closed has cancelled it.
+    Rule(
+        "timer_ended_stands",
+        "timer",
+        "AFTER UPDATE",
+        "OLD.state = 'fired' OR OLD.state = 'cancelled' AND NOT (OLD.kind = 'expiry' AND NEW.state = 'fired')",
+        "a timer that has fired or was cancelled never changes",
+    ),
+    Rule(
+        "timer_of_open_run",
+        "timer",
+        "AFTER INSERT OR UPDATE OF run_id",
+        "NEW.state = 'armed'",
+        "a run that has ended arms no timer",
+        function="refuse_if_run_is_closed",
+    ),
+    Rule(
+        "signal_consumed_stands",
+        "signal",
+        "AFTER UPDATE",
+        "OLD.consumed_key IS NOT NULL",
+        "a signal is consumed once",
+    ),
+    Rule("history_stands", "history", "AFTER UPDATE", "", "history never changes"),
+    # Whoever drops old history says so, in the transaction that does it (docs/operating.md).
+    Rule(
+        "history_stays",
+        "history",
+        "AFTER DELETE",
+        "OLD.at >= coalesce(nullif(current_setting('perennial.drop_history_before', true), '')::timestamptz,"
+        " '-infinity')",
+        "history stays, unless the transaction has set perennial.drop_history_before to a later moment",
+    ),
+    Rule("history_is_not_emptied", "history", "BEFORE TRUNCATE", "", "history stays"),
+)

@@ -11,6 +11,7 @@ import logging
 from contextlib import ExitStack
 from dataclasses import replace
 from enum import Enum, auto
+from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
@@ -142,13 +143,13 @@ class _Turn:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
-        """Give a held turn back. Not when this worker is being killed: then it counts as lost."""
-        try:
-            if kind is None and self.is_held and self.token is not None:
-                turns.release_turn(self.connection, self.run_id, turn_token=self.token)
-        finally:
-            self._stack.__exit__(kind, *details)  # type: ignore[arg-type] # as we were given it
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
 
     def try_once(self, loaded: LoadedRun, settlement: Settlement | None) -> Tried:
         """Replay the flow over what was read, and commit."""
@@ -215,22 +216,27 @@ class _Turn:
 
     def _perform(self, loaded: LoadedRun, request: Request, entry: Activity | None) -> Activity:
         """Run a step of the flow under the held turn, and record it before the flow goes on."""
+        try:
+            return self._perform_held(loaded, request, entry)
+        except DataError:
+            raise  # Postgres refuses what the step returned, and always will
+        except SQLAlchemyError as error:  # any other trouble is no fault of the flow's
+            raise TurnAbandoned(f"step {request.key} could not be recorded") from error
+
+    def _perform_held(
+        self, loaded: LoadedRun, request: Request, entry: Activity | None
+    ) -> Activity:
         self._hold(loaded)
         assert isinstance(request.ask, StepCall)  # noqa: S101 - replay asks for nothing else
         end = self._call(request, request.ask, entry.attempt if entry else 1)
-        try:
-            was_held, settled_at, armed = activities.remember_flow_step_if_held(
-                self.connection,
-                self.run_id,
-                end,
-                turn_token=self.token or uuid7(),
-                queue=loaded.queue,
-                horizon_seconds=self.context.settings.horizon_seconds,
-            )
-        except DataError:
-            raise  # Postgres refuses what the step returned, and always will
-        except SQLAlchemyError as error:
-            raise TurnAbandoned(f"step {request.key} was done and could not be recorded") from error
+        was_held, settled_at, armed = activities.remember_flow_step_if_held(
+            self.connection,
+            self.run_id,
+            end,
+            turn_token=self.token or uuid7(),
+            queue=loaded.queue,
+            horizon_seconds=self.context.settings.horizon_seconds,
+        )
         if not was_held:
             raise TurnAbandoned(f"the turn was lost while step {request.key} ran")
         self.steps_recorded += 1
@@ -253,7 +259,9 @@ class _Turn:
         if self.is_held:
             return
         worker_id = self._stack.enter_context(self.context.identity.holding())
+        self._stack.push(self._let_go)
         self.token = self.token or uuid7()
+        self.is_held = True  # or may be, if no answer comes
         losses = turns.hold_turn(
             self.connection,
             self.run_id,
@@ -263,12 +271,20 @@ class _Turn:
             dead_after=self.context.settings.dead_after_seconds,
         )
         if losses is None:
+            self.is_held = False
             raise TurnAbandoned("another worker holds the turn, or a fact has just come")
-        self.is_held = True
         if losses >= TURN_LOSSES_MAX:
             raise TurnPoisoned(
                 f"{losses} workers in a row were lost in this run's turn, at the same step"
             )
+
+    def _let_go(self, kind: type[BaseException] | None, *_details: object) -> None:
+        """Give a held turn back. Not when this worker is being killed: then it counts as lost.
+
+        If that fails, whoever holds goes on under a new id, so that the turn isn't kept by a living one.
+        """
+        if kind is None and self.is_held and self.token is not None:
+            turns.release_turn(self.connection, self.run_id, turn_token=self.token)
 
     def _call(self, request: Request, call: StepCall, attempt: int) -> FlowStep:
         step = FlowStep(

@@ -9,19 +9,21 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from orchestrator import Flow, Retry, process, stage, step
+from orchestrator.core.definition import Process
 from orchestrator.core.run import RunStatus
+from orchestrator.engine.recover import sweep
 from orchestrator.faults import listen
 from tests.harness import Harness
 
 
 @contextmanager
-def away_once(when: str, what: str) -> Iterator[None]:
-    """The connection is cut there, the first time."""
-    left = [1]
+def away_once(*places: tuple[str, str]) -> Iterator[None]:
+    """The connection is cut at each of these places, the first time."""
+    left = list(places)
 
     def at(*place: str) -> None:
-        if place == (when, what) and left:
-            left.pop()
+        if place in left:
+            left.remove(place)
             raise OperationalError("", None, Exception("the connection was cut"))
 
     listen(at)
@@ -55,7 +57,7 @@ def test_a_stage_whose_step_could_not_be_recorded_has_not_failed(
         return await flow.stage(pay)
 
     run = harness.start(p)
-    with away_once(when, "remember_step"), pytest.raises(OperationalError):
+    with away_once((when, "remember_step")), pytest.raises(OperationalError):
         harness.drain()
     harness.recover(1)
     assert "attempt failed" not in harness.events(run)
@@ -68,12 +70,8 @@ def test_a_stage_whose_step_could_not_be_recorded_has_not_failed(
     harness.assert_ended_cleanly(run)
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_flow_whose_step_could_not_be_recorded_is_no_incident(
-    harness: Harness, when: str
-) -> None:
-    """The turn is left, and taken again. Guards the TurnAbandoned of an unrecorded step."""
-    calls: list[str] = []
+def charging(harness: Harness, calls: list[str]) -> Process:
+    """A flow with one step, which catches what it can."""
 
     def charge() -> str:
         calls.append("charge")
@@ -86,11 +84,52 @@ def test_a_flow_whose_step_could_not_be_recorded_is_no_incident(
         except Exception:  # noqa: BLE001 - as careful flows do
             return "not charged"
 
-    run = harness.start(p)
-    with away_once(when, "remember_flow_step"):
+    return p
+
+
+@pytest.mark.parametrize(
+    ("place", "count"),
+    [
+        (("before", "hold_turn"), 1),
+        (("after", "hold_turn"), 1),
+        (("before", "remember_flow_step"), 2),
+        (("after", "remember_flow_step"), 1),
+    ],
+)
+def test_a_flow_whose_step_could_not_be_recorded_is_no_incident(
+    harness: Harness, place: tuple[str, str], count: int
+) -> None:
+    """The turn is left, and taken again. Guards the TurnAbandoned of an unrecorded step."""
+    calls: list[str] = []
+    run = harness.start(charging(harness, calls))
+    with away_once(place):
         harness.drain()
+    assert harness.open_things(run.run_id)["turns"] == 0
     harness.recover(2)
     assert harness.client.result(run) == "charged"
     assert "incident" not in harness.events(run)
-    assert len(calls) == (2 if when == "before" else 1)
+    assert len(calls) == count
+    harness.assert_ended_cleanly(run)
+
+
+@pytest.mark.parametrize("where", ["hold_turn", "remember_flow_step"])
+def test_a_turn_that_could_not_be_given_back_is_not_kept_by_a_living_worker(
+    harness: Harness, where: str
+) -> None:
+    """The thread goes on under a new id, and the one that stands at the turn falls silent: another
+    takes it, though this worker lives and works. Guards `_let_go` as part of the hold's own stack.
+    """
+    run = harness.start(charging(harness, []))
+    with (
+        away_once(("after", where), ("before", "release_turn")),
+        pytest.raises(OperationalError),
+    ):
+        harness.drain()
+    assert harness.open_things(run.run_id)["turns"] == 1
+    for _ in range(3):
+        harness.move(seconds=30)
+        harness.beat(harness.context)
+        sweep(harness.context)
+        harness.drain()
+    assert harness.client.result(run) == "charged"
     harness.assert_ended_cleanly(run)

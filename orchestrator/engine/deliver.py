@@ -13,6 +13,9 @@ from orchestrator.errors import DecisionRefused, DecisionTooLate, RunClosed, Run
 from orchestrator.store import approvals, runs, signals
 from orchestrator.store.statement import AnyConnection
 
+CHANGES_MAX = 3
+"""How often a decision is tried again that was refused and then is not: this person was asked meanwhile."""
+
 
 def signal(
     connection: AnyConnection,
@@ -69,19 +72,25 @@ def decide(
     if approval is not None:
         check_words(approval, what="an approval's name", where="decision")
     name = approval if approval is not None else _chosen(connection, run_id)
-    taken = approvals.decide_if_allowed(
-        connection, run_id, name, outcome=outcome, by=by, comment=codec.readable(comment)
+    for _ in range(CHANGES_MAX):
+        taken = approvals.decide_if_allowed(
+            connection, run_id, name, outcome=outcome, by=by, comment=codec.readable(comment)
+        )
+        if taken is not None:
+            decision: Decision = codec.decode(taken, Decision, what="decision")
+            return decision
+        refusal = _refusal(connection, run_id, name, by)
+        if refusal is not None:
+            raise refusal
+    raise DecisionRefused(
+        f"approval {name!r} of run {run_id} changed this very moment; look again and decide"
     )
-    if taken is not None:
-        decision: Decision = codec.decode(taken, Decision, what="decision")
-        return decision
-    raise _refusal(connection, run_id, name, by)
 
 
 def _refusal(
     connection: AnyConnection, run_id: UUID, name: str, by: str
-) -> DecisionRefused | RunNotFound:
-    """Read why, and say it."""
+) -> DecisionRefused | RunNotFound | None:
+    """Read why, and say it. None: nothing speaks against the decision any more."""
     read = approvals.read_approvals(connection, run_id, name, by=by)
     if read is None:
         return RunNotFound(f"there is no run {run_id}")
@@ -98,9 +107,7 @@ def _refusal(
         return DecisionRefused(
             f"{by} is asked {name!r} more than once: say which of {', '.join(mine)}"
         )
-    return DecisionRefused(
-        f"approval {name!r} of run {run_id} changed this very moment; look again and decide"
-    )
+    return None
 
 
 def _chosen(connection: AnyConnection, run_id: UUID) -> str:

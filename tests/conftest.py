@@ -5,8 +5,9 @@
     template     a migrated database, made once
     database     a database of this test module's own
     connection   one connection in an outer transaction that is rolled back
-    harness      the engine without Celery, over an emptied `database` (tests/harness.py)
+    harness      the engine without Celery, over an emptied `database` (tests/harness.py), in `mode`
     lax_harness  the same over a database without rules (store/rules.py): a guard stands by itself there
+    mode         normal, unless the tests of a folder say otherwise (tests/modes.py)
 
 A server that is missing fails the tests that need it: nothing is skipped.
 """
@@ -26,6 +27,7 @@ from orchestrator.settings import with_psycopg
 from orchestrator.store import migrate
 from orchestrator.store.rules import RULES
 from tests.harness import Database, Harness
+from tests.modes import NORMAL, Mode
 
 
 @pytest.fixture(scope="session")
@@ -77,9 +79,14 @@ def connection(database: Database) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def harness(database: Database) -> Iterator[Harness]:
+def mode() -> Mode:
+    return NORMAL
+
+
+@pytest.fixture
+def harness(database: Database, mode: Mode) -> Iterator[Harness]:
     database.empty()
-    with Harness(database) as harness:
+    with Harness(database, mode=mode) as harness:
         yield harness
 
 

@@ -1,7 +1,8 @@
 """The engine without Celery: what it would have sent is collected, and `drain` delivers it here.
 
 Database     a database of the tests' own, and its clock: `SET perennial.now` for every session
-Harness      workers (EngineContexts) over it, a client, and the deliveries between them
+Harness      workers (EngineContexts) over it, a client, and the deliveries between them, in one of
+             the modes of tests/modes.py
 WireTrace    round trips as libpq counts them on the wire: a hidden BEGIN or COMMIT counts too
 wait_for     bounded polling of a fact in Postgres; `wait_until_blocked` for a lock's queue
 meanwhile    another connection's work, which waits for a lock that the test holds
@@ -15,10 +16,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
+from unittest.mock import patch
 from uuid import UUID
 
 import psycopg
@@ -29,15 +32,16 @@ from orchestrator import Client, Registry, Settings
 from orchestrator.core.definition import Process
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import Started
+from orchestrator.engine import recover, turn
 from orchestrator.engine.context import EngineContext, connect
 from orchestrator.engine.fire import fire
 from orchestrator.engine.liveness import Identity
-from orchestrator.engine.recover import relay, sweep
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
 from orchestrator.store import workers
 from orchestrator.store.outbox import ADVANCE, Handoff
 from orchestrator.store.timers import ArmedTimer
+from tests.modes import NORMAL, Mode, leaving_early
 
 TABLES = [
     "history",
@@ -60,9 +64,9 @@ class Database:
 
     def __init__(self, name: str, url: str) -> None:
         self.name, self.url = name, url
-        self.engine = create_engine(url)
-        self._engines: list[Engine] = [self.engine]
         self.moved_to: datetime | None = None
+        self._engines: list[Engine] = []
+        self.engine = self.adopt(create_engine(url))
 
     @property
     def libpq_url(self) -> str:
@@ -70,19 +74,24 @@ class Database:
 
     def open(self, settings: Settings | None = None) -> Engine:
         """An engine as the fleet has it."""
-        engine = connect(settings or self.settings())
+        return self.adopt(connect(settings or self.settings()))
+
+    def adopt(self, engine: Engine) -> Engine:
+        """From here on its sessions see this database's clock: each when it is taken from the pool."""
         event.listen(engine, "connect", self._note_clock)
-        event.listen(engine, "checkin", self._close_if_of_another_clock)
+        event.listen(engine, "checkout", self._set_clock_of)
         self._engines.append(engine)
         return engine
 
     def _note_clock(self, _connection: object, record: Any) -> None:
         record.info["clock"] = self.moved_to
 
-    def _close_if_of_another_clock(self, connection: Any, record: Any) -> None:
-        """It was out while the clock was moved: its pool is gone, and nobody else would close it."""
-        if connection is not None and record.info.get("clock") != self.moved_to:
-            record.invalidate()
+    def _set_clock_of(self, connection: Any, record: Any, _borrower: object) -> None:
+        if record.info["clock"] != self.moved_to:
+            at = self.moved_to.isoformat() if self.moved_to is not None else ""
+            connection.execute("SELECT set_config('perennial.now', %s, false)", [at])
+            connection.commit()
+            record.info["clock"] = self.moved_to
 
     def settings(self, **others: Any) -> Settings:
         return Settings(database_url=SecretStr(self.url), **others)
@@ -109,13 +118,22 @@ class Database:
                 connection.execute(text(f"DELETE FROM perennial.{table}"))
 
     def set_clock(self, at: datetime | None) -> None:
-        """Every session that begins from now on sees this moment; open ones are closed."""
+        """Every session that begins, or is taken from a pool, from now on sees this moment."""
         self.moved_to = at
         what = "RESET perennial.now" if at is None else f"SET perennial.now = '{at.isoformat()}'"
         with self.engine.begin() as connection:
             connection.execute(text(f"ALTER DATABASE {self.name} {what}"))
-        for engine in self._engines:
-            engine.dispose()
+
+    @contextmanager
+    def closing_engines(self) -> Iterator[None]:
+        """What is opened in the block ends with it."""
+        before = len(self._engines)
+        try:
+            yield
+        finally:
+            for engine in self._engines[before:]:
+                engine.dispose()
+            del self._engines[before:]
 
     def close(self) -> None:
         for engine in self._engines:
@@ -123,25 +141,38 @@ class Database:
 
 
 class CollectingMessenger:
-    """Keeps what the engine tells the fleet."""
+    """Keeps what the engine tells the fleet; a deaf one, only what relays do."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_deaf: bool = False) -> None:
+        self.is_deaf = is_deaf
         self.handed_off: list[Handoff] = []
         self.armed: list[ArmedTimer] = []
         self.disarmed: list[UUID] = []
         self.announced: list[tuple[UUID, str, RunStatus, str | None]] = []
 
     def hand_off(self, handoffs: Sequence[Handoff]) -> None:
-        self.handed_off.extend(handoffs)
+        if not self.is_deaf:
+            self.handed_off.extend(handoffs)
+
+    @contextmanager
+    def hearing(self) -> Iterator[None]:
+        """While the block runs, nothing is lost."""
+        was_deaf, self.is_deaf = self.is_deaf, False
+        try:
+            yield
+        finally:
+            self.is_deaf = was_deaf
 
     def backlog_of(self, queue: str | None) -> int:
         return 0
 
     def arm(self, timers: Sequence[ArmedTimer]) -> None:
-        self.armed.extend(timers)
+        if not self.is_deaf:
+            self.armed.extend(timers)
 
     def disarm(self, timers: Sequence[tuple[UUID, str | None]]) -> None:
-        self.disarmed.extend(timer_id for timer_id, _ in timers)
+        if not self.is_deaf:
+            self.disarmed.extend(timer_id for timer_id, _ in timers)
 
     def announce(
         self, run_id: UUID, process: str, status: RunStatus, waiting_for: str | None
@@ -152,20 +183,37 @@ class CollectingMessenger:
 class Harness:
     """A fleet of one, and more with `worker()`. Messages are delivered when the test says so."""
 
-    def __init__(self, database: Database, registry: Registry | None = None) -> None:
+    def __init__(
+        self, database: Database, registry: Registry | None = None, *, mode: Mode = NORMAL
+    ) -> None:
         self.database = database
+        self.mode = mode
         self.registry = registry or Registry()
-        self.settings = database.settings()
+        self.settings = database.settings(batch_size=mode.batch_size)
+        self._closing = ExitStack()
+        self._closing.enter_context(database.closing_engines())
         self.context = self.worker("worker-1")
         self.client = Client(self.settings, registry=self.registry)
-        database._engines.append(self.client._context.database)
+        database.adopt(self.client._context.database)
+        self._left: list[Handoff] = []
+        self._late: list[Handoff | UUID] = []
 
     def __enter__(self) -> Self:
+        if self.mode.leaves_early:
+            take_turn = leaving_early(lambda run: self._left.append(Handoff.advance(run, None)))
+            self._closing.enter_context(patch.object(turn, "take_turn", take_turn))
+        if not self.mode.hears_workers:
+            relay = recover.relay
+
+            def heard(context: EngineContext) -> int:
+                with context.messenger.hearing():  # type: ignore[attr-defined]
+                    return relay(context)
+
+            self._closing.enter_context(patch.object(recover, "relay", heard))
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        self.client.close()
-        self.context.database.dispose()
+        self._closing.close()
 
     @property
     def messenger(self) -> CollectingMessenger:
@@ -179,7 +227,7 @@ class Harness:
             self.database.open(self.settings),
             registry or self.registry,
             self.settings,
-            messenger=CollectingMessenger(),
+            messenger=CollectingMessenger(is_deaf=not self.mode.hears_workers),
             identity=Identity(name),
             chance=lambda: 0.5,
         )
@@ -214,30 +262,60 @@ class Harness:
 
     # -- deliveries --------------------------------------------------------------------------
 
-    def deliver(self, handoff: Handoff, context: EngineContext | None = None) -> None:
-        """What the Celery task of this message does."""
-        context = context or self.context
-        if handoff.task == ADVANCE:
-            advance(context, handoff.run_id)
+    def deliver(self, message: Handoff | UUID, context: EngineContext | None = None) -> None:
+        """What the Celery task of this message, a handoff or a due timer's id, does."""
+        if self.mode.delivers_twice:
+            self._late.append(message)
+            self._do(message, context or self.context)
+        self._do(message, context or self.context)
+
+    def _do(self, message: Handoff | UUID, context: EngineContext) -> None:
+        if isinstance(message, UUID):
+            context.messenger.hand_off(fire(context, message))
+        elif message.task == ADVANCE:
+            advance(context, message.run_id)
         else:
-            run_stage(context, handoff.run_id, handoff.key, handoff.attempt)
+            run_stage(context, message.run_id, message.key, message.attempt)
 
     def pending(self) -> list[Handoff]:
-        """What is to be delivered now: what was handed off, and what a relay finds due."""
-        relay(self.context)
-        found, self.messenger.handed_off = self.messenger.handed_off, []
+        """What is to be delivered now: what was handed off, and what a relay, or a sweep, finds due."""
+        if self.mode.hears_producers:
+            recover.relay(self.context)
+        elif self.mode.hears_workers:
+            recover.sweep(self.context, may_judge=False)
+        else:
+            self._sweep_impatiently()
+        found, self.messenger.handed_off = self._left + self.messenger.handed_off, []
+        self._left = []
         return found
 
-    def drain(self, *, timers: bool = True, bound: int = 2000) -> int:
+    def _sweep_impatiently(self) -> None:
+        """As if handoffs had waited for their first interval, and due timers for the grace, already: the
+        clock is the scenario's to move.
+        """
+        self.database.rows(
+            "UPDATE perennial.outbox SET publish_at = perennial.now() "
+            "WHERE publish_at <= perennial.now() + :first * interval '1 second'",
+            first=self.settings.relay_after_seconds,
+        )
+        at_once = self.settings.model_copy(update={"timer_grace_seconds": 0.0})
+        recover.sweep(replace(self.context, settings=at_once), may_judge=False)
+
+    def drain(self, *, bound: int = 2000) -> int:
         """Deliver messages and fire due timers until nothing is due; answers how many that were."""
         delivered = 0
         while True:
-            due = self.due_timers() if timers else []
+            due = self.due_timers()
             messages = self.pending()
             if not due and not messages:
-                return delivered
-            for timer_id in due:
-                self.context.messenger.hand_off(fire(self.context, timer_id))
+                if not self._late:
+                    return delivered
+                late, self._late = self._late, []
+                for message in late:
+                    self._do(message, self.context)
+            if self.mode.hears_workers:
+                for timer_id in due:
+                    self.deliver(timer_id)
             for message in messages:
                 self.deliver(message)
             delivered += len(due) + len(messages)
@@ -247,7 +325,7 @@ class Harness:
         """Time passes; sweeps find what was left undone, and it is delivered."""
         for _ in range(rounds):
             self.move(seconds=30)
-            sweep(self.context)
+            recover.sweep(self.context)
             self.drain()
 
     def due_timers(self) -> list[UUID]:

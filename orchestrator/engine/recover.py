@@ -69,7 +69,10 @@ def sweep(context: EngineContext, *, may_judge: bool = True) -> Swept:
 
 
 def relay(context: EngineContext) -> int:
-    """Publish handoffs that are due: left by producers, by dead processes, by lost messages."""
+    """Publish handoffs that are due: left by producers, by dead processes, by lost messages.
+
+    Answers how many it published.
+    """
     total = 0
     while True:
         with context.connection() as connection:
@@ -78,25 +81,28 @@ def relay(context: EngineContext) -> int:
                 relay_after=context.settings.relay_after_seconds,
                 limit=context.settings.batch_size,
             )
-        context.messenger.hand_off(_worth_sending(context, due))
-        total += len(due)
+        worth_sending = _worth_sending(context, due)
+        context.messenger.hand_off(worth_sending)
+        total += len(worth_sending)
         if len(due) < context.settings.batch_size:
             return total
 
 
 def _worth_sending(context: EngineContext, due: Sequence[Handoff]) -> list[Handoff]:
-    """Not those that most likely still stand in a long queue: sending them again would lengthen it.
+    """Not those of runs at rest, nor those that most likely still stand in a long queue: sending them again
+    would lengthen it.
 
     A lost message on a busy queue is sent again when the queue is short, or at the latest after
     `RESENDS_ON_A_BUSY_QUEUE` intervals, whatever its length.
     """
+    moving = [handoff for handoff in due if handoff.is_moving]
     sent_before = {
-        handoff.queue for handoff in due if 0 < handoff.publishes < RESENDS_ON_A_BUSY_QUEUE
+        handoff.queue for handoff in moving if 0 < handoff.publishes < RESENDS_ON_A_BUSY_QUEUE
     }
     busy = {queue for queue in sent_before if context.messenger.backlog_of(queue) > BACKLOG_MAX}
     return [
         handoff
-        for handoff in due
+        for handoff in moving
         if handoff.queue not in busy or not 0 < handoff.publishes < RESENDS_ON_A_BUSY_QUEUE
     ]
 

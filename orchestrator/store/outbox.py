@@ -90,7 +90,8 @@ _FORGET = Statement(
 class Handoff:
     """The message that moves a run: task `task` on `queue` (None: the app's default).
 
-    `publishes`: how often it was sent before.
+    `publishes`: how often it was sent before. `is_moving` False: its run is at rest, and no claim could
+    take it now.
     """
 
     run_id: UUID
@@ -99,6 +100,7 @@ class Handoff:
     task: str
     queue: str | None
     publishes: int = 0
+    is_moving: bool = True
 
     @classmethod
     def advance(cls, run_id: UUID, queue: str | None) -> Handoff:
@@ -113,14 +115,16 @@ class Handoff:
 def take_due_handoffs(
     connection: AnyConnection, *, relay_after: float, limit: int
 ) -> Sequence[Handoff]:
-    """Handoffs to publish now; each is due again later unless it is claimed. Two relays share them."""
+    """Due handoffs; each is due again later unless it is claimed. Two relays share them.
+
+    Those of runs at rest are among them, so that fewer than `limit` means: no more are due.
+    """
     rows = _DUE.rows(
         connection, relay_after=relay_after, longest_seconds=RESEND_SECONDS_MAX, limit=limit
     )
     return [
-        Handoff(row.run_id, row.key, row.attempt, row.task, row.queue, row.publishes)
+        Handoff(row.run_id, row.key, row.attempt, row.task, row.queue, row.publishes, row.is_moving)
         for row in rows
-        if row.is_moving
     ]
 
 

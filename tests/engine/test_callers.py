@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator import Flow, RunStatus, hours, process
 from orchestrator.errors import DecisionRefused, PerennialError
+from tests.modes import NORMAL, modes_of
 
 
 def test_a_decision_by_a_name_that_several_open_approvals_have_is_refused(harness):
@@ -59,6 +60,7 @@ def test_a_business_key_that_looks_like_an_id_finds_its_run(harness):
     assert harness.client.get(key).id == run.run_id
 
 
+@modes_of(NORMAL, because="a caller is refused before there is any message")
 @pytest.mark.parametrize(
     "says",
     [

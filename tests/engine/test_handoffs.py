@@ -6,6 +6,7 @@ import contextlib
 from typing import Any
 
 from orchestrator import Flow, Registry, Retry, RunStatus, load_process, process, stage
+from orchestrator.engine import recover
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
 
@@ -66,3 +67,28 @@ def test_a_stages_result_is_kept_when_its_worker_cannot_read_the_process(harness
         run_stage(old_worker, run.run_id, "first", 1)
     state = harness.database.value("SELECT state FROM perennial.activity WHERE key = 'first'")
     assert state == "done"
+
+
+def test_a_run_at_rest_keeps_no_other_runs_handoff_back(harness):
+    """A relay takes due handoffs batch by batch, until a batch is not full. Those of runs at rest
+    count into it, though they are put off and not sent: else a batch that holds one, here the
+    only one of its batch, would end the round, and what is due behind it would wait for the next.
+    """
+
+    @stage(registry=harness.registry)
+    def a() -> None: ...
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> None:
+        await flow.stage(a)
+
+    harness.freeze()
+    rests, moves = harness.start(p), harness.start(p)
+    for run in (rests, moves):
+        advance(harness.context, run.run_id)
+        harness.move(seconds=1)
+    harness.client.pause(rests)
+    harness.messenger.handed_off.clear()
+    harness.move(minutes=1)
+    assert recover.relay(harness.context) == 1
+    assert [handoff.run_id for handoff in harness.messenger.handed_off] == [moves.run_id]

@@ -12,6 +12,9 @@ from orchestrator.engine.recover import sweep
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
 from tests.harness import Harness, WireTrace
+from tests.modes import NORMAL, modes_of
+
+pytestmark = modes_of(NORMAL, because="what a run costs when all goes well is counted")
 
 WARM_UPS = 3
 """Runs before the count: the first use of a connection opens it."""

@@ -44,6 +44,7 @@ from orchestrator.errors import (
     UnknownProcess,
 )
 from orchestrator.store import workers
+from tests.modes import NOTIFY_OFF, SWEEPS_ONLY, all_but, modes_of
 
 NOW_OR_NEVER = Retry(max_attempts=1)
 
@@ -458,7 +459,8 @@ def test_a_stage_that_overran_its_last_attempt_fails_and_one_that_lost_its_last_
             run_stage(harness.context, run.run_id, harness.client.get(run).stage, 1)
     harness.messenger.handed_off.clear()
     harness.move(seconds=75)
-    sweep(harness.context)
+    for _ in (late, poisoned):
+        sweep(harness.context)
     harness.drain()
     assert harness.client.get(late).error["type"] == "ActivityFailed"
     assert "StageTimedOut" in harness.client.get(late).error["message"]
@@ -630,6 +632,10 @@ def test_a_sleep_ends_when_its_time_has_come_and_not_before(harness, r):
     assert fire(harness.context, timer.id) == []
 
 
+@modes_of(
+    *all_but(SWEEPS_ONLY, NOTIFY_OFF),
+    because="it sweeps by hand, and looks at an index that must be there",
+)
 def test_timers_within_the_horizon_go_to_the_index_and_the_others_later(harness, r):
     @process(version=1, registry=r)
     async def p(flow: Flow) -> None:
@@ -650,6 +656,7 @@ def test_timers_within_the_horizon_go_to_the_index_and_the_others_later(harness,
     assert harness.client.get(run).next_timer_at == at + hours(7)
 
 
+@modes_of(*all_but(SWEEPS_ONLY), because="it looks at an index that must be there")
 def test_what_a_turn_settles_is_taken_out_of_the_index(harness, r):
     @process(version=1, registry=r)
     async def p(flow: Flow) -> None:
@@ -908,6 +915,7 @@ def test_an_open_run_has_no_result_and_says_what_it_waits_for(harness, r):
 # -- workers that lack something -----------------------------------------------------------------
 
 
+@modes_of(*all_but(SWEEPS_ONLY), because="it looks at what a worker says")
 def test_a_worker_that_lacks_the_process_leaves_the_run(harness, r):
     @stage(registry=r)
     def work() -> int:

@@ -1,5 +1,7 @@
 """The Celery app of these tests: stages that can be held in their middle, and count their effects.
 
+`everything` meets each kind of wait; a worker that is told a mode (tests/fleet/modes.py) runs it there.
+
 A gate is a Postgres advisory lock that the test holds: a stage waits at it without a clock, and the
 test sees it waiting in `pg_locks`.
 """
@@ -8,11 +10,13 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from typing import Any
 
 from celery import Celery
 from sqlalchemy import Engine, create_engine, text
 
 from orchestrator import (
+    ActivityFailed,
     Flow,
     Registry,
     Retry,
@@ -25,6 +29,7 @@ from orchestrator import (
     stage,
     step,
 )
+from tests.fleet import modes
 
 registry = Registry()
 settings = Settings()
@@ -135,4 +140,65 @@ async def traveller(flow: Flow, name: str) -> str:
     return await flow.stage(faraway, name)
 
 
+@stage(registry=registry)
+def provision(user: str) -> int:
+    """Two steps, each an effect."""
+    return step(first_step) + step(second_step) + len(user)
+
+
+@stage(registry=registry, retry=Retry(max_attempts=3, delay_seconds=0.2, jitter=0))
+def stumble() -> int:
+    """Fails at first; how many attempts it took."""
+    attempts = count_effect("attempts")
+    if attempts == 1:
+        raise ConnectionError
+    return attempts
+
+
+@stage(registry=registry, retry=Retry(max_attempts=1))
+def give_up() -> None:
+    """Fails for good."""
+    count_effect("given up")
+    raise ValueError
+
+
+def note_inline(user: str) -> str:
+    """An inline step."""
+    count_effect("inline")
+    return f"noted {user}"
+
+
+@process(version=1, registry=registry)
+async def everything(flow: Flow, wait_seconds: float) -> dict[str, Any]:
+    """Every kind of wait. It wants a signal `word`, and the director's yes to `manager`."""
+    wait = seconds(wait_seconds)
+    await flow.sleep(wait)
+    result: dict[str, Any] = {"steps": await flow.stage(provision, "ann")}
+    result["inline"] = await flow.step(note_inline, "ann")
+    result["word"] = await flow.signal("word", timeout=hours(1))
+    try:
+        await flow.signal("silence", timeout=wait)
+    except TimeoutError:
+        result["silence"] = "timed out"
+    manager = await flow.approval("manager", assign=["bob"], escalate={wait: ["director"]})
+    result["manager"] = [manager.outcome, manager.by, manager.escalated]
+    board = await flow.approval(
+        "board", assign=["bob"], escalate={wait: ["director"]}, timeout=2 * wait
+    )
+    result["board"] = [board.outcome, board.escalated]
+    result["gathered"] = await flow.gather(
+        flow.stage(prepare, "left", key="left"),
+        flow.stage(prepare, "right", key="right"),
+        flow.signal("more"),
+    )
+    result["attempts"] = await flow.stage(stumble)
+    try:
+        await flow.stage(give_up)
+    except ActivityFailed as error:
+        result["failed"] = error.error_type
+    return result
+
+
+if modes.VARIABLE in os.environ:
+    modes.live_in(os.environ[modes.VARIABLE])
 install(app, registry=registry, settings=settings)

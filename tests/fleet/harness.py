@@ -45,7 +45,6 @@ class Fleet:
         """What a process of this fleet needs; recovery is made impatient."""
         return {
             **os.environ,
-            **self.extra_environment,
             "PERENNIAL_DATABASE_URL": self.database_url,
             "PERENNIAL_BROKER_URL": self.broker_url,
             "PERENNIAL_HEARTBEAT_SECONDS": "0.5",
@@ -53,6 +52,7 @@ class Fleet:
             "PERENNIAL_SWEEP_SECONDS": str(SWEEP_SECONDS),
             "PERENNIAL_RELAY_AFTER_SECONDS": "1",
             "PERENNIAL_TIMER_GRACE_SECONDS": "0.5",
+            **self.extra_environment,
         }
 
     def start_worker(self, *options: str, pool: str = "solo") -> subprocess.Popen[bytes]:
@@ -138,6 +138,16 @@ class Fleet:
             )
             return [row.calls for row in rows]
 
+    def effects_of(self, run: Started) -> dict[str, list[int]]:
+        """The same for all effects of a run, by name."""
+        with self.engine.connect() as connection:
+            rows = connection.execute(
+                text("SELECT name, calls FROM effect WHERE key LIKE :run || '/%' ORDER BY key"),
+                {"run": str(run.run_id)},
+            ).all()
+        names = dict.fromkeys(row.name for row in rows)
+        return {name: [row.calls for row in rows if row.name == name] for name in names}
+
     def scalar(self, sql: str) -> Any:
         """One value, read from the record."""
         with self.engine.connect() as connection:
@@ -161,6 +171,10 @@ class Fleet:
             ),
             "open runs": self.scalar("SELECT count(*) FROM perennial.run WHERE closed_at IS NULL"),
         }
+
+    def logs(self) -> str:
+        """All that the workers have said."""
+        return "".join(log.read_text(errors="replace") for log in sorted(self._logs.glob("*.log")))
 
     def _last_words(self) -> str:
         logs = sorted(self._logs.glob("*.log"))

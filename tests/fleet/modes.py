@@ -1,0 +1,119 @@
+"""The modes of tests/modes.py in a real worker: `tests.fleet.app` lives in the one that it is told.
+
+    environment_of   what a test starts its workers with
+    live_in          what such a worker does to itself, before it is installed
+
+Each disturbance is logged as `mode <name>: ...`, so that a test sees that there were any.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+import psycopg
+
+from orchestrator.engine import recover, turn
+from orchestrator.engine.context import EngineContext
+from orchestrator.fleet import services
+from orchestrator.fleet.alarms import Alarms
+from orchestrator.fleet.publisher import Publisher
+from orchestrator.fleet.services import Caretaker
+from orchestrator.store.outbox import Handoff
+from tests.modes import MODES, Mode, leaving_early
+
+VARIABLE = "FLEET_TESTS_MODE"
+
+tasks = import_module("orchestrator.fleet.install")  # the package has a function of that name
+log = logging.getLogger(__name__)
+
+
+def environment_of(mode: Mode) -> dict[str, str]:
+    """Where only sweeps find work they come often, or each handoff would take a second."""
+    environment = {VARIABLE: mode.name, "PERENNIAL_BATCH_SIZE": str(mode.batch_size)}
+    if not mode.hears_workers:
+        environment |= {
+            "PERENNIAL_SWEEP_SECONDS": "0.1",
+            "PERENNIAL_RELAY_AFTER_SECONDS": "0.1",
+            "PERENNIAL_TIMER_GRACE_SECONDS": "0.05",
+        }
+    return environment
+
+
+def live_in(name: str) -> None:
+    """Make this process one of that mode."""
+    (mode,) = (mode for mode in MODES if mode.name == name)
+
+    def say(what: str) -> None:
+        log.warning("mode %s: %s", mode.name, what)
+
+    if mode.leaves_early:
+        turn.take_turn = leaving_early(lambda run_id: say(f"left a turn of {run_id}"))
+    if mode.delivers_twice:
+        _deliver_twice(say)
+    if not mode.hears_producers:
+        _listen_in_vain(say)
+    if not mode.hears_workers:
+        _lose_what_workers_say(say)
+
+
+Say = Callable[[str], None]
+
+
+def _deliver_twice(say: Say) -> None:
+    """Each message is sent twice, and each is done twice; so is a timer's, which the index sends."""
+    publish, fire = Publisher._publish, tasks.fire
+
+    def publish_twice(self: Publisher, *handoff: Any) -> None:
+        publish(self, *handoff)
+        publish(self, *handoff)
+
+    def done_twice(do: Callable[..., None]) -> Callable[..., None]:
+        def do_twice(*arguments: Any) -> None:
+            do(*arguments)
+            say(f"{do.__name__} once more")
+            do(*arguments)
+
+        return do_twice
+
+    Publisher._publish = publish_twice
+    tasks.advance, tasks.run_stage = done_twice(tasks.advance), done_twice(tasks.run_stage)
+    tasks.fire = lambda *arguments: fire(*arguments) + fire(*arguments)
+
+
+def _listen_in_vain(say: Say) -> None:
+    """No notification reaches the caretaker."""
+    listen = Caretaker._listen
+
+    def listen_and_forget(self: Caretaker) -> psycopg.Connection[Any]:
+        connection = listen(self)
+        connection.execute("UNLISTEN *")
+        say("nobody listens")
+        return connection
+
+    Caretaker._listen = listen_and_forget
+
+
+def _lose_what_workers_say(say: Say) -> None:
+    """There is no index, and of the handoffs only what a relay sends arrives."""
+    publish, relay, ears = Publisher.hand_off, recover.relay, threading.local()
+
+    def hand_off(self: Publisher, handoffs: Sequence[Handoff]) -> None:
+        if getattr(ears, "are_open", False):
+            publish(self, handoffs)
+        elif handoffs:
+            say(f"{len(handoffs)} handoff(s) lost")
+
+    def heard(context: EngineContext) -> int:
+        ears.are_open = True
+        try:
+            return relay(context)
+        finally:
+            ears.are_open = False
+
+    Alarms.for_app = classmethod(lambda *_app_and_settings: None)
+    Publisher.hand_off = hand_off
+    recover.relay = services.relay = heard

@@ -170,7 +170,7 @@ def note_inline(user: str) -> str:
 
 @process(version=1, registry=registry)
 async def everything(flow: Flow, wait_seconds: float) -> dict[str, Any]:
-    """Every kind of wait. It wants a signal `word`, and the director's yes to `manager`."""
+    """Every kind of wait. It wants signals, `word` and `more`, and the director's yes to `manager`."""
     wait = seconds(wait_seconds)
     await flow.sleep(wait)
     result: dict[str, Any] = {"steps": await flow.stage(provision, "ann")}

@@ -45,17 +45,23 @@ def test_every_kind_of_wait_comes_to_its_end_in_every_mode(fleet: Fleet, mode: M
     fleet.extra_environment = environment_of(mode)
     fleet.start_worker()
     run = fleet.client.start("everything", WAIT_SECONDS)
-    for signal, payload in [("word", "given"), ("more", "more")]:
-        fleet.client.signal(run, signal, payload)
+    fleet.client.signal(run, "word", "given")
     fleet.wait_for("the director to be asked", lambda: fleet.client.approvals(assignee="director"))
     fleet.client.approve(run, "manager", by="director")
+    fleet.wait_for("the last signal's turn", lambda: _waits_for(fleet) == "signal more")
+    fleet.client.signal(run, "more", "more")
     fleet.wait_until_closed(run)
     if mode.delivers_twice:
         send_all_once_more(fleet, run)
     assert fleet.client.result(run) == RESULT
     assert fleet.effects_of(run) == EFFECTS
     assert fleet.leftovers() == NOTHING
+    assert "raised unexpected" not in fleet.logs()  # Celery's words for a task that failed
     assert (f"mode {mode.name}: " in fleet.logs()) is (mode not in (NORMAL, BATCH_OF_ONE))
+
+
+def _waits_for(fleet: Fleet) -> str:
+    return str(fleet.scalar("SELECT waiting_for FROM perennial.run"))
 
 
 def send_all_once_more(fleet: Fleet, run: Started) -> None:

@@ -129,6 +129,8 @@ class Plan:
     """The module whose `registry` it has."""
     pool: str = "solo"
     clock_ahead_seconds: float = 0.0
+    witness_url: str = ""
+    """Where effects are counted, if not in the database of the record."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def run(plan: Plan) -> None:
     os.dup2(log.fileno(), sys.stdout.fileno())
     os.dup2(log.fileno(), sys.stderr.fileno())
     logging.basicConfig(stream=log, level=logging.INFO, force=True)
-    os.environ["PERENNIAL_DATABASE_URL"] = plan.settings["database_url"]
+    os.environ["PERENNIAL_DATABASE_URL"] = plan.witness_url or plan.settings["database_url"]
     if not plan.has_index:
         Alarms.for_app = classmethod(lambda *_: None)  # type: ignore[assignment,method-assign]
     if plan.clock_ahead_seconds:

@@ -129,8 +129,9 @@ class CollectingMessenger:
         self.disarmed: list[UUID] = []
         self.announced: list[tuple[UUID, str, RunStatus, str | None]] = []
 
-    def hand_off(self, handoffs: Sequence[Handoff]) -> None:
+    def hand_off(self, handoffs: Sequence[Handoff]) -> Sequence[Handoff]:
         self.handed_off.extend(handoffs)
+        return ()
 
     def backlog_of(self, queue: str | None) -> int:
         return 0

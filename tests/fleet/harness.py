@@ -33,6 +33,7 @@ class Fleet:
         self.workers: list[subprocess.Popen[bytes]] = []
         self._gates: list[Gate] = []
         self.extra_environment: dict[str, str] = {}
+        self.app = "tests.fleet.app"
         with self.engine.connect() as connection:
             connection.execute(
                 text(
@@ -61,7 +62,7 @@ class Fleet:
         with (self._logs / f"{name}.log").open("wb") as log:
             worker = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "celery", "-A", "tests.fleet.app", "worker"),
+                    *(sys.executable, "-m", "celery", "-A", self.app, "worker"),
                     *(
                         "-P",
                         pool,

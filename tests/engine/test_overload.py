@@ -213,6 +213,23 @@ def test_a_run_says_that_its_handoff_is_taken_by_nobody(harness, broker):
     assert harness.client.get(unturned).untaken_turn == ""
 
 
+def test_a_turn_that_a_worker_is_in_is_not_called_untaken(harness, broker):
+    """A long step of the flow: its `advance` is sent again meanwhile, since the turn isn't over."""
+    seen = []
+
+    def long_step() -> None:
+        harness.database.rows("UPDATE perennial.outbox SET publishes = 9")
+        seen.append(harness.client.get(run).untaken_turn)
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> None:
+        await flow.step(long_step)
+
+    run = harness.start(p)
+    advance(harness.context, run.run_id)
+    assert seen == [""]
+
+
 # -- who judges the dead -------------------------------------------------------------------------
 
 

@@ -183,6 +183,10 @@ def test_an_exit_is_noted_of_the_attempt_that_is_claimed_and_moves_nothing(harne
     assert [(entry.attempt, entry.detail) for entry in noted] == [(1, {"reason": "exitcode 3"})]
     assert harness.client.get(run).revision == revision
     assert harness.database.value("SELECT state FROM perennial.activity") == "claimed"
+    harness.client.cancel(run)
+    tell(work, [str(run.run_id), "work-of-lost", 1])
+    losses.note()
+    assert harness.events(run)[-1] == "cancelled"
 
 
 def test_only_exits_in_our_own_tasks_are_kept(harness, watching):
@@ -306,10 +310,10 @@ def test_a_process_whose_pool_is_exhausted_still_beats(harness, monkeypatch):
     with ExitStack() as stack:
         for each in opened:
             stack.callback(each.dispose)
-        worker_id = stack.enter_context(engine.identity.holding())
         pool: Any = engine.database.pool
         for _ in range(pool.size() + pool._max_overflow):
             stack.enter_context(engine.database.connect())
+        worker_id = stack.enter_context(engine.identity.holding())
         wait_for(lambda: beats_of(harness, worker_id), "a heartbeat")
 
 

@@ -133,16 +133,16 @@ class Publisher:
         return self._events
 
     def _publish_all(self, handoffs: Sequence[Handoff]) -> Exception | None:
-        """In one batch; or what kept it from being sent."""
+        """To one queue, in one batch; or what kept it from being sent."""
         try:
             with self._app.producer_pool.acquire(block=True) as producer, _batch(producer):
-                for handoff in handoffs:
-                    self._publish(producer, handoff)
+                for position, handoff in enumerate(handoffs):
+                    self._publish(producer, handoff, is_first=position == 0)
         except Exception as error:  # noqa: BLE001 - brokers fail in many ways, and a word is a hint
             return error
         return None
 
-    def _publish(self, producer: Producer, handoff: Handoff) -> None:
+    def _publish(self, producer: Producer, handoff: Handoff, *, is_first: bool) -> None:
         """To the queue itself: an exchange's bindings vanish with an emptied Redis, a queue's name doesn't."""
         name = handoff.queue or self._app.conf.task_default_queue
         message = self._app.amqp.create_task_message(
@@ -154,7 +154,7 @@ class Publisher:
             routing_key=name,
             headers=message.headers,
             serializer="json",
-            declare=self._declaration_of(name),
+            declare=self._declaration_of(name) if is_first else [],
             retry=False,
             **message.properties,
         )

@@ -27,26 +27,36 @@ NOTIFY_CHANNEL = "perennial_outbox"
 RESEND_SECONDS_MAX = 300
 """The longest interval between two sendings of a handoff that nobody takes."""
 
-# A share from either end: the oldest must not starve, and the newest must not wait behind a flood.
+LOOKED_AT_SHARES = 10
+"""A relay looks for the newest handoffs through so many shares: what falls due between two of its looks."""
+
+# Oldest first, except that half of the share goes to the newest that were never sent: a run that was
+# just started must not wait behind a flood, and the oldest must not starve. Those are looked for at the new
+# end only so far, since in a flood what is to be sent again crowds there too.
 # The handoffs of a run at rest are put off; its resuming makes them due. Put off, not for ever: the run's
 # row isn't locked here, and may have been resumed this very moment.
 # Found again by place (ctid), since they are locked: a join by key would read the whole table in a flood.
 _DUE = Statement(
     "take_due_handoffs",
     f"""
-WITH oldest AS (
-    SELECT d.ctid FROM perennial.outbox d WHERE d.publish_at <= perennial.now()
-    ORDER BY d.publish_at LIMIT %(oldest)s FOR NO KEY UPDATE SKIP LOCKED
-), newest AS (
-    SELECT d.ctid FROM perennial.outbox d WHERE d.publish_at <= perennial.now()
-    ORDER BY d.publish_at DESC LIMIT %(newest)s FOR NO KEY UPDATE SKIP LOCKED
+WITH newest AS (
+    SELECT d.ctid FROM perennial.outbox d WHERE d.publishes = 0 AND d.ctid = ANY(ARRAY(
+        SELECT n.ctid FROM (
+            SELECT o.ctid, o.publishes FROM perennial.outbox o WHERE o.publish_at <= perennial.now()
+            ORDER BY o.publish_at DESC LIMIT %(looked_at)s
+        ) n WHERE n.publishes = 0 LIMIT %(limit)s / 2))
+    FOR NO KEY UPDATE SKIP LOCKED
+), oldest AS (
+    SELECT d.ctid FROM perennial.outbox d
+    WHERE d.publish_at <= perennial.now() AND NOT d.ctid = ANY(ARRAY(SELECT ctid FROM newest))
+    ORDER BY d.publish_at LIMIT %(limit)s - (SELECT count(*) FROM newest) FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE perennial.outbox o SET publishes = o.publishes + 1,
     publish_at = CASE WHEN r.status IN ('running', 'waiting') THEN perennial.now()
         + least(%(longest_seconds)s, %(relay_after)s * 2 ^ least(o.publishes, 20)) * interval '1 second'
         ELSE perennial.now() + %(longest_seconds)s * interval '1 second' END
 FROM perennial.run r
-WHERE o.ctid = ANY(ARRAY(SELECT ctid FROM oldest UNION SELECT ctid FROM newest)) AND r.id = o.run_id
+WHERE o.ctid = ANY(ARRAY(SELECT ctid FROM newest UNION ALL SELECT ctid FROM oldest)) AND r.id = o.run_id
 RETURNING o.run_id, o.key, o.attempt, o.task, o.queue, o.publishes - 1 AS publishes,
     r.status NOT IN ('running', 'waiting') AS is_at_rest, o.key = '' AND {TURN_IS_LOST} AS turn_is_lost
 """,
@@ -152,8 +162,8 @@ def take_due_handoffs(
         relay_after=relay_after,
         dead_after=dead_after,
         longest_seconds=RESEND_SECONDS_MAX,
-        oldest=limit - limit // 2,
-        newest=limit // 2,
+        limit=limit,
+        looked_at=limit * LOOKED_AT_SHARES,
     )
     return [
         Handoff(

@@ -17,10 +17,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from celery import Celery
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from sqlalchemy import Engine, create_engine, text
 
@@ -75,6 +77,9 @@ async def sleeper(flow: Flow, sleep_seconds: float) -> None:
 install(app, registry=registry)
 
 
+COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+
+
 def main() -> None:
     """Measure and print."""
     options = _options()
@@ -111,50 +116,45 @@ def _measure(
     _wait(lambda: client.get(warm).status.is_closed)
     sleeping = client.start(sleeper, SLEEP_SECONDS)
     _wait(lambda: client.get(sleeping).next_timer_at is not None)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns) as progress:
-        begun = time.monotonic()
+    with Progress(*COLUMNS, console=Console(stderr=True)) as progress:
         starting = progress.add_task("started", total=options.runs)
-        for first in range(0, options.runs, RUNS_PER_CALL):
-            numbers = list(range(first, min(first + RUNS_PER_CALL, options.runs)))
-            client.start_many(flood, numbers)
-            progress.advance(starting, len(numbers))
-        started = time.monotonic()
-        afterwards = client.start(other, "")
-        seen: dict[str, float] = {}
         sending = progress.add_task("handed off", total=options.runs)
-        looks: dict[str, Callable[[], bool]] = {
-            "a run started afterwards on another queue completes after": (
-                lambda: client.get(afterwards).status.is_closed
-            ),
-            "the killed worker's attempt is done by another after": (
-                lambda: client.get(lost).status.is_closed
-            ),
-            "a run whose sleep ended meanwhile completes after": (
-                lambda: client.get(sleeping).status.is_closed
-            ),
-            "every run is handed off after": lambda: _unsent(engine) == 0,
-        }
-        while len(seen) < len(looks) and time.monotonic() < begun + GIVE_UP_SECONDS:
-            for what, look in looks.items():
-                if what not in seen and look():
-                    seen[what] = time.monotonic()
-            progress.update(sending, completed=options.runs - _unsent(engine))
-            threading.Event().wait(0.05)
-    done = client.counts(flood.name)
+        begun = time.monotonic()
+        first = None
+        for number in range(0, options.runs, RUNS_PER_CALL):
+            numbers = list(range(number, min(number + RUNS_PER_CALL, options.runs)))
+            started = client.start_many(flood, numbers)
+            first = first or started[0]
+            progress.advance(starting, len(numbers))
+        all_started = time.monotonic()
+        afterwards = client.start(other, "")
+
+        def is_over() -> bool:
+            unsent = _unsent(engine)
+            progress.update(sending, completed=options.runs - unsent)
+            return unsent == 0
+
+        _wait(is_over)
+        all_sent = time.monotonic()
+        for run in (afterwards, lost, sleeping):
+            _wait(lambda run=run: client.get(run).status.is_closed)
+    assert first is not None
+    begin = client.get(first).created_at
     return {
-        "seconds to start them": round(started - begun, 1),
-        "seconds, from then": {
-            what: round(seen[what] - started, 1) if what in seen else None for what in looks
-        },
-        "timer was late by": _lateness(engine, sleeping),
-        "runs by status at the end": {str(status): count for status, count in done.items()},
+        "seconds to start them": round(all_started - begun, 1),
+        "seconds from there until each is handed off": round(all_sent - all_started, 1),
+        "seconds that a run took on another queue, started after them": _seconds(
+            client.get(afterwards).created_at, client.get(afterwards).closed_at
+        ),
+        "seconds from the first start until a dead worker's stage was done by another": _seconds(
+            begin, client.get(lost).closed_at
+        ),
+        "seconds that a timer was late": _lateness(engine, sleeping),
     }
+
+
+def _seconds(begin: datetime, end: datetime | None) -> float | None:
+    return None if end is None else round((end - begin).total_seconds(), 2)
 
 
 def _lateness(engine: Engine, run: Started) -> float | None:

@@ -194,6 +194,7 @@ def _worker(environment: dict[str, str], queue: str) -> Iterator[None]:
         [sys.executable, "-m", "celery", *command, "-Q", queue, "-n", f"{queue}@%h"],
         cwd=REPOSITORY,
         env=environment,
+        stdout=subprocess.DEVNULL,  # its banner
     )
     try:
         yield

@@ -44,7 +44,9 @@ class Settings(BaseSettings):
     horizon_seconds: float = Field(
         6 * 3600.0, gt=0, description="Timers due within this are in Redis's index."
     )
-    batch_size: int = Field(500, ge=1, le=10_000, description="Rows per sweep of each kind.")
+    batch_size: int = Field(
+        500, ge=1, le=10_000, description="Rows of each kind that are done before looking up again."
+    )
 
     def database(self) -> str:
         """The database's URL, for SQLAlchemy's psycopg driver. Raises SettingsError."""

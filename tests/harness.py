@@ -150,9 +150,10 @@ class CollectingMessenger:
         self.disarmed: list[UUID] = []
         self.announced: list[tuple[UUID, str, RunStatus, str | None]] = []
 
-    def hand_off(self, handoffs: Sequence[Handoff]) -> None:
+    def hand_off(self, handoffs: Sequence[Handoff]) -> Sequence[Handoff]:
         if not self.is_deaf:
             self.handed_off.extend(handoffs)
+        return ()
 
     @contextmanager
     def hearing(self) -> Iterator[None]:
@@ -205,9 +206,9 @@ class Harness:
         if not self.mode.hears_workers:
             relay = recover.relay
 
-            def heard(context: EngineContext) -> int:
+            def heard(context: EngineContext, **options: bool) -> int:
                 with context.messenger.hearing():  # type: ignore[attr-defined]
-                    return relay(context)
+                    return relay(context, **options)
 
             self._closing.enter_context(patch.object(recover, "relay", heard))
         return self
@@ -277,12 +278,17 @@ class Harness:
         else:
             run_stage(context, message.run_id, message.key, message.attempt)
 
+    def relay_all(self) -> None:
+        """Share after share, as a caretaker does."""
+        while recover.relay(self.context) >= self.settings.batch_size:
+            pass
+
     def pending(self) -> list[Handoff]:
         """What is to be delivered now: what was handed off, and what a relay, or a sweep, finds due."""
         if self.mode.hears_producers:
-            recover.relay(self.context)
+            self.relay_all()
         elif self.mode.hears_workers:
-            recover.sweep(self.context, may_judge=False)
+            recover.sweep(self.context)
         else:
             self._sweep_impatiently()
         found, self.messenger.handed_off = self._left + self.messenger.handed_off, []
@@ -299,7 +305,7 @@ class Harness:
             first=self.settings.relay_after_seconds,
         )
         at_once = self.settings.model_copy(update={"timer_grace_seconds": 0.0})
-        recover.sweep(replace(self.context, settings=at_once), may_judge=False)
+        recover.sweep(replace(self.context, settings=at_once))
 
     def drain(self, *, bound: int = 2000) -> int:
         """Deliver messages and fire due timers until nothing is due; answers how many that were."""

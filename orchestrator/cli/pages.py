@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 PAYLOAD_CHARACTERS_MAX = 400
 """How much of a payload a page shows; --json shows all."""
 
+MESSAGE_CHARACTERS_MAX = 4000
+"""How much of an error's message a page shows: a long diff, and not a payload that was raised."""
+
 DETAIL_CHARACTERS_MAX = 160
 """How much of the first line about a wait; `history` and --json have the rest."""
 
@@ -95,19 +98,12 @@ def run_page(run: RunView, clock: Clock) -> RenderableType:
         ]
     elif run.status.is_closed:
         parts += [_ending(run, clock)]
-    elif run.waits:
+    else:
         for wait in run.waits:
             parts += [_wait(run, wait, clock), Text()]
+        if run.untaken_turn or not run.waits:
+            parts += [_turn(run, clock), Text()]
         parts.pop()
-    else:
-        parts += [
-            _answers(
-                what="its next turn",
-                who=f"any worker that has {run.process} version {run.version}",
-                since=clock.both(run.last_progress_at),
-                upcoming=_upcoming(run, (), clock) or [("a worker takes the turn", "now")],
-            )
-        ]
     return Group(*parts)
 
 
@@ -293,6 +289,16 @@ def _wait(run: RunView, wait: Wait, clock: Clock) -> RenderableType:
     )
 
 
+def _turn(run: RunView, clock: Clock) -> RenderableType:
+    queue = f"queue {run.queue}" if run.queue else "the default queue"
+    return _answers(
+        what="its next turn" + (f": {run.untaken_turn}" if run.untaken_turn else ""),
+        who=f"a worker on {queue} that has {run.process} version {run.version}",
+        since=clock.both(run.last_progress_at),
+        upcoming=_upcoming(run, (), clock) or [("a worker takes the turn", "now")],
+    )
+
+
 def _act_on(run: RunView, wait: Wait) -> str:
     if wait.kind is ActivityKind.APPROVAL:
         by = shlex.quote(wait.who[0]) if wait.who else "WHO"
@@ -354,7 +360,8 @@ def _incident(run: RunView, clock: Clock) -> RenderableType:
 def _diff(error: dict[str, Any]) -> Text:
     """The incident's own words; a contradiction has the journal's lines (-) and the flow's (+)."""
     lines = []
-    for line in str(error.get("message", "no message was recorded")).splitlines():
+    message = str(error.get("message", "no message was recorded"))
+    for line in shortened(message, MESSAGE_CHARACTERS_MAX).splitlines():
         style = {"-": "red", "+": "green"}.get(line.strip()[:1], "")
         lines.append(text(f"  {line}", style))
     return Text("\n").join(lines)
@@ -367,6 +374,11 @@ def _ending(run: RunView, clock: Clock) -> RenderableType:
     ]
     if run.error:
         parts += [Text(), text(run.error.get("type", "error"), "bold red"), _diff(run.error)]
+    if run.status is RunStatus.FAILED:
+        advice = (
+            "A failed run stays failed: mend the cause, and start another one, under another key."
+        )
+        parts += [Text(), Text(advice, "dim")]
     if run.output is not None:
         shown = as_json(run.output)
         if len(shown) > PAYLOAD_CHARACTERS_MAX:

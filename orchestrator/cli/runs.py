@@ -116,7 +116,7 @@ def ps(
         '"previous_stage", "revision", "input", "output", "error", "attributes", "created_at", '
         '"started_at", "last_progress_at", "expires_at", "closed_at", "next_timer_at", "waiting_for", '
         '"active_milliseconds", "waits": [{"kind", "key", "name", "who", "since", '
-        '"next": [{"what", "at"}], "attempt", "detail"}]}',
+        '"next": [{"what", "at"}], "attempt", "detail"}], "queue", "untaken_turn"}',
     ),
 )
 def show(context: typer.Context, run: Run, _json: Json = False) -> None:

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from orchestrator.errors import InvalidInput, PayloadError
+from orchestrator.errors import InvalidInput, PayloadError, RecordedOtherwise
 
 PAYLOAD_BYTES_MAX = 1024 * 1024
 """The largest input, result or signal the record takes (DESIGN §7)."""
@@ -57,7 +57,10 @@ def encode(value: Any, declared: Any = Any, *, what: str) -> str:
         written = _adapter(declared).dump_json(value, warnings="error")
     except _UNWRITABLE as error:
         why = _QUOTED_VALUE.sub("", str(error))  # values may be secret
-        message = f"{what}: a {type(value).__name__} can't be written as JSON: {why}"
+        message = (
+            f"{what}: a {type(value).__name__} can't be written as JSON: {why}. "
+            "Use plain data, a dataclass or a pydantic model, and declare its type."
+        )
         raise PayloadError(message) from None
     if len(written) > PAYLOAD_BYTES_MAX:
         message = (
@@ -86,6 +89,19 @@ def decode(value: Any, declared: Any = Any, *, what: str) -> Any:
     except (ValidationError, PydanticUserError) as error:
         message = f"{what} doesn't fit {_type_name(declared)}: {_problems(error)}"
         raise PayloadError(message) from None
+
+
+def decode_recorded(value: Any, declared: Any = Any, *, what: str) -> Any:
+    """`decode`, of what this process's own code has recorded. Raises RecordedOtherwise: it was other code."""
+    try:
+        return decode(value, declared, what=what)
+    except PayloadError as error:
+        name = _type_name(declared)
+        message = (
+            f"{error}. It was recorded by other code: give this worker the code that was deployed, "
+            f"or let {name} take the old form too."
+        )
+        raise RecordedOtherwise(message) from None
 
 
 def check_input(value: Any, declared: Any, *, what: str) -> str:

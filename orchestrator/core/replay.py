@@ -177,7 +177,7 @@ class _Turn:
             return self.process.flow(flow)
         what = f"input of {self.run.process} version {self.run.version}"
         return self.process.flow(
-            flow, codec.decode(self.run.input, self.process.input_type, what=what)
+            flow, codec.decode_recorded(self.run.input, self.process.input_type, what=what)
         )
 
     def _drive(self, flow: FlowCoroutine, *, scope: str) -> _Answer | None:
@@ -347,7 +347,9 @@ class _Turn:
             return None
         self.answered.add(request.key)
         self._saw(consumed.received_at, scope)
-        return _decoded(consumed.payload, wait.type, what=f"signal {request.name}")
+        return _decoded(
+            consumed.payload, wait.type, what=f"signal {request.name}", decode=codec.decode
+        )
 
     def _consume(self, request: Request) -> ConsumedSignal | None:
         taken = {consumed.signal_id for consumed in self.consumed.values()}
@@ -472,7 +474,10 @@ class _Turn:
         own = [
             frame for frame in frames if frame.filename == self.process.flow.__code__.co_filename
         ]
-        at = (own or frames)[-1:]
+        elsewhere = (
+            [] if isinstance(error, PayloadError) else frames
+        )  # we raise those, and say of what
+        at = (own or elsewhere)[-1:]
         return f"{error}" + "".join(f" (at {frame.filename}:{frame.lineno})" for frame in at)
 
     def _opened(self) -> list[NewActivity]:
@@ -503,10 +508,16 @@ def _answer_of(request: Request, entry: Activity) -> _Answer:
     return _decoded(entry.result, _result_type(request.ask), what=f"result of {entry.describe()}")
 
 
-def _decoded(value: Any, declared: Any, *, what: str) -> _Answer:
+def _decoded(
+    value: Any,
+    declared: Any,
+    *,
+    what: str,
+    decode: Callable[..., Any] = codec.decode_recorded,
+) -> _Answer:
     """The value as its type, or the flow's to catch that it isn't."""
     try:
-        return _Answer(codec.decode(value, declared, what=what))
+        return _Answer(decode(value, declared, what=what))
     except PayloadError as error:
         return _Answer(error=error)
 

@@ -71,7 +71,8 @@ class RunSummary:
 class RunView:
     """A run as `show` shows it. `input`, `output`, `error` and `attributes` are plain JSON.
 
-    `waiting_for` sums up `waits`, or names what no worker of the fleet has.
+    `waiting_for` sums up `waits`, or names what no worker of the fleet has. `untaken_turn` is not empty when
+    its next turn was asked for again and again, on `queue` (None: the default), and no worker took it.
     """
 
     id: UUID
@@ -95,6 +96,8 @@ class RunView:
     waiting_for: str | None
     active_milliseconds: int
     waits: tuple[Wait, ...]
+    queue: str | None = None
+    untaken_turn: str = ""
 
 
 @dataclass(frozen=True, slots=True)

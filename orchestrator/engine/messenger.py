@@ -12,10 +12,10 @@ from orchestrator.store.timers import ArmedTimer
 
 
 class Messenger(Protocol):
-    """Implemented by `fleet`. None of these may raise for a server that is away."""
+    """Implemented by `fleet`. None of these may raise, whatever a server says, or if it is away."""
 
-    def hand_off(self, handoffs: Sequence[Handoff]) -> None:
-        """Publish handoffs that are committed."""
+    def hand_off(self, handoffs: Sequence[Handoff]) -> Sequence[Handoff]:
+        """Publish handoffs that are committed. Answers those that the broker, being away, never got."""
 
     def backlog_of(self, queue: str | None) -> int:
         """How many messages wait on a queue (None: the default one); 0 where nobody can tell."""
@@ -35,8 +35,10 @@ class Messenger(Protocol):
 class SilentMessenger:
     """Says nothing: for producers, whose handoffs Postgres announces, and for tests."""
 
-    def hand_off(self, handoffs: Sequence[Handoff]) -> None:
+    def hand_off(self, handoffs: Sequence[Handoff]) -> Sequence[Handoff]:
         """Leave them to a relay."""
+        del handoffs
+        return ()
 
     def backlog_of(self, queue: str | None) -> int:
         """There are no queues."""

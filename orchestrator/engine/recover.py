@@ -1,8 +1,11 @@
 """What was left undone: found by one look, done by the same verbs as ever.
 
     sweep: one statement asks whether anything needs care; each kind then has its own short step.
+    relay: a share of the handoffs that are due, and the turns among them whose holder has died.
 
 Waiting runs are never scanned: the look reads partial indexes that hold only what is due or claimed.
+Every step does a share, of `batch_size` at most, and answers how much that was: whoever called it looks
+up in between, however much there is to do.
 """
 
 from __future__ import annotations
@@ -18,10 +21,10 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from orchestrator.core.retries import Retry
-from orchestrator.core.run import RunStatus
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.fire import fire
-from orchestrator.store import firing, outbox, timers, workers
+from orchestrator.engine.park import park_attempt
+from orchestrator.store import exits, firing, outbox, timers, turns, workers
 from orchestrator.store.outbox import Handoff
 
 log = logging.getLogger(__name__)
@@ -30,7 +33,8 @@ BACKLOG_MAX = 50
 """A queue with more messages than this is busy."""
 
 RESENDS_ON_A_BUSY_QUEUE = 6
-"""5 + 10 + 20 + 40 + 80 + 160 s: after about five minutes a handoff is sent again regardless."""
+"""5 + 10 + 20 + 40 + 80 + 160 s: after about five minutes a handoff is sent again regardless; then after
+twice as many intervals, and so on. A queue that nobody serves must not grow by every look at it."""
 
 RECOVERY = "recovery"
 """Who acts in history when a lost attempt is handed out again."""
@@ -44,6 +48,11 @@ class Swept:
     timers_indexed: int = 0
     timers_fired: int = 0
     attempts_recovered: int = 0
+
+    @property
+    def largest(self) -> int:
+        """Of the kind that had most; a full batch means that there may be more."""
+        return max(self.handoffs, self.timers_indexed, self.timers_fired, self.attempts_recovered)
 
 
 def sweep(context: EngineContext, *, may_judge: bool = True) -> Swept:
@@ -61,31 +70,67 @@ def sweep(context: EngineContext, *, may_judge: bool = True) -> Swept:
             timeout_grace=settings.timeout_grace_seconds,
         )
     return Swept(
-        handoffs=relay(context) if care.handoffs else 0,
-        timers_indexed=index_timers(context) if care.timers_to_index else 0,
-        timers_fired=fire_overdue(context) if care.timers_overdue else 0,
         attempts_recovered=recover_attempts(context) if care.attempts_lost and may_judge else 0,
+        timers_fired=fire_overdue(context) if care.timers_overdue else 0,
+        timers_indexed=index_timers(context) if care.timers_to_index else 0,
+        handoffs=relay(context, may_judge=may_judge) if care.handoffs else 0,
     )
 
 
-def relay(context: EngineContext) -> int:
-    """Publish handoffs that are due: left by producers, by dead processes, by lost messages.
+def relay(context: EngineContext, *, may_judge: bool = True) -> int:
+    """Publish a share of the handoffs that are due: left by producers, by dead processes, by lost messages.
 
-    Answers how many it published.
+    Answers how many it took and is done with. Those it could not send, and those that ask for a turn whose
+    holder looks dead but may not be judged yet, are put back, and don't count as sent.
     """
-    total = 0
-    while True:
+    settings = context.settings
+    with context.connection() as connection:
+        due = outbox.take_due_handoffs(
+            connection,
+            relay_after=settings.relay_after_seconds,
+            dead_after=settings.dead_after_seconds,
+            limit=settings.batch_size,
+        )
+    moving = [handoff for handoff in due if not handoff.is_at_rest]
+    lost = [handoff for handoff in moving if handoff.turn_is_lost]
+    if may_judge:
+        free_turns(context, lost)
+        lost = []
+    worth = _worth_sending(context, [handoff for handoff in moving if handoff not in lost])
+    unsent = [*lost, *context.messenger.hand_off(worth)]
+    if unsent:
         with context.connection() as connection:
-            due = outbox.take_due_handoffs(
-                connection,
-                relay_after=context.settings.relay_after_seconds,
-                limit=context.settings.batch_size,
-            )
-        worth_sending = _worth_sending(context, due)
-        context.messenger.hand_off(worth_sending)
-        total += len(worth_sending)
-        if len(due) < context.settings.batch_size:
-            return total
+            outbox.put_back_handoffs(connection, unsent, relay_after=settings.relay_after_seconds)
+    return len(due) - len(unsent)
+
+
+def free_turns(context: EngineContext, lost: Sequence[Handoff]) -> None:
+    """Take the turns of dead holders from them: whoever gets the handoff may hold the turn."""
+    for handoff in lost:
+        with (
+            _one_by_one("the turn of run %s could not be freed", handoff.run_id),
+            context.transaction() as connection,
+        ):
+            _free_turn(context, connection, handoff.run_id)
+
+
+def _free_turn(context: EngineContext, connection: Connection, run_id: UUID) -> None:
+    freed = turns.free_turn_if_lost(
+        connection, run_id, dead_after=context.settings.dead_after_seconds
+    )
+    if freed is None:
+        return
+    reason = exits.exit_reason(connection, run_id, since=freed.held_since)
+    error = _worker_lost("the worker that held the turn", reason)
+    firing.tell(
+        connection,
+        run_id,
+        actor=RECOVERY,
+        event="turn freed",
+        from_status=freed.status,
+        detail=error,
+    )
+    log.warning("turn freed: run %s: %s", run_id, error["message"])
 
 
 def _worth_sending(context: EngineContext, due: Sequence[Handoff]) -> list[Handoff]:
@@ -93,18 +138,22 @@ def _worth_sending(context: EngineContext, due: Sequence[Handoff]) -> list[Hando
     would lengthen it.
 
     A lost message on a busy queue is sent again when the queue is short, or at the latest after
-    `RESENDS_ON_A_BUSY_QUEUE` intervals, whatever its length.
+    `RESENDS_ON_A_BUSY_QUEUE` intervals, whatever its length. Doubled from then on, so that the messages
+    on a queue that nobody serves grow with the logarithm of the time.
     """
-    moving = [handoff for handoff in due if handoff.is_moving]
-    sent_before = {
-        handoff.queue for handoff in moving if 0 < handoff.publishes < RESENDS_ON_A_BUSY_QUEUE
-    }
-    busy = {queue for queue in sent_before if context.messenger.backlog_of(queue) > BACKLOG_MAX}
+    may_wait = {handoff.queue for handoff in due if not _is_sent_regardless(handoff.publishes)}
+    busy = {queue for queue in may_wait if context.messenger.backlog_of(queue) > BACKLOG_MAX}
     return [
         handoff
-        for handoff in moving
-        if handoff.queue not in busy or not 0 < handoff.publishes < RESENDS_ON_A_BUSY_QUEUE
+        for handoff in due
+        if handoff.queue not in busy or _is_sent_regardless(handoff.publishes)
     ]
+
+
+def _is_sent_regardless(publishes: int) -> bool:
+    """Never sent before, or after 6, 12, 24, 48, ... intervals."""
+    times, rest = divmod(publishes, RESENDS_ON_A_BUSY_QUEUE)
+    return publishes == 0 or (rest == 0 and times.bit_count() == 1)
 
 
 def index_timers(context: EngineContext) -> int:
@@ -127,14 +176,16 @@ def fire_overdue(context: EngineContext) -> int:
             grace_seconds=context.settings.timer_grace_seconds,
             limit=context.settings.batch_size,
         )
+    fired = 0
     for timer_id in overdue:
         with _one_by_one("timer %s could not be fired", timer_id):
             context.messenger.hand_off(fire(context, timer_id))
-    return len(overdue)
+            fired += 1
+    return fired
 
 
 def rebuild_index(context: EngineContext) -> int:
-    """Redis was emptied: put every timer within the horizon back, and send every unclaimed handoff again."""
+    """Redis was emptied: put every timer within the horizon back, and make every unclaimed handoff due."""
     total, after = 0, (datetime.min.replace(tzinfo=UTC), UUID(int=0))
     while True:
         with context.connection() as connection:
@@ -147,7 +198,6 @@ def rebuild_index(context: EngineContext) -> int:
             break
     with context.connection() as connection:
         outbox.make_all_handoffs_due(connection)
-    relay(context)
     return total
 
 
@@ -171,7 +221,7 @@ def recover_attempts(context: EngineContext) -> int:
             after_commit.append(handoffs)
     for handoffs in after_commit:
         context.messenger.hand_off(handoffs)
-    return len(lost)
+    return len(after_commit)
 
 
 @contextmanager
@@ -190,7 +240,11 @@ def _recover(
     locked = workers.lock_lost_attempt(connection, run_id, key, attempt)
     if locked is None:
         return []
-    error = _loss(locked, attempt)
+    reason = exits.exit_reason(
+        connection, run_id, since=locked.claimed_at, key=key, attempt=attempt
+    )
+    error = _loss(locked, attempt, reason)
+    log.warning("lost: %s of run %s, attempt %s: %s", key, run_id, attempt, error["message"])
     handoffs: list[Handoff] = []
     if Retry.from_policy(locked.policy or {}).allows_another(attempt):
         row = firing.hand_out_again_if_claimed(connection, run_id, key, attempt, error=error)
@@ -208,9 +262,19 @@ def _recover(
         handoffs = [advance] if advance is not None else []
         event = "stage failed"
     else:
-        firing.hand_out_again_if_claimed(connection, run_id, key, attempt, error=error)
-        firing.park_run_if_moving(connection, run_id, error={**error, "activity": key})
-        event = RunStatus.INCIDENT.value
+        error["message"] += (
+            f". Its retries allow no other: mend {locked.name}, then resume, which makes one attempt more"
+        )
+        park_attempt(
+            connection,
+            run_id,
+            key,
+            attempt,
+            from_status=locked.status,
+            error=error,
+            actor=RECOVERY,
+        )
+        return []
     firing.bump_revision(connection, run_id)
     firing.tell(
         connection,
@@ -222,17 +286,18 @@ def _recover(
         attempt=attempt,
         detail=error,
     )
-    log.warning("%s: %s of run %s, attempt %s: %s", event, key, run_id, attempt, error["message"])
     return handoffs
 
 
-def _loss(locked: Any, attempt: int) -> dict[str, Any]:
+def _loss(locked: Any, attempt: int, reason: str | None) -> dict[str, Any]:
     if locked.timed_out:
         return {
             "type": "StageTimedOut",
-            "message": f"attempt {attempt} of {locked.name} overran its timeout",
+            "message": f"attempt {attempt} of {locked.name} overran its timeout of {locked.timeout_seconds:g} s",
         }
-    return {
-        "type": "WorkerLost",
-        "message": f"the worker of attempt {attempt} of {locked.name} died or fell silent",
-    }
+    return _worker_lost(f"the worker of attempt {attempt} of {locked.name}", reason)
+
+
+def _worker_lost(who: str, reason: str | None) -> dict[str, Any]:
+    how = f"died ({reason})" if reason else "died or fell silent"
+    return {"type": "WorkerLost", "message": f"{who} {how}"}

@@ -1,6 +1,7 @@
 """A stage on a worker: claim the attempt, do the work, settle it, take the turn that follows.
 
-run_stage: claim → work → settle and advance, or rest until the retry timer
+run_stage: claim → work → settle and advance, or rest until the retry timer; what other code has recorded
+and this code can't read parks the run
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from orchestrator.core.definition import Stage, name_of, result_type_of
 from orchestrator.core.journal import ActivityState
 from orchestrator.core.steps import StageContext, working_on, working_on_step
 from orchestrator.engine.context import EngineContext
+from orchestrator.engine.park import park_attempt
 from orchestrator.engine.turn import error_of, settle_and_advance
+from orchestrator.errors import RecordedOtherwise
 from orchestrator.faults import around
-from orchestrator.store import activities, outbox
+from orchestrator.store import activities, outbox, workers
 from orchestrator.store.activities import Claim
 from orchestrator.store.turns import Settlement
 
@@ -76,6 +79,9 @@ def _work_and_settle(context: EngineContext, claim: Claim) -> None:
         return
     except RecordAway as away:
         raise away.cause from None
+    except RecordedOtherwise as misfit:
+        _park(context, claim, misfit)
+        return
     except Exception as raised:  # noqa: BLE001 - whatever a stage raises is its outcome
         result, error = None, raised
     elapsed = context.stopwatch() - started
@@ -90,7 +96,7 @@ def _work_and_settle(context: EngineContext, claim: Claim) -> None:
             state=ActivityState.DONE if error is None else ActivityState.FAILED,
             settled_at=claim.claimed_at + timedelta(seconds=elapsed),
             result=result,
-            error=None if error is None else error_of(error),
+            error=None if error is None else _told(claim, stage, error),
             active_milliseconds=round(elapsed * 1000),
         )
         settle_and_advance(context, connection, claim.run, settlement)
@@ -100,7 +106,7 @@ def _work(context: EngineContext, stage: Stage[..., Any], claim: Claim) -> str:
     """The stage's result as JSON text; raises what the stage raises."""
     what = f"argument of stage {stage.name}"
     arguments = {
-        name: codec.decode(value, stage.parameters.get(name, Any), what=f"{what}: {name}")
+        name: codec.decode_recorded(value, stage.parameters.get(name, Any), what=f"{what}: {name}")
         for name, value in claim.input.items()
     }
     steps = _Steps(context, claim)
@@ -130,7 +136,7 @@ class _Steps:
         key = f"{self.claim.key}/{name}" + (f"#{count}" if count > 1 else "")
         declared, what = result_type_of(function), f"result of step {key}"
         if key in self.claim.steps:
-            return codec.decode(self.claim.steps[key], declared, what=what)
+            return codec.decode_recorded(self.claim.steps[key], declared, what=what)
         run_id = self.claim.run.context.id
         with working_on_step(f"{run_id}/{key}"):
             value = function(*args, **kwargs)
@@ -158,6 +164,35 @@ class _Steps:
             raise AttemptLost(key)
 
 
+def _park(context: EngineContext, claim: Claim, misfit: RecordedOtherwise) -> None:
+    """The stage's arguments, or a step of an earlier attempt: done work, which another release can read."""
+    run_id = claim.run.context.id
+    with context.transaction() as connection:
+        locked = workers.lock_lost_attempt(connection, run_id, claim.key, claim.attempt)
+        if locked is None:
+            return  # handed out again meanwhile
+        park_attempt(
+            connection,
+            run_id,
+            claim.key,
+            claim.attempt,
+            from_status=locked.status,
+            error=error_of(misfit),
+            actor=context.identity.name,
+        )
+    log.warning("%s", misfit, extra=_extra("park", run_id, claim.key, claim.attempt))
+
+
+def _told(claim: Claim, stage: Stage[..., Any], error: Exception) -> dict[str, Any]:
+    """One name for an overrun, whoever notices it: recovery, or Celery in the middle of the stage."""
+    told = error_of(error)
+    if told["type"] != "SoftTimeLimitExceeded":  # Celery's class; the engine knows no Celery
+        return told
+    bound = f" of {stage.timeout_seconds:g} s" if stage.timeout_seconds is not None else ""
+    message = f"attempt {claim.attempt} of {claim.name} overran its timeout{bound}"
+    return {**told, "type": "StageTimedOut", "message": message}
+
+
 def _rest_until_retry(
     context: EngineContext,
     connection: Connection,
@@ -173,7 +208,7 @@ def _rest_until_retry(
         claim.run.context.id,
         claim.key,
         claim.attempt,
-        error=error_of(error),
+        error=_told(claim, stage, error),
         delay_seconds=delay,
         actor=context.identity.name,
         active_milliseconds=round(elapsed * 1000),

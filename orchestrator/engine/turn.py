@@ -11,6 +11,7 @@ import logging
 from contextlib import ExitStack
 from dataclasses import replace
 from enum import Enum, auto
+from traceback import walk_tb
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
@@ -29,7 +30,7 @@ from orchestrator.core.run import RunStatus
 from orchestrator.core.steps import working_on_step
 from orchestrator.engine.context import EngineContext
 from orchestrator.errors import DefinitionError, UnknownProcess, UnknownStage
-from orchestrator.store import activities, outbox, turns
+from orchestrator.store import activities, exits, outbox, turns
 from orchestrator.store.activities import FlowStep
 from orchestrator.store.commit import Fact, TurnCommit, commit_turn_if_unchanged
 from orchestrator.store.outbox import Handoff
@@ -45,6 +46,8 @@ TURN_LOSSES_MAX = 5
 
 SUSPICIOUS_SENDS = 10
 """A turn asked for so often, and never committed, may kill its workers: it is taken under a hold, which counts."""
+
+_KERNEL = ("orchestrator.core.", "orchestrator.engine.")
 
 FLOW = "flow"
 """Who acts in history when the process itself does."""
@@ -197,7 +200,6 @@ class _Turn:
                 turn_token=self.token,
                 queue=loaded.queue,
             ),
-            dead_after=context.settings.dead_after_seconds,
             relay_after=context.settings.relay_after_seconds,
             horizon_seconds=context.settings.horizon_seconds,
         )
@@ -274,8 +276,13 @@ class _Turn:
             self.is_held = False
             raise TurnAbandoned("another worker holds the turn, or a fact has just come")
         if losses >= TURN_LOSSES_MAX:
+            reason = exits.exit_reason(
+                self.connection, self.run_id, since=loaded.context.created_at
+            )
+            last = f"; the last one died ({reason})" if reason else ""
             raise TurnPoisoned(
-                f"{losses} workers in a row were lost in this run's turn, at the same step"
+                f"{losses} workers in a row were lost in this run's turn, at the same step{last}. "
+                "Mend what the flow calls there, then resume"
             )
 
     def _let_go(self, kind: type[BaseException] | None, *_details: object) -> None:
@@ -318,11 +325,11 @@ class _Turn:
 
 
 def error_of(error: BaseException) -> dict[str, Any]:
-    """An error as the record keeps it: its type, its message, and where it was raised."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    at = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
+    """An error as the record keeps it: its type, its message, and where it was raised, outside of the kernel."""
+    at = ""
+    for frame, line in walk_tb(error.__traceback__):
+        if not frame.f_globals.get("__name__", "").startswith(_KERNEL):
+            at = f"{frame.f_code.co_filename}:{line}"
     return {
         "type": type(error).__name__,
         "message": codec.readable(str(error)),

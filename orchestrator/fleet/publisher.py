@@ -1,4 +1,4 @@
-"""Words to the fleet on Celery's broker. A broker that is away loses a hint, never a run."""
+"""Words to the fleet on Celery's broker. A broker that is away, or says no, loses a hint, never a run."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
 from celery import Celery, uuid
 from kombu.entity import Queue
-from kombu.exceptions import ChannelError, KombuError
+from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
-from redis.exceptions import RedisError
 
 from orchestrator.core.run import RunStatus
 from orchestrator.faults import around
@@ -22,8 +23,6 @@ from orchestrator.store.outbox import ADVANCE, Handoff
 from orchestrator.store.timers import ArmedTimer
 
 log = logging.getLogger(__name__)
-
-_AWAY = (KombuError, RedisError, ConnectionError, TimeoutError, OSError)
 
 # How a run's status looks in Flower: Celery's own events where one says it, ours where none does.
 _EVENTS = {
@@ -37,6 +36,8 @@ _EVENTS = {
     RunStatus.EXPIRED: "task-failed",
 }
 
+_WAIT = "%s handoff(s) wait in the outbox: %s (%s)"
+
 
 class Publisher:
     """A Messenger on kombu, with the index of delayed messages beside it."""
@@ -46,22 +47,24 @@ class Publisher:
         self._app = app
         self._events: Any = None
 
-    def hand_off(self, handoffs: Sequence[Handoff]) -> None:
-        """Publish; the outbox keeps what could not be published."""
-        if not handoffs:
-            return
-        try:
-            with (
-                around("publish"),
-                self._app.producer_pool.acquire(block=True) as producer,
-                _batch(producer),
-            ):
-                for handoff in handoffs:
-                    self._publish(producer, handoff)
-        except Exception as error:  # noqa: BLE001 - brokers fail in many ways, and a word is a hint
-            log.warning(
-                "%s handoff(s) wait in the outbox: the broker is away (%s)", len(handoffs), error
-            )
+    def hand_off(self, handoffs: Sequence[Handoff]) -> Sequence[Handoff]:
+        """Publish, queue by queue; the outbox keeps what could not be published.
+
+        Answers what the broker never got, being away. What it refused counts as sent: to ask again at once
+        would be in vain, and one queue that it refuses keeps no other back.
+        """
+        left = _by_queue(handoffs)
+        while left:
+            queue, group = next(iter(left.items()))
+            error = self._publish_all(group)
+            if isinstance(error, self._away):
+                unsent = list(chain.from_iterable(left.values()))
+                log.warning(_WAIT, len(unsent), "the broker is away", error)
+                return unsent
+            if error is not None:
+                log.warning(_WAIT, len(group), f"queue {queue} refuses them", error)
+            del left[queue]
+        return ()
 
     def backlog_of(self, queue: str | None) -> int:
         """The queue's length as its broker tells it."""
@@ -69,7 +72,7 @@ class Publisher:
         try:
             with self._app.connection_for_write() as connection, connection.channel() as channel:
                 return int(channel.queue_declare(queue=name, passive=True).message_count)
-        except (*_AWAY, ChannelError):
+        except Exception:  # noqa: BLE001 - a guess is as good
             return 0
 
     def arm(self, timers: Sequence[ArmedTimer]) -> None:
@@ -78,8 +81,8 @@ class Publisher:
             return
         try:
             self.alarms.arm(timers)
-        except _AWAY as error:
-            log.warning("%s timer(s) wait for a sweep: Redis is away (%s)", len(timers), error)
+        except Exception as error:  # noqa: BLE001 - the row is the truth
+            log.warning("%s timer(s) wait for a sweep: Redis says %r", len(timers), error)
 
     def disarm(self, timers: Sequence[tuple[UUID, str | None]]) -> None:
         """Take out of the index; what stays fires into a fence."""
@@ -87,8 +90,8 @@ class Publisher:
             return
         try:
             self.alarms.disarm(timers)
-        except _AWAY as error:
-            log.debug("%s timer(s) stay in the index: Redis is away (%s)", len(timers), error)
+        except Exception as error:  # noqa: BLE001 - the same
+            log.debug("%s timer(s) stay in the index: Redis says %r", len(timers), error)
 
     def announce(
         self, run_id: UUID, process: str, status: RunStatus, waiting_for: str | None
@@ -107,9 +110,17 @@ class Publisher:
                 exception=status.value if status in (RunStatus.FAILED, RunStatus.EXPIRED) else None,
                 runtime=None,
             )
-        except _AWAY as error:
+        except Exception as error:  # noqa: BLE001 - nobody waits for an event
             self._events = None
-            log.debug("an event was not sent: the broker is away (%s)", error)
+            log.debug("an event was not sent: %r", error)
+
+    @cached_property
+    def _away(self) -> tuple[type[BaseException], ...]:
+        """What this broker's transport raises when it has no connection."""
+        try:
+            return (OperationalError, OSError, *self._app.connection_for_write().connection_errors)
+        except Exception:  # noqa: BLE001 - no such transport, or its library isn't installed
+            return (Exception,)
 
     def _event_dispatcher(self) -> Any:
         """One per process, kept: to make one costs more than to send an event."""
@@ -122,7 +133,21 @@ class Publisher:
             )
         return self._events
 
-    def _publish(self, producer: Producer, handoff: Handoff) -> None:
+    def _publish_all(self, handoffs: Sequence[Handoff]) -> Exception | None:
+        """To one queue, in one batch; or what kept it from being sent."""
+        try:
+            with (
+                around("publish"),
+                self._app.producer_pool.acquire(block=True) as producer,
+                _batch(producer),
+            ):
+                for position, handoff in enumerate(handoffs):
+                    self._publish(producer, handoff, is_first=position == 0)
+        except Exception as error:  # noqa: BLE001 - brokers fail in many ways, and a word is a hint
+            return error
+        return None
+
+    def _publish(self, producer: Producer, handoff: Handoff, *, is_first: bool) -> None:
         """To the queue itself: an exchange's bindings vanish with an emptied Redis, a queue's name doesn't."""
         name = handoff.queue or self._app.conf.task_default_queue
         message = self._app.amqp.create_task_message(
@@ -134,7 +159,7 @@ class Publisher:
             routing_key=name,
             headers=message.headers,
             serializer="json",
-            declare=self._declaration_of(name),
+            declare=self._declaration_of(name) if is_first else [],
             retry=False,
             **message.properties,
         )
@@ -145,6 +170,13 @@ class Publisher:
             return [self._app.amqp.queues[queue]]
         except KeyError:  # task_create_missing_queues is off, and another app serves this one
             return []
+
+
+def _by_queue(handoffs: Sequence[Handoff]) -> dict[str | None, list[Handoff]]:
+    found: dict[str | None, list[Handoff]] = {}
+    for handoff in handoffs:
+        found.setdefault(handoff.queue, []).append(handoff)
+    return found
 
 
 def _batch(producer: Producer) -> AbstractContextManager[object]:

@@ -1,7 +1,8 @@
 """What runs beside the tasks in every worker: two threads of its parent process, and no flow code.
 
     Mover      sleeps on Redis until a timer is due, and moves it onto its queue
-    Caretaker  sleeps in Postgres until a producer leaves a handoff, and sweeps now and then
+    Caretaker  sleeps in Postgres until a producer leaves a handoff, and sweeps now and then;
+               it also notes how this worker's own children ended
 
 Both are safe in every worker at once. `ServicesStep` starts them with a worker; `perennial services`
 runs them alone.
@@ -21,6 +22,7 @@ from celery import bootsteps
 from orchestrator.engine.recover import rebuild_index, relay, sweep
 from orchestrator.faults import around
 from orchestrator.fleet.alarms import Alarms
+from orchestrator.fleet.losses import Losses
 from orchestrator.fleet.member import Member
 from orchestrator.store.outbox import NOTIFY_CHANNEL
 from orchestrator.store.workers import forget_old_workers
@@ -61,10 +63,17 @@ class Service:
                 pause_seconds = _FIRST_PAUSE_SECONDS
             except Exception as error:  # noqa: BLE001 - a service outlives every server it talks to
                 log.warning("%s: %s; again in %.1f s", self.name, _one_line(error), pause_seconds)
-                if self._on_failure is not None:
-                    self._on_failure()
+                self._clean_up()
                 self._stopped.wait(pause_seconds)
                 pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
+
+    def _clean_up(self) -> None:
+        """What fails in it must not end the thread: nobody would start another."""
+        if self._on_failure is not None:
+            try:
+                self._on_failure()
+            except Exception:
+                log.warning("%s: its clean-up failed", self.name, exc_info=True)
 
 
 class Mover:
@@ -92,33 +101,44 @@ class Mover:
 class Caretaker:
     """Handoffs that producers leave, and whatever was left undone."""
 
-    def __init__(self, member: Member) -> None:
-        self._member = member
+    def __init__(self, member: Member, losses: Losses | None = None) -> None:
+        self._member, self._losses = member, losses
         self._listening: psycopg.Connection[Any] | None = None
         self._forget_countdown = 0
         self._sweep_at = self._contact_since = 0.0
 
     def work(self) -> None:
-        """Sleep until Postgres notifies, and relay; when its time has come, sweep, however busy it is."""
+        """Sleep until Postgres notifies, and relay a share; when its time has come, sweep, however busy it is.
+
+        A full share means that there may be more. Then the next sweep comes at once: however much one kind
+        of work there is, each kind gets its turn.
+        """
         context = self._member.context
         if self._listening is None:
             self._listening = self._listen()
             self._contact_since = self._sweep_at = time.monotonic()
         left = max(0.0, self._sweep_at - time.monotonic())
-        if any(True for _ in self._listening.notifies(timeout=left, stop_after=1)):
-            relay(context)
+        is_told = any(True for _ in self._listening.notifies(timeout=left, stop_after=1))
+        if self._losses is not None:
+            self._losses.note()  # before anything is judged
+        share = relay(context, may_judge=self._may_judge()) if is_told else 0
         if time.monotonic() >= self._sweep_at:
-            contact_seconds = time.monotonic() - self._contact_since
-            # While Postgres was away nobody could beat: who has just come back may not judge who is dead.
-            sweep(context, may_judge=contact_seconds >= context.settings.dead_after_seconds)
+            share = max(share, sweep(context, may_judge=self._may_judge()).largest)
             self._forget_now_and_then()
             self._sweep_at = time.monotonic() + context.settings.sweep_seconds
+        if share >= context.settings.batch_size:
+            self._sweep_at = time.monotonic()
 
     def reset(self) -> None:
         """After a failure: listen anew."""
         if self._listening is not None:
             self._listening.close()
             self._listening = None
+
+    def _may_judge(self) -> bool:
+        """While Postgres was away nobody could beat: who has just come back may not judge who is dead."""
+        contact_seconds = time.monotonic() - self._contact_since
+        return contact_seconds >= self._member.context.settings.dead_after_seconds
 
     def _listen(self) -> psycopg.Connection[Any]:
         url = self._member.settings.database().replace("postgresql+psycopg://", "postgresql://", 1)
@@ -140,9 +160,9 @@ class Caretaker:
                 forget_old_workers(connection)
 
 
-def services_of(member: Member) -> list[Service]:
-    """The services a worker of this app runs."""
-    caretaker = Caretaker(member)
+def services_of(member: Member, losses: Losses | None = None) -> list[Service]:
+    """The services a worker of this app runs. `losses`: what it sees of its pool's children."""
+    caretaker = Caretaker(member, losses)
     services = [Service("caretaker", caretaker.work, caretaker.reset)]
     if member.alarms is not None:
         services.append(Service("mover", Mover(member, member.alarms).work, member.alarms.reset))
@@ -164,19 +184,24 @@ class ServicesStep(bootsteps.StartStopStep):
 
     def __init__(self, parent: Any, **options: Any) -> None:
         self._services: list[Service] = []
+        self._losses: Losses | None = None
         super().__init__(parent, **options)
 
     def start(self, parent: Any) -> None:
         """The worker is up."""
         member = parent.app.perennial
         limit_stages(member)
-        self._services = services_of(member)
+        self._losses = Losses(member)
+        self._losses.watch(parent)
+        self._services = services_of(member, self._losses)
         for service in self._services:
             service.start()
 
     def stop(self, parent: Any) -> None:
         """The worker goes down: end with it."""
         del parent
+        if self._losses is not None:
+            self._losses.unwatch()
         for service in self._services:
             service.stop()
         for service in self._services:

@@ -186,7 +186,6 @@ def commit_turn_if_unchanged(
     connection: AnyConnection,
     commit: TurnCommit,
     *,
-    dead_after: float,
     relay_after: float,
     horizon_seconds: float,
 ) -> Committed | None:
@@ -201,7 +200,6 @@ def commit_turn_if_unchanged(
         run_id=commit.run_id,
         revision=commit.revision,
         turn_token=commit.turn_token,
-        dead_after=dead_after,
         status=outcome.status,
         stage=outcome.stage,
         waiting_for=outcome.waiting_for,

@@ -9,12 +9,14 @@ publishes at once writes 1. (docs/adr/0003)
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from orchestrator.store.statement import AnyConnection, Statement
+from orchestrator.store.turns import TURN_IS_LOST
 
 ADVANCE = "perennial.advance"
 """The Celery task that takes a turn. Its outbox key is the empty string: one per run is enough."""
@@ -25,29 +27,64 @@ NOTIFY_CHANNEL = "perennial_outbox"
 RESEND_SECONDS_MAX = 300
 """The longest interval between two sendings of a handoff that nobody takes."""
 
+LOOKED_AT_SHARES = 10
+"""A relay looks for the newest handoffs through so many shares: what falls due between two of its looks."""
+
+# Oldest first, except that half of the share goes to the newest that were never sent: a run that was
+# just started must not wait behind a flood, and the oldest must not starve. Those are looked for at the new
+# end only so far, since in a flood what is to be sent again crowds there too.
 # The handoffs of a run at rest are put off; its resuming makes them due. Put off, not for ever: the run's
 # row isn't locked here, and may have been resumed this very moment.
+# Found again by place (ctid), since they are locked: a join by key would read the whole table in a flood.
 _DUE = Statement(
     "take_due_handoffs",
-    """
-WITH due AS (
-    SELECT d.run_id, d.key FROM perennial.outbox d WHERE d.publish_at <= perennial.now()
-    ORDER BY d.publish_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+    f"""
+WITH newest AS (
+    SELECT d.ctid FROM perennial.outbox d WHERE d.publishes = 0 AND d.ctid = ANY(ARRAY(
+        SELECT n.ctid FROM (
+            SELECT o.ctid, o.publishes FROM perennial.outbox o WHERE o.publish_at <= perennial.now()
+            ORDER BY o.publish_at DESC LIMIT %(looked_at)s
+        ) n WHERE n.publishes = 0 LIMIT %(limit)s / 2))
+    FOR NO KEY UPDATE SKIP LOCKED
+), oldest AS (
+    SELECT d.ctid FROM perennial.outbox d
+    WHERE d.publish_at <= perennial.now() AND NOT d.ctid = ANY(ARRAY(SELECT ctid FROM newest))
+    ORDER BY d.publish_at LIMIT %(limit)s - (SELECT count(*) FROM newest) FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE perennial.outbox o SET publishes = o.publishes + 1,
     publish_at = CASE WHEN r.status IN ('running', 'waiting') THEN perennial.now()
         + least(%(longest_seconds)s, %(relay_after)s * 2 ^ least(o.publishes, 20)) * interval '1 second'
         ELSE perennial.now() + %(longest_seconds)s * interval '1 second' END
-FROM due JOIN perennial.run r ON r.id = due.run_id
-WHERE o.run_id = due.run_id AND o.key = due.key
+FROM perennial.run r
+WHERE o.ctid = ANY(ARRAY(SELECT ctid FROM newest UNION ALL SELECT ctid FROM oldest)) AND r.id = o.run_id
 RETURNING o.run_id, o.key, o.attempt, o.task, o.queue, o.publishes - 1 AS publishes,
-    r.status IN ('running', 'waiting') AS is_moving
+    r.status NOT IN ('running', 'waiting') AS is_at_rest, o.key = '' AND {TURN_IS_LOST} AS turn_is_lost
 """,
 )
 
+# Only those that nobody else has taken since; whoever holds a row now knows better.
+_PUT_BACK = Statement(
+    "put_back_handoffs",
+    """
+WITH unsent AS (
+    SELECT o.run_id, o.key, u.publishes FROM perennial.outbox o
+    JOIN jsonb_to_recordset(%(unsent)s::jsonb) AS u(run_id uuid, key text, attempt int, publishes int)
+        ON o.run_id = u.run_id AND o.key = u.key AND o.attempt = u.attempt AND o.publishes = u.publishes + 1
+    FOR NO KEY UPDATE OF o SKIP LOCKED
+)
+UPDATE perennial.outbox o SET publishes = unsent.publishes,
+    publish_at = least(o.publish_at, perennial.now() + %(relay_after)s * interval '1 second')
+FROM unsent WHERE o.run_id = unsent.run_id AND o.key = unsent.key
+""",
+)
+
+# Caretakers are told: whoever empties an index of timers has timers to move, and no time to relay.
 _ALL_DUE = Statement(
     "make_all_handoffs_due",
-    "UPDATE perennial.outbox SET publish_at = perennial.now(), publishes = 0",
+    f"""
+WITH due AS (UPDATE perennial.outbox SET publish_at = perennial.now(), publishes = 0)
+SELECT pg_notify('{NOTIFY_CHANNEL}', '')
+""",
 )
 
 _ASK_FOR_TURN = Statement(
@@ -90,8 +127,8 @@ _FORGET = Statement(
 class Handoff:
     """The message that moves a run: task `task` on `queue` (None: the app's default).
 
-    `publishes`: how often it was sent before. `is_moving` False: its run is at rest, and no claim could
-    take it now.
+    As a relay finds it: `publishes`, how often it was sent before; `is_at_rest`, its run doesn't move;
+    `turn_is_lost`, the turn it asks for is held by a worker that has been silent for long.
     """
 
     run_id: UUID
@@ -100,7 +137,8 @@ class Handoff:
     task: str
     queue: str | None
     publishes: int = 0
-    is_moving: bool = True
+    is_at_rest: bool = False
+    turn_is_lost: bool = False
 
     @classmethod
     def advance(cls, run_id: UUID, queue: str | None) -> Handoff:
@@ -113,19 +151,49 @@ class Handoff:
 
 
 def take_due_handoffs(
-    connection: AnyConnection, *, relay_after: float, limit: int
+    connection: AnyConnection, *, relay_after: float, dead_after: float, limit: int
 ) -> Sequence[Handoff]:
-    """Due handoffs; each is due again later unless it is claimed. Two relays share them.
+    """A share of the handoffs that are due; each is due again later unless it is claimed.
 
-    Those of runs at rest are among them, so that fewer than `limit` means: no more are due.
+    Two relays share them. Those of runs at rest are among them, and not to be published.
     """
     rows = _DUE.rows(
-        connection, relay_after=relay_after, longest_seconds=RESEND_SECONDS_MAX, limit=limit
+        connection,
+        relay_after=relay_after,
+        dead_after=dead_after,
+        longest_seconds=RESEND_SECONDS_MAX,
+        limit=limit,
+        looked_at=limit * LOOKED_AT_SHARES,
     )
     return [
-        Handoff(row.run_id, row.key, row.attempt, row.task, row.queue, row.publishes, row.is_moving)
+        Handoff(
+            row.run_id,
+            row.key,
+            row.attempt,
+            row.task,
+            row.queue,
+            row.publishes,
+            row.is_at_rest,
+            row.turn_is_lost,
+        )
         for row in rows
     ]
+
+
+def put_back_handoffs(
+    connection: AnyConnection, unsent: Sequence[Handoff], *, relay_after: float
+) -> None:
+    """Handoffs that were taken, and could not be sent: they don't count as sent, and are due again soon."""
+    rows = [
+        {
+            "run_id": str(handoff.run_id),
+            "key": handoff.key,
+            "attempt": handoff.attempt,
+            "publishes": handoff.publishes,
+        }
+        for handoff in unsent
+    ]
+    _PUT_BACK.rows(connection, unsent=json.dumps(rows), relay_after=relay_after)
 
 
 def make_all_handoffs_due(connection: AnyConnection) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Select, and_, func, select, text
 from orchestrator.core.journal import ActivityKind, ActivityState
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import ApprovalView, HistoryEntry, RunSummary, RunView, Upcoming, Wait
-from orchestrator.store.tables import activity, approval, history, run, timer, worker
+from orchestrator.store.tables import activity, approval, history, outbox, run, timer, worker
 
 _OPEN_STATES = [ActivityState.PENDING, ActivityState.CLAIMED, ActivityState.RETRYING]
 
@@ -22,10 +22,20 @@ _NEXT_TIMER = (
     .scalar_subquery()
 ).label("next_timer_at")
 
+_TURN_SENDS = (
+    select(outbox.c.publishes)
+    .where(outbox.c.run_id == run.c.id, outbox.c.key == "")
+    .scalar_subquery()
+).label("turn_sends")
+
+UNTAKEN_SENDS = 3
+"""A handoff sent so often, over 15 s or more, is waited for by itself: no worker took it."""
+
 
 def get_run(connection: Connection, run_id: UUID) -> RunView | None:
     """The run and everything it waits for. None: no such run."""
-    row = connection.execute(select(run, _NEXT_TIMER).where(run.c.id == run_id)).one_or_none()
+    query = select(run, _NEXT_TIMER, _TURN_SENDS).where(run.c.id == run_id)
+    row = connection.execute(query).one_or_none()
     if row is None:
         return None
     return RunView(
@@ -50,6 +60,8 @@ def get_run(connection: Connection, run_id: UUID) -> RunView | None:
         waiting_for=row.waiting_for,
         active_milliseconds=row.active_milliseconds,
         waits=_waits(connection, row),
+        queue=row.queue,
+        untaken_turn=_untaken_turn(row),
     )
 
 
@@ -224,6 +236,7 @@ def _waits(connection: Connection, run_row: Any) -> tuple[Wait, ...]:
             activity.c.timeout_seconds,
             activity.c.error,
             worker.c.name.label("worker_name"),
+            outbox.c.publishes.label("sends"),
             approval.c.assignees,
             approval.c.escalations,
             approval.c.escalation_level,
@@ -232,6 +245,9 @@ def _waits(connection: Connection, run_row: Any) -> tuple[Wait, ...]:
             approval, and_(approval.c.run_id == activity.c.run_id, approval.c.key == activity.c.key)
         )
         .outerjoin(worker, worker.c.id == activity.c.worker_id)
+        .outerjoin(
+            outbox, and_(outbox.c.run_id == activity.c.run_id, outbox.c.key == activity.c.key)
+        )
         .where(
             activity.c.run_id == run_row.id,
             activity.c.state.in_(_OPEN_STATES),
@@ -292,6 +308,9 @@ def _what_happens(row: Any, deadline: Any) -> str:
 
 
 def _detail(row: Any) -> str:
+    untaken = _untaken(row.sends, f"that has stage {row.name}")
+    if row.state == ActivityState.PENDING and untaken:
+        return untaken
     if row.error is not None:
         return (
             f"attempt {row.attempt - 1} failed: {row.error.get('type')}: {row.error.get('message')}"
@@ -299,3 +318,16 @@ def _detail(row: Any) -> str:
     if row.state == ActivityState.CLAIMED:
         return "at work"
     return ""
+
+
+def _untaken(sends: int | None, which: str) -> str:
+    if sends is None or sends < UNTAKEN_SENDS:
+        return ""
+    return f"handed off {sends} times, and no worker took it: is there one on this queue {which}?"
+
+
+def _untaken_turn(run_row: Any) -> str:
+    """Not of a run at rest, nor while a worker is in the turn: it has taken it."""
+    if run_row.turn_token is not None or not RunStatus(run_row.status).is_moving:
+        return ""
+    return _untaken(run_row.turn_sends, "that has this process")

@@ -2,6 +2,7 @@
 
     load_run                      one read: the run, its journal, its unconsumed signals
     hold_turn, release_turn       around inline steps: nobody else takes a turn of this run meanwhile
+    free_turn_if_lost             its holder has died
     note_left_if_unchanged        this worker lacks what the run needs
     record_settlement_if_claimed  a fact without a turn: this worker can't take it, or another is taking one
 
@@ -27,12 +28,15 @@ JOURNAL_LINE = """jsonb_build_object(
     'attempt', a.attempt, 'parent_key', a.parent_key, 'result', a.result, 'error', a.error,
     'settled_at', a.settled_at)"""
 
-# A turn is free, ours, or held for long by a worker that has stopped beating. (One that has just taken
-# it may not have beaten yet.) How long is long, the holder has said; one of 0.1 has not.
-TURN_IS_FREE = """(r.turn_token IS NULL OR r.turn_token = %(turn_token)s OR (
-    r.turn_claimed_at <= perennial.now() - coalesce(r.turn_lease_seconds, %(dead_after)s) * interval '1 second'
+# Whoever finds a turn held leaves it; only those who may judge who is dead free it (engine.recover).
+TURN_IS_FREE = "(r.turn_token IS NULL OR r.turn_token = %(turn_token)s)"
+
+# Held for long by a worker that has stopped beating. (One that has just taken it may not have beaten yet.)
+# How long is long, the holder has said; one of 0.1 has not.
+TURN_IS_LOST = """(r.turn_token IS NOT NULL
+    AND r.turn_claimed_at <= perennial.now() - coalesce(r.turn_lease_seconds, %(dead_after)s) * interval '1 second'
     AND NOT EXISTS (SELECT FROM perennial.worker w WHERE w.id = r.turn_worker AND w.heartbeat_at
-        > perennial.now() - coalesce(r.turn_lease_seconds, %(dead_after)s) * interval '1 second')))"""
+        > perennial.now() - coalesce(r.turn_lease_seconds, %(dead_after)s) * interval '1 second'))"""
 
 RUN_COLUMNS = """r.id, r.process, r.version, r.business_key, r.status, r.stage, r.revision, r.turn_revision, r.queue,
     r.input, r.created_at"""
@@ -55,11 +59,21 @@ _HOLD = Statement(
     "hold_turn",
     f"""
 UPDATE perennial.run r SET turn_token = %(turn_token)s, turn_worker = %(worker_id)s, turn_claimed_at = perennial.now(),
-    turn_lease_seconds = %(dead_after)s,
-    turn_losses = CASE WHEN r.turn_token IS NULL OR r.turn_token = %(turn_token)s THEN r.turn_losses
-        ELSE r.turn_losses + 1 END
+    turn_lease_seconds = %(dead_after)s
 WHERE r.id = %(run_id)s AND r.revision = %(revision)s AND r.status IN ('running', 'waiting') AND {TURN_IS_FREE}
 RETURNING r.turn_losses
+""",
+)
+
+# Here alone a holder is judged, by a caretaker that has watched for long enough (docs/adr/0005).
+_FREE = Statement(
+    "free_lost_turn",
+    f"""
+UPDATE perennial.run r SET turn_token = NULL, turn_worker = NULL, turn_claimed_at = NULL,
+    turn_lease_seconds = NULL, turn_losses = r.turn_losses + 1
+FROM (SELECT id, turn_claimed_at FROM perennial.run WHERE id = %(run_id)s FOR NO KEY UPDATE) before
+WHERE r.id = before.id AND {TURN_IS_LOST}
+RETURNING r.status, before.turn_claimed_at AS held_since
 """,
 )
 
@@ -173,8 +187,9 @@ def hold_turn(
     worker_id: UUID,
     dead_after: float,
 ) -> int | None:
-    """Hold the turn if the revision stands and no living worker holds it. None: it isn't ours.
+    """Hold the turn if the revision stands and no other worker holds it. None: it isn't ours.
 
+    `dead_after`: seconds of silence after which this holder counts as lost.
     Returns how many holders in a row were lost, with no step recorded and no turn committed since.
     """
     row = _HOLD.row(
@@ -186,6 +201,14 @@ def hold_turn(
         dead_after=dead_after,
     )
     return None if row is None else int(row.turn_losses)
+
+
+def free_turn_if_lost(connection: AnyConnection, run_id: UUID, *, dead_after: float) -> Any | None:
+    """Take the turn from a holder that has been silent for long, and count it: (status, held_since).
+
+    None: nobody holds it, or the holder lives.
+    """
+    return _FREE.row(connection, run_id=run_id, dead_after=dead_after)
 
 
 def release_turn(connection: AnyConnection, run_id: UUID, *, turn_token: UUID) -> None:

@@ -41,7 +41,7 @@ _LOCK_RUN = Statement(
 _LOCK_LOST = Statement(
     "lock_lost_attempt",
     """
-SELECT a.name, a.policy, a.queue, r.status, r.queue AS run_queue,
+SELECT a.name, a.policy, a.queue, a.claimed_at, a.timeout_seconds, r.status, r.queue AS run_queue,
     coalesce(perennial.now() >= a.claimed_at + a.timeout_seconds * interval '1 second', false) AS timed_out
 FROM perennial.activity a JOIN perennial.run r ON r.id = a.run_id
 WHERE a.run_id = %(run_id)s AND a.key = %(key)s AND a.attempt = %(attempt)s AND a.state = 'claimed'

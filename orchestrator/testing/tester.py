@@ -165,11 +165,12 @@ class ProcessTester:
 
     def _do_handoffs(self) -> None:
         while self._inbox.handoffs or relay(self._context):
-            handoff = self._inbox.handoffs.popleft()
-            if handoff.task == ADVANCE:
-                advance(self._context, handoff.run_id)
-            else:
-                run_stage(self._context, handoff.run_id, handoff.key, handoff.attempt)
+            while self._inbox.handoffs:
+                handoff = self._inbox.handoffs.popleft()
+                if handoff.task == ADVANCE:
+                    advance(self._context, handoff.run_id)
+                else:
+                    run_stage(self._context, handoff.run_id, handoff.key, handoff.attempt)
 
     def _next_timer(self, moment: datetime) -> tuple[UUID, datetime] | None:
         due = select(timer.c.id, timer.c.due_at).where(
@@ -197,6 +198,7 @@ class _Inbox(SilentMessenger):
     def __init__(self) -> None:
         self.handoffs: deque[Handoff] = deque()
 
-    def hand_off(self, handoffs: Sequence[Handoff]) -> None:
+    def hand_off(self, handoffs: Sequence[Handoff]) -> Sequence[Handoff]:
         """Keep them in order."""
         self.handoffs.extend(handoffs)
+        return ()

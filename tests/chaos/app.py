@@ -86,6 +86,19 @@ def clumsy() -> str:
     return "clumsy"
 
 
+def crash() -> int:
+    """Takes its process along the first time."""
+    calls = count_effect("crash")
+    if calls == 1:
+        os._exit(3)
+    return calls
+
+
+@stage(registry=registry, retry=AGAIN)
+def fragile() -> int:
+    return crash()
+
+
 @stage(registry=registry, retry=Retry(max_attempts=1))
 def once() -> str:
     """Its first loss is its last."""
@@ -136,6 +149,18 @@ async def people(flow: Flow) -> list[str]:
     said = await flow.signal("go", type=str, timeout=hours(1))
     decision = await flow.approval("boss", assign=["bob"], timeout=hours(1))
     return [said, decision.outcome, await flow.stage(plain)]
+
+
+@process(version=1, registry=registry)
+async def crashes(flow: Flow) -> int:
+    """A stage that crashes."""
+    return await flow.stage(fragile)
+
+
+@process(version=1, registry=registry)
+async def crashes_in_its_turn(flow: Flow) -> int:
+    """A step of the flow that crashes."""
+    return await flow.step(crash)
 
 
 def linger() -> int:

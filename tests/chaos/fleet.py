@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -45,13 +46,20 @@ class Worker:
         return has_reached and (self.trap.how is not How.EXITS or not self.process.is_alive())
 
     def signal(self, how: signal.Signals) -> None:
-        """Send it a signal; after SIGKILL, see it gone."""
+        """Send it and its children a signal; after SIGKILL, see it gone."""
         try:
             os.killpg(self.pid, how)
         except ProcessLookupError:  # it has no group yet
             self.process.kill()
         if how is signal.SIGKILL:
             self.process.join(PATIENCE_SECONDS)
+
+    def end(self) -> None:
+        """SIGKILL, if it is there, and its children, which may have outlived it."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        if self.process.is_alive():
+            self.process.kill()
 
 
 class ChaosFleet(Fleet):
@@ -71,6 +79,7 @@ class ChaosFleet(Fleet):
         *,
         lacks: frozenset[str] = frozenset(),
         has_index: bool = True,
+        pool: str = "solo",
         **settings: Any,
     ) -> Worker:
         """Start a worker; with a place, one that is caught there."""
@@ -84,6 +93,7 @@ class ChaosFleet(Fleet):
             trap,
             lacks,
             has_index,
+            pool=pool,
         )
         process = FORKS.Process(target=run, args=(plan,), name=name)
         process.start()
@@ -94,8 +104,7 @@ class ChaosFleet(Fleet):
     def stop(self) -> None:
         """End every worker, stopped or not."""
         for worker in self.forked:
-            if worker.process.is_alive():
-                worker.signal(signal.SIGKILL)
+            worker.end()
             worker.process.join(PATIENCE_SECONDS)
             worker.process.close()
         super().stop()

@@ -13,7 +13,7 @@ import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,9 @@ class Scenario:
     status: RunStatus = RunStatus.COMPLETED
     lost_before: Place | None = None
     """An earlier worker has died there: the victim meets what it left behind."""
+    then: str = ""
+    """SQL that happens in between."""
+    pool: str = "solo"
     lacks: frozenset[str] = frozenset()
     has_index: bool = True
     settings: dict[str, Any] = field(default_factory=dict)
@@ -123,6 +126,17 @@ RECOVERS = Scenario(
     {"first": 2, "second": 1, "plain": 2},
     lost_before=AT_WORK,
 )
+FREES = Scenario(
+    "stages",
+    ["two steps", "plain", "plain"],
+    {"first": 2, "second": 1, "plain": 2},
+    lost_before=Place("after", "hold_turn"),
+)
+PUTS_BACK = replace(  # it has not watched for long enough to judge who is dead
+    FREES, then="UPDATE perennial.run SET turn_claimed_at = turn_claimed_at - interval '1 minute'"
+)
+NOTES = Scenario("crashes", 2, {"crash": 2}, pool="prefork")
+NOTES_A_TURN = Scenario("crashes-in-its-turn", 2, {"crash": 2}, pool="prefork")
 GIVES_UP = Scenario("loses", "once", {"once": 1}, resume_the_incident, lost_before=AT_WORK)
 OVERRUNS = Scenario("overruns", "StageTimedOut", {}, lost_before=AT_WORK)
 LEAVES = Scenario(
@@ -147,6 +161,7 @@ WALK: dict[str, Scenario] = {
     "take_due_handoffs": STAGES,
     "load_run": STAGES,
     "publish": STAGES,
+    "put_back_handoffs": PUTS_BACK,
     # a stage
     "claim_activity": STAGES,
     "work": STAGES,
@@ -190,6 +205,10 @@ WALK: dict[str, Scenario] = {
     "lock_run": RECOVERS,
     "lock_lost_attempt": RECOVERS,
     "hand_out_again": RECOVERS,
+    "exit_reason": RECOVERS,
+    "note_exit_of_claim": NOTES,
+    "note_exit_of_turn": NOTES_A_TURN,
+    "free_lost_turn": FREES,
     "park_run": GIVES_UP,
     "fail_attempt": OVERRUNS,
     "forget_old_workers": STAGES,
@@ -247,8 +266,15 @@ def _lose_a_worker(fleet: ChaosFleet, scenario: Scenario, place: Place, how: How
     if scenario.lost_before is not None:
         lost = fleet.fork(scenario.lost_before)
         fleet.wait_for(f"a first worker lost {scenario.lost_before}", lost.is_caught)
+    if scenario.then:
+        fleet.execute(scenario.then)
     victim = fleet.fork(
-        place, how, lacks=scenario.lacks, has_index=scenario.has_index, **scenario.settings
+        place,
+        how,
+        lacks=scenario.lacks,
+        has_index=scenario.has_index,
+        pool=scenario.pool,
+        **scenario.settings,
     )
     with ThreadPoolExecutor(1) as aside:
         world = aside.submit(scenario.world, fleet, run, victim)

@@ -30,6 +30,8 @@ RUN = {
     "waiting_for",
     "active_milliseconds",
     "waits",
+    "queue",
+    "untaken_turn",
 }
 ROW = {
     "id",

@@ -57,8 +57,31 @@ def test_show_of_a_failed_run_says_why_and_that_nothing_follows(perennial, clien
     )
     page = perennial("show", "permit-17").stdout
     assert "provision-access failed after 8 attempt(s)" in page
+    assert "start another one" in page
     assert "nothing: it failed" in page
     assert "nothing happens by itself" in page
+
+
+def test_show_cuts_a_message_that_is_a_payload(perennial, client):
+    """An author may raise what should have been stored; the page stays one that can be read."""
+    error = {"type": "Fail", "message": "x" * 10_000}
+    client.answers["get"] = replace(
+        WAITING, status=RunStatus.FAILED, waits=(), closed_at=ago(seconds=3), error=error
+    )
+    page = perennial("show", "permit-17").stdout
+    assert 3_000 < page.count("x") < 4_100
+    assert "…" in page
+
+
+@pytest.mark.parametrize("waits", [(), (MANAGER,)])
+def test_show_says_when_no_worker_takes_the_turn(perennial, client, waits):
+    """Beside whatever else the run waits for: that alone would not move it."""
+    untaken = "handed off 5 times, and no worker took it"
+    client.answers["get"] = replace(WAITING, waits=waits, queue="iam", untaken_turn=untaken)
+    page = perennial("show", "permit-17").stdout
+    assert f"Waiting for  its next turn: {untaken}" in page
+    assert "Who can act  a worker on queue iam that has access-request version 1" in page
+    assert ("approval wait-for-manager-approval" in page) is bool(waits)
 
 
 def test_show_lists_every_wait_of_a_gather_and_the_line_that_ends_it(perennial, client):

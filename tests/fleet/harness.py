@@ -33,6 +33,7 @@ class Fleet:
         self.workers: list[subprocess.Popen[bytes]] = []
         self._gates: list[Gate] = []
         self.extra_environment: dict[str, str] = {}
+        self.app = "tests.fleet.app"
         with self.engine.connect() as connection:
             connection.execute(
                 text(
@@ -61,7 +62,7 @@ class Fleet:
         with (self._logs / f"{name}.log").open("wb") as log:
             worker = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "celery", "-A", "tests.fleet.app", "worker"),
+                    *(sys.executable, "-m", "celery", "-A", self.app, "worker"),
                     *(
                         "-P",
                         pool,
@@ -152,6 +153,11 @@ class Fleet:
         """One value, read from the record."""
         with self.engine.connect() as connection:
             return connection.execute(text(sql)).scalar_one()
+
+    def execute(self, sql: str) -> None:
+        """Change the record, behind everybody's back."""
+        with self.engine.connect() as connection:
+            connection.execute(text(sql))
 
     def leftovers(self) -> dict[str, int]:
         """What must be nothing once every run has ended."""

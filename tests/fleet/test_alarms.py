@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+from uuid import UUID, uuid4
 
-from orchestrator.fleet.alarms import _redis_url
+import pytest
+from celery import Celery
+from redis import Redis
+
+from orchestrator.embedded import ServerUrls
+from orchestrator.fleet.alarms import Alarms, _message_template, _redis_url
+from orchestrator.store.timers import ArmedTimer
+from tests.harness import wait_for
 
 
 @pytest.mark.parametrize(
@@ -23,3 +31,27 @@ from orchestrator.fleet.alarms import _redis_url
 )
 def test_the_index_is_on_the_broker_however_it_is_spelled(broker, found) -> None:
     assert _redis_url(broker) == found
+
+
+def test_what_nobody_of_ours_has_put_into_the_index_is_dropped_and_keeps_no_timer_back(
+    servers: ServerUrls,
+) -> None:
+    """Another program's key, an operator's slip: the earliest members are looked at first, so one that the
+    script could not read would keep every timer from firing. Guards `if id` in `move.lua`.
+    """
+    namespace = f"test-{uuid4()}"
+    queue, timer_id = f"{namespace}-queue", uuid4()
+    with Redis.from_url(servers.broker_url) as redis:
+        alarms = Alarms(
+            redis,
+            namespace=namespace,
+            default_queue=queue,
+            key_prefix="",
+            template=_message_template(Celery("alarms-tests", broker="memory://")),
+        )
+        redis.zadd(f"{namespace}:due", {"nothing of ours": 1, "": 2, "no-colon": 3})
+        alarms.arm([ArmedTimer(timer_id, 0.0, None)])
+        wait_for(lambda: alarms.move().wait_seconds is None, "the index to be empty")
+        (message,) = redis.lrange(queue, 0, -1)
+        assert UUID(json.loads(json.loads(message)["body"])[0][0]) == timer_id
+        redis.delete(queue)

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import socket
+from typing import Any
 from uuid import uuid4
 
+import amqp
+import pytest
+import redis
 from celery import Celery
+from kombu.exceptions import OperationalError
+from kombu.messaging import Producer
 
-from orchestrator import Registry, Settings, install, stage
+from orchestrator import Registry, RunStatus, Settings, install, stage
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.fleet.services import limit_stages
 from orchestrator.store.outbox import Handoff
+from orchestrator.store.timers import ArmedTimer
+
+
+def to(*queues: str | None) -> list[Handoff]:
+    return [Handoff(uuid4(), "work", 1, "work", queue) for queue in queues]
+
+
+def sizes(app: Celery, *queues: str) -> dict[str, int]:
+    with app.connection_for_read() as connection, connection.channel() as channel:
+        return {queue: channel._size(queue) for queue in queues}
 
 
 def test_a_queue_that_this_app_does_not_know_keeps_no_other_handoff_back() -> None:
@@ -17,13 +34,92 @@ def test_a_queue_that_this_app_does_not_know_keeps_no_other_handoff_back() -> No
     app = Celery("publisher-tests", broker="memory://")
     app.conf.update(task_create_missing_queues=False, task_default_queue="here")
     publisher = Publisher(app, None)
-    handoffs = [
-        Handoff(uuid4(), "work", 1, "work", queue) for queue in (None, "of-another-app", None)
-    ]
-    publisher.hand_off(handoffs)
-    with app.connection_for_read() as connection, connection.channel() as channel:
-        sizes = {queue: channel._size(queue) for queue in ("here", "of-another-app")}
-    assert sizes == {"here": 2, "of-another-app": 1}
+    assert not publisher.hand_off(to(None, "of-another-app", None))
+    assert sizes(app, "here", "of-another-app") == {"here": 2, "of-another-app": 1}
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, queue: str, error: Exception) -> None:
+    """A broker that says no to one queue."""
+    publish = Producer.publish
+
+    def refuse(self: Producer, *arguments: Any, **options: Any) -> Any:
+        if options["routing_key"] == queue:
+            raise error
+        return publish(self, *arguments, **options)
+
+    monkeypatch.setattr(Producer, "publish", refuse)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        amqp.PreconditionFailed("declared otherwise by another app"),
+        redis.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"),
+        redis.ResponseError("OOM command not allowed"),
+        NotImplementedError("by this transport"),
+        RuntimeError("a transport like no other"),
+        TypeError("in a library"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_queue_that_the_broker_refuses_keeps_no_other_back(monkeypatch, caplog, error) -> None:
+    """Whatever a broker raises is swallowed: the work that is handed on is committed already. What stood
+    before and after in the same batch is sent, and what was refused counts as sent: it is tried again
+    at growing intervals.
+    """
+    app = Celery("refusing-tests", broker="memory://")
+    one, no, two = (f"{name}-{uuid4()}" for name in ("one", "no", "two"))
+    refusing(monkeypatch, no, error)
+    assert not Publisher(app, None).hand_off(to(one, no, two, no, one))
+    assert sizes(app, one, two) == {one: 2, two: 1}
+    assert f"2 handoff(s) wait in the outbox: queue {no} refuses them" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OperationalError("no connection"),
+        ConnectionRefusedError(),
+        TimeoutError(),
+        socket.gaierror(),
+        BrokenPipeError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_broker_that_is_away_is_asked_once_and_the_rest_is_told(monkeypatch, caplog, error):
+    """Each try may cost seconds. Whoever handed off learns what was not sent, and does not count it as sent."""
+    app = Celery("away-tests", broker="memory://")
+    one, away, two = (f"{name}-{uuid4()}" for name in ("one", "away", "two"))
+    refusing(monkeypatch, away, error)
+    handoffs = to(one, away, away, two)
+    assert list(Publisher(app, None).hand_off(handoffs)) == handoffs[1:]
+    assert sizes(app, one, two) == {one: 1, two: 0}
+    assert "3 handoff(s) wait in the outbox: the broker is away" in caplog.text
+
+
+def test_a_transport_whose_library_is_missing_is_a_broker_that_is_away() -> None:
+    app = Celery("missing-tests", broker="a-transport-that-is-not-there://")
+    handoffs = to(None)
+    assert list(Publisher(app, None).hand_off(handoffs)) == handoffs
+
+
+class Angry:
+    """An index of timers, and an app, that raise what nobody has foreseen."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+def test_no_word_to_the_fleet_raises() -> None:
+    """The transition that it tells of is committed. Raised here, it would look like the transition's own
+    failure, and a sweep would not come to what it has to do after it.
+    """
+    publisher = Publisher(Celery("angry-tests", broker="memory://"), Angry())  # type: ignore[arg-type]
+    publisher._app = Angry()
+    publisher.arm([ArmedTimer(uuid4(), 1.0, None)])
+    publisher.disarm([(uuid4(), None)])
+    publisher.announce(uuid4(), "p", RunStatus.WAITING, None)
+    assert publisher.backlog_of("q") == 0
 
 
 def test_celery_ends_a_stage_a_grace_after_its_soft_limit() -> None:

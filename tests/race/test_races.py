@@ -49,7 +49,7 @@ from orchestrator.store.statement import Statement
 from orchestrator.store.turns import Settlement
 from tests.harness import Harness, Thread, meanwhile, wait_until_blocked
 
-TURNS = {"dead_after": 6.0, "relay_after": 5.0, "horizon_seconds": 3600.0}
+TURNS = {"relay_after": 5.0, "horizon_seconds": 3600.0}
 
 
 # -- what the races play with --------------------------------------------------------------------
@@ -459,7 +459,7 @@ def hold(connection: Any, run: Any, turn: TurnCommit) -> Any:
         revision=turn.revision,
         turn_token=uuid4(),
         worker_id=uuid4(),
-        dead_after=6.0,
+        dead_after=6,
     )
 
 
@@ -524,11 +524,12 @@ def an_inline_step_is_recorded_after_its_turn_was_taken_over(harness: Harness) -
             revision=deciding.revision,
             turn_token=lost,
             worker_id=uuid4(),
-            dead_after=6.0,
+            dead_after=6,
         )
         connection.execute(
             "UPDATE perennial.run SET turn_claimed_at = turn_claimed_at - interval '1 hour'"
         )
+        assert turns.free_turn_if_lost(connection, run.run_id, dead_after=6) is not None
         assert hold(connection, run, deciding) is not None
         was_held, *_ = activities.remember_flow_step_if_held(
             connection, run.run_id, step, turn_token=lost, queue=None, horizon_seconds=60
@@ -672,7 +673,7 @@ def two_relays_share_what_is_due(harness: Harness) -> None:
 
     def take(connection: Any, limit: int) -> list[Handoff]:
         connection.execute("SET LOCAL lock_timeout = '1s'")
-        return list(outbox.take_due_handoffs(connection, relay_after=5, limit=limit))
+        return list(outbox.take_due_handoffs(connection, relay_after=5, dead_after=6, limit=limit))
 
     with harness.database.psycopg() as first, harness.database.psycopg() as second:
         some, others = take(first, 2), take(second, 10)
@@ -685,7 +686,8 @@ def a_handoff_is_claimed_while_a_relay_sends_it_again(harness: Harness) -> None:
     run = at_work(harness)
     harness.database.rows("UPDATE perennial.outbox SET publish_at = perennial.now()")
     with harness.database.psycopg() as relay:
-        assert len(outbox.take_due_handoffs(relay, relay_after=5, limit=10)) == 1
+        due = outbox.take_due_handoffs(relay, relay_after=5, dead_after=6, limit=10)
+        assert len(due) == 1
         worker = meanwhile(harness, lambda connection: claim(connection, run))
         relay.commit()
         assert worker.outcome()

@@ -1,0 +1,40 @@
+"""Park the run of an attempt that cannot be done now: the attempt is handed back, and an operator called."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from orchestrator.core.run import RunStatus
+from orchestrator.store import firing
+
+
+def park_attempt(
+    connection: Connection,
+    run_id: UUID,
+    key: str,
+    attempt: int,
+    *,
+    from_status: str,
+    error: dict[str, Any],
+    actor: str,
+) -> None:
+    """Make the run an incident. The caller has locked the run and its claimed attempt.
+
+    Whatever the retries allow, `resume` makes one attempt more: an operator asks for it.
+    """
+    firing.hand_out_again_if_claimed(connection, run_id, key, attempt, error=error)
+    firing.park_run_if_moving(connection, run_id, error={**error, "activity": key})
+    firing.bump_revision(connection, run_id)
+    firing.tell(
+        connection,
+        run_id,
+        actor=actor,
+        event=RunStatus.INCIDENT.value,
+        from_status=from_status,
+        key=key,
+        attempt=attempt,
+        detail=error,
+    )

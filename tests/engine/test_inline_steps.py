@@ -238,3 +238,24 @@ def test_a_run_with_a_step_that_nobody_awaits_yet_waits_for_people(harness):
         "manager",
         "approval manager",
     )
+
+
+def test_a_step_is_not_called_on_a_signal_that_is_not_recorded_as_taken(harness):
+    """A signal that was sent earlier may become visible later. Were it the first at the next turn, the
+    remembered step would belong to another. So the turn that takes a signal records that first.
+    """
+    taken = []
+
+    def charge(amount: int) -> int:
+        taken.append(harness.database.value("SELECT consumed_key FROM perennial.signal"))
+        return amount
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> int:
+        return await flow.step(charge, await flow.signal("amount"))
+
+    run = harness.start(p)
+    harness.client.signal(run, "amount", 7)
+    harness.drain()
+    assert harness.client.result(run) == 7
+    assert taken == ["amount"]

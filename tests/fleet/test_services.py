@@ -1,0 +1,125 @@
+"""The services of a worker, one look at a time, on a real Redis and Postgres and without a worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+from celery import Celery
+from redis import Redis
+
+from orchestrator import Flow, Registry, hours, install, process, stage
+from orchestrator.embedded import EmbeddedRedis
+from orchestrator.engine.recover import relay
+from orchestrator.engine.turn import advance
+from orchestrator.fleet.alarms import Alarms
+from orchestrator.fleet.member import Member
+from orchestrator.fleet.services import Caretaker, Mover
+from orchestrator.store.timers import ArmedTimer
+from tests.harness import Harness, wait_for
+
+QUEUE = "services-tests"
+
+
+@pytest.fixture
+def member(harness: Harness, redis: EmbeddedRedis) -> Iterator[Member]:
+    """A worker's process, as far as its services need one."""
+    app = Celery("services-tests", broker=redis.url)
+    app.conf.task_default_queue = QUEUE
+    member = install(app, registry=Registry(), settings=harness.settings)
+    yield member
+    member.context.database.dispose()
+    app.close()
+
+
+@pytest.fixture
+def alarms(member: Member) -> Alarms:
+    assert member.alarms is not None
+    return member.alarms
+
+
+@pytest.fixture
+def client(redis: EmbeddedRedis) -> Iterator[Redis]:
+    with Redis.from_url(redis.url) as client:
+        yield client
+
+
+# -- mover ---------------------------------------------------------------------------------------
+
+
+def test_a_mover_that_finds_no_epoch_puts_timers_and_handoffs_back(harness, member, alarms, client):
+    """The missing key says that Redis was emptied. Guards the epoch check: without it timers that
+    are not due for hours would never be in the index again.
+    """
+
+    @process(version=1, registry=harness.registry)
+    async def sleeps(flow: Flow) -> None:
+        await flow.sleep(hours(1))
+
+    harness.run(sleeps)
+    mover = Mover(member, alarms)
+    mover.work()
+    harness.client.start(sleeps)
+    relay(member.context)
+    assert client.llen(QUEUE) == 1
+    client.flushall()
+    mover.work()
+    assert client.zcard("perennial:due") == 1
+    assert client.llen(QUEUE) == 1
+    assert alarms.move().epoch_is_there
+
+
+def test_one_worker_at_a_time_rebuilds_the_index(alarms):
+    """All movers find the epoch missing at once; a fleet of fifty must not send every handoff
+    fifty times.
+    """
+    assert alarms.may_rebuild()
+    assert not alarms.may_rebuild()
+    alarms.rebuilt()
+    assert alarms.may_rebuild()
+
+
+def test_a_due_timer_is_moved_onto_its_queue_once(alarms, client):
+    """What is moved leaves the index in the same script; another mover finds nothing."""
+    alarms.arm([ArmedTimer(uuid4(), 0.0, None)])
+    assert wait_for(lambda: alarms.move().count, "the move") == 1
+    assert alarms.move().count == 0
+    assert client.llen(QUEUE) == 1
+
+
+# -- caretaker -----------------------------------------------------------------------------------
+
+
+def test_a_caretaker_that_has_just_come_back_does_not_judge_who_is_dead(harness, member):
+    """While Postgres was away nobody could beat, so every claim looks like a dead worker's. Who
+    reaches it again first leaves the others the time to beat.
+    """
+
+    @stage(registry=harness.registry)
+    def work() -> None:
+        raise SystemExit  # its worker ends here
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> None:
+        await flow.stage(work)
+
+    def attempt() -> int:
+        return harness.database.value("SELECT attempt FROM perennial.activity")
+
+    run = harness.start(p)
+    advance(harness.context, run.run_id)
+    with pytest.raises(SystemExit):
+        harness.drain()
+    harness.database.rows(
+        "UPDATE perennial.activity SET claimed_at = claimed_at - interval '1 hour'"
+    )
+    caretaker = Caretaker(member)
+    caretaker.work()
+    assert attempt() == 1
+    caretaker._contact_since -= harness.settings.dead_after_seconds
+    caretaker._sweep_at = time.monotonic()
+    caretaker.work()
+    assert attempt() == 2
+    caretaker.reset()

@@ -27,7 +27,7 @@ from orchestrator.store.workers import forget_old_workers
 log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_SECONDS = 0.2
-_LONGEST_PAUSE_SECONDS = 5.0
+_LONGEST_PAUSE_SECONDS = 2.0  # as often as a worker sweeps
 
 
 class Service:
@@ -76,7 +76,11 @@ class Mover:
         """Move what is due; then sleep until the next is, or rebuild what Redis has lost."""
         moved = self._alarms.move()
         if not moved.epoch_is_there and self._alarms.may_rebuild():
-            count = rebuild_index(self._member.context)
+            try:
+                count = rebuild_index(self._member.context)
+            except BaseException:
+                self._alarms.let_rebuild()
+                raise
             self._alarms.rebuilt()
             log.info(
                 "a new epoch of Redis: %s timer(s) indexed again",
@@ -113,10 +117,11 @@ class Caretaker:
             self._sweep_at = time.monotonic() + context.settings.sweep_seconds
 
     def reset(self) -> None:
-        """After a failure: listen anew."""
+        """After a failure: listen anew, and keep no connection that may be dead like that one."""
         if self._listening is not None:
             self._listening.close()
             self._listening = None
+        self._member.context.database.dispose()
 
     def _listen(self) -> psycopg.Connection[Any]:
         url = self._member.settings.database().replace("postgresql+psycopg://", "postgresql://", 1)

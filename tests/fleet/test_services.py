@@ -6,17 +6,19 @@ import time
 from collections.abc import Iterator
 from uuid import uuid4
 
+import psycopg
 import pytest
 from celery import Celery
 from redis import Redis
 
-from orchestrator import Flow, Registry, hours, install, process, stage
+from orchestrator import Flow, Registry, Settings, hours, install, process, stage
 from orchestrator.embedded import EmbeddedRedis
 from orchestrator.engine.recover import relay
 from orchestrator.engine.turn import advance
+from orchestrator.fleet import services
 from orchestrator.fleet.alarms import Alarms
 from orchestrator.fleet.member import Member
-from orchestrator.fleet.services import Caretaker, Mover
+from orchestrator.fleet.services import Caretaker, Mover, Service
 from orchestrator.store.timers import ArmedTimer
 from tests.harness import Harness, wait_for
 
@@ -89,6 +91,23 @@ def test_a_due_timer_is_moved_onto_its_queue_once(alarms, client):
     assert client.llen(QUEUE) == 1
 
 
+def test_a_rebuild_that_fails_is_made_again_at_once(member, alarms, monkeypatch):
+    """Postgres may be away just then, or its connection cut. Whoever fails lets the next try, and
+    does not keep the others out for as long as a rebuild may take.
+    """
+
+    def away(_context: object) -> int:
+        raise ConnectionError
+
+    mover = Mover(member, alarms)
+    with monkeypatch.context() as patch:
+        patch.setattr(services, "rebuild_index", away)
+        with pytest.raises(ConnectionError):
+            mover.work()
+    mover.work()
+    assert alarms.move().epoch_is_there
+
+
 # -- caretaker -----------------------------------------------------------------------------------
 
 
@@ -123,3 +142,73 @@ def test_a_caretaker_that_has_just_come_back_does_not_judge_who_is_dead(harness,
     caretaker.work()
     assert attempt() == 2
     caretaker.reset()
+
+
+def test_a_caretaker_whose_connections_were_cut_needs_one_look_to_know_it(harness, member):
+    """Its subscription is dead, and so is what the pool keeps: it doesn't stumble over one after
+    the other, with a pause each time.
+    """
+    caretaker = Caretaker(member)
+    caretaker.work()
+    harness.database.cut_connections()
+    with pytest.raises(psycopg.OperationalError):
+        caretaker.work()
+    caretaker.reset()
+    caretaker.work()
+    caretaker.reset()
+
+
+# -- any service ---------------------------------------------------------------------------------
+
+
+def test_a_service_that_fails_for_long_tries_as_often_as_a_worker_sweeps():
+    """The pause between two tries is what a server's return may go unnoticed for."""
+    pauses = []
+
+    def fails() -> None:
+        raise ConnectionError
+
+    service = Service("fails", fails)
+
+    def wait(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 10:
+            service.stop()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(service._stopped, "wait", wait)
+        service._run()
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == Settings().sweep_seconds
+
+
+# -- tasks ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["perennial.advance", "perennial.fire", "work"])
+def test_a_message_is_not_consumed_in_vain_because_a_connection_was_cut(harness, member, task):
+    """Every process of a fleet keeps connections. Were a message lost on each of them after a restart
+    of Postgres, a run would have to wait for one resending after the other.
+    """
+
+    @stage(registry=member.registry)
+    def work() -> str:
+        return "done"
+
+    @process(version=1, registry=member.registry)
+    async def p(flow: Flow) -> str:
+        await flow.sleep(0)
+        return await flow.stage(work)
+
+    run = harness.start(p)
+    member.app.tasks["perennial.advance"](str(uuid4()))  # of no run: the pool has a connection now
+    arguments = {"perennial.advance": (str(run.run_id),), "work": (str(run.run_id), "work", 1)}
+    for name in ("perennial.advance", "perennial.fire", "work"):
+        if name == "perennial.fire":
+            arguments[name] = (str(harness.database.value("SELECT id FROM perennial.timer")),)
+        if name == task:
+            harness.database.cut_connections()
+        before = harness.database.value("SELECT revision FROM perennial.run")
+        member.app.tasks[name](*arguments[name])
+        assert harness.database.value("SELECT revision FROM perennial.run") > before
+    assert harness.database.value("SELECT output FROM perennial.run") == "done"

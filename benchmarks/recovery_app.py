@@ -28,7 +28,7 @@ app.conf.broker_connection_retry_on_startup = True
 @cache
 def database(_process_id: int) -> Engine:
     """One pool per process."""
-    return create_engine(settings.database(), isolation_level="AUTOCOMMIT")
+    return create_engine(settings.database(), isolation_level="AUTOCOMMIT", pool_pre_ping=True)
 
 
 def begin() -> None:

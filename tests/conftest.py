@@ -2,7 +2,7 @@
 
     servers      the two URLs: PERENNIAL_TEST_DATABASE_URL and PERENNIAL_TEST_BROKER_URL where both are
                  given, else embedded servers of this session
-    template     a migrated database, made once
+    template     a migrated database, made once; PERENNIAL_TEST_TEMPLATE where that is given too
     database     a database of this test module's own
     connection   one connection in an outer transaction that is rolled back
     harness      the engine without Celery, over an emptied `database` (tests/harness.py)
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import uuid4
 
 import pytest
@@ -43,6 +44,17 @@ def servers() -> Iterator[ServerUrls]:
 @pytest.fixture(scope="session")
 def template(servers: ServerUrls) -> Iterator[str]:
     """The name of a migrated database that nobody is connected to."""
+    given = os.environ.get("PERENNIAL_TEST_TEMPLATE")
+    if given:
+        yield given
+        return
+    with migrated(servers) as name:
+        yield name
+
+
+@contextmanager
+def migrated(servers: ServerUrls) -> Iterator[str]:
+    """A template while the block runs."""
     name = f"perennial_template_{uuid4().hex[:12]}"
     administer(servers, f"CREATE DATABASE {name}")
     engine = create_engine(url_of(servers, name))

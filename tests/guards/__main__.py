@@ -12,6 +12,7 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 from rich.table import Table
 
 from orchestrator.embedded import EmbeddedServers
+from tests.conftest import migrated
 from tests.guards.cutting import GuardsAreNotReady, Verdict, Workshop
 from tests.guards.guards import GUARDS, Guard
 
@@ -54,10 +55,11 @@ def _play(guards: list[Guard], jobs: int) -> list[Verdict]:
     with (
         Progress(*columns, console=errors) as progress,
         EmbeddedServers.temporary() as servers,
+        migrated(servers.urls) as template,
         ThreadPoolExecutor(jobs) as pool,
     ):
         told = progress.add_task("all tests, nothing cut out", total=len(guards))
-        with Workshop.open(guards, servers.urls, jobs=jobs) as workshop:
+        with Workshop.open(guards, servers.urls, template, jobs=jobs) as workshop:
             played = {pool.submit(workshop.play, guard): guard for guard in guards}
             for future in as_completed(played):
                 progress.update(told, advance=1, description=f"without: {played[future].name}")
@@ -65,12 +67,14 @@ def _play(guards: list[Guard], jobs: int) -> list[Verdict]:
 
 
 def _table(verdicts: list[Verdict]) -> Table:
-    table = Table("guard", "what it protects", "test", "red")
+    table = Table("guard")
+    table.add_column("test", overflow="fold")
+    table.add_column("red")
     for verdict in verdicts:
         guard = verdict.guard
         for number, test in enumerate(guard.tests):
-            names = (guard.name, guard.protects) if number == 0 else ("", "")
-            table.add_row(*names, test, "yes" if test in verdict.reds else "NO")
+            name = guard.name if number == 0 else ""
+            table.add_row(name, test, "yes" if test in verdict.reds else "[red]NO[/]")
     return table
 
 

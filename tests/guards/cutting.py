@@ -52,14 +52,18 @@ class GuardsAreNotReady(Exception):
 
 
 class Workshop:
-    """Copies of the repository in one temporary folder, and one pair of servers for all of them."""
+    """Copies of the repository in one temporary folder, and one pair of servers for all of them.
 
-    def __init__(self, folder: Path, urls: ServerUrls, jobs: int) -> None:
+    `template` is a migrated database there: all that a guard can't be cut out of.
+    """
+
+    def __init__(self, folder: Path, urls: ServerUrls, template: str, jobs: int) -> None:
         self._folder, self._whole = folder, folder / "whole"
         self._environment = {
             **{name: value for name, value in os.environ.items() if "PERENNIAL" not in name},
             "PERENNIAL_TEST_DATABASE_URL": urls.database_url,
             "PERENNIAL_TEST_BROKER_URL": urls.broker_url,
+            "PERENNIAL_TEST_TEMPLATE": template,
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         }
         self._idle: Queue[Preloaded] = Queue()
@@ -68,10 +72,12 @@ class Workshop:
 
     @classmethod
     @contextmanager
-    def open(cls, guards: Iterable[Guard], urls: ServerUrls, *, jobs: int) -> Iterator[Workshop]:
+    def open(
+        cls, guards: Iterable[Guard], urls: ServerUrls, template: str, *, jobs: int
+    ) -> Iterator[Workshop]:
         """A workshop where the tests of these guards pass. Raises GuardsAreNotReady."""
         with tempfile.TemporaryDirectory(prefix="perennial-guards-") as folder:
-            workshop = cls(Path(folder), urls, jobs)
+            workshop = cls(Path(folder), urls, template, jobs)
             try:
                 workshop._copy_what_git_tracks()
                 tests = sorted({test for guard in guards for test in guard.tests})

@@ -830,4 +830,49 @@ FROM due""",
         "if False:",
         (f"{POISON}test_a_flow_that_kills_its_worker_without_a_step_parks_the_run_at_last",),
     ),
+    # -- connections -----------------------------------------------------------------------------
+    Guard(
+        "a cut connection consumes no message",
+        "After a restart of Postgres no process loses the first message that reaches it.",
+        "orchestrator/fleet/install.py",
+        "        once_more_if_cut(lambda: function(*arguments))\n",
+        "        function(*arguments)\n",
+        tuple(
+            f"{SERVICES}test_a_message_is_not_consumed_in_vain_because_a_connection_was_cut[{task}]"
+            for task in ("perennial.advance", "perennial.fire", "work")
+        ),
+        shows_as=("OperationalError",),
+    ),
+    Guard(
+        "a cut connection loses no result",
+        "What a stage has done is recorded, though its connection died while it worked.",
+        f"{ENGINE}stage.py",
+        "    once_more_if_cut(lambda: _settle(context, claim, stage, result, error, elapsed=elapsed))\n",
+        "    _settle(context, claim, stage, result, error, elapsed=elapsed)\n",
+        (
+            (
+                "tests/engine/test_connections.py::"
+                "test_an_hours_result_is_kept_though_postgres_was_restarted_meanwhile"
+            ),
+            "tests/engine/test_connections.py::test_an_hours_failure_is_kept_too",
+        ),
+        shows_as=("OperationalError",),
+    ),
+    Guard(
+        "a caretaker trusts no old connection",
+        "After a restart of Postgres a caretaker fails once, and not at one connection after the other.",
+        "orchestrator/fleet/services.py",
+        "        self._member.context.database.dispose()\n",
+        "",
+        ((f"{SERVICES}test_a_caretaker_whose_connections_were_cut_needs_one_look_to_know_it"),),
+        shows_as=("OperationalError",),
+    ),
+    Guard(
+        "a failed rebuild is made again",
+        "Whoever could not rebuild the index lets the next try at once.",
+        "orchestrator/fleet/services.py",
+        "                self._alarms.let_rebuild()\n",
+        "",
+        (f"{SERVICES}test_a_rebuild_that_fails_is_made_again_at_once",),
+    ),
 ]

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.embedded import ServerUrls
 from tests.guards.cutting import ROOT, Verdict, Workshop
 from tests.guards.guards import GUARDS
 
@@ -18,9 +19,8 @@ JOBS = os.cpu_count() or 2
 
 
 @pytest.fixture(scope="module")
-def workshop(request: pytest.FixtureRequest) -> Iterator[Workshop]:
-    servers = request.getfixturevalue("servers")
-    with Workshop.open(GUARDS, servers, jobs=JOBS) as workshop:
+def workshop(servers: ServerUrls, template: str) -> Iterator[Workshop]:
+    with Workshop.open(GUARDS, servers, template, jobs=JOBS) as workshop:
         yield workshop
 
 

@@ -28,14 +28,14 @@ import random
 import tempfile
 from collections import defaultdict
 from dataclasses import dataclass, field
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import psutil
 import typer
-from recovery_faults import BOUND_SECONDS, FAULTS, Samples
+from recovery_faults import BOUND_SECONDS, FAULTS, Fault, Samples
 from recovery_fleet import WORKERS, Fleet
 from rich.console import Console
 from rich.table import Table
@@ -43,6 +43,13 @@ from rich.table import Table
 from orchestrator.embedded import EmbeddedServers
 
 console = Console(stderr=True)
+
+
+class Pool(StrEnum):
+    """Of Celery's pools, the default, and the one without children."""
+
+    PREFORK = "prefork"
+    SOLO = "solo"
 
 
 @dataclass
@@ -114,13 +121,8 @@ def machine() -> dict[str, Any]:
 def main(
     *,
     rounds: Annotated[int, typer.Option(help="How often each kind of harm is done.")] = 2,
-    fault: Annotated[
-        list[str] | None,
-        typer.Option(help="Only this; may be said again.", click_type=click.Choice(list(FAULTS))),
-    ] = None,
-    pool: Annotated[
-        str, typer.Option(help="Celery's pool.", click_type=click.Choice(["prefork", "solo"]))
-    ] = "prefork",
+    fault: Annotated[list[Fault] | None, typer.Option(help="Only this; may be said again.")] = None,
+    pool: Annotated[Pool, typer.Option(help="Celery's.")] = Pool.PREFORK,
     concurrency: Annotated[int, typer.Option(help="Of each worker.")] = 2,
     seed: Annotated[int, typer.Option(help="Of the moments of harm.")] = 1,
     json_path: Annotated[
@@ -128,11 +130,10 @@ def main(
     ] = None,
 ) -> None:
     """Do harm, and measure how long until work goes on."""
-    if pool == "solo":
-        concurrency = 1
     chosen = {name: FAULTS[name] for name in fault or FAULTS}
-    if pool == "solo":
-        chosen.pop("kill-child", None)  # it has none
+    if pool is Pool.SOLO:
+        concurrency = 1
+        chosen.pop(Fault.KILL_CHILD, None)  # it has none
     chance, results = random.Random(seed), Results()
     about: dict[str, Any] = {
         "pool": pool,

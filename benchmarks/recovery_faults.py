@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -32,6 +33,20 @@ TREADERS = 6
 
 Samples = dict[str, list[float]]
 """Seconds, by what was waited for."""
+
+
+class Fault(StrEnum):
+    """A kind of harm, as the command names it."""
+
+    KILL = "kill"
+    KILL_CHILD = "kill-child"
+    STALL = "stall"
+    FLUSH = "flush"
+    REDIS = "redis"
+    POSTGRES = "postgres"
+    CUT = "cut"
+    CUT_IDLE = "cut-idle"
+
 
 RUNS_AGAIN = "the activity is running again"
 TIMER_FIRES = "the first timer due afterwards fires"
@@ -252,19 +267,20 @@ def _answers(start: Callable[[], object], looks: Callable[[], object]) -> float:
     return at
 
 
-FAULTS: dict[str, Callable[[Fleet, random.Random], Samples]] = {
-    "kill": kill,
-    "kill-child": kill_child,
-    "stall": stall,
-    "flush": flush,
-    "redis": restart_redis,
-    "postgres": crash_postgres,
-    "cut": cut_connections,
-    "cut-idle": cut_idle_connections,
+FAULTS: dict[Fault, Callable[[Fleet, random.Random], Samples]] = {
+    Fault.KILL: kill,
+    Fault.KILL_CHILD: kill_child,
+    Fault.STALL: stall,
+    Fault.FLUSH: flush,
+    Fault.REDIS: restart_redis,
+    Fault.POSTGRES: crash_postgres,
+    Fault.CUT: cut_connections,
+    Fault.CUT_IDLE: cut_idle_connections,
 }
 
-BOUND_SECONDS = {
-    ("kill", RUNS_AGAIN): 10.0,
-    ("kill-child", RUNS_AGAIN): 10.0,
-    ("flush", TIMER_FIRES): 5.0,
+BOUND_SECONDS: dict[tuple[str, str], float] = {
+    (Fault.KILL, RUNS_AGAIN): 10.0,
+    (Fault.KILL_CHILD, RUNS_AGAIN): 10.0,
+    (Fault.FLUSH, TIMER_FIRES): 5.0,
+    (Fault.FLUSH, ALL_TAKEN): 5.0,
 }

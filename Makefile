@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
 	&& { echo $$p; break; }; done)
 
-.PHONY: help setup demo test check format up clean
+.PHONY: help setup demo test guards recovery check format up clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -39,6 +39,13 @@ demo: $(STAMP) ## Run the demonstration; LOG=path keeps its log, HOUR_SECONDS=x 
 
 test: $(STAMP) ## Run the tests; ARGS='-k name -x' goes to pytest
 	@$(BIN)/python -m pytest $(ARGS)
+
+guards: $(STAMP) ## Cut each guard out of a copy of the source, and show which test goes red
+	@$(BIN)/python -m tests.guards $(ARGS)
+
+recovery: $(STAMP) ## Measure how long work rests after faults; ROUNDS=n, FAULTS='kill flush', JSON=path
+	@$(BIN)/python benchmarks/recovery.py --rounds $(or $(ROUNDS),2) \
+		$(addprefix --fault ,$(FAULTS)) $(if $(JSON),--json '$(JSON)') $(ARGS)
 
 check: $(STAMP) ## Lint, formatting, types and import arrows
 	$(BIN)/ruff check .

@@ -2,11 +2,10 @@
 
     servers      the two URLs: PERENNIAL_TEST_DATABASE_URL and PERENNIAL_TEST_BROKER_URL where both are
                  given, else embedded servers of this session
-    template     a migrated database, made once
+    template     a migrated database, made once; PERENNIAL_TEST_TEMPLATE where that is given too
     database     a database of this test module's own
     connection   one connection in an outer transaction that is rolled back
     harness      the engine without Celery, over an emptied `database` (tests/harness.py), in `mode`
-    lax_harness  the same over a database without rules (store/rules.py): a guard stands by itself there
     mode         normal, unless the tests of a folder say otherwise (tests/modes.py)
 
 A server that is missing fails the tests that need it: nothing is skipped.
@@ -25,7 +24,6 @@ from sqlalchemy import Connection, create_engine, make_url, text
 from orchestrator.embedded import EmbeddedServers, ServerUrls
 from orchestrator.settings import with_psycopg
 from orchestrator.store import migrate
-from orchestrator.store.rules import RULES
 from tests.harness import Database, Harness
 from tests.modes import NORMAL, Mode
 
@@ -48,6 +46,17 @@ def servers() -> Iterator[ServerUrls]:
 @pytest.fixture(scope="session")
 def template(servers: ServerUrls) -> Iterator[str]:
     """The name of a migrated database that nobody is connected to."""
+    given = os.environ.get("PERENNIAL_TEST_TEMPLATE")
+    if given:
+        yield given
+        return
+    with migrated(servers) as name:
+        yield name
+
+
+@contextmanager
+def migrated(servers: ServerUrls) -> Iterator[str]:
+    """A template while the block runs."""
     name = f"perennial_template_{uuid4().hex[:12]}"
     administer(servers, f"CREATE DATABASE {name}")
     engine = create_engine(url_of(servers, name))
@@ -87,21 +96,6 @@ def mode() -> Mode:
 def harness(database: Database, mode: Mode) -> Iterator[Harness]:
     database.empty()
     with Harness(database, mode=mode) as harness:
-        yield harness
-
-
-@pytest.fixture(scope="module")
-def lax_database(servers: ServerUrls, template: str) -> Iterator[Database]:
-    with fresh(servers, template) as database:
-        for table in {rule.table for rule in RULES}:
-            database.rows(f"ALTER TABLE perennial.{table} DISABLE TRIGGER USER")
-        yield database
-
-
-@pytest.fixture
-def lax_harness(lax_database: Database) -> Iterator[Harness]:
-    lax_database.empty()
-    with Harness(lax_database) as harness:
         yield harness
 
 

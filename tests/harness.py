@@ -135,6 +135,13 @@ class Database:
                 engine.dispose()
             del self._engines[before:]
 
+    def cut_connections(self) -> None:
+        """End every session of the fleet and of clients, as a restart of Postgres does."""
+        self.rows(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name LIKE 'perennial%'"
+        )
+
     def close(self) -> None:
         for engine in self._engines:
             engine.dispose()

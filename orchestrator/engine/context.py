@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.core.definition import Registry
 from orchestrator.engine.definitions import Definitions
@@ -17,6 +19,8 @@ from orchestrator.engine.liveness import Identity
 from orchestrator.engine.messenger import Messenger, SilentMessenger
 from orchestrator.faults import reach
 from orchestrator.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -50,11 +54,25 @@ class EngineContext:
         reach("after", "transaction")
 
 
+def once_more_if_cut(deed: Callable[[], None]) -> None:
+    """Do it, and again, once, if a connection broke under it: most likely that lay dead in its pool.
+
+    Only for what may be done twice. On the second failure Postgres is away, and others see to it.
+    """
+    try:
+        deed()
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        log.info("a connection to Postgres was cut; once more on another")
+        deed()
+
+
 def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
     """A lazy SQLAlchemy engine on the settings' database; connects on first use.
 
     No ping before use: it would be a round trip a transition. A connection that a restart of Postgres
-    has broken fails one verb, which its fences let us repeat, and the pool is renewed.
+    has broken fails one verb, and the pool is renewed; the fences let us repeat it (`once_more_if_cut`).
     """
     engine = create_engine(
         settings.database(),

@@ -20,7 +20,7 @@ from orchestrator.core import codec
 from orchestrator.core.definition import Stage, name_of, result_type_of
 from orchestrator.core.journal import ActivityState
 from orchestrator.core.steps import StageContext, working_on, working_on_step
-from orchestrator.engine.context import EngineContext
+from orchestrator.engine.context import EngineContext, once_more_if_cut
 from orchestrator.engine.park import park_attempt
 from orchestrator.engine.turn import error_of, settle_and_advance
 from orchestrator.errors import RecordedOtherwise
@@ -85,6 +85,19 @@ def _work_and_settle(context: EngineContext, claim: Claim) -> None:
     except Exception as raised:  # noqa: BLE001 - whatever a stage raises is its outcome
         result, error = None, raised
     elapsed = context.stopwatch() - started
+    once_more_if_cut(lambda: _settle(context, claim, stage, result, error, elapsed=elapsed))
+
+
+def _settle(
+    context: EngineContext,
+    claim: Claim,
+    stage: Stage[..., Any],
+    result: str | None,
+    error: Exception | None,
+    *,
+    elapsed: float,
+) -> None:
+    """Twice does no harm: the attempt's fence sees to it. An hour's work isn't lost by a dead connection."""
     with context.connection() as connection:
         if error is not None and stage.retry.allows_another(claim.attempt, error):
             _rest_until_retry(context, connection, claim, stage, error=error, elapsed=elapsed)

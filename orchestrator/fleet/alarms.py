@@ -131,12 +131,16 @@ class Alarms:
             self._subscription = None
 
     def may_rebuild(self) -> bool:
-        """True for one worker at a time: rebuild, then call `rebuilt`."""
+        """True for one worker at a time: rebuild, then call `rebuilt`, or `let_rebuild` if that failed."""
         return bool(self._redis.set(self._rebuild, "1", nx=True, ex=_REBUILD_SECONDS_MAX))
 
     def rebuilt(self) -> None:
         """The index is whole: a new epoch begins."""
         self._redis.set(self._epoch, str(uuid4()))
+        self.let_rebuild()
+
+    def let_rebuild(self) -> None:
+        """Let whoever looks next rebuild."""
         self._redis.delete(self._rebuild)
 
     def _member(self, timer_id: UUID, queue: str | None) -> str:

@@ -7,12 +7,14 @@ two tasks of our own take turns and fire timers; a bootstep starts the services 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 from uuid import UUID
 
 from celery import Celery
 
 from orchestrator.core.definition import Registry, Stage, default_registry
+from orchestrator.engine.context import once_more_if_cut
 from orchestrator.engine.fire import fire
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
@@ -67,7 +69,14 @@ def _register(app: Celery, name: str, function: Callable[..., None], **options: 
             where=name,
             remedy="Give the stage another name.",
         )
-    app.task(name=name, is_perennial=True, **_TASK_OPTIONS, **options)(function)
+
+    # A message that comes twice does no harm. One that each process of a fleet swallows in turn, on the
+    # connection that a restart of Postgres has left dead in its pool, waits for one resending after another.
+    @wraps(function)
+    def once_or_twice(*arguments: Any) -> None:
+        once_more_if_cut(lambda: function(*arguments))
+
+    app.task(name=name, is_perennial=True, **_TASK_OPTIONS, **options)(once_or_twice)
 
 
 def _advance_with(member: Member) -> Callable[..., None]:

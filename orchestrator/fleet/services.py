@@ -30,7 +30,7 @@ from orchestrator.store.workers import forget_old_workers
 log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_SECONDS = 0.2
-_LONGEST_PAUSE_SECONDS = 5.0
+_LONGEST_PAUSE_SECONDS = 2.0  # as often as a worker sweeps
 
 
 class Service:
@@ -86,9 +86,13 @@ class Mover:
         """Move what is due; then sleep until the next is, or rebuild what Redis has lost."""
         moved = self._alarms.move()
         if not moved.epoch_is_there and self._alarms.may_rebuild():
-            with around("rebuild"):
-                count = rebuild_index(self._member.context)
-                self._alarms.rebuilt()
+            try:
+                with around("rebuild"):
+                    count = rebuild_index(self._member.context)
+                    self._alarms.rebuilt()
+            except BaseException:
+                self._alarms.let_rebuild()
+                raise
             log.info(
                 "a new epoch of Redis: %s timer(s) indexed again",
                 count,
@@ -130,10 +134,11 @@ class Caretaker:
             self._sweep_at = time.monotonic()
 
     def reset(self) -> None:
-        """After a failure: listen anew."""
+        """After a failure: listen anew, and keep no connection that may be dead like that one."""
         if self._listening is not None:
             self._listening.close()
             self._listening = None
+        self._member.context.database.dispose()
 
     def _may_judge(self) -> bool:
         """While Postgres was away nobody could beat: who has just come back may not judge who is dead."""

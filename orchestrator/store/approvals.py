@@ -21,22 +21,23 @@ _MEANT = """(SELECT CASE WHEN bool_or(c.key = %(approval)s) THEN %(approval)s WH
     FROM perennial.approval c WHERE c.run_id = %(run_id)s AND (c.key = %(approval)s OR c.name = %(approval)s)
     AND c.state = 'open' AND %(by)s = ANY(c.assignees))"""
 
-# Guards: open, in time, and asked. A second decision at the same moment waits on the run's row, finds
-# the approval closed, and writes nothing.
+# Open, and in time; `_MEANT` has seen that the person is asked.
+_MAY_BE_DECIDED = "p.state = 'open' AND (p.deadline IS NULL OR perennial.now() < p.deadline)"
+
+# A second decision at the same moment waits on the run's row, finds the approval closed, and writes
+# nothing.
 _DECIDE = Statement(
     "decide_approval",
     f"""
 WITH fence AS (
     UPDATE perennial.run r SET revision = r.revision + 1
     WHERE r.id = %(run_id)s AND r.closed_at IS NULL AND EXISTS (
-        SELECT FROM perennial.approval p WHERE p.run_id = r.id AND p.key = {_MEANT} AND p.state = 'open'
-        AND %(by)s = ANY(p.assignees) AND (p.deadline IS NULL OR perennial.now() < p.deadline))
+        SELECT FROM perennial.approval p WHERE p.run_id = r.id AND p.key = {_MEANT} AND {_MAY_BE_DECIDED})
     RETURNING r.id, r.queue, r.status
 ), decided AS (
     UPDATE perennial.approval p SET state = %(outcome)s, decided_by = %(by)s, decided_at = perennial.now(),
         comment = %(comment)s
-    FROM fence WHERE p.run_id = fence.id AND p.key = {_MEANT} AND p.state = 'open' AND %(by)s = ANY(p.assignees)
-        AND (p.deadline IS NULL OR perennial.now() < p.deadline)
+    FROM fence WHERE p.run_id = fence.id AND p.key = {_MEANT} AND {_MAY_BE_DECIDED}
     RETURNING p.run_id, p.key, {_DECISION} AS decision
 ), voted AS (
     INSERT INTO perennial.approval_vote (run_id, key, person, outcome, comment)

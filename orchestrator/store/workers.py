@@ -21,15 +21,17 @@ ON CONFLICT (id) DO UPDATE SET heartbeat_at = perennial.now()
 """,
 )
 
-# Only claimed activities are looked at: as many as the fleet has hands, however many runs wait.
-_LOST = Statement(
-    "lost_attempts",
-    """
-SELECT a.run_id, a.key, a.attempt
-FROM perennial.activity a LEFT JOIN perennial.worker w ON w.id = a.worker_id
+# A claim is a sign of life, like a beat. Only claimed activities are looked at: as many as the fleet has
+# hands, however many runs wait.
+_ATTEMPTS_LOST = """perennial.activity a LEFT JOIN perennial.worker w ON w.id = a.worker_id
 WHERE a.state = 'claimed' AND (
     greatest(w.heartbeat_at, a.claimed_at) <= perennial.now() - %(dead_after)s * interval '1 second'
-    OR perennial.now() >= a.claimed_at + (a.timeout_seconds + %(timeout_grace)s) * interval '1 second')
+    OR perennial.now() >= a.claimed_at + (a.timeout_seconds + %(timeout_grace)s) * interval '1 second')"""
+
+_LOST = Statement(
+    "lost_attempts",
+    f"""
+SELECT a.run_id, a.key, a.attempt FROM {_ATTEMPTS_LOST}
 ORDER BY a.claimed_at LIMIT %(limit)s
 """,
 )
@@ -53,18 +55,14 @@ FOR NO KEY UPDATE OF r, a
 # first entry of an index, not EXISTS with a bound: a generic plan would scan the table for the latter.
 _CARE = Statement(
     "what_needs_care",
-    """
+    f"""
 SELECT
     coalesce((SELECT min(o.publish_at) FROM perennial.outbox o) <= perennial.now(), false) AS handoffs,
     coalesce((SELECT min(t.due_at) FROM perennial.timer t WHERE t.state = 'armed' AND NOT t.indexed)
         <= perennial.now() + %(horizon_seconds)s * interval '1 second', false) AS timers_to_index,
     coalesce((SELECT min(t.due_at) FROM perennial.timer t WHERE t.state = 'armed')
         <= perennial.now() - %(grace_seconds)s * interval '1 second', false) AS timers_overdue,
-    EXISTS (SELECT FROM perennial.activity a LEFT JOIN perennial.worker w ON w.id = a.worker_id
-        WHERE a.state = 'claimed' AND (
-            greatest(w.heartbeat_at, a.claimed_at) <= perennial.now() - %(dead_after)s * interval '1 second'
-            OR perennial.now() >= a.claimed_at + (a.timeout_seconds + %(timeout_grace)s) * interval '1 second'
-        )) AS attempts_lost
+    EXISTS (SELECT FROM {_ATTEMPTS_LOST}) AS attempts_lost
 """,
 )
 

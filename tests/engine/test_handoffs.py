@@ -5,9 +5,15 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+import pytest
+
 from orchestrator import Flow, Registry, Retry, RunStatus, load_process, process, stage
+from orchestrator.core.definition import Process
+from orchestrator.engine.fire import fire
+from orchestrator.engine.recover import sweep
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
+from orchestrator.store import outbox
 from orchestrator.store.outbox import RESEND_SECONDS_MAX
 from tests.modes import SWEEPS_ONLY, all_but, modes_of
 
@@ -117,3 +123,222 @@ def test_a_run_at_rest_keeps_no_other_runs_handoff_back(harness):
     harness.move(minutes=1)
     harness.relay_all()
     assert [handoff.run_id for handoff in harness.messenger.handed_off] == [moves.run_id]
+
+
+# -- what is left for a turn or an attempt, and whose message is lost -----------------------------
+
+
+def listens(harness: Any) -> Process:
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> Any:
+        return await flow.signal("go")
+
+    return p
+
+
+def works(harness: Any, **options: Any) -> Process:
+    """Its stage dies with its worker, or fails, at the first attempt."""
+    tries: list[int] = []
+
+    @stage(registry=harness.registry, **options)
+    def work(first: str) -> str:
+        tries.append(1)
+        if len(tries) == 1 and first == "dies":
+            raise SystemExit
+        if len(tries) == 1 and first == "fails":
+            raise ConnectionError
+        return "done"
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow, first: str) -> str:
+        return await flow.stage(work, first)
+
+    return p
+
+
+def started(harness: Any) -> Any:
+    return harness.start(listens(harness)), RunStatus.WAITING
+
+
+def handed_on_by_a_turn(harness: Any) -> Any:
+    run = harness.start(works(harness), "works")
+    advance(harness.context, run.run_id)
+    return run, RunStatus.COMPLETED
+
+
+def signalled(harness: Any) -> Any:
+    run = harness.run(listens(harness))
+    harness.client.signal(run, "go")
+    return run, RunStatus.COMPLETED
+
+
+def decided(harness: Any) -> Any:
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> str:
+        return (await flow.approval("m", assign=["bob"])).outcome
+
+    run = harness.run(p)
+    harness.client.approve(run, by="bob")
+    return run, RunStatus.COMPLETED
+
+
+def settled_without_a_turn(harness: Any) -> Any:
+    """By a worker that has the stage, and lacks the process."""
+    run = harness.start(works(harness), "works")
+    advance(harness.context, run.run_id)
+    stages = Registry()
+    stages.add_stage(harness.registry.stage("work"))
+    run_stage(harness.worker("lacks the process", registry=stages), run.run_id, "work", 1)
+    return run, RunStatus.COMPLETED
+
+
+def woken_by_a_timer(harness: Any) -> Any:
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> None:
+        await flow.sleep(60)
+
+    run = harness.run(p)
+    harness.move(seconds=60)
+    (timer_id,) = harness.due_timers()
+    assert fire(harness.context, timer_id)
+    return run, RunStatus.COMPLETED
+
+
+def due_for_a_retry(harness: Any) -> Any:
+    run = harness.run(works(harness, retry=Retry(delay_seconds=60, jitter=0)), "fails")
+    harness.move(seconds=60)
+    (timer_id,) = harness.due_timers()
+    assert fire(harness.context, timer_id)
+    return run, RunStatus.COMPLETED
+
+
+def lost_with_its_worker(harness: Any) -> Any:
+    run = harness.start(works(harness), "dies")
+    with pytest.raises(SystemExit):
+        harness.drain()
+    harness.move(seconds=7)
+    assert sweep(harness.context).attempts_recovered == 1
+    return run, RunStatus.COMPLETED
+
+
+def overrun_at_the_last_attempt(harness: Any) -> Any:
+    once = works(harness, retry=Retry(max_attempts=1), timeout_seconds=60)
+    run = harness.start(once, "dies")
+    with pytest.raises(SystemExit):
+        harness.drain()
+    harness.move(seconds=71)
+    assert sweep(harness.context).attempts_recovered == 1
+    return run, RunStatus.FAILED
+
+
+@pytest.mark.parametrize(
+    "deed",
+    [
+        started,
+        handed_on_by_a_turn,
+        signalled,
+        decided,
+        settled_without_a_turn,
+        woken_by_a_timer,
+        due_for_a_retry,
+        lost_with_its_worker,
+        overrun_at_the_last_attempt,
+    ],
+    ids=lambda deed: deed.__name__,
+)
+def test_a_deed_whose_message_is_lost_is_followed_all_the_same(harness, deed):
+    """Whatever moves a run leaves its handoff in the outbox, in the transaction of the deed itself.
+    The message may be lost with the one that was to send it: a relay sends it later.
+    """
+    harness.freeze()
+    run, comes_to = deed(harness)
+    harness.messenger.handed_off.clear()
+    harness.recover(1)
+    assert harness.status(run) is comes_to
+
+
+def test_a_message_that_is_lost_again_and_again_is_sent_again(harness):
+    """A relay doesn't delete what it sends, it puts it off: only who takes it deletes it."""
+    harness.freeze()
+    run = harness.start(listens(harness))
+    for _ in range(3):
+        assert [handoff.run_id for handoff in harness.pending()] == [run.run_id]  # and lost
+        harness.move(minutes=1)
+    harness.drain()
+    assert harness.status(run) is RunStatus.WAITING
+
+
+def test_a_message_that_comes_while_its_run_is_resumed_does_not_take_the_handoff(harness):
+    """The claim finds the run paused, and does nothing. The run is resumed at that very moment, and
+    its stage handed off anew: that handoff isn't stale, and must not be deleted as if it were.
+    """
+    harness.freeze()
+    run = harness.start(works(harness), "works")
+    advance(harness.context, run.run_id)
+    harness.messenger.handed_off.clear()
+    harness.client.pause(run)
+    with pytest.MonkeyPatch.context() as patch:
+        forget = outbox.forget_handoff_if_stale
+
+        def resumed_before(*args: Any) -> None:
+            harness.client.resume(run)
+            forget(*args)
+
+        patch.setattr(outbox, "forget_handoff_if_stale", resumed_before)
+        run_stage(harness.context, run.run_id, "work", 1)
+    harness.drain()
+    assert harness.status(run) is RunStatus.COMPLETED
+
+
+# -- a queue that is long anyway ------------------------------------------------------------------
+
+
+def sent_in_a_row(harness: Any, *, backlog: int) -> list[bool]:
+    """Whether each of seven relays, each late enough, sends the one handoff there is."""
+    harness.freeze()
+    harness.start(listens(harness))
+    harness.messenger.backlog_of = lambda _queue: backlog
+    sent = []
+    for _ in range(7):
+        sent.append(bool(harness.pending()))
+        harness.move(minutes=10)
+    return sent
+
+
+def test_a_long_queue_is_not_made_longer_and_yet_nothing_lost_on_it_is_lost_for_ever(harness):
+    """What was sent most likely still stands in the queue. Where it was lost there, it is sent
+    again at the sixth time, whatever the queue's length.
+    """
+    assert sent_in_a_row(harness, backlog=1000) == [True, *[False] * 5, True]
+
+
+def test_on_a_short_queue_a_handoff_is_sent_each_time(harness):
+    assert sent_in_a_row(harness, backlog=50) == [True] * 7
+
+
+# -- a worker that lacks something -----------------------------------------------------------------
+
+
+def test_a_worker_that_lacks_a_stage_leaves_the_run_to_one_that_has_it(harness):
+    """Rule 8: the flow is the same, and asks for a stage that an older worker doesn't have. Nothing
+    of that turn is recorded, and the `advance` stays.
+    """
+
+    async def flow_of_the_release(flow: Flow) -> str:
+        return await flow.stage("new")
+
+    old = Registry()
+    process(version=1, registry=old, name="p")(flow_of_the_release)
+    p = process(version=1, registry=harness.registry, name="p")(flow_of_the_release)
+
+    @stage(registry=harness.registry)
+    def new() -> str:
+        return "done"
+
+    harness.freeze()
+    run = harness.start(p)
+    advance(harness.worker("old", registry=old), run.run_id)
+    assert harness.status(run) is RunStatus.RUNNING
+    assert "left for another worker" in harness.events(run)
+    harness.recover(1)
+    assert harness.client.result(run) == "done"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator import Flow, Registry, RunStatus, process, stage
-from orchestrator.engine.recover import sweep
+from orchestrator.engine.recover import relay, sweep
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
 from orchestrator.store import turns
@@ -28,7 +28,10 @@ def test_a_turn_held_by_a_worker_that_has_not_beaten_yet_is_not_free(harness):
     def charge() -> int:
         called.append(len(called))
         if len(called) == 1:
-            advance(harness.worker("worker-2"), run.run_id)  # while worker-1 is inside the step
+            other = harness.worker("worker-2")  # while worker-1 is inside the step
+            harness.database.rows("UPDATE perennial.outbox SET publish_at = perennial.now()")
+            relay(other)
+            advance(other, run.run_id)
         return len(called)
 
     @process(version=1, registry=harness.registry)
@@ -240,3 +243,24 @@ def test_a_run_with_a_step_that_nobody_awaits_yet_waits_for_people(harness):
         "manager",
         "approval manager",
     )
+
+
+def test_a_step_is_not_called_on_a_signal_that_is_not_recorded_as_taken(harness):
+    """A signal that was sent earlier may become visible later. Were it the first at the next turn, the
+    remembered step would belong to another. So the turn that takes a signal records that first.
+    """
+    taken = []
+
+    def charge(amount: int) -> int:
+        taken.append(harness.database.value("SELECT consumed_key FROM perennial.signal"))
+        return amount
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> int:
+        return await flow.step(charge, await flow.signal("amount"))
+
+    run = harness.start(p)
+    harness.client.signal(run, "amount", 7)
+    harness.drain()
+    assert harness.client.result(run) == 7
+    assert taken == ["amount"]

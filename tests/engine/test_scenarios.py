@@ -881,6 +881,7 @@ def test_a_contradiction_parks_the_run_with_a_diff_and_goes_on_when_the_code_is_
     harness.client.signal(run, "go")
     harness.drain()
     view = harness.client.get(run)
+    assert view.status is RunStatus.INCIDENT
     assert view.error["type"] == "contradiction"
     assert "- 1. stage a   (in the journal)" in view.error["message"]
     assert "+ 1. stage b   (asked by the flow now)" in view.error["message"]

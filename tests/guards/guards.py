@@ -1,0 +1,894 @@
+"""The guards: what each protects, the text that is the guard, and the tests that must miss it.
+
+`text` stands exactly once in `file`; `instead` is what stands there when the guard is cut out. The six
+that the design names come first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+RACE = "tests/race/test_races.py::test_the_loser_writes_nothing_and_no_wake_up_is_lost"
+STARTS = "tests/race/test_starts.py::"
+VERBS = "tests/store/test_verbs.py::"
+SCENARIOS = "tests/engine/test_scenarios.py::"
+HANDOFFS = "tests/engine/test_handoffs.py::"
+LOST_MESSAGE = f"{HANDOFFS}test_a_deed_whose_message_is_lost_is_followed_all_the_same"
+INLINE = "tests/engine/test_inline_steps.py::"
+POISON = "tests/engine/test_poison.py::"
+SERVICES = "tests/fleet/test_services_live.py::"
+
+STORE = "orchestrator/store/"
+ENGINE = "orchestrator/engine/"
+
+A_REFUSAL = ("AssertionError", "Failed", "PerennialError", "IntegrityError")
+"""A test asserts, or what should have been raised was not; the engine says no, or a constraint does."""
+
+
+def in_normal_mode(test: str) -> str:
+    """Tests of the engine run in six modes (tests/modes.py); one of them is enough to miss a guard."""
+    if not test.startswith("tests/engine/"):
+        return test
+    name, _, parameters = test.rstrip("]").partition("[")
+    return f"{name}[normal-{parameters}]" if parameters else f"{name}[normal]"
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A piece of source that must not be missed by nobody.
+
+    `shows_as`: the errors by which its tests fail without it.
+    """
+
+    name: str
+    protects: str
+    file: str
+    text: str
+    instead: str
+    tests: tuple[str, ...]
+    shows_as: tuple[str, ...] = A_REFUSAL
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tests", tuple(map(in_normal_mode, self.tests)))
+
+    def stands_in(self, root: Path) -> int:
+        """How often its text is in its file: once, or it needs another text."""
+        return (root / self.file).read_text().count(self.text)
+
+    def cut_out_of(self, root: Path) -> None:
+        """Change the file in that copy of the repository."""
+        file = root / self.file
+        source = file.read_text()
+        assert source.count(self.text) == 1, f"{self.name}: its text is not once in {self.file}"
+        file.unlink()  # the copy's name alone: the content is shared with the other copies
+        file.write_text(source.replace(self.text, self.instead))
+
+    def is_missed_by(self, died_of: list[str], says: str) -> bool:
+        """True if a test that died so misses this guard. A test that hangs misses nothing."""
+        return bool(set(self.shows_as) & set(died_of)) and not says.startswith("Timeout")
+
+
+GUARDS = [
+    # -- the six ---------------------------------------------------------------------------------
+    Guard(
+        "attempt fence",
+        "A result that a lost attempt brings late moves nothing.",
+        f"{STORE}commit.py",
+        "AND {TURN_IS_FREE} AND %(attempt_fence)s",
+        "AND {TURN_IS_FREE}",
+        (f"{RACE}[a_stale_attempt_commits_after_it_was_handed_out_again]",),
+    ),
+    Guard(
+        "revision check",
+        "A turn commits only over the facts that it has read.",
+        f"{STORE}commit.py",
+        "AND r.revision = %(revision)s AND r.status",
+        "AND r.status",
+        (
+            f"{RACE}[two_turns_of_one_revision]",
+            f"{RACE}[a_signal_while_a_turn_decides]",
+            f"{RACE}[a_turn_that_is_refused]",
+        ),
+    ),
+    Guard(
+        "outbox in the transaction",
+        "What a turn hands off is in the record with the turn, whoever dies before it is sent.",
+        f"{STORE}commit.py",
+        "(_HANDED_OFF, bool(commit.handoffs))",
+        "(_HANDED_OFF, False)",
+        (f"{LOST_MESSAGE}[handed_on_by_a_turn]", f"{SCENARIOS}test_every_message_may_be_lost"),
+    ),
+    Guard(
+        "signal deduplication",
+        "A signal that is sent twice at once, with one id, is there once.",
+        f"{STORE}signals.py",
+        "    ON CONFLICT (run_id, signal_id) DO NOTHING\n",
+        "",
+        (f"{RACE}[one_signal_sent_twice_at_once]",),
+    ),
+    Guard(
+        "turn exclusivity",
+        "While one worker is inside a turn's step, no other commits a turn of that run.",
+        f"{STORE}commit.py",
+        "AND {TURN_IS_FREE} AND %(attempt_fence)s",
+        "AND %(attempt_fence)s",
+        (f"{RACE}[a_turn_commits_while_another_holds_it]",),
+    ),
+    Guard(
+        "epoch check",
+        "When Redis was emptied, timers and messages are put back from Postgres.",
+        "orchestrator/fleet/services.py",
+        "if not moved.epoch_is_there and",
+        "if False and",
+        (f"{SERVICES}test_a_mover_that_finds_no_epoch_puts_timers_and_handoffs_back",),
+    ),
+    # -- attempts --------------------------------------------------------------------------------
+    Guard(
+        "attempt fence of a result without a turn",
+        "A worker that can't take the turn records no result of an attempt it has lost.",
+        f"{STORE}turns.py",
+        "AND a.attempt = %(settled_attempt)s\n        AND a.state = 'claimed'",
+        "",
+        (f"{RACE}[a_stale_attempt_settles_while_it_is_handed_out_again]",),
+    ),
+    Guard(
+        "attempt fence of a failure",
+        "A lost attempt that fails late neither uses up the next one nor arms a timer.",
+        f"{STORE}activities.py",
+        "AND a.key = %(key)s AND a.attempt = %(attempt)s AND a.state = 'claimed'\n    RETURNING",
+        "AND a.key = %(key)s\n    RETURNING",
+        (f"{RACE}[a_stale_attempt_fails_while_it_is_handed_out_again]",),
+    ),
+    Guard(
+        "claim of a pending attempt",
+        "Of two workers with one message, one does the work.",
+        f"{STORE}activities.py",
+        "a.attempt = %(attempt)s AND a.state = 'pending'",
+        "a.attempt = %(attempt)s",
+        (
+            f"{RACE}[two_claims_of_one_attempt]",
+            f"{RACE}[a_claim_after_a_cancellation]",
+            f"{RACE}[a_claim_after_the_turn_that_closed_its_run]",
+            f"{VERBS}test_only_a_pending_attempt_is_claimed[claimed]",
+            f"{VERBS}test_only_a_pending_attempt_is_claimed[retrying]",
+        ),
+    ),
+    Guard(
+        "claim of the attempt that is due",
+        "The late message of an earlier attempt claims nothing.",
+        f"{STORE}activities.py",
+        "a.attempt = %(attempt)s AND a.state = 'pending'",
+        "a.state = 'pending'",
+        (f"{VERBS}test_only_the_attempt_that_is_due_is_claimed[1]",),
+    ),
+    Guard(
+        "claim fence on the run's status",
+        "No stage of a paused or parked run begins.",
+        f"{STORE}activities.py",
+        "        AND EXISTS (SELECT FROM perennial.run m WHERE m.id = a.run_id"
+        " AND m.status IN ('running', 'waiting'))\n",
+        "",
+        (f"{SCENARIOS}test_no_stage_of_a_paused_run_is_claimed",),
+    ),
+    Guard(
+        "one recovery of a lost attempt",
+        "Two sweeps that find one dead worker hand its attempt out once.",
+        f"{STORE}workers.py",
+        "AND a.attempt = %(attempt)s AND a.state = 'claimed'\nFOR NO KEY UPDATE",
+        "\nFOR NO KEY UPDATE",
+        (f"{RACE}[two_recoveries_of_one_attempt]",),
+    ),
+    Guard(
+        "fence of handing out again",
+        "Only the attempt that was lost is followed by another.",
+        f"{STORE}firing.py",
+        "AND a.attempt = %(attempt)s AND a.state = 'claimed'\nRETURNING a.name",
+        "\nRETURNING a.name",
+        (f"{VERBS}test_a_lost_attempt_is_handed_out_or_failed_once",),
+    ),
+    Guard(
+        "cancellation of what is at work",
+        "A run that is cancelled fences off the stage that is being done.",
+        f"{STORE}runs.py",
+        "a.state IN ('pending', 'claimed', 'retrying')",
+        "a.state IN ('pending')",
+        (
+            f"{RACE}[a_cancellation_after_a_claim]",
+            f"{SCENARIOS}test_a_cancellation_fences_the_stage_that_is_at_work[returns]",
+        ),
+    ),
+    Guard(
+        "end of what is at work",
+        "A run that ends by its flow leaves no stage behind that is still claimed.",
+        f"{STORE}commit.py",
+        "a.state IN ('pending', 'claimed', 'retrying')",
+        "a.state IN ('pending')",
+        (f"{RACE}[a_turn_that_closes_a_run_after_a_claim]",),
+    ),
+    # -- steps of a stage ------------------------------------------------------------------------
+    Guard(
+        "step memory",
+        "A step that was recorded is not called again by a later attempt.",
+        f"{ENGINE}stage.py",
+        "if key in self.claim.steps:",
+        "if False:",
+        (f"{SCENARIOS}test_a_step_that_was_recorded_is_never_called_again",),
+    ),
+    Guard(
+        "step memory fence",
+        "An attempt that was handed out again remembers no more steps.",
+        f"{STORE}activities.py",
+        "\n        AND a.attempt = %(parent_attempt)s AND a.state = 'claimed' FOR NO KEY UPDATE",
+        " FOR NO KEY UPDATE",
+        (
+            f"{VERBS}test_a_step_is_remembered_for_the_claimed_attempt_alone[claimed-2]",
+            f"{VERBS}test_a_step_is_remembered_for_the_claimed_attempt_alone[retrying-1]",
+        ),
+    ),
+    Guard(
+        "step memory lock",
+        "The same where it is handed out again at that very moment.",
+        f"{STORE}activities.py",
+        "a.state = 'claimed' FOR NO KEY UPDATE",
+        "a.state = 'claimed'",
+        (f"{RACE}[a_step_is_recorded_while_its_attempt_is_handed_out_again]",),
+    ),
+    Guard(
+        "stop of a lost attempt",
+        "A worker whose attempt was taken stops at its next step.",
+        f"{ENGINE}stage.py",
+        "        if not is_ours:\n            raise AttemptLost(key)\n",
+        "",
+        (f"{SCENARIOS}test_a_cancellation_fences_the_stage_that_is_at_work[steps]",),
+    ),
+    # -- facts and revisions ---------------------------------------------------------------------
+    Guard(
+        "revision of a signal",
+        "A turn that decides while a signal comes decides again.",
+        f"{STORE}signals.py",
+        "SET revision = r.revision + 1",
+        "SET revision = r.revision",
+        (f"{RACE}[a_signal_while_a_turn_decides]", f"{VERBS}test_every_fact_raises_the_revision"),
+    ),
+    Guard(
+        "revision of a decision",
+        "A turn that decides while a person does decides again.",
+        f"{STORE}approvals.py",
+        "SET revision = r.revision + 1",
+        "SET revision = r.revision",
+        (f"{SCENARIOS}test_an_approval_escalates_and_then_others_may_decide",),
+    ),
+    Guard(
+        "revision of a timer",
+        "A turn that decides while a timer fires decides again.",
+        f"{STORE}firing.py",
+        "SET revision = revision + 1 WHERE id",
+        "SET revision = revision WHERE id",
+        (
+            f"{SCENARIOS}test_a_sleep_ends_when_its_time_has_come_and_not_before",
+            f"{VERBS}test_every_fact_raises_the_revision",
+        ),
+    ),
+    Guard(
+        "revision of an inline step",
+        "A turn that read before a step was recorded finds it, and doesn't call it again.",
+        f"{STORE}activities.py",
+        "SET revision = r.revision + 1, turn_losses = 0\n",
+        "SET turn_losses = 0\n",
+        (f"{RACE}[a_turn_is_held_that_was_read_before_a_step_was_recorded]",),
+    ),
+    Guard(
+        "rest of a paused run",
+        "A turn that was deciding when its run was paused commits nothing.",
+        f"{STORE}commit.py",
+        "AND r.status IN ('running', 'waiting')\n        AND {TURN_IS_FREE}",
+        "AND {TURN_IS_FREE}",
+        (f"{RACE}[a_turn_commits_after_its_run_was_paused]",),
+    ),
+    # -- handoffs --------------------------------------------------------------------------------
+    Guard(
+        "handoffs under the turn's fence",
+        "A turn that is refused hands nothing off.",
+        f"{STORE}commit.py",
+        "SELECT fence.id, h.key, h.attempt, h.task, h.queue, 1,"
+        " perennial.now() + %(relay_after)s * interval '1 second'\n    FROM fence, ",
+        "SELECT %(run_id)s, h.key, h.attempt, h.task, h.queue, 1,"
+        " perennial.now() + %(relay_after)s * interval '1 second'\n    FROM ",
+        (f"{RACE}[a_turn_that_is_refused]",),
+    ),
+    Guard(
+        "advance kept until a turn",
+        "Only the turn that has seen a fact forgets the message that asked for it.",
+        f"{STORE}commit.py",
+        "outbox o USING fence WHERE o.run_id = fence.id AND o.key = ''",
+        "outbox o WHERE o.run_id = %(run_id)s AND o.key = ''",
+        (f"{RACE}[a_turn_that_is_refused]",),
+    ),
+    Guard(
+        "advance of a turn that goes on",
+        "Between a stage's end and the inline step after it a worker may die.",
+        f"{STORE}commit.py",
+        "(_GOES_ON, outcome.goes_on)",
+        "(_GOES_ON, False)",
+        (f"{SCENARIOS}test_a_killed_worker_between_commit_and_step_loses_nothing",),
+    ),
+    Guard(
+        "handoff kept until it is taken",
+        "What was sent and lost is sent again: a relay puts a handoff off, and deletes nothing.",
+        f"{STORE}outbox.py",
+        """UPDATE perennial.outbox o SET publishes = o.publishes + 1,
+    publish_at = CASE WHEN r.status IN ('running', 'waiting') THEN perennial.now()
+        + least(%(longest_seconds)s, %(relay_after)s * 2 ^ least(o.publishes, 20)) * interval '1 second'
+        ELSE perennial.now() + %(longest_seconds)s * interval '1 second' END
+FROM perennial.run r""",
+        "DELETE FROM perennial.outbox o USING perennial.run r",
+        (f"{HANDOFFS}test_a_message_that_is_lost_again_and_again_is_sent_again",),
+    ),
+    Guard(
+        "sent again after relay_after",
+        "A handoff that nobody takes is due again, soon at first.",
+        f"{STORE}outbox.py",
+        "perennial.now()\n        + least(%(longest_seconds)s,"
+        " %(relay_after)s * 2 ^ least(o.publishes, 20)) * interval '1 second'",
+        "perennial.now()\n        + interval '1 year'",
+        (
+            f"{HANDOFFS}test_a_message_that_is_lost_again_and_again_is_sent_again",
+            f"{VERBS}test_a_handoff_that_nobody_claims_is_sent_again_at_growing_intervals",
+        ),
+    ),
+    Guard(
+        "relays share",
+        "Two relays at once neither send a handoff twice nor wait for each other.",
+        f"{STORE}outbox.py",
+        "(SELECT count(*) FROM newest) FOR NO KEY UPDATE SKIP LOCKED",
+        "(SELECT count(*) FROM newest) FOR NO KEY UPDATE",
+        (f"{RACE}[two_relays_share_what_is_due]",),
+        shows_as=("LockNotAvailable",),
+    ),
+    Guard(
+        "a claim takes its own handoff",
+        "The messages of a run's other stages stay in the outbox.",
+        f"{STORE}activities.py",
+        "o.run_id = claimed.run_id AND o.key = claimed.key",
+        "o.run_id = claimed.run_id",
+        (f"{VERBS}test_a_claim_takes_its_own_handoff_and_leaves_the_others",),
+    ),
+    Guard(
+        "only what is stale is forgotten",
+        "A message that found nothing to do doesn't take the handoff of an attempt that is due.",
+        f"{STORE}outbox.py",
+        "\n    AND NOT EXISTS (SELECT FROM perennial.activity a WHERE a.run_id = o.run_id"
+        " AND a.key = o.key\n        AND a.attempt = o.attempt AND a.state = 'pending')",
+        "",
+        (
+            (
+                f"{HANDOFFS}"
+                "test_a_message_that_comes_while_its_run_is_resumed_does_not_take_the_handoff"
+            ),
+        ),
+    ),
+    Guard(
+        "end of patience with a long queue",
+        "What was lost on a queue that never gets short is sent again all the same.",
+        f"{ENGINE}recover.py",
+        "RESENDS_ON_A_BUSY_QUEUE = 6",
+        "RESENDS_ON_A_BUSY_QUEUE = 10**9",
+        (
+            (
+                f"{HANDOFFS}test_a_long_queue_is_not_made_longer"
+                "_and_yet_nothing_lost_on_it_is_lost_for_ever"
+            ),
+        ),
+    ),
+    Guard(
+        "handoff of a start",
+        "A run that has started gets its first turn, though its producer dies.",
+        f"{STORE}runs.py",
+        "perennial.now() FROM started\n), armed",
+        "perennial.now() FROM started WHERE false\n), armed",
+        (
+            f"{LOST_MESSAGE}[started]",
+            f"{SCENARIOS}test_a_start_is_part_of_its_callers_transaction[True-psycopg]",
+        ),
+    ),
+    Guard(
+        "handoff of a signal",
+        "A signal gets its turn, though its sender dies.",
+        f"{STORE}signals.py",
+        "perennial.now() FROM fence, arrived\n",
+        "perennial.now() FROM fence, arrived WHERE false\n",
+        (f"{LOST_MESSAGE}[signalled]",),
+    ),
+    Guard(
+        "handoff of a decision",
+        "A decision gets its turn, though whoever took it dies.",
+        f"{STORE}approvals.py",
+        "perennial.now() FROM fence, decided\n    ON CONFLICT",
+        "perennial.now() FROM fence, decided WHERE false\n    ON CONFLICT",
+        (f"{LOST_MESSAGE}[decided]",),
+    ),
+    Guard(
+        "handoff of a result without a turn",
+        "A stage's result gets its turn, though the worker that recorded it dies.",
+        f"{STORE}turns.py",
+        "    FROM fence, settled\n    ON CONFLICT",
+        "    FROM fence, settled WHERE false\n    ON CONFLICT",
+        (f"{LOST_MESSAGE}[settled_without_a_turn]",),
+    ),
+    Guard(
+        "handoff of a fired timer",
+        "A timer that has fired gets its turn, though its message's worker dies.",
+        f"{ENGINE}fire.py",
+        """    handoff = outbox.ask_for_turn(
+        connection, due.run_id, relay_after=context.settings.relay_after_seconds
+    )
+""",
+        "    handoff = Handoff.advance(due.run_id, None)\n",
+        (f"{LOST_MESSAGE}[woken_by_a_timer]",),
+    ),
+    Guard(
+        "handoff of a retry",
+        "An attempt that is due again is made, though the message is lost.",
+        f"{ENGINE}fire.py",
+        "    outbox.hand_off(connection, handoff, relay_after=context.settings.relay_after_seconds)\n",
+        "",
+        (f"{LOST_MESSAGE}[due_for_a_retry]",),
+    ),
+    Guard(
+        "handoff of a recovered attempt",
+        "What a dead worker had claimed is done, though the message is lost.",
+        f"{ENGINE}recover.py",
+        "            outbox.hand_off(connection, handoff,"
+        " relay_after=context.settings.relay_after_seconds)\n",
+        "            pass\n",
+        (f"{LOST_MESSAGE}[lost_with_its_worker]",),
+    ),
+    Guard(
+        "handoff of a timed-out stage",
+        "The flow hears that a stage has failed, though the message is lost.",
+        f"{ENGINE}recover.py",
+        """        advance = outbox.ask_for_turn(
+            connection, run_id, relay_after=context.settings.relay_after_seconds
+        )
+""",
+        "        advance = Handoff.advance(run_id, None)\n",
+        (f"{LOST_MESSAGE}[overrun_at_the_last_attempt]",),
+    ),
+    Guard(
+        "handoff of a resumed run",
+        "A run that is resumed moves on, whatever a turn saw a moment before.",
+        f"{STORE}runs.py",
+        "perennial.now() FROM fence WHERE %(status)s = 'running'",
+        "perennial.now() FROM fence WHERE false",
+        (f"{RACE}[a_turn_that_looks_while_its_run_is_resumed]",),
+    ),
+    # -- turns -----------------------------------------------------------------------------------
+    Guard(
+        "one holder of a turn",
+        "Two workers are never inside one inline step.",
+        f"{STORE}turns.py",
+        " AND r.status IN ('running', 'waiting') AND {TURN_IS_FREE}\nRETURNING r.turn_losses",
+        " AND r.status IN ('running', 'waiting')\nRETURNING r.turn_losses",
+        (
+            f"{RACE}[two_workers_hold_one_turn]",
+            f"{VERBS}test_a_turn_is_held_by_one_until_it_is_released",
+        ),
+    ),
+    Guard(
+        "hold of the revision that was read",
+        "A step is called on facts that nothing has overtaken.",
+        f"{STORE}turns.py",
+        "AND r.revision = %(revision)s AND r.status IN ('running', 'waiting') AND {TURN_IS_FREE}",
+        "AND r.status IN ('running', 'waiting') AND {TURN_IS_FREE}",
+        (f"{RACE}[a_turn_is_held_while_a_fact_comes]",),
+    ),
+    Guard(
+        "hold of a run that moves",
+        "No step of a paused or parked run is called.",
+        f"{STORE}turns.py",
+        " AND r.status IN ('running', 'waiting') AND {TURN_IS_FREE}\nRETURNING r.turn_losses",
+        " AND {TURN_IS_FREE}\nRETURNING r.turn_losses",
+        (
+            f"{VERBS}test_the_turn_of_a_run_that_does_not_move_is_not_held[paused]",
+            f"{VERBS}test_the_turn_of_a_run_that_does_not_move_is_not_held[incident]",
+        ),
+    ),
+    Guard(
+        "a hold is a sign of life",
+        "A worker that has just taken a turn, and not beaten yet, keeps it.",
+        f"{STORE}turns.py",
+        "AND r.turn_claimed_at <= perennial.now() - coalesce(r.turn_lease_seconds, %(dead_after)s)"
+        " * interval '1 second'\n    AND NOT EXISTS",
+        "AND NOT EXISTS",
+        (
+            f"{INLINE}test_a_turn_held_by_a_worker_that_has_not_beaten_yet_is_not_free",
+            f"{VERBS}test_a_held_turn_is_freed_when_its_worker_has_been_silent_for_long[1-None-False]",
+        ),
+    ),
+    Guard(
+        "a beating holder keeps its turn",
+        "A step may take longer than a dead worker is waited for.",
+        f"{STORE}turns.py",
+        """
+    AND NOT EXISTS (SELECT FROM perennial.worker w WHERE w.id = r.turn_worker AND w.heartbeat_at
+        > perennial.now() - coalesce(r.turn_lease_seconds, %(dead_after)s) * interval '1 second')""",
+        "",
+        (
+            f"{VERBS}test_a_held_turn_is_freed_when_its_worker_has_been_silent_for_long[7-1-False]",
+            (
+                f"{VERBS}test_a_held_turn_is_freed_when_its_worker_has_been_silent_for_long"
+                "[3600-2-False]"
+            ),
+        ),
+    ),
+    Guard(
+        "inline step's turn token",
+        "A worker whose turn was taken over records no step.",
+        f"{STORE}activities.py",
+        "AND r.turn_token = %(turn_token)s RETURNING",
+        "AND %(turn_token)s IS NOT NULL RETURNING",
+        (f"{RACE}[an_inline_step_is_recorded_after_its_turn_was_taken_over]",),
+    ),
+    Guard(
+        "facts before steps",
+        "An inline step is called only when the stage's result it stands on is recorded.",
+        f"{ENGINE}turn.py",
+        "may_perform=settlement is None,",
+        "may_perform=True,",
+        (f"{INLINE}test_a_step_is_not_recorded_on_a_result_that_is_not",),
+    ),
+    Guard(
+        "signals before steps",
+        "An inline step is called only when the signal it stands on is recorded as taken.",
+        "orchestrator/core/replay.py",
+        "if not self.may_perform or self.consumed:",
+        "if not self.may_perform:",
+        (f"{INLINE}test_a_step_is_not_called_on_a_signal_that_is_not_recorded_as_taken",),
+    ),
+    # -- signals ---------------------------------------------------------------------------------
+    Guard(
+        "a known signal is no fact",
+        "A signal that is sent again raises no revision, and asks for no turn.",
+        f"{STORE}signals.py",
+        """ AND (%(signal_id)s::text IS NULL OR NOT EXISTS (
+        SELECT FROM perennial.signal s WHERE s.run_id = r.id AND s.signal_id = %(signal_id)s))""",
+        "",
+        (f"{VERBS}test_what_is_refused_raises_nothing",),
+    ),
+    Guard(
+        "a signal answers one wait",
+        "A signal that was consumed is not given to the next wait.",
+        f"{STORE}turns.py",
+        "WHERE s.run_id = r.id AND s.consumed_key IS NULL) AS signals",
+        "WHERE s.run_id = r.id) AS signals",
+        (f"{SCENARIOS}test_signals_are_buffered_and_deduplicated",),
+    ),
+    Guard(
+        "no signal to a closed run",
+        "Whoever signals a run that has ended is told so.",
+        f"{STORE}signals.py",
+        "WHERE r.id = %(run_id)s AND r.closed_at IS NULL AND",
+        "WHERE r.id = %(run_id)s AND",
+        (f"{RACE}[a_signal_to_a_run_that_is_being_cancelled]",),
+    ),
+    # -- starts ----------------------------------------------------------------------------------
+    Guard(
+        "business key uniqueness",
+        "Starting twice with one key starts one run.",
+        f"{STORE}runs.py",
+        "    ON CONFLICT (process, business_key) DO NOTHING\n",
+        "",
+        (
+            f"{SCENARIOS}test_a_business_key_starts_one_run",
+            f"{RACE}[two_starts_with_one_key]",
+        ),
+    ),
+    Guard(
+        "a start that has lost finds the run",
+        "Of two starts at once with one key, both get the one run.",
+        f"{STORE}runs.py",
+        "    if missing:  #",
+        "    if False:  #",
+        (f"{RACE}[two_starts_with_one_key]",),
+        shows_as=("KeyError",),
+    ),
+    Guard(
+        "order of starts",
+        "Two batches with the same keys don't wait for each other.",
+        f"{STORE}runs.py",
+        "FROM asked, definition ORDER BY asked.business_key",
+        "FROM asked, definition",
+        (f"{STARTS}test_two_batches_of_starts_in_opposite_order_do_not_deadlock",),
+        shows_as=("DeadlockDetected",),
+    ),
+    Guard(
+        "a deployed version keeps its content",
+        "Runs of a version are never moved by other code that claims to be it.",
+        f"{ENGINE}deploy.py",
+        "if row.fingerprint != process.fingerprint:",
+        "if False:",
+        (f"{SCENARIOS}test_a_deployed_version_keeps_its_content",),
+    ),
+    # -- approvals -------------------------------------------------------------------------------
+    Guard(
+        "an approval is decided once",
+        "Of two decisions, or a decision and a timeout, the first counts.",
+        f"{STORE}approvals.py",
+        "\"p.state = 'open' AND (p.deadline",
+        '"(p.deadline',
+        (
+            f"{RACE}[two_decisions_at_once]",
+            f"{RACE}[two_decisions_of_one_person_at_once]",
+            f"{RACE}[a_decision_while_its_approval_times_out]",
+        ),
+    ),
+    Guard(
+        "an approval is decided in time",
+        "After the deadline nobody decides, though its timer is late.",
+        f"{STORE}approvals.py",
+        " AND (p.deadline IS NULL OR perennial.now() < p.deadline)",
+        "",
+        (
+            f"{SCENARIOS}test_an_approval_times_out_at_its_deadline",
+            f"{VERBS}test_a_decision_that_is_not_allowed_writes_nothing[bob-m-60]",
+        ),
+    ),
+    Guard(
+        "an approval is decided by whom it asks",
+        "Nobody else decides.",
+        f"{STORE}approvals.py",
+        "\n    AND c.state = 'open' AND %(by)s = ANY(c.assignees))",
+        "\n    AND c.state = 'open')",
+        (
+            f"{VERBS}test_a_decision_that_is_not_allowed_writes_nothing[eve-m-0]",
+            f"{SCENARIOS}test_an_approval_escalates_and_then_others_may_decide",
+        ),
+    ),
+    Guard(
+        "a refused decision is no fact",
+        "A decision that is refused raises no revision.",
+        f"{STORE}approvals.py",
+        """ AND EXISTS (
+        SELECT FROM perennial.approval p WHERE p.run_id = r.id AND p.key = {_MEANT} AND {_MAY_BE_DECIDED})""",
+        "",
+        (f"{VERBS}test_what_is_refused_raises_nothing",),
+    ),
+    Guard(
+        "a decided approval does not time out",
+        "A deadline that comes while somebody decides changes nothing.",
+        f"{STORE}approvals.py",
+        "AND p.state = 'open'\n    RETURNING p.run_id, p.key, {_DECISION} AS decision\n)\nUPDATE",
+        "\n    RETURNING p.run_id, p.key, {_DECISION} AS decision\n)\nUPDATE",
+        (f"{RACE}[a_timeout_while_a_decision_is_taken]",),
+    ),
+    # -- timers ----------------------------------------------------------------------------------
+    Guard(
+        "a timer is due by the database's clock",
+        "A message that comes too early fires nothing, whatever a worker's clock says.",
+        f"{STORE}timers.py",
+        "AND t.state = 'armed' AND t.due_at <= perennial.now()\nFOR NO KEY UPDATE OF t",
+        "AND t.state = 'armed'\nFOR NO KEY UPDATE OF t",
+        (
+            f"{SCENARIOS}test_a_sleep_ends_when_its_time_has_come_and_not_before",
+            f"{VERBS}test_only_an_armed_timer_that_is_due_is_fired[1-armed-False]",
+        ),
+    ),
+    Guard(
+        "a timer fires once",
+        "Of two messages for one timer, one fires it; one that was cancelled never fires.",
+        f"{STORE}timers.py",
+        "AND t.state = 'armed' AND t.due_at <= perennial.now()\nFOR NO KEY UPDATE OF t",
+        "AND t.due_at <= perennial.now()\nFOR NO KEY UPDATE OF t",
+        (
+            f"{RACE}[one_timer_fired_twice_at_once]",
+            f"{VERBS}test_only_an_armed_timer_that_is_due_is_fired[-9-fired-False]",
+            f"{VERBS}test_only_an_armed_timer_that_is_due_is_fired[-9-cancelled-False]",
+        ),
+    ),
+    Guard(
+        "a settled wait has no deadline",
+        "The timer of a wait that was answered is cancelled with the answer.",
+        f"{STORE}commit.py",
+        "ELSE t.kind <> 'expiry' AND NOT t.key = ANY(%(unsettled)s::text[]) END",
+        "ELSE false END",
+        (f"{SCENARIOS}test_what_a_turn_settles_is_taken_out_of_the_index",),
+    ),
+    Guard(
+        "an overdue timer is fired by a sweep",
+        "A timer whose message never came fires all the same.",
+        f"{ENGINE}recover.py",
+        "fire_overdue(context) if care.timers_overdue else 0",
+        "0",
+        (f"{SCENARIOS}test_an_overdue_timer_is_fired_by_a_sweep",),
+    ),
+    Guard(
+        "a timer is moved once",
+        "Two movers put one message of a timer onto its queue.",
+        "orchestrator/fleet/lua/move.lua",
+        "  redis.call('ZREM', KEYS[1], member)\n",
+        "",
+        (f"{SERVICES}test_a_due_timer_is_moved_onto_its_queue_once",),
+    ),
+    Guard(
+        "one rebuilds",
+        "Of a fleet that finds Redis emptied, one worker puts everything back.",
+        "orchestrator/fleet/alarms.py",
+        "nx=True, ",
+        "",
+        (f"{SERVICES}test_one_worker_at_a_time_rebuilds_the_index",),
+    ),
+    # -- workers ---------------------------------------------------------------------------------
+    Guard(
+        "a claim is a sign of life",
+        "A worker that was idle for an hour is not thought dead the moment it claims.",
+        f"{STORE}workers.py",
+        "greatest(w.heartbeat_at, a.claimed_at) <=",
+        "coalesce(w.heartbeat_at, a.claimed_at) <=",
+        (
+            (
+                f"{VERBS}test_an_attempt_is_lost_when_its_worker_is_silent_or_its_time_is_up"
+                "[5-60-None-False]"
+            ),
+        ),
+    ),
+    Guard(
+        "a beating worker keeps its claim",
+        "A stage may take longer than a dead worker is waited for.",
+        f"{STORE}workers.py",
+        "greatest(w.heartbeat_at, a.claimed_at) <=",
+        "a.claimed_at <=",
+        (
+            f"{SCENARIOS}test_a_worker_that_beats_keeps_its_claim",
+            (
+                f"{VERBS}test_an_attempt_is_lost_when_its_worker_is_silent_or_its_time_is_up"
+                "[60-5-None-False]"
+            ),
+        ),
+    ),
+    Guard(
+        "a stage has a time limit",
+        "A stage that hangs is handed out again, though its worker beats.",
+        f"{STORE}workers.py",
+        "\n    OR perennial.now() >= a.claimed_at"
+        " + (a.timeout_seconds + %(timeout_grace)s) * interval '1 second')",
+        ")",
+        (
+            (
+                f"{SCENARIOS}test_an_attempt_that_overran_its_timeout_is_handed_out_again"
+                "_though_its_worker_beats"
+            ),
+        ),
+    ),
+    Guard(
+        "who has just come back does not judge",
+        "When Postgres was away, living workers get the time to beat.",
+        "orchestrator/fleet/services.py",
+        "return contact_seconds >= self._member.context.settings.dead_after_seconds",
+        "return True",
+        (
+            (
+                "tests/fleet/test_services.py::"
+                "test_a_caretaker_that_has_just_regained_contact_judges_nobody"
+            ),
+        ),
+    ),
+    Guard(
+        "a failure gives a new identity",
+        "A claim that went wrong falls silent, and is handed out again like a dead worker's.",
+        f"{ENGINE}liveness.py",
+        "            self._own.id = uuid7()\n",
+        "",
+        ("tests/unit/test_liveness.py::test_one_threads_failure_does_not_take_the_others_claims",),
+    ),
+    # -- what can't go on ------------------------------------------------------------------------
+    Guard(
+        "a missing stage leaves the run",
+        "A worker that lacks a stage leaves the turn to one that has it.",
+        "orchestrator/core/replay.py",
+        "            raise StageIsMissing(str(error)) from None\n",
+        "            raise UnknownStage(str(error)) from None\n",
+        (
+            f"{HANDOFFS}test_a_worker_that_lacks_a_stage_leaves_the_run_to_one_that_has_it",
+            "tests/unit/test_replay.py::test_a_stage_that_this_worker_lacks_abandons_the_turn",
+        ),
+    ),
+    Guard(
+        "a missing process leaves the run",
+        "A worker that lacks a version leaves the turn to one that has it.",
+        f"{ENGINE}turn.py",
+        "except (UnknownProcess, UnknownStage, DefinitionError, StageIsMissing) as lack:",
+        "except StageIsMissing as lack:",
+        (f"{SCENARIOS}test_a_worker_that_lacks_the_process_leaves_the_run",),
+    ),
+    Guard(
+        "a contradiction parks",
+        "A flow that asks for other things than its journal holds is stopped, and explained.",
+        "orchestrator/core/replay.py",
+        "            return\n        self._park(self._diff(request.scope))\n",
+        "            return\n",
+        (
+            (
+                f"{SCENARIOS}test_a_contradiction_parks_the_run_with_a_diff"
+                "_and_goes_on_when_the_code_is_put_back"
+            ),
+        ),
+    ),
+    Guard(
+        "what the flow forgot parks",
+        "A flow that no longer asks for what its journal holds is stopped, and explained.",
+        "orchestrator/core/replay.py",
+        "            self._refuse_forgotten()\n",
+        "",
+        ("tests/unit/test_replay.py::test_a_removed_activity_is_explained",),
+    ),
+    Guard(
+        "a contradiction can't be caught",
+        "A flow that catches everything doesn't complete over a journal that is not its own.",
+        "orchestrator/core/replay.py",
+        "return outcome if self.parked is None else self._incident",
+        "return outcome if True else self._incident",
+        (f"{POISON}test_a_bare_except_does_not_swallow_a_contradiction",),
+    ),
+    Guard(
+        "a step that kills its workers parks",
+        "A turn that loses one worker after the other is stopped.",
+        f"{ENGINE}turn.py",
+        "if losses >= TURN_LOSSES_MAX:",
+        "if False:",
+        (f"{POISON}test_a_step_that_kills_its_worker_parks_the_run_at_last",),
+    ),
+    Guard(
+        "a flow that kills its workers parks",
+        "So is one that dies before it asks for anything.",
+        f"{ENGINE}turn.py",
+        "if loaded.sends >= SUSPICIOUS_SENDS:",
+        "if False:",
+        (f"{POISON}test_a_flow_that_kills_its_worker_without_a_step_parks_the_run_at_last",),
+    ),
+    # -- connections -----------------------------------------------------------------------------
+    Guard(
+        "a cut connection consumes no message",
+        "After a restart of Postgres no process loses the first message that reaches it.",
+        "orchestrator/fleet/install.py",
+        "        once_more_if_cut(lambda: function(*arguments))\n",
+        "        function(*arguments)\n",
+        tuple(
+            f"{SERVICES}test_a_message_is_not_consumed_in_vain_because_a_connection_was_cut[{task}]"
+            for task in ("perennial.advance", "perennial.fire", "work")
+        ),
+        shows_as=("OperationalError",),
+    ),
+    Guard(
+        "a cut connection loses no result",
+        "What a stage has done is recorded, though its connection died while it worked.",
+        f"{ENGINE}stage.py",
+        "    once_more_if_cut(lambda: _settle(context, claim, stage, result, error, elapsed=elapsed))\n",
+        "    _settle(context, claim, stage, result, error, elapsed=elapsed)\n",
+        (
+            (
+                "tests/engine/test_connections.py::"
+                "test_an_hours_result_is_kept_though_postgres_was_restarted_meanwhile"
+            ),
+            "tests/engine/test_connections.py::test_an_hours_failure_is_kept_too",
+        ),
+        shows_as=("OperationalError",),
+    ),
+    Guard(
+        "a caretaker trusts no old connection",
+        "After a restart of Postgres a caretaker fails once, and not at one connection after the other.",
+        "orchestrator/fleet/services.py",
+        "        self._member.context.database.dispose()\n",
+        "",
+        ((f"{SERVICES}test_a_caretaker_whose_connections_were_cut_needs_one_look_to_know_it"),),
+        shows_as=("OperationalError",),
+    ),
+    Guard(
+        "a failed rebuild is made again",
+        "Whoever could not rebuild the index lets the next try at once.",
+        "orchestrator/fleet/services.py",
+        "                self._alarms.let_rebuild()\n",
+        "",
+        (f"{SERVICES}test_a_rebuild_that_fails_is_made_again_at_once",),
+    ),
+]

@@ -1,0 +1,93 @@
+"""No guard can be removed unnoticed: each is cut out of a copy of the source, and its tests go red."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.embedded import ServerUrls
+from tests.guards.cutting import ROOT, Verdict, Workshop
+from tests.guards.guards import GUARDS
+
+JOBS = os.cpu_count() or 2
+
+
+@pytest.fixture(scope="module")
+def workshop(servers: ServerUrls, template: str) -> Iterator[Workshop]:
+    with Workshop.open(GUARDS, servers, template, jobs=JOBS) as workshop:
+        yield workshop
+
+
+@pytest.fixture(scope="module")
+def verdicts(
+    request: pytest.FixtureRequest, workshop: Workshop
+) -> Iterator[dict[str, Future[Verdict]]]:
+    """All that are asked for are begun at once, as many at a time as there are processors."""
+    guards = [
+        item.callspec.params["guard"]
+        for item in request.session.items
+        if getattr(item, "function", None) is test_without_its_guard_each_of_its_tests_goes_red
+    ]
+    with ThreadPoolExecutor(JOBS) as pool:
+        yield {guard.name: pool.submit(workshop.play, guard) for guard in guards}
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name)
+def test_without_its_guard_each_of_its_tests_goes_red(verdicts, guard):
+    """In a copy of what git tracks, and by what the guard is there to prevent: not by an import, a
+    fixture or a statement that is broken.
+    """
+    assert verdicts[guard.name].result().problem is None
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name)
+def test_a_guard_stands_where_the_list_says(guard):
+    """Whoever rewords a guard names it anew, and a guard that is gone is not forgotten here."""
+    assert guard.stands_in(ROOT) == 1
+    assert guard.instead != guard.text
+
+
+def test_every_test_that_is_named_is_there():
+    """By its whole id: pytest refuses to collect one that is not there."""
+    named = {test for guard in GUARDS for test in guard.tests}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "--quiet", *sorted(named)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert named <= set(done.stdout.splitlines())
+
+
+def test_a_guard_has_a_name_of_its_own_and_tests():
+    assert len({guard.name for guard in GUARDS}) == len(GUARDS)
+    assert all(guard.tests for guard in GUARDS)
+
+
+@pytest.mark.parametrize(
+    ("instead", "problem"),
+    [
+        ("{guard} AND true", "stays green"),
+        ("{guard} AND nothing", "dies of something else: ProgrammingError"),
+    ],
+)
+def test_a_cut_that_proves_nothing_is_told(workshop, instead, problem):
+    """Guards the verdicts: that of a cut which changes nothing, and of one that Postgres can't read."""
+    guard = next(guard for guard in GUARDS if guard.name == "claim of the attempt that is due")
+    cut = replace(guard, name=problem, instead=instead.format(guard=guard.text))
+    assert problem in (workshop.play(cut).problem or "")
+
+
+def test_code_that_breaks_is_no_proof_either(workshop):
+    """Guards the verdicts: a module that can't be imported says nothing of its guard."""
+    guard = next(guard for guard in GUARDS if guard.name == "one rebuilds")
+    cut = replace(guard, name="breaks", instead="this is no Python, ")
+    assert "pytest could not run" in (workshop.play(cut).problem or "")

@@ -33,31 +33,30 @@ def wait_until_parked(fleet: Fleet, run: Started) -> RunView:
     return fleet.client.get(run)
 
 
-@pytest.mark.parametrize(
-    ("how", "reason"), [("exit", "exitcode 3"), ("kill", "signal 9 (SIGKILL)")]
-)
 def test_a_stage_that_always_crashes_its_process_is_parked_with_the_last_exit_reason(
-    fleet: Fleet, how: str, reason: str
+    fleet: Fleet,
 ) -> None:
     """The parent of the process that died sees how, and notes it. The attempts are used up one by one, each
     by the same recovery as ever, and the incident says what an operator needs. Guards `losses.Losses`.
     """
     fleet.start_worker(pool="prefork")
-    run = fleet.client.start("crashing", how)
+    reasons = {"exit": "exitcode 3", "kill": "signal 9 (SIGKILL)"}
+    runs = {how: fleet.client.start("crashing", how) for how in reasons}
     goes_on(fleet)
-    view = wait_until_parked(fleet, run)
-    assert view.error is not None
-    assert view.error["type"] == "WorkerLost"
-    assert view.error["activity"] == "crash"
-    assert view.error["message"] == (
-        f"the worker of attempt 3 of crash died ({reason}). "
-        "Its retries allow no other: mend crash, then resume, which makes one attempt more"
-    )
-    history = fleet.client.history(run)
-    noted = [entry for entry in history if entry.event == "worker exited"]
-    assert [(entry.attempt, entry.detail["reason"]) for entry in noted] == [
-        (attempt, reason) for attempt in (1, 2, 3)
-    ]
+    for how, reason in reasons.items():
+        view = wait_until_parked(fleet, runs[how])
+        assert view.error is not None
+        assert view.error["type"] == "WorkerLost"
+        assert view.error["activity"] == "crash"
+        assert view.error["message"] == (
+            f"the worker of attempt 3 of crash died ({reason}). "
+            "Its retries allow no other: mend crash, then resume, which makes one attempt more"
+        )
+        history = fleet.client.history(runs[how])
+        noted = [entry for entry in history if entry.event == "worker exited"]
+        assert [(entry.attempt, entry.detail["reason"]) for entry in noted] == [
+            (attempt, reason) for attempt in (1, 2, 3)
+        ]
     goes_on(fleet)
 
 

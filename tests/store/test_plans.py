@@ -14,7 +14,7 @@ from sqlalchemy import text
 from orchestrator import Flow, Retry, hours, process, stage, step
 from orchestrator.engine.recover import rebuild_index, sweep
 from orchestrator.errors import DecisionRefused
-from orchestrator.store import workers
+from orchestrator.store import outbox, workers
 from orchestrator.store.statement import Statement
 from tests.harness import Database, Harness
 
@@ -182,6 +182,23 @@ def test_an_idle_look_touches_no_run_that_waits(crowded):
     assert read_rows <= len(read)  # the next timer to come, and no more
     filtered = sum(node.get("Rows Removed by Filter", 0) for node in nodes)
     assert filtered == 0
+
+
+def test_a_relays_share_reads_a_share_of_the_flood_and_not_the_rest(crowded):
+    """By the index, from both ends; what was locked is found again by its place. Guards `ctid` in `_DUE`."""
+    flood = (
+        "INSERT INTO perennial.outbox (run_id, key, attempt, task, publish_at) "
+        "SELECT id, '', 1, 'perennial.advance', perennial.now() FROM perennial.run"
+    )
+    with crowded.database.engine.connect() as connection:  # nothing is committed
+        connection.execute(text(flood))
+        row = Statement("explain", f"EXPLAIN (ANALYZE, FORMAT JSON) {outbox._DUE.sql}").row(
+            connection, relay_after=5, dead_after=6, longest_seconds=300, limit=50, looked_at=500
+        )
+    nodes = [node for node in nodes_of(row[0][0]["Plan"]) if node.get("Relation Name") == "outbox"]
+    assert {node["Node Type"] for node in nodes} == {"ModifyTable", "Index Scan", "Tid Scan"}
+    scans = [node for node in nodes if node["Node Type"] != "ModifyTable"]
+    assert sum(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) for node in scans) <= 200
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,11 @@
+"""The random-program oracle: random flows in random trouble, and what must become of them.
+
+    programs   a random program, and the script of its world, as plain data
+    predict    what must become of it: pure, and no code of the engine's
+    flow       the process that does what a program says; `effects` counts what it calls
+    world      plays the script: signals, decisions, a cancellation
+    check      holds the record against the prediction
+    tasks      workers that stop at statements; adversary: everything that may go wrong, by one seed
+
+`python -m tests.oracle` (`make oracle`) plays as many seeds as one likes.
+"""

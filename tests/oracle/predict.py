@@ -1,0 +1,293 @@
+"""What must become of a program. Pure, and not a line of it is the engine's or the flow's.
+
+    Prediction = predict(program, is_cancelled=...)
+
+`is_cancelled`: somebody cancelled the run, and was told that it is done. From then on nothing must
+happen that had not, and what had is anybody's guess; what could never happen still must not.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from tests.oracle.programs import (
+    FRAIL_ATTEMPTS,
+    Ask,
+    Await,
+    Beside,
+    Block,
+    Forever,
+    Gather,
+    Inline,
+    Instruction,
+    Program,
+    Raise,
+    Repeat,
+    Sleep,
+    Stage,
+    Try,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """In an output's place: whatever the record says that this activity came to."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A stage, a step of one (`parent`), or an inline step, that is called.
+
+    `calls`: how often if no worker is ever lost, and that is how often it must be at least; only where
+    attempts run out (`is_limited`) a lost worker may have taken one. `after`: whose result it is handed.
+    """
+
+    key: str
+    label: str
+    kind: Literal["stage", "step", "inline"]
+    calls: int
+    state: Literal["done", "failed"] = "done"
+    error: str = ""
+    after: str | None = None
+    parent: str | None = None
+    is_limited: bool = False
+    is_certain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A sleep, a signal or an approval, and how it ends."""
+
+    key: str
+    kind: Literal["sleep", "signal", "approval"]
+    end: str
+    by: str | None = None
+    is_certain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """`output` where it completes, with a Result where a value hangs on which call was the last;
+    `error` (its type, and what its message says) where it does not.
+    """
+
+    status: str
+    output: Any = None
+    error: tuple[str, tuple[str, ...]] | None = None
+    work: dict[str, Work] = field(default_factory=dict)
+    waits: dict[str, Wait] = field(default_factory=dict)
+
+
+class _Failure(Exception):
+    """The flow meets this. `told` is how it describes it; `says`, what the run's error says."""
+
+    def __init__(self, error_type: str, told: str, *says: str) -> None:
+        super().__init__(told)
+        self.error_type, self.told, self.says = error_type, told, says
+
+
+class _WaitsForEver(Exception):
+    """Nothing follows."""
+
+
+def predict(program: Program, *, is_cancelled: bool = False) -> Prediction:
+    """What must become of the program's run."""
+    reader = _Reader(program)
+    scope = _Scope("")
+    try:
+        reader.block(program.body, scope)
+    except _Failure as failure:
+        ended = Prediction("failed", error=(failure.error_type, failure.says))
+    except _WaitsForEver:
+        ended = Prediction("expired", error=("Expired", ()))
+    else:
+        ended = Prediction("completed", output=scope.told)
+    work, waits = reader.work, reader.waits
+    if is_cancelled:
+        ended = Prediction("cancelled", error=("Cancelled", ()))
+        work = {key: replace(each, is_certain=False) for key, each in work.items()}
+        waits = {key: replace(each, is_certain=False) for key, each in waits.items()}
+    return replace(ended, work=work, waits=waits)
+
+
+@dataclass
+class _Scope:
+    path: str
+    seen: str | None = None
+    told: list[Any] = field(default_factory=list)
+    names: Counter[str] = field(default_factory=Counter)
+
+    def key(self, name: str) -> str:
+        """`name`, `name#2`, … under the scope's path."""
+        self.names[name] += 1
+        number = f"#{self.names[name]}" if self.names[name] > 1 else ""
+        return f"{self.path}{name}{number}"
+
+
+class _Reader:
+    def __init__(self, program: Program) -> None:
+        self.payloads = {
+            name: [send.payload for send in program.sends if send.name == name]
+            for name in {send.name for send in program.sends}
+        }
+        self.work: dict[str, Work] = {}
+        self.waits: dict[str, Wait] = {}
+
+    def block(self, block: Block, scope: _Scope) -> None:
+        for part in block:
+            self.part(part, scope)
+
+    def part(self, part: Instruction, scope: _Scope) -> None:
+        match part:
+            case Repeat():
+                for _ in range(part.times):
+                    self.answer(part.stage, self.ask(part.stage, scope), scope)
+            case Await():
+                for _ in range(part.times):
+                    self.answer(part, self.ask(part, scope), scope)
+            case Beside():
+                self.beside(part, scope)
+            case Gather():
+                self.gather(part, scope)
+            case Try():
+                try:
+                    self.block(part.body, scope)
+                except _Failure as failure:
+                    scope.told.append(f"caught {failure.told}")
+                    self.block(part.rescue, scope)
+            case Raise():
+                raise _Failure("Fail", f"Fail: {part.message}", part.message)
+            case Forever():
+                key = scope.key(part.name)
+                self.waits[key] = Wait(key, "signal", "cancelled")
+                raise _WaitsForEver
+            case _:
+                self.answer(part, self.ask(part, scope), scope)
+
+    def beside(self, part: Beside, scope: _Scope) -> None:
+        """What was asked for is done anyhow, unless the body fails: then nobody waits for it."""
+        asked = self.ask(part.asked, scope)
+        try:
+            self.block(part.body, scope)
+        except _Failure:
+            self.doubt(asked)
+            raise
+        self.answer(part.asked, asked, scope)
+
+    def doubt(self, key: str) -> None:
+        if key in self.waits:
+            self.waits[key] = replace(self.waits[key], is_certain=False)
+        for each in [work for work in self.work.values() if key in (work.key, work.parent)]:
+            self.work[each.key] = replace(each, is_certain=False)
+
+    def gather(self, part: Gather, scope: _Scope) -> None:
+        """All branches go to their ends; then the first that failed is raised."""
+        path, failures, branches = scope.key(part.key), [], []
+        for number, block in enumerate(part.branches):
+            branch = _Scope(f"{path}/{number}/", scope.seen)
+            branches.append(branch)
+            try:
+                self.block(block, branch)
+            except _Failure as failure:
+                failures.append(failure)
+        if failures:
+            raise failures[0]
+        scope.told.append([branch.told for branch in branches])
+        scope.seen = branches[0].seen
+
+    # -- one thing -------------------------------------------------------------------------------
+
+    def ask(self, part: Any, scope: _Scope) -> str:
+        """Note what will come of it; its key."""
+        match part:
+            case Stage():
+                key = scope.key(part.key)
+                self.stage(part, key, scope)
+            case Inline():
+                key = scope.key(part.key)
+                self.note(part, key, scope, "inline", part.failures)
+            case Sleep():
+                key = scope.key(part.key)
+                self.waits[key] = Wait(key, "sleep", "done")
+            case Await():
+                key = scope.key(part.name)
+                self.waits[key] = Wait(key, "signal", "done" if part.comes else "timed_out")
+            case Ask():
+                key = scope.key(part.name)
+                verdict = part.verdict
+                self.waits[key] = (
+                    Wait(key, "approval", "timed_out")
+                    if verdict is None
+                    else Wait(key, "approval", verdict.outcome, verdict.by)
+                )
+            case _:
+                raise AssertionError(part)
+        return key
+
+    def stage(self, part: Stage, key: str, scope: _Scope) -> None:
+        names: Counter[str] = Counter()
+        for each in part.steps:
+            names[each.name] += 1
+            number = f"#{names[each.name]}" if names[each.name] > 1 else ""
+            step_key = f"{key}/{each.name}{number}"
+            self.work[step_key] = Work(step_key, each.name, "step", each.failures + 1, parent=key)
+        failures = part.failures + sum(each.failures for each in part.steps)
+        self.note(part, key, scope, "stage", failures)
+
+    def note(
+        self,
+        part: Stage | Inline,
+        key: str,
+        scope: _Scope,
+        kind: Literal["stage", "inline"],
+        failures: int,
+    ) -> None:
+        runs_out = part.ending == "exhausted"
+        self.work[key] = Work(
+            key,
+            part.key,
+            kind,
+            FRAIL_ATTEMPTS if runs_out else failures + 1,
+            state="done" if part.ending == "done" else "failed",
+            error={"fails": "Fail", "hopeless": "Hopeless", "exhausted": "Broken"}.get(
+                part.ending, ""
+            ),
+            after=scope.seen,
+            is_limited=runs_out and kind == "stage",
+        )
+
+    def answer(self, part: Any, key: str, scope: _Scope) -> None:
+        """What the flow learns of it. Raises _Failure."""
+        match part:
+            case Stage() | Inline():
+                work = self.work[key]
+                if work.state == "failed":
+                    raise _Failure(
+                        "ActivityFailed",
+                        f"ActivityFailed: {key} by {work.error}",
+                        f"{key} failed after ",
+                        f" attempt(s): {work.error}: ",
+                    )
+                scope.told.append(Result(key))
+                scope.seen = key
+            case Sleep():
+                scope.told.append(f"{part.key} is over")
+            case Await():
+                if not part.comes:
+                    words = f"no signal {part.name!r} arrived in time (activity {key})"
+                    raise _Failure("SignalTimedOut", f"SignalTimedOut: {words}", words)
+                scope.told.append(f"{part.name}: {self.payloads[part.name].pop(0)}")
+            case Ask():
+                scope.told.append(f"{part.name}: {_verdict_of(part)}")
+
+
+def _verdict_of(part: Ask) -> str:
+    verdict = part.verdict
+    if verdict is None:
+        return "timed_out"
+    after = " after an escalation" if verdict.by in part.escalate_to else ""
+    return f"{verdict.outcome} by {verdict.by}: {verdict.reason}{after}"

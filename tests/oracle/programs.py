@@ -1,0 +1,417 @@
+"""Random programs: what a flow does, and what the world does to it, as small plain data.
+
+    Program = generate(seed)
+
+A program's outcome must not hang on timing. So: names are unique, except in a row of waits that run
+one after the other; what the world will do has deadlines of weeks, and what never comes has deadlines
+of minutes; what succeeds in the end has attempts enough for any number of lost workers.
+"""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SHORT_SECONDS = (20.0, 600.0)
+"""What ends by itself ends within this; random to the microsecond, so that no two end at once."""
+
+LONG_SECONDS = 30 * 86_400.0
+"""The deadline of what the world will do."""
+
+EXPIRY_SECONDS = 5 * 86_400.0
+"""A run that waits for ever is given this long."""
+
+PATIENT_ATTEMPTS = 60
+FRAIL_ATTEMPTS = 2
+
+
+class Part(BaseModel):
+    """Frozen; JSON there and back."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# -- instructions --------------------------------------------------------------------------------
+
+Ending = Literal["done", "fails", "hopeless", "exhausted"]
+"""`done`; `fails` by Fail; `hopeless`: by an error that is not retried; `exhausted`: at each attempt."""
+
+
+class Step(Part):
+    """A step of a stage. It throws at its first `failures` calls."""
+
+    name: Literal["reserve", "charge"]
+    failures: int = 0
+
+
+class Stage(Part):
+    """A stage with its steps. It throws at its first `failures` calls, then ends as it is told."""
+
+    kind: Literal["stage"] = "stage"
+    key: str
+    failures: int = 0
+    ending: Ending = "done"
+    steps: tuple[Step, ...] = ()
+    is_timed: bool = False
+
+
+class Inline(Part):
+    """A step of the flow itself."""
+
+    kind: Literal["inline"] = "inline"
+    key: str
+    failures: int = 0
+    ending: Ending = "done"
+
+
+class Sleep(Part):
+    kind: Literal["sleep"] = "sleep"
+    key: str
+    seconds: float
+
+
+class Await(Part):
+    """`times` waits for a signal, one after the other. `comes`: the world sends as many."""
+
+    kind: Literal["await"] = "await"
+    name: str
+    times: int = 1
+    comes: bool = True
+    timeout_seconds: float | None = None
+
+
+class Verdict(Part):
+    by: str
+    outcome: Literal["approved", "rejected"]
+    reason: str
+
+
+class Ask(Part):
+    """An approval. `verdict` None: nobody decides, and it times out."""
+
+    kind: Literal["ask"] = "ask"
+    name: str
+    assign: tuple[str, ...]
+    escalate_after: float | None = None
+    escalate_to: tuple[str, ...] = ()
+    timeout_seconds: float | None = None
+    verdict: Verdict | None = None
+
+
+class Repeat(Part):
+    """The same stage over and over, told apart by the engine: `patient`, `patient#2`, …"""
+
+    kind: Literal["repeat"] = "repeat"
+    times: int
+    stage: Stage
+
+
+class Beside(Part):
+    """Something asked for now and awaited after the body."""
+
+    kind: Literal["beside"] = "beside"
+    asked: Stage | Sleep | Await | Ask = Field(discriminator="kind")
+    body: Block
+
+
+class Gather(Part):
+    """Branches side by side."""
+
+    kind: Literal["gather"] = "gather"
+    key: str
+    branches: tuple[Block, ...]
+
+
+class Try(Part):
+    """If the body fails, the rescue is done."""
+
+    kind: Literal["try"] = "try"
+    body: Block
+    rescue: Block
+
+
+class Raise(Part):
+    """The flow raises Fail."""
+
+    kind: Literal["raise"] = "raise"
+    message: str
+
+
+class Forever(Part):
+    """A wait for what never comes and has no deadline: the run expires."""
+
+    kind: Literal["forever"] = "forever"
+    name: str
+
+
+Instruction = Annotated[
+    Stage | Inline | Sleep | Await | Ask | Repeat | Beside | Gather | Try | Raise | Forever,
+    Field(discriminator="kind"),
+]
+Block = tuple[Instruction, ...]
+
+
+# -- the world -----------------------------------------------------------------------------------
+
+
+class Send(Part):
+    """A signal, sent `copies` times under one id. Those of one name go in the order they stand."""
+
+    name: str
+    payload: int
+    signal_id: str
+    copies: int = 1
+
+
+class Objection(Part):
+    """A decision that must be refused.
+
+    `stranger`: by a person who is never asked. `late`: by one who is, after another has decided or the
+    deadline has passed.
+    """
+
+    approval: str
+    by: str
+    outcome: Literal["approved", "rejected"]
+    why: Literal["stranger", "late"]
+
+
+class Program(Part):
+    """A flow, and the script of its world. `is_cancelled`: somebody tries, at any moment."""
+
+    body: Block
+    sends: tuple[Send, ...] = ()
+    objections: tuple[Objection, ...] = ()
+    is_cancelled: bool = False
+    expires_after: float | None = None
+
+    @property
+    def asks(self) -> tuple[Ask, ...]:
+        """Every approval that it may ask for."""
+        return tuple(part for part in parts_of(self.body) if isinstance(part, Ask))
+
+
+def parts_of(block: Block) -> list[Instruction]:
+    """Every instruction, those inside others too."""
+    found: list[Instruction] = []
+    for part in block:
+        found.append(part)
+        match part:
+            case Beside():
+                found += parts_of((part.asked, *part.body))
+            case Gather():
+                found += [inner for branch in part.branches for inner in parts_of(branch)]
+            case Try():
+                found += parts_of((*part.body, *part.rescue))
+            case Repeat():
+                found.append(part.stage)
+            case _:
+                pass
+    return found
+
+
+# -- the generator -------------------------------------------------------------------------------
+
+
+def generate(seed: int | str) -> Program:
+    """The program of a seed: the same for ever, on any machine."""
+    return _Generator(random.Random(f"program {seed}")).program()
+
+
+class _Generator:
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+        self.count = 0
+        self.sends: list[Send] = []
+        self.objections: list[Objection] = []
+
+    def program(self) -> Program:
+        chance = self.chance
+        body = self.block(chance.randint(2, 5), depth=0)
+        expires_after = None
+        if chance.random() < 0.08:
+            body, expires_after = (*body, Forever(name=self.name("never"))), EXPIRY_SECONDS
+        elif chance.random() < 0.15:
+            expires_after = LONG_SECONDS
+        for _ in range(chance.choice([0, 0, 0, 1])):
+            self.sends.append(self.send(self.name("unheard")))
+        return Program(
+            body=body,
+            sends=tuple(self.sends),
+            objections=tuple(self.objections),
+            is_cancelled=chance.random() < 0.15,
+            expires_after=expires_after,
+        )
+
+    def block(self, size: int, *, depth: int) -> Block:
+        return tuple(self.instruction(depth=depth) for _ in range(size))
+
+    def instruction(self, *, depth: int) -> Instruction:
+        simple = [
+            (self.stage, 6),
+            (self.stage_with_steps, 4),
+            (self.inline, 4),
+            (self.sleep, 2),
+            (self.wait, 3),
+            (self.ask, 3),
+            (self.repeat, 1),
+        ]
+        nested = [(self.gather, 2), (self.beside, 2), (self.attempt, 3)]
+        makers = simple if depth >= 2 else [*simple, *nested]
+        if self.chance.random() < 0.12:
+            return self.failing(depth=depth)
+        return self.pick([(partial(make, depth=depth), weight) for make, weight in makers])
+
+    # -- what succeeds ---------------------------------------------------------------------------
+
+    def stage(self, **_: int) -> Stage:
+        failures = self.chance.choice([0, 0, 0, 1, 2])
+        return Stage(key=self.name("work"), failures=failures, is_timed=self.chance.random() < 0.2)
+
+    def stage_with_steps(self, **_: int) -> Stage:
+        steps = tuple(
+            Step(
+                name=self.chance.choice(["reserve", "charge"]),
+                failures=self.chance.choice([0, 0, 0, 0, 1, 2]),
+            )
+            for _ in range(self.chance.randint(2, 4))
+        )
+        return Stage(key=self.name("deed"), steps=steps, is_timed=self.chance.random() < 0.2)
+
+    def inline(self, **_: int) -> Inline:
+        return Inline(key=self.name("note"), failures=self.chance.choice([0, 0, 0, 1, 2]))
+
+    def sleep(self, **_: int) -> Sleep:
+        return Sleep(key=self.name("nap"), seconds=self.shortly())
+
+    def wait(self, **_: int) -> Await:
+        name, times = self.name("news"), self.chance.choice([1, 1, 1, 2])
+        self.sends += [self.send(name) for _ in range(times)]
+        return Await(
+            name=name,
+            times=times,
+            timeout_seconds=self.chance.choice([None, LONG_SECONDS]),
+        )
+
+    def ask(self, **_: int) -> Ask:
+        chance, name = self.chance, self.name("ask")
+        assign = tuple(chance.sample(["ann", "bob", "cleo"], chance.randint(1, 2)))
+        escalates = chance.random() < 0.5
+        escalate_after = self.shortly() if escalates else None
+        escalate_to = ("dora",) if escalates else ()
+        self.objections += [
+            Objection(approval=name, by="mallory", outcome="approved", why="stranger")
+            for _ in range(chance.choice([0, 0, 1, 2]))
+        ]
+        self.objections += [
+            Objection(
+                approval=name,
+                by=chance.choice(assign),
+                outcome=chance.choice(["approved", "rejected"]),
+                why="late",
+            )
+            for _ in range(chance.choice([0, 1]))
+        ]
+        common = {
+            "name": name,
+            "assign": assign,
+            "escalate_after": escalate_after,
+            "escalate_to": escalate_to,
+        }
+        if chance.random() < 0.25:
+            timeout = (escalate_after or 0.0) + self.shortly()
+            return Ask(**common, timeout_seconds=timeout)
+        verdict = Verdict(
+            by=chance.choice([*assign, *escalate_to]),
+            outcome=chance.choice(["approved", "approved", "rejected"]),
+            reason=f"reason {chance.randrange(100)}",
+        )
+        return Ask(**common, timeout_seconds=chance.choice([None, LONG_SECONDS]), verdict=verdict)
+
+    def repeat(self, **_: int) -> Repeat:
+        stage = Stage(key="patient", failures=self.chance.choice([0, 0, 1]))
+        return Repeat(times=self.chance.randint(2, 3), stage=stage)
+
+    # -- what holds others -------------------------------------------------------------------------
+
+    def gather(self, *, depth: int) -> Gather:
+        branches = tuple(
+            self.block(self.chance.randint(1, 2), depth=depth + 1)
+            for _ in range(self.chance.randint(2, 3))
+        )
+        return Gather(key=self.name("fork"), branches=branches)
+
+    def beside(self, *, depth: int) -> Beside:
+        maker = self.chance.choice([self.stage, self.stage_with_steps, self.sleep, self.ask])
+        asked = maker() if self.chance.random() < 0.75 else self.single_wait()
+        return Beside(asked=asked, body=self.block(self.chance.randint(1, 2), depth=depth + 1))
+
+    def single_wait(self) -> Await:
+        name = self.name("news")
+        self.sends.append(self.send(name))
+        return Await(name=name, timeout_seconds=self.chance.choice([None, LONG_SECONDS]))
+
+    def attempt(self, *, depth: int) -> Try:
+        before = self.block(self.chance.randint(0, 1), depth=depth + 1)
+        after = self.block(self.chance.randint(0, 1), depth=depth + 1)
+        rescue = self.block(self.chance.randint(0, 1), depth=depth + 1)
+        return Try(body=(*before, self.failure(), *after), rescue=rescue)
+
+    # -- what fails ----------------------------------------------------------------------------------
+
+    def failing(self, *, depth: int) -> Instruction:
+        if self.chance.random() < 0.6:
+            return Try(body=(self.failure(),), rescue=self.block(1, depth=depth + 1))
+        return self.failure()
+
+    def failure(self) -> Instruction:
+        failures = self.chance.choice([0, 0, 1])
+        return self.pick(
+            [
+                (lambda: Raise(message=f"enough of {self.name('it')}"), 1),
+                (lambda: Stage(key=self.name("flop"), failures=failures, ending="fails"), 1),
+                (lambda: Stage(key=self.name("flop"), failures=failures, ending="hopeless"), 1),
+                (lambda: Stage(key=self.name("flop"), ending="exhausted"), 1),
+                (
+                    lambda: Stage(
+                        key=self.name("flop"),
+                        ending="fails",
+                        steps=(Step(name="charge", failures=failures),),
+                    ),
+                    1,
+                ),
+                (lambda: Inline(key=self.name("slip"), failures=failures, ending="fails"), 1),
+                (lambda: Inline(key=self.name("slip"), ending="exhausted"), 1),
+                (
+                    lambda: Await(
+                        name=self.name("silence"), comes=False, timeout_seconds=self.shortly()
+                    ),
+                    2,
+                ),
+            ]
+        )
+
+    # -- small things --------------------------------------------------------------------------------
+
+    def pick(self, choices):
+        makers, weights = zip(*choices, strict=True)
+        (make,) = self.chance.choices(makers, weights)
+        return make()
+
+    def name(self, head: str) -> str:
+        self.count += 1
+        return f"{head}-{self.count}"
+
+    def send(self, name: str) -> Send:
+        return Send(
+            name=name,
+            payload=self.chance.randrange(1000),
+            signal_id=self.name("letter"),
+            copies=self.chance.choice([1, 1, 2]),
+        )
+
+    def shortly(self) -> float:
+        return round(self.chance.uniform(*SHORT_SECONDS), 6)

@@ -192,3 +192,15 @@ def test_every_setting_is_described_with_its_default():
 def test_every_status_has_its_row(page):
     rows = re.findall(r"^\| `(\w+)` \|", text_of(page), re.MULTILINE)
     assert [row for row in rows if not row.startswith("PERENNIAL")] == [*RunStatus]
+
+
+def test_every_test_that_the_reliability_page_names_is_there():
+    """A promise names its test, and a test that was renamed is renamed on the page too."""
+    defined = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    named = set(re.findall(r"`(test_\w+)(?:\[[\w-]+\])?`", text_of("docs/reliability.md")))
+    assert len(named) > 25
+    assert not named - defined

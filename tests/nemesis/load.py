@@ -16,17 +16,18 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
-from tests.oracle.programs import Forever, Program, generate, parts_of
-from tests.oracle.world import Player
 
 from orchestrator import PerennialError, RunStatus
 from tests.nemesis.theatre import Theatre
+from tests.oracle.programs import Forever, Program, Repeat, Stage, generate, parts_of
+from tests.oracle.world import Player
 
 PROCESS = "random-program"
 PACE = 0.005
 """Programs speak of minutes, for clocks that tests move; here a minute is 0.3 s."""
 SHORT_SECONDS_MAX = 3600.0
 PLAYERS = 4
+CHAIN_STAGES = 25
 CANCEL_CHANCE = 0.02
 REST_CHANCE = 0.1
 
@@ -109,7 +110,9 @@ class Load:
         return False
 
     def _program(self, number: int) -> Program:
-        """The run's program: none that waits for its expiry, which is days away."""
+        """The run's program: none that waits for its expiry, which is days away; every other a long chain."""
+        if number % 2:
+            return Program(body=(Repeat(times=CHAIN_STAGES, stage=Stage(key="patient")),))
         for variant in range(100):
             program = generate(f"{self.seed}/{number}/{variant}")
             waits_for_ever = any(isinstance(part, Forever) for part in parts_of(program.body))

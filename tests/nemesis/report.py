@@ -9,11 +9,11 @@ from uuid import UUID
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import text
-from tests.oracle.check import check, read_record
-from tests.oracle.predict import predict
 
 from tests.nemesis.load import Load
 from tests.nemesis.theatre import Theatre
+from tests.oracle.check import check, read_record
+from tests.oracle.predict import predict
 
 SHOWN_MAX = 20
 LEFTOVERS = {

@@ -27,8 +27,26 @@ from orchestrator.faults import When, listen
 from orchestrator.fleet.alarms import Alarms
 
 FORKS = multiprocessing.get_context("forkserver")
+# All that a worker imports as it starts: six fleets start at once, and this is most of what they cost.
 FORKS.set_forkserver_preload(
-    ["tests.chaos.app", "celery.apps.worker", "celery.concurrency.solo", "celery.app.amqp"]
+    [
+        "tests.chaos.app",
+        "billiard.pool",
+        "celery.app.amqp",
+        "celery.app.control",
+        "celery.app.log",
+        "celery.apps.worker",
+        "celery.concurrency.solo",
+        "celery.fixups.django",
+        "celery.worker.autoscale",
+        "celery.worker.components",
+        "celery.worker.consumer",
+        "celery.worker.control",
+        "celery.worker.heartbeat",
+        "celery.worker.loops",
+        "celery.worker.pidbox",
+        "kombu.transport.redis",
+    ]
 )
 
 

@@ -31,6 +31,7 @@ def test_an_hours_result_is_kept_though_postgres_was_restarted_meanwhile(harness
     run = harness.start(p)
     advance(harness.context, run.run_id)
     run_stage(harness.context, run.run_id, "work", 1)
+    harness.drain()
     assert harness.database.value("SELECT output FROM perennial.run") == "kept"
     assert worked == [1]
 

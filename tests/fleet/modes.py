@@ -67,9 +67,9 @@ def _deliver_twice(say: Say) -> None:
     """Each message is sent twice, and each is done twice; so is a timer's, which the index sends."""
     publish, fire = Publisher._publish, tasks.fire
 
-    def publish_twice(self: Publisher, *handoff: Any) -> None:
-        publish(self, *handoff)
-        publish(self, *handoff)
+    def publish_twice(self: Publisher, *handoff: Any, **options: Any) -> None:
+        publish(self, *handoff, **options)
+        publish(self, *handoff, **options)
 
     def done_twice(do: Callable[..., None]) -> Callable[..., None]:
         def do_twice(*arguments: Any) -> None:
@@ -101,16 +101,17 @@ def _lose_what_workers_say(say: Say) -> None:
     """There is no index, and of the handoffs only what a relay sends arrives."""
     publish, relay, ears = Publisher.hand_off, recover.relay, threading.local()
 
-    def hand_off(self: Publisher, handoffs: Sequence[Handoff]) -> None:
+    def hand_off(self: Publisher, handoffs: Sequence[Handoff]) -> Sequence[Handoff]:
         if getattr(ears, "are_open", False):
-            publish(self, handoffs)
-        elif handoffs:
+            return publish(self, handoffs)
+        if handoffs:
             say(f"{len(handoffs)} handoff(s) lost")
+        return ()
 
-    def heard(context: EngineContext) -> int:
+    def heard(context: EngineContext, **options: bool) -> int:
         ears.are_open = True
         try:
-            return relay(context)
+            return relay(context, **options)
         finally:
             ears.are_open = False
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.core.definition import Registry
 from orchestrator.engine.definitions import Definitions
@@ -100,4 +102,27 @@ def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
         connection.commit()
 
     event.listen(engine, "connect", prepare)
+    _close_what_has_failed(engine)
     return engine
+
+
+def _close_what_has_failed(engine: Engine) -> None:
+    """A connection on which a statement has failed is closed when it comes back to its pool.
+
+    psycopg forgets the name of a prepared statement that fails, and doesn't deallocate it: on a connection
+    that is kept, each failure leaves a plan in its Postgres process (12 KiB and more; 3.3.9).
+    """
+
+    def note(failure: ExceptionContext) -> None:
+        if failure.connection is not None and not failure.connection.invalidated:
+            failure.connection.info[_HAS_FAILED] = True
+
+    def close(_connection: object, record: ConnectionPoolEntry) -> None:
+        if record.info.pop(_HAS_FAILED, False):
+            record.invalidate(soft=False)
+
+    event.listen(engine, "handle_error", note)
+    event.listen(engine, "checkin", close)
+
+
+_HAS_FAILED = "perennial.has_failed"

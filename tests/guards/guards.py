@@ -891,4 +891,29 @@ FROM perennial.run r""",
         "",
         (f"{SERVICES}test_a_rebuild_that_fails_is_made_again_at_once",),
     ),
+    Guard(
+        "a failed statement leaves no plan in Postgres",
+        "A connection on which a statement failed is closed, so that failures fill no Postgres process.",
+        f"{ENGINE}context.py",
+        "    _close_what_has_failed(engine)\n",
+        "",
+        (
+            (
+                "tests/engine/test_connections.py::"
+                "test_a_statement_that_fails_leaves_nothing_in_postgres"
+            ),
+            (
+                "tests/engine/test_connections.py::"
+                "test_a_failure_within_a_transaction_closes_its_connection_too"
+            ),
+        ),
+    ),
+    Guard(
+        "a failure is let go",
+        "A failed task leaves nothing in its worker until a collection of garbage that may come late.",
+        "orchestrator/fleet/install.py",
+        "        failure.__traceback__ = None\n",
+        "        break\n",
+        ("tests/fleet/test_failures.py::test_a_failure_is_let_go_without_a_collection_of_garbage",),
+    ),
 ]

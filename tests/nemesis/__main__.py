@@ -61,7 +61,7 @@ def main(  # noqa: PLR0917 - typer makes an option of each
         outcome = judge(theatre, load)
     finally:
         theatre.close()
-    show(console, outcome, load, memory, storm.counts)
+    show(console, outcome, load, memory, storm)
     if report is not None:
         report.write_text(
             json.dumps(
@@ -91,6 +91,7 @@ def _blow(storm: Storm, load: Load, memory: Memory, seconds: float, console: Con
         bar = progress.add_task("", total=seconds)
         while (now := time.monotonic()) < began + seconds:
             storm.go_on(now)
+            storm.theatre.keep()
             memory.note(now, storm.theatre.memory())
             told = f"{len(load.ended)} runs ended, {len(load.open)} open, {storm.counts.total()} faults"
             progress.update(bar, completed=now - began, description=told)

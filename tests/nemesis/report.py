@@ -11,6 +11,7 @@ from rich.table import Table
 from sqlalchemy import text
 
 from tests.nemesis.load import Load
+from tests.nemesis.storm import Storm
 from tests.nemesis.theatre import Theatre
 from tests.oracle.check import check, read_record
 from tests.oracle.predict import predict
@@ -94,17 +95,18 @@ def judge(theatre: Theatre, load: Load) -> Outcome:
     return outcome
 
 
-def show(
-    console: Console, outcome: Outcome, load: Load, memory: Memory, faults: dict[str, int]
-) -> None:
+def show(console: Console, outcome: Outcome, load: Load, memory: Memory, storm: Storm) -> None:
     """For people."""
     table = Table(title="The nemesis", show_header=False)
-    table.add_row("faults", ", ".join(f"{name} {count}" for name, count in sorted(faults.items())))
+    table.add_row(
+        "faults", ", ".join(f"{name} {count}" for name, count in sorted(storm.counts.items()))
+    )
     table.add_row("runs, each as predicted", str(outcome.runs))
     table.add_row("stages done", str(outcome.stages))
     table.add_row("steps done", str(outcome.steps))
     table.add_row("attempts lost and handed out again", str(outcome.losses))
     table.add_row("calls again, each cut off in its middle", str(outcome.repeats))
+    table.add_row("workers that ended by themselves", str(storm.theatre.ended_alone))
     table.add_row("incidents resumed by the operator", str(load.incidents))
     table.add_row(
         "calls from outside that failed and were made again", str(load.refused_calls.total())

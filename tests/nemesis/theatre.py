@@ -68,6 +68,7 @@ class Theatre:
         FORKS.set_forkserver_preload([REGISTRY, "tests.chaos.worker", "celery.apps.worker"])
         self.slots = [Slot(number) for number in range(workers)]
         self.is_over = threading.Event()
+        self.ended_alone = 0
         effects.use(create_engine(self.witness.url(), isolation_level="AUTOCOMMIT"))
         effects.create()
         self.client = Client(self.settings, registry=registry)
@@ -107,6 +108,18 @@ class Theatre:
         slot.worker.process.join(STOP_SECONDS)
         if slot.worker.process.is_alive():
             self.kill(slot)
+
+    def keep(self) -> None:
+        """What a supervisor does: start again who has ended by itself."""
+        for slot in self.slots:
+            if slot.worker is None or not slot.lock.acquire(blocking=False):
+                continue
+            try:
+                if not slot.worker.process.is_alive():
+                    self.ended_alone += 1
+                    self.start(slot)
+            finally:
+                slot.lock.release()
 
     @contextmanager
     def a_worker(self, chance: random.Random) -> Iterator[Slot]:

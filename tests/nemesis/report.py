@@ -39,14 +39,15 @@ class Memory:
         for name, mebibytes in found.items():
             self.samples[name].append((at, mebibytes))
 
-    def growths(self) -> list[tuple[str, float, float, float]]:
-        """Of each long life: who, minutes, MiB once warm, MiB at its end."""
+    def growths(self) -> list[tuple[str, float, float, float, float]]:
+        """Of each long life: who, minutes, MiB once warm, MiB halfway, MiB at its end."""
         found = []
         for name, samples in self.samples.items():
             born, died = samples[0][0], samples[-1][0]
             warm = [sample for sample in samples if sample[0] - born >= WARM_UP_SECONDS]
             if died - born >= LIFE_SECONDS_MIN and warm:
-                found.append((name, (died - warm[0][0]) / 60, warm[0][1], warm[-1][1]))
+                minutes, (_, halfway) = (died - warm[0][0]) / 60, warm[len(warm) // 2]
+                found.append((name, minutes, warm[0][1], halfway, warm[-1][1]))
         return found
 
 
@@ -119,9 +120,10 @@ def show(console: Console, outcome: Outcome, load: Load, memory: Memory, storm: 
     console.print(table)
     for words in outcome.contradictions[:SHOWN_MAX]:
         console.print(f"[red]{words}")
-    lives = Table("worker process", "minutes", "MiB once warm", "MiB at its end", title="Memory")
-    for name, minutes, before, after in memory.growths():
-        lives.add_row(name, f"{minutes:.1f}", f"{before:.1f}", f"{after:.1f}")
+    headings = ("worker process", "minutes", "MiB once warm", "MiB halfway", "MiB at its end")
+    lives = Table(*headings, title="Memory")
+    for name, *figures in memory.growths():
+        lives.add_row(name, *(f"{figure:.1f}" for figure in figures))
     if lives.row_count:
         console.print(lives)
 

@@ -30,15 +30,16 @@ from sqlalchemy import Engine, create_engine, event, text
 
 from orchestrator import Client, Registry, Settings
 from orchestrator.core.definition import Process
+from orchestrator.core.outcome import NewActivity
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import Started
 from orchestrator.engine import recover, turn
 from orchestrator.engine.context import EngineContext, connect
 from orchestrator.engine.fire import fire
+from orchestrator.engine.in_place import advance_in_place, run_stage_in_place
 from orchestrator.engine.liveness import Identity
-from orchestrator.engine.stage import run_stage
-from orchestrator.engine.turn import advance
 from orchestrator.store import workers
+from orchestrator.store.activities import Claim
 from orchestrator.store.outbox import ADVANCE, Handoff
 from orchestrator.store.timers import ArmedTimer
 from tests.modes import NORMAL, Mode, leaving_early
@@ -188,6 +189,23 @@ class CollectingMessenger:
         self.announced.append((run_id, process, status, waiting_for))
 
 
+class GoesOn:
+    """A worker that goes on with whatever it has opened."""
+
+    def may_take(self, _stage: NewActivity) -> bool:
+        return True
+
+    def perform(self, _claim: Claim, work: Callable[[], Claim | None]) -> Claim | None:
+        return work()
+
+
+class StopsThere(GoesOn):
+    """One that leaves each stage to a message."""
+
+    def may_take(self, _stage: NewActivity) -> bool:
+        return False
+
+
 class Harness:
     """A fleet of one, and more with `worker()`. Messages are delivered when the test says so."""
 
@@ -278,12 +296,14 @@ class Harness:
         self._do(message, context or self.context)
 
     def _do(self, message: Handoff | UUID, context: EngineContext) -> None:
+        in_place = GoesOn() if self.mode.goes_on else StopsThere()
         if isinstance(message, UUID):
             context.messenger.hand_off(fire(context, message))
         elif message.task == ADVANCE:
-            advance(context, message.run_id)
+            advance_in_place(context, message.run_id, in_place)
         else:
-            run_stage(context, message.run_id, message.key, message.attempt)
+            key, attempt = message.key, message.attempt
+            run_stage_in_place(context, message.run_id, key, attempt, in_place)
 
     def relay_all(self) -> None:
         """Share after share, as a caretaker does."""

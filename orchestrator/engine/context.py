@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import ExceptionContext
@@ -23,6 +23,7 @@ from orchestrator.faults import reach
 from orchestrator.settings import Settings
 
 log = logging.getLogger(__name__)
+Done = TypeVar("Done")
 
 
 @dataclass
@@ -56,18 +57,18 @@ class EngineContext:
         reach("after", "transaction")
 
 
-def once_more_if_cut(deed: Callable[[], None]) -> None:
+def once_more_if_cut(deed: Callable[[], Done]) -> Done:
     """Do it, and again, once, if a connection broke under it: most likely that lay dead in its pool.
 
     Only for what may be done twice. On the second failure Postgres is away, and others see to it.
     """
     try:
-        deed()
+        return deed()
     except DBAPIError as error:
         if not error.connection_invalidated:
             raise
         log.info("a connection to Postgres was cut; once more on another")
-        deed()
+        return deed()
 
 
 def connect(settings: Settings, *, pool_size: int = 5) -> Engine:

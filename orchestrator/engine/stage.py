@@ -1,7 +1,7 @@
 """A stage on a worker: claim the attempt, do the work, settle it, take the turn that follows.
 
 run_stage: claim → work → settle and advance, or rest until the retry timer; what other code has recorded
-and this code can't read parks the run
+and this code can't read parks the run. `work_and_settle` is what follows a claim, however it was made.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +23,7 @@ from orchestrator.core.journal import ActivityState
 from orchestrator.core.steps import StageContext, working_on, working_on_step
 from orchestrator.engine.context import EngineContext, once_more_if_cut
 from orchestrator.engine.park import park_attempt
-from orchestrator.engine.turn import error_of, settle_and_advance
+from orchestrator.engine.turn import MayTake, error_of, settle_and_advance, take_nothing
 from orchestrator.errors import RecordedOtherwise
 from orchestrator.faults import around
 from orchestrator.store import activities, outbox, workers
@@ -49,20 +50,32 @@ class RecordAway(BaseException):
 
 def run_stage(context: EngineContext, run_id: UUID, key: str, attempt: int) -> None:
     """Do one attempt of a stage. A message that comes twice, late or for nothing does no harm."""
-    with context.identity.holding() as worker_id:
-        with context.connection() as connection:
-            claim = activities.claim_activity_if_pending(
-                connection, run_id, key, attempt, worker_id=worker_id
-            )
-            if claim is None:
-                outbox.forget_handoff_if_stale(connection, run_id, key, attempt)
-                log.debug("%s of run %s, attempt %s, is not to be done now", key, run_id, attempt)
-                return
-        _work_and_settle(context, claim)
+    with context.identity.holding():
+        claim = claim_stage(context, run_id, key, attempt)
+        if claim is not None:
+            work_and_settle(context, claim)
 
 
-def _work_and_settle(context: EngineContext, claim: Claim) -> None:
-    """The claim's connection went back to the pool: a stage may take an hour."""
+def claim_stage(context: EngineContext, run_id: UUID, key: str, attempt: int) -> Claim | None:
+    """Claim the attempt, if it is to be done now. The caller holds the identity it is claimed by."""
+    with context.identity.holding() as worker_id, context.connection() as connection:
+        claim = activities.claim_activity_if_pending(
+            connection, run_id, key, attempt, worker_id=worker_id
+        )
+        if claim is None:
+            outbox.forget_handoff_if_stale(connection, run_id, key, attempt)
+            log.debug("%s of run %s, attempt %s, is not to be done now", key, run_id, attempt)
+        return claim
+
+
+def work_and_settle(
+    context: EngineContext, claim: Claim, may_take: MayTake = take_nothing
+) -> Claim | None:
+    """Do what is claimed, and record its end. The caller holds the identity it is claimed by.
+
+    The claim's connection went back to the pool: a stage may take an hour. Returns the stage that was
+    taken over with the commit, if one was.
+    """
     run_id = claim.run.context.id
     stage = context.registry.stage(claim.name)
     started = context.stopwatch()
@@ -76,32 +89,43 @@ def _work_and_settle(context: EngineContext, claim: Claim) -> None:
             run_id,
             extra=_extra("fenced", run_id, claim.key),
         )
-        return
+        return None
     except RecordAway as away:
         raise away.cause from None
     except RecordedOtherwise as misfit:
         _park(context, claim, misfit)
-        return
+        return None
     except Exception as raised:  # noqa: BLE001 - whatever a stage raises is its outcome
         result, error = None, raised
     elapsed = context.stopwatch() - started
-    once_more_if_cut(lambda: _settle(context, claim, stage, result, error, elapsed=elapsed))
+    settle = partial(
+        _settle,
+        context,
+        claim,
+        stage,
+        result=result,
+        error=error,
+        elapsed=elapsed,
+        may_take=may_take,
+    )
+    return once_more_if_cut(settle)
 
 
 def _settle(
     context: EngineContext,
     claim: Claim,
     stage: Stage[..., Any],
+    *,
     result: str | None,
     error: Exception | None,
-    *,
     elapsed: float,
-) -> None:
+    may_take: MayTake,
+) -> Claim | None:
     """Twice does no harm: the attempt's fence sees to it. An hour's work isn't lost by a dead connection."""
     with context.connection() as connection:
         if error is not None and stage.retry.allows_another(claim.attempt, error):
             _rest_until_retry(context, connection, claim, stage, error=error, elapsed=elapsed)
-            return
+            return None
         settlement = Settlement(
             key=claim.key,
             attempt=claim.attempt,
@@ -112,7 +136,7 @@ def _settle(
             error=None if error is None else _told(claim, stage, error),
             active_milliseconds=round(elapsed * 1000),
         )
-        settle_and_advance(context, connection, claim.run, settlement)
+        return settle_and_advance(context, connection, claim.run, settlement, may_take)
 
 
 def _work(context: EngineContext, stage: Stage[..., Any], claim: Claim) -> str:

@@ -2,14 +2,16 @@
 
 advance            an `advance` message, a fired timer, an operator: load, then take turns
 settle_and_advance a stage has ended: its result and the flow's next commands are one commit
+MayTake            the commit may claim the stage it opens for this very worker (`engine.in_place`)
 take_turns         decide on what was read; if a fact came meanwhile, read again and decide again
 """
 
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from traceback import walk_tb
 from types import TracebackType
@@ -24,15 +26,15 @@ from orchestrator.core import codec
 from orchestrator.core.definition import result_type_of
 from orchestrator.core.flow import Request, StepCall
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState
-from orchestrator.core.outcome import TurnOutcome, park
+from orchestrator.core.outcome import NewActivity, TurnOutcome, park
 from orchestrator.core.replay import StageIsMissing, TurnAbandoned, take_turn
 from orchestrator.core.run import RunStatus
 from orchestrator.core.steps import working_on_step
 from orchestrator.engine.context import EngineContext
 from orchestrator.errors import DefinitionError, UnknownProcess, UnknownStage
 from orchestrator.store import activities, exits, outbox, turns
-from orchestrator.store.activities import FlowStep
-from orchestrator.store.commit import Fact, TurnCommit, commit_turn_if_unchanged
+from orchestrator.store.activities import Claim, FlowStep
+from orchestrator.store.commit import Fact, Taking, TurnCommit, commit_turn_if_unchanged
 from orchestrator.store.outbox import Handoff
 from orchestrator.store.turns import LoadedRun, Settlement
 
@@ -53,23 +55,44 @@ FLOW = "flow"
 """Who acts in history when the process itself does."""
 
 
-def advance(context: EngineContext, run_id: UUID) -> None:
-    """Take the turn of a run, if it needs one. Safe to call at any time, any number of times."""
+MayTake = Callable[[NewActivity], bool]
+"""Whether this worker goes on with that stage at once, without a message in between."""
+
+
+def take_nothing(_stage: NewActivity) -> bool:
+    """Each stage is handed off by a message."""
+    return False
+
+
+def advance(context: EngineContext, run_id: UUID, may_take: MayTake = take_nothing) -> Claim | None:
+    """Take the turn of a run, if it needs one. Safe to call at any time, any number of times.
+
+    Returns the stage that was taken over, if one was: it is claimed, and the caller's to do.
+    """
     with context.connection() as connection:
         loaded = turns.load_run(connection, run_id)
         if loaded is None or loaded.status.is_closed:
             outbox.forget_advance(connection, run_id)
-            return
+            return None
         if loaded.needs_turn:
-            take_turns(context, connection, loaded)
+            return take_turns(context, connection, loaded, may_take=may_take).taken
+    return None
 
 
 def settle_and_advance(
-    context: EngineContext, connection: Connection, loaded: LoadedRun, settlement: Settlement
-) -> None:
-    """Record the end of an attempt that is ours, with the turn that follows from it if we can take it."""
-    if take_turns(context, connection, loaded, settlement):
-        return
+    context: EngineContext,
+    connection: Connection,
+    loaded: LoadedRun,
+    settlement: Settlement,
+    may_take: MayTake = take_nothing,
+) -> Claim | None:
+    """Record the end of an attempt that is ours, with the turn that follows from it if we can take it.
+
+    Returns the stage that was taken over, as `advance` does.
+    """
+    progress = take_turns(context, connection, loaded, settlement, may_take)
+    if progress.is_recorded:
+        return progress.taken
     is_ours, queue = turns.record_settlement_if_claimed(
         connection,
         loaded.context.id,
@@ -81,6 +104,15 @@ def settle_and_advance(
         context.messenger.hand_off([Handoff.advance(loaded.context.id, queue)])
     else:
         _log_lost(loaded.context.id, settlement)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What turns came to. `is_recorded` False: the settlement, if any, is still to be recorded."""
+
+    is_recorded: bool
+    taken: Claim | None = None
 
 
 def take_turns(
@@ -88,10 +120,11 @@ def take_turns(
     connection: Connection,
     loaded: LoadedRun,
     settlement: Settlement | None = None,
-) -> bool:
-    """Decide and commit until a commit holds. False: the settlement, if any, is still to be recorded."""
+    may_take: MayTake = take_nothing,
+) -> Progress:
+    """Decide and commit until a commit holds."""
     run_id = loaded.context.id
-    with _Turn(context, connection, run_id) as turn:
+    with _Turn(context, connection, run_id, may_take) as turn:
         for _ in range(CONFLICTS_MAX):
             if not loaded.status.is_moving:
                 break
@@ -104,21 +137,21 @@ def take_turns(
                 log.info("run %s is left: %s", run_id, reason, extra=_extra("leave", run_id))
                 break
             if tried is Tried.COMMITTED:
-                return True
+                return Progress(is_recorded=True, taken=turn.taken)
             if tried is Tried.GOES_ON and settlement is not None:
                 # Not here: the stage's own time limits still count in its task.
                 context.messenger.hand_off([Handoff.advance(run_id, loaded.queue)])
-                return True
+                return Progress(is_recorded=True)
             again = turns.load_run(connection, run_id)
             if again is None or again.status.is_closed:
-                return True
+                return Progress(is_recorded=True)
             if settlement is not None and not _still_ours(again, settlement):
                 _log_lost(run_id, settlement)
-                return True
+                return Progress(is_recorded=True)
             if tried is Tried.OVERTAKEN and again.revision == loaded.revision:
                 break  # no fact came: another worker holds the turn, and will see ours
             loaded = again
-    return settlement is None
+    return Progress(is_recorded=settlement is None)
 
 
 class TurnPoisoned(BaseException):
@@ -136,8 +169,12 @@ class Tried(Enum):
 class _Turn:
     """One worker's hold on a run's turn, over as many tries as it takes."""
 
-    def __init__(self, context: EngineContext, connection: Connection, run_id: UUID) -> None:
+    def __init__(
+        self, context: EngineContext, connection: Connection, run_id: UUID, may_take: MayTake
+    ) -> None:
         self.context, self.connection, self.run_id = context, connection, run_id
+        self.may_take = may_take
+        self.taken: Claim | None = None
         self.token: UUID | None = None
         self.is_held = False
         self.steps_recorded = 0  # each has raised the revision by one
@@ -186,26 +223,40 @@ class _Turn:
         self, loaded: LoadedRun, outcome: TurnOutcome, settlement: Settlement | None
     ) -> Tried:
         context = self.context
-        handoffs = tuple(_handoffs_of(self.run_id, outcome))
-        committed = commit_turn_if_unchanged(
-            self.connection,
-            TurnCommit(
-                run_id=self.run_id,
-                revision=loaded.revision + self.steps_recorded,
-                from_status=loaded.status,
-                outcome=outcome,
-                handoffs=handoffs,
-                facts=tuple(_facts_of(context, outcome, settlement)),
-                settlement=settlement,
-                turn_token=self.token,
-                queue=loaded.queue,
-            ),
-            relay_after=context.settings.relay_after_seconds,
-            horizon_seconds=context.settings.horizon_seconds,
-        )
+        taken = self._to_take(outcome)
+        handoffs = tuple(_handoffs_of(self.run_id, outcome, taken))
+        with self._taking(taken) as taking:
+            committed = commit_turn_if_unchanged(
+                self.connection,
+                TurnCommit(
+                    run_id=self.run_id,
+                    revision=loaded.revision + self.steps_recorded,
+                    from_status=loaded.status,
+                    outcome=outcome,
+                    handoffs=handoffs,
+                    facts=tuple(_facts_of(context, outcome, settlement, taken)),
+                    settlement=settlement,
+                    turn_token=self.token,
+                    queue=loaded.queue,
+                    taking=taking,
+                ),
+                relay_after=context.settings.relay_after_seconds,
+                horizon_seconds=context.settings.horizon_seconds,
+            )
         if committed is None:
             return Tried.OVERTAKEN
         self.is_held = False
+        if taken is not None and committed.taken_at is not None:
+            after = _after(loaded, outcome, settlement, taken)
+            self.taken = Claim(
+                run=after,
+                key=taken.request.key,
+                attempt=1,
+                name=taken.request.name,
+                input=codec.parse(taken.input) if taken.input else {},
+                claimed_at=committed.taken_at,
+                steps={},
+            )
         context.messenger.hand_off(handoffs)
         context.messenger.arm(committed.armed)
         context.messenger.disarm([(timer_id, loaded.queue) for timer_id in committed.disarmed])
@@ -213,6 +264,22 @@ class _Turn:
             name = loaded.context.process
             context.messenger.announce(self.run_id, name, outcome.status, outcome.waiting_for)
         return Tried.GOES_ON if outcome.goes_on else Tried.COMMITTED
+
+    @contextmanager
+    def _taking(self, taken: NewActivity | None) -> Iterator[Taking | None]:
+        """If no answer comes, nobody knows whose the stage is: our old id falls silent, and it is handed out again."""
+        if taken is None:
+            yield None
+            return
+        with self.context.identity.holding() as worker_id:
+            yield Taking(taken.request.key, worker_id)
+
+    def _to_take(self, outcome: TurnOutcome) -> NewActivity | None:
+        """The stage to go on with. What else this turn has recorded would be missing in the run we go on with."""
+        if self.steps_recorded or outcome.consumed or outcome.goes_on:
+            return None
+        stages = (each for each in outcome.opened if each.request.kind is ActivityKind.STAGE)
+        return next((stage for stage in stages if self.may_take(stage)), None)
 
     # -- inline steps ------------------------------------------------------------------------
 
@@ -382,12 +449,37 @@ def _still_ours(loaded: LoadedRun, settlement: Settlement) -> bool:
     )
 
 
-def _handoffs_of(run_id: UUID, outcome: TurnOutcome) -> list[Handoff]:
-    return [
-        Handoff(run_id, opened.request.key, 1, opened.request.name, opened.queue)
-        for opened in outcome.opened
-        if opened.request.kind is ActivityKind.STAGE
-    ]
+def _after(
+    loaded: LoadedRun, outcome: TurnOutcome, settlement: Settlement | None, taken: NewActivity
+) -> LoadedRun:
+    """The run as our commit left it: what comes later raises its revision, and will be seen."""
+    opened = (
+        Activity(
+            key=each.request.key,
+            scope=each.request.scope,
+            ordinal=each.request.ordinal,
+            kind=each.request.kind,
+            name=each.request.name,
+            state=ActivityState.CLAIMED if each is taken else each.state,
+        )
+        for each in outcome.opened
+    )
+    return replace(
+        loaded,
+        status=outcome.status,
+        revision=loaded.revision + 1,
+        turn_revision=loaded.revision + 1,
+        journal=(*_with_settlement(loaded.journal, settlement), *opened),
+        sends=0,
+    )
+
+
+def _handoffs_of(
+    run_id: UUID, outcome: TurnOutcome, taken: NewActivity | None
+) -> Iterator[Handoff]:
+    for opened in outcome.opened:
+        if opened.request.kind is ActivityKind.STAGE and opened is not taken:
+            yield Handoff(run_id, opened.request.key, 1, opened.request.name, opened.queue)
 
 
 _OPENED_EVENTS = {
@@ -399,7 +491,10 @@ _OPENED_EVENTS = {
 
 
 def _facts_of(
-    context: EngineContext, outcome: TurnOutcome, settlement: Settlement | None
+    context: EngineContext,
+    outcome: TurnOutcome,
+    settlement: Settlement | None,
+    taken: NewActivity | None,
 ) -> list[Fact]:
     facts = []
     if settlement is not None:
@@ -413,7 +508,9 @@ def _facts_of(
             )
         )
     facts += [
-        Fact(_OPENED_EVENTS[opened.request.kind], FLOW, opened.request.key, 1)
+        Fact("stage taken over", context.identity.name, opened.request.key, 1)
+        if opened is taken
+        else Fact(_OPENED_EVENTS[opened.request.kind], FLOW, opened.request.key, 1)
         for opened in outcome.opened
     ]
     facts += [Fact("signal consumed", FLOW, consumed.key) for consumed in outcome.consumed]

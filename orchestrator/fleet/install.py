@@ -16,10 +16,10 @@ from celery import Celery, Task
 from orchestrator.core.definition import Registry, Stage, default_registry
 from orchestrator.engine.context import once_more_if_cut
 from orchestrator.engine.fire import fire
-from orchestrator.engine.stage import run_stage
-from orchestrator.engine.turn import advance
+from orchestrator.engine.in_place import advance_in_place, run_stage_in_place
 from orchestrator.errors import DefinitionError
 from orchestrator.fleet.alarms import FIRE
+from orchestrator.fleet.in_place import is_in_hand
 from orchestrator.fleet.member import Member
 from orchestrator.fleet.services import ServicesStep
 from orchestrator.settings import Settings
@@ -55,7 +55,8 @@ def install(
 
 def _register_stage(app: Celery, member: Member, stage: Stage[..., Any]) -> None:
     def work(run_id: str, key: str, attempt: int) -> None:
-        run_stage(member.context, UUID(run_id), key, attempt)
+        if not is_in_hand(run_id, key, attempt):
+            run_stage_in_place(member.context, UUID(run_id), key, attempt, member.in_place())
 
     work.__doc__ = stage.__doc__
     _register(app, stage.name, work, soft_time_limit=stage.timeout_seconds)
@@ -97,7 +98,7 @@ def _let_go_of_failure(task: Task, status: str, outcome: object, *rest: Any) -> 
 
 def _advance_with(member: Member) -> Callable[..., None]:
     def perennial_advance(run_id: str, *_key_and_attempt: object) -> None:
-        advance(member.context, UUID(run_id))
+        advance_in_place(member.context, UUID(run_id), member.in_place())
 
     return perennial_advance
 
@@ -107,7 +108,7 @@ def _fire_with(member: Member) -> Callable[..., None]:
         """Fire, and take the turn that follows here and now: the message's work isn't done before."""
         for handoff in fire(member.context, UUID(timer_id)):
             if handoff.task == ADVANCE:
-                advance(member.context, handoff.run_id)
+                advance_in_place(member.context, handoff.run_id, member.in_place())
             else:
                 member.context.messenger.hand_off([handoff])
 

@@ -18,6 +18,7 @@ from orchestrator.core.definition import Registry
 from orchestrator.engine.context import EngineContext, connect
 from orchestrator.engine.liveness import Heart, Identity
 from orchestrator.fleet.alarms import Alarms
+from orchestrator.fleet.in_place import InPlaceTasks
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.settings import Settings
 from orchestrator.store import workers
@@ -29,6 +30,8 @@ class Member:
     def __init__(self, app: Celery, registry: Registry, settings: Settings | None) -> None:
         self.app = app
         self.registry = registry
+        self.pool_keeps_limits = True
+        """Whether this worker's pool ends tasks that overrun; false only where a worker has said so."""
         self._settings = settings
         self._lock = threading.Lock()
         self._context: EngineContext | None = None
@@ -49,6 +52,14 @@ class Member:
                 if self._context is None:
                     self._context = self._compose()
         return self._context
+
+    def in_place(self) -> InPlaceTasks:
+        """For the message that this process works on now: how long it may go on with its run."""
+        return InPlaceTasks(
+            self.app,
+            seconds=self.settings.in_place_seconds,
+            limits_are_kept=self.pool_keeps_limits,
+        )
 
     @property
     def alarms(self) -> Alarms | None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import psycopg
 from celery import bootsteps
+from celery.concurrency import prefork
 
 from orchestrator.engine.recover import rebuild_index, relay, sweep
 from orchestrator.faults import around
@@ -190,6 +191,8 @@ class ServicesStep(bootsteps.StartStopStep):
     def __init__(self, parent: Any, **options: Any) -> None:
         self._services: list[Service] = []
         self._losses: Losses | None = None
+        # Before the pool starts, so that its processes know.
+        parent.app.perennial.pool_keeps_limits = issubclass(parent.pool_cls, prefork.TaskPool)
         super().__init__(parent, **options)
 
     def start(self, parent: Any) -> None:

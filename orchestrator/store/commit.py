@@ -11,9 +11,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from orchestrator.core.journal import ActivityState
 from orchestrator.core.outcome import ConsumedSignal, NewActivity, TurnOutcome
 from orchestrator.core.run import RunStatus
 from orchestrator.store.outbox import Handoff
@@ -42,14 +44,17 @@ fence AS (
 _OPENED = """
 opened AS (
     INSERT INTO perennial.activity (run_id, key, scope, ordinal, kind, name, state, queue, policy, timeout_seconds,
-        input, result, settled_at)
+        input, result, settled_at, worker_id, claimed_at)
     SELECT fence.id, o.key, o.scope, o.ordinal, o.kind, o.name, o.state, o.queue, o.policy, o.timeout_seconds,
-        o.input::jsonb, o.result::jsonb, o.settled_at
+        o.input::jsonb, o.result::jsonb, o.settled_at, o.worker_id,
+        CASE WHEN o.state = 'claimed' THEN perennial.now() END
     FROM fence, jsonb_to_recordset(%(opened)s::jsonb) AS o(key text, scope text, ordinal int, kind text, name text,
         state text, queue text, policy jsonb, timeout_seconds float8, input text, result text,
-        settled_at timestamptz)
-    RETURNING key
+        settled_at timestamptz, worker_id uuid)
+    RETURNING key, claimed_at
 )"""
+
+_TAKEN_AT = "(SELECT opened.claimed_at FROM opened WHERE opened.claimed_at IS NOT NULL)"
 
 _CONSUMED = """
 consumed AS (
@@ -160,6 +165,14 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
+class Taking:
+    """The opened stage that this worker goes on with: the commit claims it, and nobody is told."""
+
+    key: str
+    worker_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class TurnCommit:
     """All that one transition writes."""
 
@@ -172,14 +185,16 @@ class TurnCommit:
     settlement: Settlement | None = None
     turn_token: UUID | None = None
     queue: str | None = None
+    taking: Taking | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What the commit armed and disarmed, for the delayed messages' index."""
+    """What the commit armed and disarmed, for the delayed messages' index; when it claimed what it took."""
 
     armed: tuple[ArmedTimer, ...] = field(default=())
     disarmed: tuple[UUID, ...] = field(default=())
+    taken_at: datetime | None = None
 
 
 def commit_turn_if_unchanged(
@@ -215,7 +230,7 @@ def commit_turn_if_unchanged(
         settled_result=settlement.result if settlement else None,
         settled_error=_json(settlement.error) if settlement else None,
         settled_at=settlement.settled_at if settlement else None,
-        opened=json.dumps([_activity_row(opened) for opened in outcome.opened]),
+        opened=json.dumps([_activity_row(opened, commit.taking) for opened in outcome.opened]),
         consumed=json.dumps([_consumed_row(consumed) for consumed in outcome.consumed]),
         consumed_keys=[consumed.key for consumed in outcome.consumed],
         timers=json.dumps(timers),
@@ -232,7 +247,7 @@ def commit_turn_if_unchanged(
         ArmedTimer(UUID(timer["id"]), timer["remaining_seconds"], commit.queue)
         for timer in row.armed or ()
     )
-    return Committed(armed, tuple(UUID(timer_id) for timer_id in row.disarmed or ()))
+    return Committed(armed, tuple(UUID(timer_id) for timer_id in row.disarmed or ()), row.taken_at)
 
 
 def _parts_of(commit: TurnCommit, *, has_timers: bool, has_approvals: bool) -> tuple[str, ...]:
@@ -257,22 +272,26 @@ def _parts_of(commit: TurnCommit, *, has_timers: bool, has_approvals: bool) -> t
 def _statement_of(parts: tuple[str, ...], *, with_attempt: bool) -> Statement:
     fence = _FENCE.replace("%(attempt_fence)s", ATTEMPT_HOLDS if with_attempt else "true")
     armed = _ARMED_ROWS if _ARMED in parts else "NULL::jsonb"
+    taken_at = _TAKEN_AT if _OPENED in parts else "NULL::timestamptz"
     body = ",".join((fence, *parts))
     return Statement(
         "commit_turn",
-        f"WITH {body} SELECT {armed} AS armed, (SELECT jsonb_agg(disarmed.id) FROM disarmed) AS disarmed FROM fence",
+        f"WITH {body} SELECT {armed} AS armed, (SELECT jsonb_agg(disarmed.id) FROM disarmed) AS disarmed,"
+        f" {taken_at} AS taken_at FROM fence",
     )
 
 
-def _activity_row(opened: NewActivity) -> dict[str, Any]:
+def _activity_row(opened: NewActivity, taking: Taking | None) -> dict[str, Any]:
     request = opened.request
+    is_taken = taking is not None and taking.key == request.key
     return {
         "key": request.key,
         "scope": request.scope,
         "ordinal": request.ordinal,
         "kind": request.kind,
         "name": request.name,
-        "state": opened.state,
+        "state": ActivityState.CLAIMED if is_taken else opened.state,
+        "worker_id": str(taking.worker_id) if taking is not None and is_taken else None,
         "queue": opened.queue,
         "policy": opened.policy,
         "timeout_seconds": opened.timeout_seconds,

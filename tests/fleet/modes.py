@@ -80,7 +80,8 @@ def _deliver_twice(say: Say) -> None:
         return do_twice
 
     Publisher._publish = publish_twice
-    tasks.advance, tasks.run_stage = done_twice(tasks.advance), done_twice(tasks.run_stage)
+    tasks.advance_in_place = done_twice(tasks.advance_in_place)
+    tasks.run_stage_in_place = done_twice(tasks.run_stage_in_place)
     tasks.fire = lambda *arguments: fire(*arguments) + fire(*arguments)
 
 

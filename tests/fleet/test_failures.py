@@ -32,7 +32,9 @@ def failures(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Trouble]]:
         except ValueError as cause:
             raise trouble from cause
 
-    monkeypatch.setattr(importlib.import_module("orchestrator.fleet.install"), "advance", advance)
+    monkeypatch.setattr(
+        importlib.import_module("orchestrator.fleet.install"), "advance_in_place", advance
+    )
     return seen
 
 

@@ -1,0 +1,58 @@
+"""Going on in place: a worker that has just committed goes on with the stage it has opened, for a moment.
+
+    advance_in_place, run_stage_in_place   the engine's verbs, and whatever stages follow at once
+
+The commit that opens a stage claims it for this worker, instead of asking for it by a handoff: the record
+looks as if a message had come and been claimed, and a worker that dies is found by its silence, as ever. The
+message stays the rule; this is for short stages, whose messages would cost more than their work. Who may go
+on, how long, and how a stage becomes a task of its own is the fleet's to say. (docs/adr/0012)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+from uuid import UUID
+
+from orchestrator.core.outcome import NewActivity
+from orchestrator.engine.context import EngineContext
+from orchestrator.engine.stage import claim_stage, work_and_settle
+from orchestrator.engine.turn import advance
+from orchestrator.store.activities import Claim
+
+
+class InPlace(Protocol):
+    """How long a worker goes on, and as what."""
+
+    def may_take(self, stage: NewActivity) -> bool:
+        """Whether this worker may go on with that stage now."""
+
+    def perform(self, claim: Claim, work: Callable[[], Claim | None]) -> Claim | None:
+        """Call `work`, which does the claimed stage, as a task of its own; None if that task failed."""
+
+
+def advance_in_place(context: EngineContext, run_id: UUID, in_place: InPlace) -> None:
+    """`advance`, and the stages that follow at once."""
+    with context.identity.holding():
+        _go_on(context, advance(context, run_id, in_place.may_take), in_place)
+
+
+def run_stage_in_place(
+    context: EngineContext, run_id: UUID, key: str, attempt: int, in_place: InPlace
+) -> None:
+    """`run_stage`, and the stages that follow at once."""
+    with context.identity.holding():
+        claim = claim_stage(context, run_id, key, attempt)
+        if claim is not None:
+            _go_on(context, work_and_settle(context, claim, in_place.may_take), in_place)
+
+
+def _go_on(context: EngineContext, taken: Claim | None, in_place: InPlace) -> None:
+    while (claim := taken) is not None:
+
+        def work(claim: Claim = claim) -> Claim | None:
+            # Its failure ends in its own task, so it has to fall silent here.
+            with context.identity.holding():
+                return work_and_settle(context, claim, in_place.may_take)
+
+        taken = in_place.perform(claim, work)

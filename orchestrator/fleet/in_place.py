@@ -1,0 +1,132 @@
+"""Going on in place, as Celery sees it: each stage that is taken over is a task of its own.
+
+It runs through Celery's own tracer, under its own id, with its signals, its log lines and, where the worker
+was started with `-E`, its events. What it has not got is a message: so it is taken over only where a message
+would have come to this very worker, and where Celery would not have kept it back for its rate. A pool of
+processes keeps time by the message: there, only where the limits of the task in hand are the stage's own, which
+then come early by no more than a hundredth. And only for `in_place_seconds`, counted from the message that began
+it: other runs wait in the queue. (docs/adr/0012)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from celery import Celery, Task, uuid
+from celery.app.trace import build_tracer
+
+from orchestrator.core.outcome import NewActivity
+from orchestrator.store.activities import Claim
+
+_Limits = tuple[float | None, float | None]
+
+
+@dataclass
+class _Hand:
+    """What this worker has in hand: the body of its stage's task finds it here. Once: a second try is a message's."""
+
+    arguments: tuple[str, str, int]
+    work: Callable[[], Claim | None] | None
+    taken: Claim | None = None
+
+
+_in_hand: ContextVar[_Hand | None] = ContextVar("perennial_in_hand", default=None)
+
+
+def is_in_hand(run_id: str, key: str, attempt: int) -> bool:
+    """Do the stage if this worker has taken it over, and say so; False: the task came by a message."""
+    hand = _in_hand.get()
+    if hand is None or hand.work is None or hand.arguments != (run_id, key, attempt):
+        return False
+    work, hand.work = hand.work, None
+    hand.taken = work()
+    return True
+
+
+class InPlaceTasks:
+    """An `InPlace` for as long as one message of this worker's is being worked on."""
+
+    def __init__(
+        self,
+        app: Celery,
+        *,
+        seconds: float,
+        limits_are_kept: bool,
+        stopwatch: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._app, self._stopwatch = app, stopwatch
+        self._seconds, self._until = seconds, stopwatch() + seconds
+        task = app.current_worker_task
+        self._request = task.request if task is not None else None
+        self._queue = _queue_of(self._request) if self._request is not None else None
+        self._limits = _limits_of(task, self._request) if limits_are_kept else None
+
+    def may_take(self, stage: NewActivity) -> bool:
+        """Only what would come back to this queue, under the limits that are kept now, and while there is time."""
+        if self._queue != (stage.queue or self._app.conf.task_default_queue):
+            return False
+        task = self._app.tasks.get(stage.request.name)
+        if task is None or task.rate_limit or self._stopwatch() >= self._until:
+            return False
+        return self._limits is None or self._may_keep(_limits_of(task))
+
+    def _may_keep(self, limits: _Limits) -> bool:
+        shortest = min((limit for limit in limits if limit is not None), default=inf)
+        return limits == self._limits and shortest >= self._seconds * 100
+
+    def perform(self, claim: Claim, work: Callable[[], Claim | None]) -> Claim | None:
+        """Trace it as Celery traces a task that came by a message."""
+        task, task_id = self._app.tasks[claim.name], uuid()
+        arguments = (str(claim.run.context.id), claim.key, claim.attempt)
+        hand = _Hand(arguments, work)
+        token = _in_hand.set(hand)
+        try:
+            _tracer_of(task, self._app)(
+                task_id, arguments, {}, self._request_of(task, task_id, arguments)
+            )
+        finally:
+            _in_hand.reset(token)
+        return hand.taken
+
+    def _request_of(self, task: Task, task_id: str, arguments: tuple[Any, ...]) -> dict[str, Any]:
+        of = self._request
+        return {
+            "id": task_id,
+            "task": task.name,
+            "args": arguments,
+            "kwargs": {},
+            "argsrepr": repr(arguments),
+            "kwargsrepr": "{}",
+            "root_id": task_id,
+            "origin": "perennial",
+            "ignore_result": True,
+            "is_eager": False,
+            "hostname": of and of.hostname,
+            "delivery_info": of and of.delivery_info,
+        }
+
+
+def _queue_of(request: Any) -> str | None:
+    """The queue that the message in hand came from."""
+    found = (request.delivery_info or {}).get("routing_key")
+    return found if isinstance(found, str) else None
+
+
+def _limits_of(task: Task | None, request: Any = None) -> _Limits:
+    """Hard and soft, in seconds, as Celery finds them: its message's first, then its task's."""
+    own = (None, None) if task is None else (task.time_limit, task.soft_time_limit)
+    hard, soft = (request.timelimit if request is not None else None) or (None, None)
+    return (own[0] if hard is None else hard, own[1] if soft is None else soft)
+
+
+def _tracer_of(task: Task, app: Celery) -> Callable[..., Any]:
+    """A worker makes one for each task as it starts; a stage that was defined later has none yet."""
+    if task.__trace__ is None:
+        task.__trace__ = build_tracer(task.name, task, app=app)
+    tracer: Callable[..., Any] = task.__trace__
+    return tracer

@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
 	&& { echo $$p; break; }; done)
 
-.PHONY: help setup demo test guards recovery check oracle nemesis format up clean
+.PHONY: help setup demo test guards bench recovery check oracle nemesis format up clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -42,6 +42,10 @@ test: $(STAMP) ## Run the tests; ARGS='-k name -x' goes to pytest
 
 guards: $(STAMP) ## Cut each guard out of a copy of the source, and show which test goes red
 	@$(BIN)/python -m tests.guards $(ARGS)
+
+bench: $(STAMP) ## Measure beside what it replaces; PARTS='chain steps' QUICK=1 ROUNDS=n JSON=path
+	@$(BIN)/python -m benchmarks.bench $(PARTS) $(if $(QUICK),--quick) \
+		$(if $(ROUNDS),--rounds '$(ROUNDS)') $(if $(JSON),--json '$(JSON)') $(ARGS)
 
 recovery: $(STAMP) ## Measure how long work rests after faults; ROUNDS=n, FAULTS='kill flush', JSON=path
 	@$(BIN)/python benchmarks/recovery.py --rounds $(or $(ROUNDS),2) \

@@ -1,0 +1,99 @@
+"""(a) Five stages, each handed off as its own Celery task, beside the plain chain they replace and DBOS.
+
+Runs a second, from the first start to the last completion, all started up front: of Perennial in both
+profiles; of five Celery tasks that hand off by `delay()`, with stock settings and no result backend, on
+the same Valkey, worker count and pool; of DBOS's workflow of five steps on the same Postgres with as many
+processes, one workflow after the other and with threads, whichever is faster. In turns, in one run, and
+compared round by round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from benchmarks.bench import dbos_side, throughput
+from benchmarks.bench.figures import Figure, ratios
+from benchmarks.bench.fleet import Stand
+from benchmarks.bench.options import Options
+from benchmarks.bench.profiles import DEDICATED, SAFE
+from benchmarks.bench.rounds import in_turns
+
+PART = "chain"
+RUNS, QUICK_RUNS = 3000, 1000
+DBOS_SHARE = 5
+"""DBOS gets one run in so many, or its side would take most of the time; its rate is steady."""
+DBOS_THREADS = 8
+AT_LEAST = {SAFE: 1.0, DEDICATED: 1.5}
+AT_LEAST_DBOS = 3.0
+UNIT = "runs/s"
+
+
+def measure(options: Options) -> list[Figure]:
+    """Rates and ratios for each number of workers."""
+    python = dbos_side.install_dbos(options)
+    figures: list[Figure] = []
+    with Stand.open(options) as stand:
+        for workers in options.worker_counts:
+            samples = in_turns(options, sides(stand, options, python, workers), unit=UNIT)
+            figures += compare(samples, workers, options.pool)
+    return figures
+
+
+def sides(
+    stand: Stand, options: Options, python: Path, workers: int
+) -> dict[str, Callable[[], float]]:
+    """What is measured, by name."""
+    count = options.size(RUNS, QUICK_RUNS)
+    ours = partial(
+        throughput.perennial_per_second,
+        stand,
+        "chain",
+        count=count,
+        workers=workers,
+        pool=options.pool,
+    )
+    dbos = partial(
+        dbos_side.runs_per_second,
+        stand,
+        python,
+        count=max(count // DBOS_SHARE, workers),
+        processes=workers,
+    )
+    return {
+        SAFE: partial(ours, profile=SAFE),
+        "celery": partial(
+            throughput.plain_per_second, stand, count=count, workers=workers, pool=options.pool
+        ),
+        DEDICATED: partial(ours, profile=DEDICATED),
+        "dbos": partial(dbos, threads=1),
+        "dbos, threads": partial(dbos, threads=DBOS_THREADS),
+    }
+
+
+def compare(samples: dict[str, list[float]], workers: int, pool: str) -> list[Figure]:
+    """Rates, and ours over theirs."""
+    of = f"{workers} × {pool}"
+    figures = [Figure(PART, f"{name}, {of}", UNIT, tuple(rates)) for name, rates in samples.items()]
+    dbos = [max(pair) for pair in zip(samples["dbos"], samples["dbos, threads"], strict=True)]
+    for profile in (SAFE, DEDICATED):
+        figures.append(
+            Figure(
+                PART,
+                f"{profile} ÷ celery, {of}",
+                "×",
+                ratios(samples[profile], samples["celery"]),
+                at_least=AT_LEAST[profile],
+            )
+        )
+        figures.append(
+            Figure(
+                PART,
+                f"{profile} ÷ dbos, {of}",
+                "×",
+                ratios(samples[profile], dbos),
+                at_least=AT_LEAST_DBOS,
+            )
+        )
+    return figures

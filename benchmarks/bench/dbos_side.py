@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from benchmarks.bench.fleet import Stand
@@ -13,6 +14,10 @@ from benchmarks.bench.options import Options
 
 PROGRAM = Path(__file__).with_name("dbos_program.py")
 WARM_UP = 20
+SHARE = 5
+"""It gets one run in so many, or its side would take most of the time; its rate is steady."""
+THREADS = 8
+ONE_BY_ONE, THREADED = "dbos", "dbos, threads"
 END_SECONDS = 20
 
 
@@ -33,6 +38,22 @@ def version_of_dbos(python: Path) -> str:
     """What was installed."""
     code = "from importlib.metadata import version; print(version('dbos'))"
     return subprocess.check_output([str(python), "-c", code], text=True).strip()
+
+
+def sides(
+    stand: Stand, python: Path, *, count: int, processes: int
+) -> dict[str, Callable[[], float]]:
+    """Both ways to run many in a process: one after the other, and handed to its threads all at once."""
+    of = partial(
+        runs_per_second, stand, python, count=max(count // SHARE, processes), processes=processes
+    )
+    return {ONE_BY_ONE: partial(of, threads=1), THREADED: partial(of, threads=THREADS)}
+
+
+def best_of(samples: Mapping[str, Sequence[float]]) -> list[float]:
+    """Round by round, whichever of the two was faster."""
+    pairs = zip(samples[ONE_BY_ONE], samples[THREADED], strict=True)
+    return [max(pair) for pair in pairs]
 
 
 def runs_per_second(

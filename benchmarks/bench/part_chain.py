@@ -9,7 +9,7 @@ compared round by round.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,9 +22,6 @@ from benchmarks.bench.rounds import in_turns
 
 PART = "chain"
 RUNS, QUICK_RUNS = 3000, 1000
-DBOS_SHARE = 5
-"""DBOS gets one run in so many, or its side would take most of the time; its rate is steady."""
-DBOS_THREADS = 8
 AT_LEAST = {SAFE: 1.0, DEDICATED: 1.5}
 AT_LEAST_DBOS = 3.0
 UNIT = "runs/s"
@@ -36,64 +33,40 @@ def measure(options: Options) -> list[Figure]:
     figures: list[Figure] = []
     with Stand.open(options) as stand:
         for workers in options.worker_counts:
-            samples = in_turns(options, sides(stand, options, python, workers), unit=UNIT)
-            figures += compare(samples, workers, options.pool)
+            samples = in_turns(options, _sides(stand, options, python, workers), unit=UNIT)
+            figures += compare(samples, f"{workers} × {options.pool}")
     return figures
 
 
-def sides(
+def _sides(
     stand: Stand, options: Options, python: Path, workers: int
 ) -> dict[str, Callable[[], float]]:
     """What is measured, by name."""
     count = options.size(RUNS, QUICK_RUNS)
-    ours = partial(
-        throughput.perennial_per_second,
-        stand,
-        "chain",
-        count=count,
-        workers=workers,
-        pool=options.pool,
-    )
-    dbos = partial(
-        dbos_side.runs_per_second,
-        stand,
-        python,
-        count=max(count // DBOS_SHARE, workers),
-        processes=workers,
-    )
+    fleet = {"count": count, "workers": workers, "pool": options.pool}
+    ours = partial(throughput.perennial_per_second, stand, "chain", **fleet)
     return {
         SAFE: partial(ours, profile=SAFE),
-        "celery": partial(
-            throughput.plain_per_second, stand, count=count, workers=workers, pool=options.pool
-        ),
+        "celery": partial(throughput.plain_per_second, stand, **fleet),
         DEDICATED: partial(ours, profile=DEDICATED),
-        "dbos": partial(dbos, threads=1),
-        "dbos, threads": partial(dbos, threads=DBOS_THREADS),
+        **dbos_side.sides(stand, python, count=count, processes=workers),
     }
 
 
-def compare(samples: dict[str, list[float]], workers: int, pool: str) -> list[Figure]:
+def compare(samples: Mapping[str, Sequence[float]], of: str) -> list[Figure]:
     """Rates, and ours over theirs."""
-    of = f"{workers} × {pool}"
+    dbos = dbos_side.best_of(samples)
     figures = [Figure(PART, f"{name}, {of}", UNIT, tuple(rates)) for name, rates in samples.items()]
-    dbos = [max(pair) for pair in zip(samples["dbos"], samples["dbos, threads"], strict=True)]
-    for profile in (SAFE, DEDICATED):
-        figures.append(
-            Figure(
-                PART,
-                f"{profile} ÷ celery, {of}",
-                "×",
-                ratios(samples[profile], samples["celery"]),
-                at_least=AT_LEAST[profile],
-            )
-        )
-        figures.append(
+    for profile, bound in AT_LEAST.items():
+        celery = ratios(samples[profile], samples["celery"])
+        figures += [
+            Figure(PART, f"{profile} ÷ celery, {of}", "×", celery, at_least=bound),
             Figure(
                 PART,
                 f"{profile} ÷ dbos, {of}",
                 "×",
                 ratios(samples[profile], dbos),
                 at_least=AT_LEAST_DBOS,
-            )
-        )
+            ),
+        ]
     return figures

@@ -66,7 +66,7 @@ def test_a_ratio_is_of_one_round(options):
         "dbos": [1.0, 2.0],
         "dbos, threads": [2.0, 1.0],
     }
-    found = {figure.name: figure for figure in part_chain.compare(samples, 1, "solo")}
+    found = {figure.name: figure for figure in part_chain.compare(samples, "1 × solo")}
     assert found["safe ÷ celery, 1 × solo"].samples == (0.5, 2.0)
     assert found["safe ÷ celery, 1 × solo"].is_met
     assert found["dedicated ÷ dbos, 1 × solo"].samples == (15.0, 15.0)

@@ -20,6 +20,7 @@ from orchestrator.embedded import EmbeddedServers
 
 FOLDER = Path(__file__).resolve().parents[2] / ".bench"
 ROUNDS, QUICK_ROUNDS = 5, 3
+FILE_COLUMNS = 100
 
 
 class Part(StrEnum):
@@ -71,13 +72,16 @@ def main(
     with EmbeddedServers.temporary() as servers:
         about = machine.describe(servers)
     for name, value in about.items():
-        console.print(f"[dim]{name}: {value}[/]", highlight=False)
+        console.print(f"[dim]{name}: {value}[/]", highlight=False, soft_wrap=True)
     figures: list[Figure] = []
     for part in parts or list(Part):
         console.rule(part)
         found = import_module(f"benchmarks.bench.part_{part}").measure(options)
         figures += found
-        Console().print(report.table_of(part, found))
+        output = Console()
+        output.print(
+            report.table_of(part, found), width=None if output.is_terminal else FILE_COLUMNS
+        )
         if json_path is not None:
             report.write_json(
                 json_path, about, figures, rounds=options.rounds, quick=quick, pool=pool

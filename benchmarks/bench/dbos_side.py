@@ -9,13 +9,14 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+from benchmarks.bench.figures import Figure, ratios
 from benchmarks.bench.fleet import Stand
 from benchmarks.bench.options import Options
 
 PROGRAM = Path(__file__).with_name("dbos_program.py")
 WARM_UP = 20
 SHARE = 5
-"""It gets one run in so many, or its side would take most of the time; its rate is steady."""
+"""DBOS gets one run in so many, or its side would take most of the time; its rate is steady."""
 THREADS = 8
 ONE_BY_ONE, THREADED = "dbos", "dbos, threads"
 END_SECONDS = 20
@@ -54,6 +55,27 @@ def best_of(samples: Mapping[str, Sequence[float]]) -> list[float]:
     """Round by round, whichever of the two was faster."""
     pairs = zip(samples[ONE_BY_ONE], samples[THREADED], strict=True)
     return [max(pair) for pair in pairs]
+
+
+def ratios_to_dbos(
+    part: str, of: str, samples: Mapping[str, Sequence[float]], *, ours: str, at_least: float
+) -> list[Figure]:
+    """To the faster of its two ways, which the bound is about, and to a process that has one thread too."""
+    return [
+        Figure(
+            part,
+            f"{ours} ÷ dbos, {of}",
+            "×",
+            ratios(samples[ours], best_of(samples)),
+            at_least=at_least,
+        ),
+        Figure(
+            part,
+            f"{ours} ÷ dbos in one thread, {of}",
+            "×",
+            ratios(samples[ours], samples[ONE_BY_ONE]),
+        ),
+    ]
 
 
 def runs_per_second(

@@ -55,18 +55,11 @@ def _sides(
 
 def compare(samples: Mapping[str, Sequence[float]], of: str) -> list[Figure]:
     """Rates, and ours over theirs."""
-    dbos = dbos_side.best_of(samples)
     figures = [Figure(PART, f"{name}, {of}", UNIT, tuple(rates)) for name, rates in samples.items()]
     for profile, bound in AT_LEAST.items():
         celery = ratios(samples[profile], samples["celery"])
         figures += [
             Figure(PART, f"{profile} ÷ celery, {of}", "×", celery, at_least=bound),
-            Figure(
-                PART,
-                f"{profile} ÷ dbos, {of}",
-                "×",
-                ratios(samples[profile], dbos),
-                at_least=AT_LEAST_DBOS,
-            ),
+            *dbos_side.ratios_to_dbos(PART, of, samples, ours=profile, at_least=AT_LEAST_DBOS),
         ]
     return figures

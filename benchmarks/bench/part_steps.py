@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from benchmarks.bench import dbos_side, throughput
-from benchmarks.bench.figures import Figure, ratios
+from benchmarks.bench.figures import Figure
 from benchmarks.bench.fleet import Stand
 from benchmarks.bench.options import Options
 from benchmarks.bench.profiles import DEDICATED, SAFE
@@ -50,15 +50,7 @@ def measure(options: Options) -> list[Figure]:
 
 def compare(samples: Mapping[str, Sequence[float]], of: str) -> list[Figure]:
     """Rates, and ours over DBOS's."""
-    dbos = dbos_side.best_of(samples)
-    rates = [Figure(PART, f"{name}, {of}", UNIT, tuple(found)) for name, found in samples.items()]
-    return rates + [
-        Figure(
-            PART,
-            f"{profile} ÷ dbos, {of}",
-            "×",
-            ratios(samples[profile], dbos),
-            at_least=AT_LEAST,
-        )
-        for profile in (SAFE, DEDICATED)
-    ]
+    figures = [Figure(PART, f"{name}, {of}", UNIT, tuple(rates)) for name, rates in samples.items()]
+    for profile in (SAFE, DEDICATED):
+        figures += dbos_side.ratios_to_dbos(PART, of, samples, ours=profile, at_least=AT_LEAST)
+    return figures

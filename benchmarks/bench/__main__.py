@@ -59,7 +59,9 @@ def main(
     json_path: Annotated[Path | None, typer.Option("--json", help="Keep all figures here.")] = None,
 ) -> None:
     """Measure, and say what is met and what falls short."""
-    console = Console(stderr=True)
+    console, output = Console(stderr=True), Console()
+    if not output.is_terminal:
+        output.width = FILE_COLUMNS
     options = Options(
         rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
         quick=quick,
@@ -78,10 +80,7 @@ def main(
         console.rule(part)
         found = import_module(f"benchmarks.bench.part_{part}").measure(options)
         figures += found
-        output = Console()
-        output.print(
-            report.table_of(part, found), width=None if output.is_terminal else FILE_COLUMNS
-        )
+        output.print(report.table_of(part, found))
         if json_path is not None:
             report.write_json(
                 json_path, about, figures, rounds=options.rounds, quick=quick, pool=pool

@@ -55,6 +55,9 @@ def main(
     pool: Annotated[Pool, typer.Option(help="Of the workers.")] = Pool.SOLO,
     runs: Annotated[int | None, typer.Option(min=1, help="In place of a part's size.")] = None,
     workers: Annotated[list[int] | None, typer.Option(help="Only with so many workers.")] = None,
+    side: Annotated[
+        list[str] | None, typer.Option(help="Only this side (safe, celery, …); may be said again.")
+    ] = None,
     folder: Annotated[Path, typer.Option(help="For logs and what is compared with.")] = FOLDER,
     json_path: Annotated[Path | None, typer.Option("--json", help="Keep all figures here.")] = None,
 ) -> None:
@@ -70,6 +73,7 @@ def main(
         pool=pool,
         runs=runs,
         worker_counts=tuple(workers) if workers else (1, 2),
+        sides=tuple(side or ()),
     )
     with EmbeddedServers.temporary() as servers:
         about = machine.describe(servers)

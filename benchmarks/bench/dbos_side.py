@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from benchmarks.bench.figures import Figure, ratios
+from benchmarks.bench.figures import Figure, ratio
 from benchmarks.bench.fleet import Stand
 from benchmarks.bench.options import Options
 
@@ -51,30 +51,16 @@ def sides(
     return {ONE_BY_ONE: partial(of, threads=1), THREADED: partial(of, threads=THREADS)}
 
 
-def best_of(samples: Mapping[str, Sequence[float]]) -> list[float]:
-    """Round by round, whichever of the two was faster."""
-    pairs = zip(samples[ONE_BY_ONE], samples[THREADED], strict=True)
-    return [max(pair) for pair in pairs]
-
-
 def ratios_to_dbos(
     part: str, of: str, samples: Mapping[str, Sequence[float]], *, ours: str, at_least: float
 ) -> list[Figure]:
     """To the faster of its two ways, which the bound is about, and to a process that has one thread too."""
+    mine, one_by_one = samples.get(ours), samples.get(ONE_BY_ONE)
+    ways = [samples[way] for way in (ONE_BY_ONE, THREADED) if way in samples]
+    best = [max(rates) for rates in zip(*ways, strict=True)]
     return [
-        Figure(
-            part,
-            f"{ours} ÷ dbos, {of}",
-            "×",
-            ratios(samples[ours], best_of(samples)),
-            at_least=at_least,
-        ),
-        Figure(
-            part,
-            f"{ours} ÷ dbos in one thread, {of}",
-            "×",
-            ratios(samples[ours], samples[ONE_BY_ONE]),
-        ),
+        *ratio(part, f"{ours} ÷ dbos, {of}", mine, best, at_least=at_least),
+        *ratio(part, f"{ours} ÷ dbos in one thread, {of}", mine, one_by_one),
     ]
 
 

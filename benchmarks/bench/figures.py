@@ -70,6 +70,19 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
 
 
-def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, ...]:
-    """Round by round: what disturbs the machine for longer than a round disturbs both."""
-    return tuple(mine / other for mine, other in zip(ours, theirs, strict=True))
+def ratio(
+    part: str,
+    name: str,
+    ours: Sequence[float] | None,
+    theirs: Sequence[float] | None,
+    *,
+    at_least: float | None = None,
+) -> list[Figure]:
+    """Ours over theirs, round by round; none where one of them was not measured.
+
+    What disturbs the machine for longer than a round disturbs both.
+    """
+    if not ours or not theirs:
+        return []
+    samples = tuple(mine / other for mine, other in zip(ours, theirs, strict=True))
+    return [Figure(part, name, "×", samples, at_least=at_least)]

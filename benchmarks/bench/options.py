@@ -20,6 +20,7 @@ class Options:
         pool: Celery's, where a part does not say which it is about.
         runs: so many runs in place of a part's own size.
         worker_counts: the fleets that a throughput is measured on.
+        sides: only these of what is compared, by name; none named is all. For who works on one.
     """
 
     rounds: int
@@ -29,6 +30,11 @@ class Options:
     pool: str = "solo"
     runs: int | None = None
     worker_counts: tuple[int, ...] = (1, 2)
+    sides: tuple[str, ...] = ()
+
+    def wants(self, side: str) -> bool:
+        """Whether this side is to be measured."""
+        return not self.sides or side in self.sides
 
     def size(self, full: int, quick: int) -> int:
         """How many runs: as asked, or the part's own number."""

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.bench import dbos_side, throughput
-from benchmarks.bench.figures import Figure, ratios
+from benchmarks.bench.figures import Figure, ratio
 from benchmarks.bench.fleet import Stand
 from benchmarks.bench.options import Options
 from benchmarks.bench.profiles import DEDICATED, SAFE
@@ -57,9 +57,9 @@ def compare(samples: Mapping[str, Sequence[float]], of: str) -> list[Figure]:
     """Rates, and ours over theirs."""
     figures = [Figure(PART, f"{name}, {of}", UNIT, tuple(rates)) for name, rates in samples.items()]
     for profile, bound in AT_LEAST.items():
-        celery = ratios(samples[profile], samples["celery"])
+        mine, celery = samples.get(profile), samples.get("celery")
         figures += [
-            Figure(PART, f"{profile} ÷ celery, {of}", "×", celery, at_least=bound),
+            *ratio(PART, f"{profile} ÷ celery, {of}", mine, celery, at_least=bound),
             *dbos_side.ratios_to_dbos(PART, of, samples, ours=profile, at_least=AT_LEAST_DBOS),
         ]
     return figures

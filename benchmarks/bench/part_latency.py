@@ -42,7 +42,7 @@ def measure(options: Options) -> list[Figure]:
     samples: dict[tuple[str, str, str, str], list[float]] = defaultdict(list)
     with Stand.open(options) as stand:
         for number in range(options.rounds):
-            for profile in (SAFE, DEDICATED):
+            for profile in filter(options.wants, (SAFE, DEDICATED)):
                 options.console.print(f"round {number + 1} of {options.rounds}: {profile}")
                 for (what, when), found in _round(stand, options, profile).items():
                     samples[profile, what, when, "p50"].append(percentile(found, 50))

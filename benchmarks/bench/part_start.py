@@ -1,0 +1,106 @@
+"""(c) What a producer pays to start runs, from one process and one thread.
+
+Starts a second: one by one (`Client.start`, each its own commit), in bulk (`Client.start_many`, a thousand
+a statement), and inside a transaction of the caller's that also inserts a row of its own, with what such a
+transaction does without a start beside it. No worker runs: what is measured is the producer and Postgres.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, Engine, create_engine, text
+
+from benchmarks.bench.figures import Figure
+from benchmarks.bench.fleet import Stand
+from benchmarks.bench.options import Options
+from benchmarks.bench.processes import registry
+from benchmarks.bench.rounds import in_turns
+from orchestrator import Client
+
+PART = "start"
+PROCESS = "chain"
+STARTS, QUICK_STARTS = 10_000, 2_000
+BULK_FACTOR = 10
+BULK = 1000
+WARM_UP = 50
+UNIT = "starts/s"
+AT_LEAST = {"one by one": 2_000.0, "in bulk": 20_000.0}
+TRANSACTIONS, WITH_A_START = "the caller's transaction alone", "in the caller's transaction"
+
+
+def measure(options: Options) -> list[Figure]:
+    """Rates, and what a start adds to a transaction."""
+    count = options.size(STARTS, QUICK_STARTS)
+    with Stand.open(options) as stand:
+        samples = in_turns(options, _ways(stand, count), unit=UNIT)
+    figures = [
+        Figure(PART, name, UNIT, tuple(found), at_least=AT_LEAST.get(name))
+        for name, found in samples.items()
+    ]
+    added = tuple(
+        1000 / mine - 1000 / alone
+        for mine, alone in zip(samples[WITH_A_START], samples[TRANSACTIONS], strict=True)
+    )
+    return [*figures, Figure(PART, "a start adds to the caller's transaction", "ms", added)]
+
+
+def _ways(stand: Stand, count: int) -> dict[str, Callable[[], float]]:
+    return {
+        "one by one": lambda: _one_by_one(stand, count),
+        "in bulk": lambda: _in_bulk(stand, count * BULK_FACTOR),
+        WITH_A_START: lambda: _in_transactions(stand, count, is_starting=True),
+        TRANSACTIONS: lambda: _in_transactions(stand, count, is_starting=False),
+    }
+
+
+def _one_by_one(stand: Stand, count: int) -> float:
+    with _producer(stand) as (client, _):
+        began = time.perf_counter()
+        for number in range(count):
+            client.start(PROCESS, number)
+        return count / (time.perf_counter() - began)
+
+
+def _in_bulk(stand: Stand, count: int) -> float:
+    with _producer(stand) as (client, _):
+        began = time.perf_counter()
+        for first in range(0, count, BULK):
+            client.start_many(PROCESS, list(range(first, min(first + BULK, count))))
+        return count / (time.perf_counter() - began)
+
+
+def _in_transactions(stand: Stand, count: int, *, is_starting: bool) -> float:
+    """The caller's own row and the run become true together, or not at all."""
+    with _producer(stand) as (client, engine):
+        began = time.perf_counter()
+        for number in range(count):
+            with engine.begin() as connection:
+                _order(connection, number)
+                if is_starting:
+                    client.start(PROCESS, number, connection=connection)
+        return count / (time.perf_counter() - began)
+
+
+def _order(connection: Connection, number: int) -> None:
+    connection.execute(text("INSERT INTO orders (number) VALUES (:number)"), {"number": number})
+
+
+@contextmanager
+def _producer(stand: Stand) -> Iterator[tuple[Client, Engine]]:
+    """A client that is warm, and an application's own engine, on a fresh database."""
+    with stand.database() as url:
+        engine = create_engine(url)
+        try:
+            with Client(url, registry=registry) as client:
+                client.deploy(*registry.processes.values())
+                for number in range(WARM_UP):
+                    client.start(PROCESS, number)
+                with engine.begin() as connection:
+                    connection.execute(text("CREATE TABLE orders (number bigint)"))
+                stand.administer("CHECKPOINT")
+                yield client, engine
+        finally:
+            engine.dispose()

@@ -24,8 +24,9 @@ IMPATIENT = {
     "relay_after_seconds": 0.5,
     "timer_grace_seconds": 0.3,
     "timeout_grace_seconds": 0.3,
+    "in_place_seconds": 0,
 }
-"""Recovery within seconds; a worker on a busy machine still beats in time."""
+"""Recovery within seconds; a worker on a busy machine still beats in time. Each stage comes by a message."""
 
 
 class Worker:

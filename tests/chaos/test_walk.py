@@ -258,6 +258,21 @@ def test_a_worker_lost_there_loses_nothing_and_doubles_nothing(
     assert outcomes == [None] * len(cases), "\n".join(filter(None, outcomes))
 
 
+GOES_ON = replace(STAGES, settings={"in_place_seconds": 5})
+
+
+@pytest.mark.parametrize("what", ["commit_turn", "work", "remember_step", "remember_flow_step"])
+def test_a_worker_that_goes_on_in_place_is_lost_as_any_other(
+    make_fleet: Callable[[], ChaosFleet], what: str
+) -> None:
+    """The commit has claimed the next stage for whoever is lost; nobody was told of it."""
+    cases = [(Place(when, what), how) for when, how in CASES]
+    fleets = [make_fleet() for _ in cases]
+    with ThreadPoolExecutor(len(cases)) as pool:
+        outcomes = list(pool.map(_survive, fleets, [GOES_ON] * len(cases), cases))
+    assert outcomes == [None] * len(cases), "\n".join(filter(None, outcomes))
+
+
 def _survive(fleet: ChaosFleet, scenario: Scenario, case: tuple[Place, How]) -> str | None:
     """None, or what went wrong."""
     place, how = case

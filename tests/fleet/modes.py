@@ -20,8 +20,10 @@ from orchestrator.engine import recover, turn
 from orchestrator.engine.context import EngineContext
 from orchestrator.fleet import services
 from orchestrator.fleet.alarms import Alarms
+from orchestrator.fleet.in_place import InPlaceTasks
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.fleet.services import Caretaker
+from orchestrator.store.activities import Claim
 from orchestrator.store.outbox import Handoff
 from tests.modes import MODES, Mode, leaving_early
 
@@ -33,7 +35,11 @@ log = logging.getLogger(__name__)
 
 def environment_of(mode: Mode) -> dict[str, str]:
     """Where only sweeps find work they come often, or each handoff would take a second."""
-    environment = {VARIABLE: mode.name, "PERENNIAL_BATCH_SIZE": str(mode.batch_size)}
+    environment = {
+        VARIABLE: mode.name,
+        "PERENNIAL_BATCH_SIZE": str(mode.batch_size),
+        "PERENNIAL_IN_PLACE_SECONDS": "5" if mode.goes_on else "0",
+    }
     if not mode.hears_workers:
         environment |= {
             "PERENNIAL_SWEEP_SECONDS": "0.1",
@@ -58,6 +64,8 @@ def live_in(name: str) -> None:
         _listen_in_vain(say)
     if not mode.hears_workers:
         _lose_what_workers_say(say)
+    if mode.goes_on:
+        _tell_what_is_taken_over(say)
 
 
 Say = Callable[[str], None]
@@ -83,6 +91,16 @@ def _deliver_twice(say: Say) -> None:
     tasks.advance_in_place = done_twice(tasks.advance_in_place)
     tasks.run_stage_in_place = done_twice(tasks.run_stage_in_place)
     tasks.fire = lambda *arguments: fire(*arguments) + fire(*arguments)
+
+
+def _tell_what_is_taken_over(say: Say) -> None:
+    perform = InPlaceTasks.perform
+
+    def perform_and_tell(self: InPlaceTasks, claim: Claim, work: Any) -> Any:
+        say(f"{claim.key} is taken over")
+        return perform(self, claim, work)
+
+    InPlaceTasks.perform = perform_and_tell
 
 
 def _listen_in_vain(say: Say) -> None:

@@ -916,4 +916,61 @@ FROM perennial.run r""",
         "        break\n",
         ("tests/fleet/test_failures.py::test_a_failure_is_let_go_without_a_collection_of_garbage",),
     ),
+    Guard(
+        "a commit that takes over is held",
+        "If its answer is lost, the stage that it has claimed is not kept by a worker that lives.",
+        f"{ENGINE}turn.py",
+        "        with self.context.identity.holding() as worker_id:\n            yield Taking(",
+        "        if worker_id := self.context.identity.held_ids()[0]:\n            yield Taking(",
+        (
+            (
+                "tests/engine/test_in_place.py::"
+                "test_a_commit_whose_answer_is_lost_leaves_no_claim_with_a_living_worker"
+            ),
+        ),
+    ),
+    Guard(
+        "each stage in place is held",
+        "Where its end can't be recorded, its worker falls silent, though Celery kept the failure.",
+        f"{ENGINE}in_place.py",
+        "            with context.identity.holding():\n                return work_and_settle",
+        "            if context:\n                return work_and_settle",
+        (
+            (
+                "tests/engine/test_in_place.py::"
+                "test_a_stage_whose_end_cannot_be_recorded_is_left_by_its_worker"
+            ),
+        ),
+    ),
+    Guard(
+        "nothing is taken over unseen",
+        "A worker goes on only with a run that it has in hand as it is recorded.",
+        f"{ENGINE}turn.py",
+        "        if self.steps_recorded or outcome.consumed or outcome.goes_on:\n            return None\n",
+        "",
+        (
+            (
+                "tests/engine/test_in_place.py::"
+                "test_nothing_is_taken_over_with_what_the_run_in_hand_would_lack[signal]"
+            ),
+            (
+                "tests/engine/test_in_place.py::"
+                "test_nothing_is_taken_over_with_what_the_run_in_hand_would_lack[step]"
+            ),
+        ),
+    ),
+    Guard(
+        "limits of a pool are those of the message",
+        "No stage runs under another's time limits, or under none.",
+        "orchestrator/fleet/in_place.py",
+        "        return self._limits is None or self._may_keep(_limits_of(task))\n",
+        "        return True\n",
+        (
+            (
+                "tests/fleet/test_in_place.py::"
+                "test_a_pool_that_keeps_limits_by_the_message_takes_over_what_has_the_same[perennial.advance]"
+            ),
+            "tests/fleet/test_in_place.py::test_limits_of_the_message_itself_count",
+        ),
+    ),
 ]

@@ -21,6 +21,7 @@ from orchestrator.engine.liveness import Identity
 from orchestrator.engine.messenger import Messenger, SilentMessenger
 from orchestrator.faults import reach
 from orchestrator.settings import Settings
+from orchestrator.store.statement import COMMITS_EACH
 
 log = logging.getLogger(__name__)
 Done = TypeVar("Done")
@@ -40,18 +41,24 @@ class EngineContext:
 
     def __post_init__(self) -> None:
         self.definitions = Definitions(self.registry)
-        self._autocommit = self.database.execution_options(isolation_level="AUTOCOMMIT")
+        # Connections that `connect` makes commit each statement. Whoever's else are told so for each use.
+        self._each = (
+            self.database
+            if COMMITS_EACH in self.database.get_execution_options()
+            else self.database.execution_options(isolation_level="AUTOCOMMIT")
+        )
+        self._together = self.database.execution_options(isolation_level="READ COMMITTED")
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """For verbs of one statement: each is its own transaction, in one round trip."""
-        with self._autocommit.connect() as connection:
+        with self._each.connect() as connection:
             yield connection
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """For verbs of several statements: all or nothing."""
-        with self.database.begin() as connection:
+        with self._together.begin() as connection:
             yield connection
             reach("before", "transaction")
         reach("after", "transaction")
@@ -84,6 +91,8 @@ def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
         pool_reset_on_return=None,
         skip_autocommit_rollback=True,
         hide_parameters=True,  # payloads stay out of logs and of recorded errors
+        isolation_level="AUTOCOMMIT",
+        execution_options={COMMITS_EACH: True},
         connect_args={
             "connect_timeout": 10,
             "application_name": "perennial",
@@ -100,7 +109,6 @@ def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
         with connection.cursor() as cursor:
             cursor.execute("SET plan_cache_mode TO force_generic_plan")
             cursor.execute(f"SET idle_in_transaction_session_timeout TO {round(seconds * 1000)}")
-        connection.commit()
 
     event.listen(engine, "connect", prepare)
     _close_what_has_failed(engine)

@@ -1,7 +1,7 @@
 """Going on in place, as Celery sees it: each stage that is taken over is a task of its own.
 
-It runs through Celery's own tracer, under its own id, with its signals, its log lines and, where the worker
-was started with `-E`, its events. What it has not got is a message: so it is taken over only where a message
+It runs through Celery's own tracer, under its own id, with its signals, its log lines and, where anybody
+hears them, its events. What it has not got is a message: so it is taken over only where a message
 would have come to this very worker, and where Celery would not have kept it back for its rate. A pool of
 processes keeps time by the message: there, only where the limits of the task in hand are the stage's own, which
 then come early by no more than a hundredth. And only for `in_place_seconds`, counted from the message that began
@@ -57,9 +57,10 @@ class InPlaceTasks:
         *,
         seconds: float,
         limits_are_kept: bool,
+        tell: Callable[..., None] = lambda *_, **__: None,
         stopwatch: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._app, self._stopwatch = app, stopwatch
+        self._app, self._stopwatch, self._tell = app, stopwatch, tell
         self._seconds, self._until = seconds, stopwatch() + seconds
         task = app.current_worker_task
         self._request = task.request if task is not None else None
@@ -85,12 +86,18 @@ class InPlaceTasks:
         arguments = (str(claim.run.context.id), claim.key, claim.attempt)
         hand = _Hand(arguments, work)
         token = _in_hand.set(hand)
+        self._tell("task-received", uuid=task_id, name=task.name, args=repr(arguments), kwargs="{}")
+        self._tell("task-started", uuid=task_id)
         try:
-            _tracer_of(task, self._app)(
+            traced = _tracer_of(task, self._app)(
                 task_id, arguments, {}, self._request_of(task, task_id, arguments)
             )
         finally:
             _in_hand.reset(token)
+        if traced.info is None:
+            self._tell("task-succeeded", uuid=task_id, result="None", runtime=traced.runtime)
+        else:
+            self._tell("task-failed", uuid=task_id, exception=repr(traced.info.retval))
         return hand.taken
 
     def _request_of(self, task: Task, task_id: str, arguments: tuple[Any, ...]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from typing import Any
 from uuid import UUID
 
 from celery import Celery
@@ -18,6 +19,7 @@ from orchestrator.core.definition import Registry
 from orchestrator.engine.context import EngineContext, connect
 from orchestrator.engine.liveness import Heart, Identity
 from orchestrator.fleet.alarms import Alarms
+from orchestrator.fleet.audience import Audience
 from orchestrator.fleet.in_place import InPlaceTasks
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.settings import Settings
@@ -30,6 +32,7 @@ class Member:
     def __init__(self, app: Celery, registry: Registry, settings: Settings | None) -> None:
         self.app = app
         self.registry = registry
+        self.audience = Audience()
         self.pool_keeps_limits = True
         """Whether this worker's pool ends tasks that overrun; false only where a worker has said so."""
         self._settings = settings
@@ -59,6 +62,7 @@ class Member:
             self.app,
             seconds=self.settings.in_place_seconds,
             limits_are_kept=self.pool_keeps_limits,
+            tell=self._tell,
         )
 
     @property
@@ -74,7 +78,7 @@ class Member:
             database=connect(settings),
             registry=self.registry,
             settings=settings,
-            messenger=Publisher(self.app, Alarms.for_app(self.app, settings)),
+            messenger=Publisher(self.app, Alarms.for_app(self.app, settings), self.audience),
             identity=identity,
         )
         # A connection of its own: a heart that waited for the pool would pass for dead.
@@ -85,6 +89,11 @@ class Member:
             interval_seconds=settings.heartbeat_seconds,
         ).start()
         return context
+
+    def _tell(self, event: str, **fields: Any) -> None:
+        messenger = self.context.messenger
+        if isinstance(messenger, Publisher):
+            messenger.tell(event, **fields)
 
     def _forget(self) -> None:
         """In a forked child: what the parent had is not ours, and is left unclosed."""

@@ -19,6 +19,7 @@ from kombu.messaging import Producer
 from orchestrator.core.run import RunStatus
 from orchestrator.faults import around
 from orchestrator.fleet.alarms import Alarms
+from orchestrator.fleet.audience import Audience
 from orchestrator.store.outbox import ADVANCE, Handoff
 from orchestrator.store.timers import ArmedTimer
 
@@ -42,9 +43,11 @@ _WAIT = "%s handoff(s) wait in the outbox: %s (%s)"
 class Publisher:
     """A Messenger on kombu, with the index of delayed messages beside it."""
 
-    def __init__(self, app: Celery, alarms: Alarms | None) -> None:
+    def __init__(
+        self, app: Celery, alarms: Alarms | None, audience: Audience | None = None
+    ) -> None:
         self.alarms = alarms
-        self._app = app
+        self._app, self._audience = app, audience
         self._events: Any = None
 
     def hand_off(self, handoffs: Sequence[Handoff]) -> Sequence[Handoff]:
@@ -97,19 +100,25 @@ class Publisher:
         self, run_id: UUID, process: str, status: RunStatus, waiting_for: str | None
     ) -> None:
         """A task event of the run's own id: Flower shows a row for it."""
+        self.tell(
+            _EVENTS[status],
+            uuid=str(run_id),
+            name=process,
+            received=time.time(),  # Flower sorts its rows by it
+            args="",
+            kwargs=f"waits for {waiting_for}" if waiting_for else "",
+            retries=0,
+            result=status.value,
+            exception=status.value if status in (RunStatus.FAILED, RunStatus.EXPIRED) else None,
+            runtime=None,
+        )
+
+    def tell(self, event: str, **fields: Any) -> None:
+        """Send an event, if anybody hears it."""
+        if self._audience is not None and not self._audience.is_there:
+            return
         try:
-            self._event_dispatcher().send(
-                _EVENTS[status],
-                uuid=str(run_id),
-                name=process,
-                received=time.time(),  # Flower sorts its rows by it
-                args="",
-                kwargs=f"waits for {waiting_for}" if waiting_for else "",
-                retries=0,
-                result=status.value,
-                exception=status.value if status in (RunStatus.FAILED, RunStatus.EXPIRED) else None,
-                runtime=None,
-            )
+            self._event_dispatcher().send(event, **fields)
         except Exception as error:  # noqa: BLE001 - nobody waits for an event
             self._events = None
             log.debug("an event was not sent: %r", error)

@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -106,8 +107,10 @@ class Mover:
 class Caretaker:
     """Handoffs that producers leave, and whatever was left undone."""
 
-    def __init__(self, member: Member, losses: Losses | None = None) -> None:
-        self._member, self._losses = member, losses
+    def __init__(
+        self, member: Member, losses: Losses | None = None, look: Callable[[], None] | None = None
+    ) -> None:
+        self._member, self._losses, self._look = member, losses, look
         self._listening: psycopg.Connection[Any] | None = None
         self._forget_countdown = 0
         self._sweep_at = self._contact_since = 0.0
@@ -124,6 +127,8 @@ class Caretaker:
             self._contact_since = self._sweep_at = time.monotonic()
         left = max(0.0, self._sweep_at - time.monotonic())
         is_told = any(True for _ in self._listening.notifies(timeout=left, stop_after=1))
+        if self._look is not None:
+            self._look()
         if self._losses is not None:
             self._losses.note()  # before anything is judged
         share = relay(context, may_judge=self._may_judge()) if is_told else 0
@@ -166,9 +171,14 @@ class Caretaker:
                 forget_old_workers(connection)
 
 
-def services_of(member: Member, losses: Losses | None = None) -> list[Service]:
-    """The services a worker of this app runs. `losses`: what it sees of its pool's children."""
-    caretaker = Caretaker(member, losses)
+def services_of(
+    member: Member, losses: Losses | None = None, look: Callable[[], None] | None = None
+) -> list[Service]:
+    """The services a worker of this app runs. `losses`: what it sees of its pool's children.
+
+    `look`: called now and then, to see what the worker was told meanwhile.
+    """
+    caretaker = Caretaker(member, losses, look)
     services = [Service("caretaker", caretaker.work, caretaker.reset)]
     if member.alarms is not None:
         services.append(Service("mover", Mover(member, member.alarms).work, member.alarms.reset))
@@ -191,8 +201,9 @@ class ServicesStep(bootsteps.StartStopStep):
     def __init__(self, parent: Any, **options: Any) -> None:
         self._services: list[Service] = []
         self._losses: Losses | None = None
-        # Before the pool starts, so that its processes know.
-        parent.app.perennial.pool_keeps_limits = issubclass(parent.pool_cls, prefork.TaskPool)
+        member = parent.app.perennial  # before the pool starts, so that its processes know
+        member.pool_keeps_limits = issubclass(parent.pool_cls, prefork.TaskPool)
+        member.audience.begin(parent)
         super().__init__(parent, **options)
 
     def start(self, parent: Any) -> None:
@@ -201,7 +212,8 @@ class ServicesStep(bootsteps.StartStopStep):
         limit_stages(member)
         self._losses = Losses(member)
         self._losses.watch(parent)
-        self._services = services_of(member, self._losses)
+        look = partial(member.audience.look, parent)
+        self._services = services_of(member, self._losses, look)
         for service in self._services:
             service.start()
 

@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -269,6 +270,7 @@ def _parts_of(commit: TurnCommit, *, has_timers: bool, has_approvals: bool) -> t
     return tuple(part for part, is_wanted in wanted if is_wanted)
 
 
+@cache
 def _statement_of(parts: tuple[str, ...], *, with_attempt: bool) -> Statement:
     fence = _FENCE.replace("%(attempt_fence)s", ATTEMPT_HOLDS if with_attempt else "true")
     armed = _ARMED_ROWS if _ARMED in parts else "NULL::jsonb"

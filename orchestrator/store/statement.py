@@ -1,13 +1,15 @@
 """A named statement: SQL text with psycopg's `%(name)s` parameters, run on whoever's connection.
 
 The same text runs on a SQLAlchemy connection or session, and on a plain psycopg connection, so a
-producer can start a run inside its own transaction whichever it uses.
+producer can start a run inside its own transaction whichever it uses. It always goes to the driver itself:
+for a statement that is written, planned and read by hand, SQLAlchemy's way there and back costs as much as
+the driver's (docs/adr/0013). Its connections, pools, transactions and errors are used as they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -19,6 +21,9 @@ from orchestrator.faults import reach
 
 AnyConnection = Connection | Session | psycopg.Connection[Any]
 
+COMMITS_EACH = "perennial_commits_each"
+"""An execution option of engines whose connections commit each statement by themselves."""
+
 
 @dataclass(frozen=True, slots=True)
 class Statement:
@@ -26,6 +31,13 @@ class Statement:
 
     name: str
     sql: str
+    _text: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        text = f"/* perennial:{self.name} */ {self.sql}".encode()
+        object.__setattr__(
+            self, "_text", text
+        )  # the same object each time: psycopg looks plans up by it
 
     def rows(self, connection: AnyConnection, **parameters: object) -> Sequence[Any]:
         """Run it; all rows. One round trip."""
@@ -35,15 +47,29 @@ class Statement:
         return found
 
     def _rows(self, connection: AnyConnection, parameters: dict[str, object]) -> Sequence[Any]:
-        text = f"/* perennial:{self.name} */ {self.sql}"
         if isinstance(connection, psycopg.Connection):
-            with connection.cursor(row_factory=namedtuple_row) as cursor:
-                cursor.execute(text.encode(), parameters)
-                return cursor.fetchall() if cursor.description else ()
+            return self._rows_of(connection, parameters)
         if isinstance(connection, Session):
             connection = connection.connection()
-        result = connection.exec_driver_sql(text, parameters)
-        return result.fetchall() if result.returns_rows else ()
+        if (
+            not connection.in_transaction()
+            and COMMITS_EACH not in connection.get_execution_options()
+        ):
+            connection.begin()  # as SQLAlchemy's own way of executing does; its caller commits
+        driver: Any = connection.connection.driver_connection
+        try:
+            return self._rows_of(driver, parameters)
+        except BaseException as error:  # noqa: BLE001 - it is raised again there
+            # SQLAlchemy's own door for what a driver raises: it tells a dead connection, and renews its pool.
+            told = f"perennial:{self.name}" if isinstance(error, psycopg.Error) else None
+            connection._handle_dbapi_exception(error, told, None, None, None)  # noqa: SLF001
+
+    def _rows_of(
+        self, connection: psycopg.Connection[Any], parameters: dict[str, object]
+    ) -> Sequence[Any]:
+        with connection.cursor(row_factory=namedtuple_row) as cursor:
+            cursor.execute(self._text, parameters)
+            return cursor.fetchall() if cursor.description else ()
 
     def row(self, connection: AnyConnection, **parameters: object) -> Any | None:
         """Run it; the first row, or None."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -48,7 +49,13 @@ class Clock:
 
 
 def in_hand(
-    app: Celery, *, seconds: float = 0.1, task: str = "work", kept: bool = True, **request: Any
+    app: Celery,
+    *,
+    seconds: float = 0.1,
+    task: str = "work",
+    kept: bool = True,
+    tell: Callable[..., None] = lambda *_, **__: None,
+    **request: Any,
 ) -> tuple[InPlaceTasks, Clock]:
     """What a message of that task allows. `kept`: the pool ends what overruns."""
     clock, of = Clock(), app.tasks[task]
@@ -56,7 +63,7 @@ def in_hand(
     _task_stack.push(of)
     try:
         return (
-            InPlaceTasks(app, seconds=seconds, limits_are_kept=kept, stopwatch=clock),
+            InPlaceTasks(app, seconds=seconds, limits_are_kept=kept, tell=tell, stopwatch=clock),
             clock,
         )
     finally:
@@ -113,7 +120,8 @@ def test_a_brief_timeout_is_not_made_briefer(app):
 
 def test_a_stage_in_place_is_a_task_of_its_own(app):
     """With an id of its own, its arguments, Celery's signals, and what its message would have said of it."""
-    in_place, _ = in_hand(app, hostname="w1@here")
+    told: list[str] = []
+    in_place, _ = in_hand(app, hostname="w1@here", tell=lambda event, **_: told.append(event))
     seen: list[Any] = []
 
     def watch(sender: Any, task_id: str, args: Any, **_: Any) -> None:
@@ -140,11 +148,13 @@ def test_a_stage_in_place_is_a_task_of_its_own(app):
     expected = ("work", arguments, "w1@here", {"routing_key": QUEUE})
     assert [(name, *rest) for name, _, *rest in seen] == [expected, expected]
     assert len({task_id for _, task_id, *_ in seen}) == 2
+    assert told == ["task-received", "task-started", "task-succeeded"] * 2
 
 
 def test_a_stage_in_place_that_fails_ends_there(app):
     """Celery tells it as that task's failure; the worker goes on with its queue."""
-    in_place, _ = in_hand(app)
+    told: list[str] = []
+    in_place, _ = in_hand(app, tell=lambda event, **_: told.append(event))
     run_id = uuid4()
     claim: Any = SimpleNamespace(
         name="work", key="work", attempt=1, run=SimpleNamespace(context=SimpleNamespace(id=run_id))
@@ -165,4 +175,5 @@ def test_a_stage_in_place_that_fails_ends_there(app):
     finally:
         signals.task_failure.disconnect(watch)
     assert failed == [("work", ZeroDivisionError)]
+    assert told == ["task-received", "task-started", "task-failed"]
     assert not is_in_hand(str(run_id), "work", 1)

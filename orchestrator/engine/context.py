@@ -78,11 +78,14 @@ def once_more_if_cut(deed: Callable[[], Done]) -> Done:
         return deed()
 
 
-def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
+def connect(settings: Settings, *, pool_size: int = 5, commits_each: bool = True) -> Engine:
     """A lazy SQLAlchemy engine on the settings' database; connects on first use.
 
     No ping before use: it would be a round trip a transition. A connection that a restart of Postgres
     has broken fails one verb, and the pool is renewed; the fences let us repeat it (`once_more_if_cut`).
+
+    `commits_each`: each statement commits by itself, as nearly all verbs want it. False: for whoever uses the
+    engine beside us, as SQLAlchemy's own engines are.
     """
     engine = create_engine(
         settings.database(),
@@ -91,8 +94,8 @@ def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
         pool_reset_on_return=None,
         skip_autocommit_rollback=True,
         hide_parameters=True,  # payloads stay out of logs and of recorded errors
-        isolation_level="AUTOCOMMIT",
-        execution_options={COMMITS_EACH: True},
+        isolation_level="AUTOCOMMIT" if commits_each else None,
+        execution_options={COMMITS_EACH: True} if commits_each else {},
         connect_args={
             "connect_timeout": 10,
             "application_name": "perennial",
@@ -109,6 +112,7 @@ def connect(settings: Settings, *, pool_size: int = 5) -> Engine:
         with connection.cursor() as cursor:
             cursor.execute("SET plan_cache_mode TO force_generic_plan")
             cursor.execute(f"SET idle_in_transaction_session_timeout TO {round(seconds * 1000)}")
+        connection.commit()
 
     event.listen(engine, "connect", prepare)
     _close_what_has_failed(engine)

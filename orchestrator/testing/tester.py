@@ -74,7 +74,7 @@ class ProcessTester:
         with ExitStack() as stack:
             url = stack.enter_context(fresh_database(self._database_url))
             settings = Settings(database_url=SecretStr(url))
-            self.database = connect(settings)
+            self.database = connect(settings, commits_each=False)
             stack.callback(self.database.dispose)
             event.listen(self.database, "checkout", self._set_clock)
             self._inbox = _Inbox()

@@ -239,6 +239,7 @@ class _Turn:
                     turn_token=self.token,
                     queue=loaded.queue,
                     taking=taking,
+                    is_in_hand=loaded.is_in_hand,
                 ),
                 relay_after=context.settings.relay_after_seconds,
                 horizon_seconds=context.settings.horizon_seconds,
@@ -471,6 +472,7 @@ def _after(
         turn_revision=loaded.revision + 1,
         journal=(*_with_settlement(loaded.journal, settlement), *opened),
         sends=0,
+        is_in_hand=True,
     )
 
 

@@ -105,6 +105,8 @@ disarmed AS (
     RETURNING t.id
 )"""
 
+_DISARMED_ROWS = "(SELECT jsonb_agg(disarmed.id) FROM disarmed)"
+
 # This turn has seen every fact up to its revision, so every `advance` asked for is answered.
 _SEEN = """
 seen AS (
@@ -187,6 +189,8 @@ class TurnCommit:
     turn_token: UUID | None = None
     queue: str | None = None
     taking: Taking | None = None
+    is_in_hand: bool = False
+    """The run is as our last commit left it: nothing was asked for since, and no deadline is out of date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,14 +235,14 @@ def commit_turn_if_unchanged(
         settled_result=settlement.result if settlement else None,
         settled_error=_json(settlement.error) if settlement else None,
         settled_at=settlement.settled_at if settlement else None,
-        opened=json.dumps([_activity_row(opened, commit.taking) for opened in outcome.opened]),
-        consumed=json.dumps([_consumed_row(consumed) for consumed in outcome.consumed]),
+        opened=_rows([_activity_row(opened, commit.taking) for opened in outcome.opened]),
+        consumed=_rows([_consumed_row(consumed) for consumed in outcome.consumed]),
         consumed_keys=[consumed.key for consumed in outcome.consumed],
-        timers=json.dumps(timers),
-        approvals=json.dumps(approvals),
+        timers=_rows(timers),
+        approvals=_rows(approvals),
         unsettled=list(outcome.unsettled),
-        handoffs=json.dumps([handoff.as_row() for handoff in commit.handoffs]),
-        history=json.dumps(_history_rows(commit)),
+        handoffs=_rows([handoff.as_row() for handoff in commit.handoffs]),
+        history=_rows(_history_rows(commit)),
         relay_after=relay_after,
         horizon_seconds=horizon_seconds,
     )
@@ -260,9 +264,9 @@ def _parts_of(commit: TurnCommit, *, has_timers: bool, has_approvals: bool) -> t
         (_CONSUMED, bool(outcome.consumed)),
         (_ARMED, has_timers),
         (_ASKED, has_approvals),
-        (_DISARMED, True),
+        (_DISARMED, outcome.status.is_closed or not commit.is_in_hand),
         (_DROPPED, outcome.status.is_closed),
-        (_SEEN, not outcome.status.is_closed and not outcome.goes_on),
+        (_SEEN, not outcome.status.is_closed and not outcome.goes_on and not commit.is_in_hand),
         (_GOES_ON, outcome.goes_on),
         (_HANDED_OFF, bool(commit.handoffs)),
         (_TOLD, bool(commit.facts)),
@@ -274,12 +278,12 @@ def _parts_of(commit: TurnCommit, *, has_timers: bool, has_approvals: bool) -> t
 def _statement_of(parts: tuple[str, ...], *, with_attempt: bool) -> Statement:
     fence = _FENCE.replace("%(attempt_fence)s", ATTEMPT_HOLDS if with_attempt else "true")
     armed = _ARMED_ROWS if _ARMED in parts else "NULL::jsonb"
+    disarmed = _DISARMED_ROWS if _DISARMED in parts else "NULL::jsonb"
     taken_at = _TAKEN_AT if _OPENED in parts else "NULL::timestamptz"
     body = ",".join((fence, *parts))
     return Statement(
         "commit_turn",
-        f"WITH {body} SELECT {armed} AS armed, (SELECT jsonb_agg(disarmed.id) FROM disarmed) AS disarmed,"
-        f" {taken_at} AS taken_at FROM fence",
+        f"WITH {body} SELECT {armed} AS armed, {disarmed} AS disarmed, {taken_at} AS taken_at FROM fence",
     )
 
 
@@ -335,6 +339,10 @@ def _history_rows(commit: TurnCommit) -> Sequence[dict[str, Any]]:
         }
         for fact in commit.facts
     ]
+
+
+def _rows(rows: Sequence[dict[str, Any]]) -> str:
+    return json.dumps(rows) if rows else "[]"
 
 
 def _json(value: Any) -> str | None:

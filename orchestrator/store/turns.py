@@ -151,6 +151,8 @@ class LoadedRun:
     signals: tuple[BufferedSignal, ...]
     sends: int = 0
     """How often this turn was asked for, with no turn committed."""
+    is_in_hand: bool = False
+    """It is as our own commit left it, and wasn't read again: while its revision stands, no fact has come."""
 
     @property
     def needs_turn(self) -> bool:

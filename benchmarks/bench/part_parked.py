@@ -62,7 +62,7 @@ def measure(options: Options) -> list[Figure]:
     if options.runs is not None:
         crowds = (options.runs,)
     with Stand.open(options) as stand:
-        driven = _bytes_as_driven(stand, options.size(DRIVEN, QUICK_DRIVEN))
+        driven = _bytes_as_driven(stand, min(options.size(DRIVEN, QUICK_DRIVEN), DRIVEN))
         with stand.fleet(
             APP, registry=registry, workers=WORKERS, pool=options.pool, concurrency=1
         ) as fleet:

@@ -73,7 +73,7 @@ def measure(options: Options) -> list[Figure]:
         figures = _compared(stand, places, "after VACUUM", options)
         for place in places:
             options.console.print(f"churn among {place.size:,} retained")
-            _churn(place, options.size(CHURN, QUICK_CHURN))
+            _churn(place, min(options.size(CHURN, QUICK_CHURN), CHURN))
         return figures + _compared(stand, places, "after churn", options)
 
 

@@ -19,8 +19,9 @@ _KINDS = "'sleep', 'approval-timeout', 'retry'"
 
 # Runs are locked first, as in every firing, and then their timers; never waited for, since whoever waits for
 # one while it holds many makes a circle with whoever holds that one and wants another. `crowd` finds armed
-# timers again when it has their locks; activities and approvals say themselves whether they still wait. A run that has a timer of another kind due
-# as well gets them one after the other: an approval that escalates and times out has escalated.
+# timers again when it has their locks; activities and approvals say themselves whether they still wait.
+# A run that has a timer of another kind due as well gets them one after the other: an approval that escalates
+# and times out has escalated.
 _FIRE_TOGETHER = Statement(
     "fire_together",
     f"""

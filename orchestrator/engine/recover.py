@@ -176,11 +176,12 @@ def fire_overdue(context: EngineContext) -> int:
             grace_seconds=context.settings.timer_grace_seconds,
             limit=context.settings.batch_size,
         )
+    fired = 0
     with _one_by_one("%s timer(s) could not be fired", len(overdue)):
         handoffs, failed = fire_all(context, overdue)
         context.messenger.hand_off(handoffs)
-        return len(overdue) - failed
-    return 0
+        fired += len(overdue) - failed
+    return fired
 
 
 def rebuild_index(context: EngineContext) -> int:

@@ -10,6 +10,7 @@ from uuid import UUID
 from orchestrator import Flow, Retry, RunStatus, hours, process, stage
 from orchestrator.engine.fire import fire, fire_all
 from orchestrator.engine.turn import advance
+from orchestrator.store.firing_together import fire_together_if_due
 from orchestrator.store.outbox import Handoff
 from tests.harness import Harness, Thread, WireTrace, wait_until_blocked
 from tests.modes import NORMAL, modes_of
@@ -175,6 +176,18 @@ def test_a_run_that_somebody_has_locked_holds_up_no_other(harness):
         other.commit()
         handoffs, failed = firing_all.outcome()
     assert (len(handoffs), failed) == (3, 0)
+
+
+def test_two_messages_for_the_same_crowd_fire_each_timer_once(harness):
+    due = sleepers(harness, 3)
+    with harness.database.psycopg() as first:
+        assert len(fire_together_if_due(first, due, relay_after=5).handoffs) == 3
+        second = Thread(lambda: fire_all(harness.context, due))
+        wait_until_blocked(harness.database)
+        first.commit()
+        assert second.outcome() == ([], 0)
+    ended = "SELECT count(*) FROM perennial.history WHERE event = 'sleep ended'"
+    assert harness.database.value(ended) == 3
 
 
 def test_what_cannot_be_fired_together_is_fired_one_by_one(harness):

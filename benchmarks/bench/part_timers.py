@@ -39,6 +39,8 @@ INDEXED_PER_SECOND = 2_000  # with room to spare
 DUE, EPOCH = "perennial:due", "perennial:epoch"
 LATENESS_MILLISECONDS_MAX, INSTANT_SECONDS_MAX = 100.0, 5.0
 NOBODYS = "nobody-s"
+ENVIRONMENT: dict[str, str] = {}
+"""Of the workers: their settings are the defaults."""
 
 Samples = dict[str, list[float]]
 
@@ -55,6 +57,7 @@ def measure(options: Options) -> list[Figure]:
                 workers=WORKERS,
                 pool=options.pool,
                 arguments=("-Q", f"celery,{NAPS}"),
+                environment=ENVIRONMENT,
             ) as fleet:
                 figures += _of_a_crowd(stand, fleet, crowd, options)
     return figures
@@ -204,7 +207,7 @@ def _wait_until_ended(fleet: Fleet) -> None:
                 (SELECT min(due_at) FROM perennial.timer WHERE state = 'armed' AND NOT indexed)
             ) > now() + interval '30 minutes'"""
         )[0][0],
-        every_seconds=0.5,
+        every_seconds=0.1,
     )
 
 

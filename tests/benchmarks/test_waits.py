@@ -22,7 +22,8 @@ def test_parked_runs_are_looked_after_by_a_real_fleet_and_weighed(options, monke
 def test_timers_are_counted_on_the_queue_and_in_the_record(options, monkeypatch):
     """The parts themselves assert that each is there once."""
     monkeypatch.setattr(part_timers, "WORKERS", 1)
-    monkeypatch.setattr(part_timers, "AHEAD_SECONDS", 2.5)  # more than a sweep
+    monkeypatch.setattr(part_timers, "AHEAD_SECONDS", 0.5)  # more than a sweep
+    monkeypatch.setattr(part_timers, "ENVIRONMENT", {"PERENNIAL_SWEEP_SECONDS": "0.1"})
     monkeypatch.setattr(part_timers, "QUICK_PUNCTUAL", 3)
     monkeypatch.setattr(part_timers, "QUICK_INSTANT", 60)
     found = part_timers.measure(options)

@@ -93,7 +93,7 @@ def play(harness: Harness, fire_due: Callable[[list[UUID]], Any]) -> dict[str, l
     return found
 
 
-def test_a_crowd_of_every_kind_leaves_what_each_alone_would_have_left(database):
+def test_a_crowd_of_every_kind_leaves_what_each_alone_would_have_left(database, mode):
     """Guards every part of `fire_together`, and what it leaves to `fire`."""
 
     def one_by_one(harness: Harness) -> Callable[[list[UUID]], None]:
@@ -105,7 +105,7 @@ def test_a_crowd_of_every_kind_leaves_what_each_alone_would_have_left(database):
     found = []
     for way in (one_by_one, together):
         database.empty()
-        with Harness(database) as harness:
+        with Harness(database, mode=mode) as harness:
             found.append(play(harness, way(harness)))
     alone, crowd = found
     assert len(alone["timers"]) == EACH * 9

@@ -33,6 +33,7 @@ PUNCTUAL, QUICK_PUNCTUAL = 1_000, 200
 INSTANT, QUICK_INSTANT = 10_000, 2_000
 WORKERS = 2
 PER_SECOND = 50
+WARM_UP = 20  # timers: each worker has connected, and has its statements planned
 AHEAD_SECONDS = 5.0
 """Timers are armed so long before they are due, and longer, the more there are."""
 INDEXED_PER_SECOND = 2_000  # with room to spare
@@ -67,6 +68,7 @@ def _of_a_crowd(stand: Stand, fleet: Fleet, crowd: int, options: Options) -> lis
     run = fleet.client.start(nap.name).run_id
     wait_for("a run to sleep", lambda: fleet.client.get(run).status is RunStatus.WAITING)
     rebuilt = _arm(stand, fleet, run, crowd, options)
+    _lateness(fleet, run, WARM_UP, options)
     instant = QUICK_INSTANT if options.quick else INSTANT
     late: Samples = {"p50": [], "p99": []}
     fired, ended = [], []

@@ -24,6 +24,7 @@ def test_timers_are_counted_on_the_queue_and_in_the_record(options, monkeypatch)
     monkeypatch.setattr(part_timers, "WORKERS", 1)
     monkeypatch.setattr(part_timers, "AHEAD_SECONDS", 0.5)  # more than a sweep
     monkeypatch.setattr(part_timers, "ENVIRONMENT", {"PERENNIAL_SWEEP_SECONDS": "0.1"})
+    monkeypatch.setattr(part_timers, "WARM_UP", 1)
     monkeypatch.setattr(part_timers, "QUICK_PUNCTUAL", 3)
     monkeypatch.setattr(part_timers, "QUICK_INSTANT", 60)
     found = part_timers.measure(options)

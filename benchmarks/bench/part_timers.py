@@ -81,7 +81,7 @@ def _of_a_crowd(stand: Stand, fleet: Fleet, crowd: int, options: Options) -> lis
             (fired, ended), _fire(fleet, run, instant, options), strict=True
         ):
             samples.append(seconds)
-    fleet.stop_workers()
+    fleet.stop_workers()  # not `cancel_consumer`: the BRPOP that is under way would still take a message
     fleet.start_workers(WORKERS, pool=options.pool, arguments=("-Q", NOBODYS))
     moved = [_move(fleet, run, instant, options) for _ in range(options.rounds)]
     armed = f"{crowd:,} armed"

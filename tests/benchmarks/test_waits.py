@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from benchmarks.bench import part_parked, part_retained, part_timers
 
 
+@pytest.mark.slow
 def test_parked_runs_are_looked_after_by_a_real_fleet_and_weighed(options, monkeypatch):
     monkeypatch.setattr(part_parked, "WORKERS", 1)
     monkeypatch.setattr(part_parked, "QUICK_WINDOW_SECONDS", 0.1)
@@ -19,6 +22,7 @@ def test_parked_runs_are_looked_after_by_a_real_fleet_and_weighed(options, monke
     assert found["bytes per parked run, as the engine has left it"].median > 0
 
 
+@pytest.mark.slow
 def test_timers_are_counted_on_the_queue_and_in_the_record(options, monkeypatch):
     """The parts themselves assert that each is there once."""
     monkeypatch.setattr(part_timers, "WORKERS", 1)

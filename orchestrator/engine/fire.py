@@ -1,21 +1,30 @@
 """A timer comes due: one transaction under its run's lock.
 
+    fire       one timer: the truth of what firing means
+    fire_all   as many as have come due: together what can be, and the rest one by one
+
 What it does by kind: `sleep` and `signal-timeout` settle an activity, `approval-timeout` an approval
 too; `escalation` asks more people; `retry` hands off the next attempt; `expiry` closes the run.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.core.journal import ActivityKind
 from orchestrator.core.run import RunStatus
 from orchestrator.engine.context import EngineContext
 from orchestrator.store import approvals, firing, outbox, runs, timers
+from orchestrator.store.firing_together import FiredTogether, fire_together_if_due
 from orchestrator.store.outbox import Handoff
 from orchestrator.store.timers import DueTimer
+
+log = logging.getLogger(__name__)
 
 TIMER = "timer"
 """Who acts in history when a deadline does."""
@@ -42,6 +51,38 @@ def fire(context: EngineContext, timer_id: UUID) -> list[Handoff]:
             return []
         timers.mark_fired(connection, timer_id)
         return handoffs
+
+
+def fire_all(context: EngineContext, timer_ids: Sequence[UUID]) -> tuple[Sequence[Handoff], int]:
+    """Fire those that are armed and due, each once. Answers the handoffs they left, and how many failed.
+
+    What fails is told, and keeps no other back: it is overdue, and a sweep fires it. Only without
+    Postgres nothing is tried any more, and its error is raised.
+    """
+    if len(timer_ids) <= 1:
+        return [handoff for timer_id in timer_ids for handoff in fire(context, timer_id)], 0
+    together = _fire_together(context, timer_ids)
+    handoffs, failed = list(together.handoffs), 0
+    for timer_id in together.left:
+        try:
+            handoffs += fire(context, timer_id)
+        except Exception:
+            failed += 1
+            log.exception("timer %s could not be fired", timer_id)
+    return handoffs, failed
+
+
+def _fire_together(context: EngineContext, timer_ids: Sequence[UUID]) -> FiredTogether:
+    try:
+        with context.connection() as connection:
+            return fire_together_if_due(
+                connection, timer_ids, relay_after=context.settings.relay_after_seconds
+            )
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+        log.warning("%s timers could not be fired together: %s", len(timer_ids), error.orig)
+        return FiredTogether(left=tuple(timer_ids))
 
 
 # Each action returns the handoffs it left, or None when the timer had nothing left to do.

@@ -22,7 +22,7 @@ from sqlalchemy import Connection
 
 from orchestrator.core.retries import Retry
 from orchestrator.engine.context import EngineContext
-from orchestrator.engine.fire import fire
+from orchestrator.engine.fire import fire_all
 from orchestrator.engine.park import park_attempt
 from orchestrator.store import exits, firing, outbox, timers, turns, workers
 from orchestrator.store.outbox import Handoff
@@ -177,10 +177,10 @@ def fire_overdue(context: EngineContext) -> int:
             limit=context.settings.batch_size,
         )
     fired = 0
-    for timer_id in overdue:
-        with _one_by_one("timer %s could not be fired", timer_id):
-            context.messenger.hand_off(fire(context, timer_id))
-            fired += 1
+    with _one_by_one("%s timer(s) could not be fired", len(overdue)):
+        handoffs, failed = fire_all(context, overdue)
+        context.messenger.hand_off(handoffs)
+        fired += len(overdue) - failed
     return fired
 
 

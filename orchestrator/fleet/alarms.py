@@ -2,7 +2,8 @@
 
 The timer's row in Postgres is the truth (rule 1). The index holds only timers due within a horizon,
 each as a member `<timer id>:<queue>`, scored by Redis's own clock. Every worker runs a mover; the
-script is atomic, so they share the work without knowing of each other. A mover sleeps on a subscription
+script is atomic, so they share the work without knowing of each other. Timers that are due at the same
+moment share messages, and are fired together. A mover sleeps on a subscription
 until the next due time or a wake-up, at most `BLOCK_SECONDS_MAX`, when it looks whether the epoch is still
 there: without it Redis was emptied, and the index is rebuilt from Postgres. Not for Redis Cluster.
 """
@@ -29,17 +30,20 @@ from orchestrator.store.timers import ArmedTimer
 log = logging.getLogger(__name__)
 
 FIRE = "perennial.fire"
-"""The Celery task that fires a timer."""
+"""The Celery task that fires timers: one id, or several, which have come due together, joined by commas."""
 
 BLOCK_SECONDS_MAX = 2.0
 MOVES_PER_SCRIPT_MAX = 200
+TIMERS_PER_MESSAGE_MAX = 50
+"""Fired in one transaction: few enough for a crowd to be shared among workers."""
+
 _REBUILD_SECONDS_MAX = 30
 _SOCKET_TIMEOUT_SECONDS = 10.0
 
 # Celery's users write the constant's name; redis-py takes the word.
 _CERT_REQS = re.compile(r"(ssl_cert_reqs=)CERT_(NONE|OPTIONAL|REQUIRED)")
 
-_ID, _QUEUE = "@timer-id@", "@queue@"
+_ID, _IDS, _QUEUE = "@timer-id@", "@timer-ids@", "@queue@"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,12 @@ class Alarms:
         with around("move"):
             count, wait_milliseconds, epoch = self._move(
                 keys=[self._due, self._epoch],
-                args=[MOVES_PER_SCRIPT_MAX, self._queue_prefix, self._template],
+                args=[
+                    MOVES_PER_SCRIPT_MAX,
+                    self._queue_prefix,
+                    self._template,
+                    TIMERS_PER_MESSAGE_MAX,
+                ],
             )
         wait_seconds = None if wait_milliseconds < 0 else wait_milliseconds / 1000
         return Moved(count, wait_seconds, bool(epoch))
@@ -161,12 +170,12 @@ def _redis_url(broker: str | list[str] | None) -> str | None:
 
 
 def _message_template(app: Celery) -> str:
-    """A `perennial.fire` message as kombu's Redis transport writes it, with the id and queue left open.
+    """A `perennial.fire` message as kombu's Redis transport writes it, with ids and queue left open.
 
     The body stays plain JSON (no `body_encoding`), so the script can fill it in.
     """
     message = app.amqp.create_task_message(
-        _ID, FIRE, (_ID,), {}, ignore_result=True, origin="perennial"
+        _ID, FIRE, (_IDS,), {}, ignore_result=True, origin="perennial"
     )
     envelope: dict[str, Any] = {
         "body": json.dumps(message.body),

@@ -15,7 +15,7 @@ from celery import Celery, Task
 
 from orchestrator.core.definition import Registry, Stage, default_registry
 from orchestrator.engine.context import once_more_if_cut
-from orchestrator.engine.fire import fire
+from orchestrator.engine.fire import fire_all
 from orchestrator.engine.in_place import advance_in_place, run_stage_in_place
 from orchestrator.errors import DefinitionError
 from orchestrator.fleet.alarms import FIRE
@@ -104,12 +104,13 @@ def _advance_with(member: Member) -> Callable[..., None]:
 
 
 def _fire_with(member: Member) -> Callable[..., None]:
-    def perennial_fire(timer_id: str) -> None:
-        """Fire, and take the turn that follows here and now: the message's work isn't done before."""
-        for handoff in fire(member.context, UUID(timer_id)):
-            if handoff.task == ADVANCE:
-                advance_in_place(member.context, handoff.run_id, member.in_place())
-            else:
-                member.context.messenger.hand_off([handoff])
+    def perennial_fire(timer_ids: str) -> None:
+        """Fire. The turn that follows on one timer is taken here and now, those of a crowd by the whole fleet."""
+        due = [UUID(timer_id) for timer_id in timer_ids.split(",")]
+        handoffs, _failed = fire_all(member.context, due)
+        if len(due) == 1 and handoffs and handoffs[0].task == ADVANCE:
+            advance_in_place(member.context, handoffs[0].run_id, member.in_place())
+        else:
+            member.context.messenger.hand_off(handoffs)
 
     return perennial_fire

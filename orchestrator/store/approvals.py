@@ -12,7 +12,7 @@ from orchestrator.store.outbox import ADVANCE, NOTIFY_CHANNEL
 from orchestrator.store.statement import AnyConnection, Statement
 
 # The Decision as its flow will read it.
-_DECISION = """jsonb_build_object('approval', p.name, 'outcome', p.state, 'by', p.decided_by, 'reason', p.comment,
+DECISION = """jsonb_build_object('approval', p.name, 'outcome', p.state, 'by', p.decided_by, 'reason', p.comment,
     'at', p.decided_at, 'escalated', p.escalation_level > 0)"""
 
 # The approval that `by` means: named by its key, or by its name if it is the only open one of that name
@@ -38,7 +38,7 @@ WITH fence AS (
     UPDATE perennial.approval p SET state = %(outcome)s, decided_by = %(by)s, decided_at = perennial.now(),
         comment = %(comment)s
     FROM fence WHERE p.run_id = fence.id AND p.key = {_MEANT} AND {_MAY_BE_DECIDED}
-    RETURNING p.run_id, p.key, {_DECISION} AS decision
+    RETURNING p.run_id, p.key, {DECISION} AS decision
 ), voted AS (
     INSERT INTO perennial.approval_vote (run_id, key, person, outcome, comment)
     SELECT decided.run_id, decided.key, %(by)s, %(outcome)s, %(comment)s FROM decided
@@ -98,7 +98,7 @@ _TIME_OUT = Statement(
 WITH ended AS (
     UPDATE perennial.approval p SET state = 'timed_out'
     WHERE p.run_id = %(run_id)s AND p.key = %(key)s AND p.state = 'open'
-    RETURNING p.run_id, p.key, {_DECISION} AS decision
+    RETURNING p.run_id, p.key, {DECISION} AS decision
 )
 UPDATE perennial.activity a SET state = 'done', result = ended.decision, settled_at = perennial.now()
 FROM ended WHERE a.run_id = ended.run_id AND a.key = ended.key AND a.state = 'pending'

@@ -94,6 +94,8 @@ def list_runs(
         query = query.where(run.c.status.in_([str(status) for status in statuses]))
         if not any(status.is_closed for status in statuses):
             query = query.where(run.c.closed_at.is_(None))
+        if set(statuses) == {RunStatus.INCIDENT}:
+            query = query.where(run.c.error.is_not(None))  # always so; what its index is made of
     if business_key is not None:
         query = query.where(run.c.business_key == business_key)
     if after is not None:

@@ -107,7 +107,8 @@ run = Table(
     ForeignKeyConstraint(
         ["process", "version"], ["perennial.process.name", "perennial.process.version"]
     ),
-    UniqueConstraint("process", "business_key"),
+    # The key first: whoever asks by the key alone finds it here too.
+    UniqueConstraint("business_key", "process"),
     CheckConstraint(
         "status IN ('running', 'waiting', 'paused', 'incident', 'completed', 'failed', 'cancelled', 'expired')",
         name="status",
@@ -121,9 +122,10 @@ run = Table(
         name="turn",
     ),
     CheckConstraint("closed_at IS NULL OR turn_token IS NULL", name="closed_turn"),
+    CheckConstraint("status <> 'incident' OR error IS NOT NULL", name="incident"),
+    # No index names `status`: a run that waits, and goes on, stays where it is in all of them (HOT).
     Index("run_open", "id", postgresql_where=text("closed_at IS NULL")),
-    Index("run_business_key", "business_key", postgresql_where=text("business_key IS NOT NULL")),
-    Index("run_incident", "id", postgresql_where=text("status = 'incident'")),
+    Index("run_incident", "id", postgresql_where=text("closed_at IS NULL AND error IS NOT NULL")),
 )
 
 activity = Table(
@@ -208,11 +210,12 @@ approval_vote = Table(
     CheckConstraint("outcome IN ('approved', 'rejected')", name="outcome"),
 )
 
+# No primary key: nothing names a line of history, and the lines of a run share one entry of this index.
 history = Table(
     "history",
     metadata,
-    Column("run_id", Uuid, primary_key=True),
-    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("run_id", Uuid, nullable=False),
+    Column("id", BigInteger, Identity(always=True), nullable=False),
     _now("at"),
     Column("actor", Text, nullable=False),
     Column("event", Text, nullable=False),
@@ -221,6 +224,7 @@ history = Table(
     Column("from_status", Text),
     Column("to_status", Text),
     Column("detail", JSONB),
+    Index("history_of_run", "run_id"),
 )
 
 timer = Table(
@@ -244,7 +248,8 @@ timer = Table(
     CheckConstraint("state IN ('armed', 'fired', 'cancelled')", name="state"),
     CheckConstraint("(fired_at IS NOT NULL) = (state = 'fired')", name="fired"),
     Index("timer_of_run", "run_id", postgresql_where=text("state = 'armed'")),
-    Index("timer_due", "due_at", postgresql_where=text("state = 'armed'")),
+    # Each armed timer stands in one of these two.
+    Index("timer_indexed", "due_at", postgresql_where=text("state = 'armed' AND indexed")),
     Index("timer_to_index", "due_at", postgresql_where=text("state = 'armed' AND NOT indexed")),
 )
 

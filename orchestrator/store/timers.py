@@ -42,12 +42,16 @@ ORDER BY t.due_at, t.id LIMIT %(limit)s
 """,
 )
 
+# One half for each of the two indexes of armed timers.
 _OVERDUE = Statement(
     "overdue_timers",
     """
-SELECT t.id FROM perennial.timer t WHERE t.state = 'armed'
-    AND t.due_at <= perennial.now() - %(grace_seconds)s * interval '1 second'
-ORDER BY t.due_at LIMIT %(limit)s
+(SELECT t.id, t.due_at FROM perennial.timer t WHERE t.state = 'armed' AND t.indexed
+    AND t.due_at <= perennial.now() - %(grace_seconds)s * interval '1 second' ORDER BY t.due_at LIMIT %(limit)s)
+UNION ALL
+(SELECT t.id, t.due_at FROM perennial.timer t WHERE t.state = 'armed' AND NOT t.indexed
+    AND t.due_at <= perennial.now() - %(grace_seconds)s * interval '1 second' ORDER BY t.due_at LIMIT %(limit)s)
+ORDER BY due_at LIMIT %(limit)s
 """,
 )
 

@@ -58,11 +58,14 @@ _CARE = Statement(
     f"""
 SELECT
     coalesce((SELECT min(o.publish_at) FROM perennial.outbox o) <= perennial.now(), false) AS handoffs,
-    coalesce((SELECT min(t.due_at) FROM perennial.timer t WHERE t.state = 'armed' AND NOT t.indexed)
-        <= perennial.now() + %(horizon_seconds)s * interval '1 second', false) AS timers_to_index,
-    coalesce((SELECT min(t.due_at) FROM perennial.timer t WHERE t.state = 'armed')
-        <= perennial.now() - %(grace_seconds)s * interval '1 second', false) AS timers_overdue,
+    coalesce(next.to_index <= perennial.now() + %(horizon_seconds)s * interval '1 second', false) AS timers_to_index,
+    coalesce(least(next.indexed, next.to_index) <= perennial.now() - %(grace_seconds)s * interval '1 second', false)
+        AS timers_overdue,
     EXISTS (SELECT FROM {_ATTEMPTS_LOST}) AS attempts_lost
+FROM (SELECT
+    (SELECT min(t.due_at) FROM perennial.timer t WHERE t.state = 'armed' AND t.indexed) AS indexed,
+    (SELECT min(t.due_at) FROM perennial.timer t WHERE t.state = 'armed' AND NOT t.indexed) AS to_index
+) next
 """,
 )
 

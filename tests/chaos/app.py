@@ -123,6 +123,13 @@ async def stages(flow: Flow) -> list[str]:
 
 
 @process(version=1, registry=registry)
+async def crowd(flow: Flow) -> str:
+    """Two timers that are due in one instant."""
+    await flow.gather(flow.sleep(BRIEFLY), flow.sleep(BRIEFLY))
+    return await flow.stage(plain)
+
+
+@process(version=1, registry=registry)
 async def retries(flow: Flow) -> str:
     """A stage and a step of the flow that fail once."""
     await flow.step(stumble, retry=AGAIN)

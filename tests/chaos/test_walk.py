@@ -117,6 +117,7 @@ def say_it_again(key: str) -> World:
 
 STAGES = Scenario("stages", ["two steps", "plain", "plain"], {"first": 2, "second": 1, "plain": 2})
 RETRIES = Scenario("retries", "clumsy", {"stumble": 4})
+CROWD = Scenario("crowd", "plain", {"plain": 1})
 WAITS = Scenario("waits", "timed_out", {"plain": 1})
 PEOPLE = Scenario("people", ["gone", "approved", "plain"], {"plain": 1}, signal_and_approve)
 EXPIRES = Scenario("expires", None, {}, status=RunStatus.EXPIRED)
@@ -191,6 +192,7 @@ WALK: dict[str, Scenario] = {
     "bump_revision": WAITS,
     "ask_for_turn": WAITS,
     "end_timer": WAITS,
+    "fire_together": CROWD,
     "transaction": WAITS,
     "close_run": EXPIRES,
     "disarm": PEOPLE,

@@ -55,3 +55,30 @@ def test_what_nobody_of_ours_has_put_into_the_index_is_dropped_and_keeps_no_time
         (message,) = redis.lrange(queue, 0, -1)
         assert UUID(json.loads(json.loads(message)["body"])[0][0]) == timer_id
         redis.delete(queue)
+
+
+def test_timers_that_are_due_together_share_messages_and_each_is_in_one(
+    servers: ServerUrls,
+) -> None:
+    """By queue, and no more in one message than are fired in one transaction."""
+    namespace = f"test-{uuid4()}"
+    here, there = f"{namespace}-here", f"{namespace}-there"
+    with Redis.from_url(servers.broker_url) as redis:
+        alarms = Alarms(
+            redis,
+            namespace=namespace,
+            default_queue=here,
+            key_prefix="",
+            template=_message_template(Celery("alarms-tests", broker="memory://")),
+        )
+        armed = {queue: [uuid4() for _ in range(75)] for queue in (here, there)}
+        alarms.arm([ArmedTimer(timer, 0.0, queue) for queue in armed for timer in armed[queue]])
+        wait_for(lambda: alarms.move().wait_seconds is None, "the index to be empty")
+        for queue, timers in armed.items():
+            bodies = [
+                json.loads(json.loads(message)["body"]) for message in redis.lrange(queue, 0, -1)
+            ]
+            found = [body[0][0].split(",") for body in bodies]
+            assert sorted(len(ids) for ids in found) == [25, 50]
+            assert sorted(UUID(timer) for ids in found for timer in ids) == sorted(timers)
+            redis.delete(queue)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+CROWDS = "tests/engine/test_crowds.py::"
 RACE = "tests/race/test_races.py::test_the_loser_writes_nothing_and_no_wake_up_is_lost"
 STARTS = "tests/race/test_starts.py::"
 VERBS = "tests/store/test_verbs.py::"
@@ -658,8 +659,8 @@ FROM perennial.run r""",
         "a decided approval does not time out",
         "A deadline that comes while somebody decides changes nothing.",
         f"{STORE}approvals.py",
-        "AND p.state = 'open'\n    RETURNING p.run_id, p.key, {_DECISION} AS decision\n)\nUPDATE",
-        "\n    RETURNING p.run_id, p.key, {_DECISION} AS decision\n)\nUPDATE",
+        "AND p.state = 'open'\n    RETURNING p.run_id, p.key, {DECISION} AS decision\n)\nUPDATE",
+        "\n    RETURNING p.run_id, p.key, {DECISION} AS decision\n)\nUPDATE",
         (f"{RACE}[a_timeout_while_a_decision_is_taken]",),
     ),
     # -- timers ----------------------------------------------------------------------------------
@@ -685,6 +686,38 @@ FROM perennial.run r""",
             f"{VERBS}test_only_an_armed_timer_that_is_due_is_fired[-9-fired-False]",
             f"{VERBS}test_only_an_armed_timer_that_is_due_is_fired[-9-cancelled-False]",
         ),
+    ),
+    Guard(
+        "a crowd's timers are due by the database's clock",
+        "A message of many that comes too early fires none.",
+        f"{STORE}firing_together.py",
+        "AND t.due_at <= perennial.now()\n        AND t.kind IN",
+        "AND t.kind IN",
+        (f"{CROWDS}test_a_crowd_that_is_not_due_is_not_fired",),
+    ),
+    Guard(
+        "a crowd's timers fire once",
+        "Of two messages for the same many, one fires each.",
+        f"{STORE}firing_together.py",
+        "    FOR NO KEY UPDATE OF r, t SKIP LOCKED\n",
+        "",
+        (f"{CROWDS}test_a_run_that_somebody_has_locked_holds_up_no_other",),
+    ),
+    Guard(
+        "handoffs of a crowd",
+        "Those that have fired together get their turns, though the message's worker dies.",
+        f"{STORE}firing_together.py",
+        "    FROM fired\n    ON CONFLICT",
+        "    FROM fired WHERE false\n    ON CONFLICT",
+        (f"{CROWDS}test_a_crowd_of_every_kind_leaves_what_each_alone_would_have_left",),
+    ),
+    Guard(
+        "a turn sees a crowd's facts",
+        "A turn that decides while its timers fire together decides again.",
+        f"{STORE}firing_together.py",
+        "SET revision = r.revision + 1\n    FROM (SELECT DISTINCT",
+        "SET revision = r.revision\n    FROM (SELECT DISTINCT",
+        (f"{CROWDS}test_a_turn_that_decides_while_a_crowd_fires_decides_again",),
     ),
     Guard(
         "a settled wait has no deadline",

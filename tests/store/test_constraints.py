@@ -43,8 +43,9 @@ NEW_PROCESS = "INSERT INTO perennial.process (fingerprint, spec, kind, name, ver
     [
         (f"{NEW_RUN} 'p', 1, NULL, 'sleeping')", "run_status_check"),
         (f"{NEW_RUN} 'p', 2, NULL, 'running')", "run_process_fkey"),
-        (f"{NEW_RUN} 'p', 1, 'k', 'running')", "run_process_business_key_key"),
+        (f"{NEW_RUN} 'p', 1, 'k', 'running')", "run_business_key_process_key"),
         ("UPDATE perennial.run SET status = 'completed'", "run_closed_check"),
+        ("UPDATE perennial.run SET status = 'incident'", "run_incident_check"),
         ("UPDATE perennial.run SET closed_at = perennial.now()", "run_closed_check"),
         ("UPDATE perennial.run SET turn_token = gen_random_uuid()", "run_turn_check"),
         ("UPDATE perennial.run SET turn_worker = gen_random_uuid()", "run_turn_check"),

@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
-from orchestrator import Flow, Retry, hours, process, stage, step
+from orchestrator import Flow, Retry, RunStatus, hours, process, stage, step
 from orchestrator.engine.recover import rebuild_index, sweep
 from orchestrator.errors import DecisionRefused
 from orchestrator.store import outbox, workers
@@ -208,14 +208,21 @@ def test_a_relays_share_reads_a_share_of_the_flood_and_not_the_rest(crowded):
             "approval_inbox",
             "SELECT key FROM perennial.approval WHERE state = 'open' AND assignees @> ARRAY['bob']",
         ),
-        ("run_business_key", "SELECT id FROM perennial.run WHERE business_key = 'crowd-7'"),
         (
-            "run_incident",
-            "SELECT id FROM perennial.run WHERE status = 'incident' ORDER BY id DESC LIMIT 50",
+            "run_business_key_process_key",
+            "SELECT id FROM perennial.run WHERE business_key = 'crowd-7'",
         ),
         (
-            "timer_due",
-            "SELECT id FROM perennial.timer WHERE state = 'armed' AND due_at <= perennial.now() ORDER BY due_at",
+            "timer_to_index",
+            "SELECT id FROM perennial.timer WHERE state = 'armed' AND NOT indexed ORDER BY due_at LIMIT 9",
+        ),
+        (
+            "timer_indexed",
+            "SELECT id FROM perennial.timer WHERE state = 'armed' AND indexed ORDER BY due_at LIMIT 9",
+        ),
+        (
+            "history_of_run",
+            "SELECT id FROM perennial.history WHERE run_id = '01a2117e-f0a0-76cb-8452-d7e79e168353'",
         ),
         (
             "activity_claimed",
@@ -230,3 +237,30 @@ def test_a_relays_share_reads_a_share_of_the_flood_and_not_the_rest(crowded):
 def test_an_index_serves_what_it_was_made_for(crowded, index, query):
     plan = "\n".join(row[0] for row in crowded.database.rows(f"EXPLAIN {query}"))
     assert re.search(rf"\b{index}\b", plan), plan
+
+
+def test_incidents_are_listed_from_their_index(crowded):
+    """It is made of what every incident has, and not of `status` itself. Guards `error` in `list_runs`."""
+    asked: list[Any] = []
+
+    def note(_connection, _cursor, sql, parameters, *_rest) -> None:
+        asked.append((sql, parameters))
+
+    engine = crowded.client._context.database
+    event.listen(engine, "before_cursor_execute", note)
+    assert crowded.client.list(status=RunStatus.INCIDENT) == []
+    (query,) = asked
+    with crowded.database.psycopg() as connection:
+        plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {query[0]}", query[1]))
+    assert "run_incident" in plan, plan
+
+
+def test_a_run_that_waits_and_goes_on_stays_in_its_place_in_every_index(database):
+    """An update that changes no column of any index is done in place (HOT): so no index may name `status`,
+    nor what else a turn changes, until the run ends.
+    """
+    turns = ["status", "stage", "waiting_for", "revision", "last_progress_at", "turn_", "queue"]
+    rows = database.rows(
+        "SELECT pg_get_indexdef(indexrelid) AS says FROM pg_index WHERE indrelid = 'perennial.run'::regclass"
+    )
+    assert [row.says for row in rows if any(column in row.says for column in turns)] == []

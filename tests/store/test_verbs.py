@@ -199,7 +199,7 @@ def test_a_held_turn_is_freed_when_its_worker_has_been_silent_for_long(
 def test_the_turn_of_a_run_that_does_not_move_is_not_held(record, run_id, status):
     record.execute(
         text(
-            "UPDATE perennial.run SET status = :status,"
+            "UPDATE perennial.run SET status = :status, error = '{}',"
             " closed_at = CASE WHEN :status = 'cancelled' THEN perennial.now() END"
         ),
         {"status": status},

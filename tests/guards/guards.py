@@ -896,8 +896,8 @@ FROM perennial.run r""",
         "a cut connection loses no result",
         "What a stage has done is recorded, though its connection died while it worked.",
         f"{ENGINE}stage.py",
-        "    once_more_if_cut(lambda: _settle(context, claim, stage, result, error, elapsed=elapsed))\n",
-        "    _settle(context, claim, stage, result, error, elapsed=elapsed)\n",
+        "    return once_more_if_cut(settle)\n",
+        "    return settle()\n",
         (
             (
                 "tests/engine/test_connections.py::"

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.bench.celery_app import BROKER
 from benchmarks.bench.fleet import Fleet, Stand, wait_for
 from benchmarks.bench.processes import registry
-from benchmarks.bench.profiles import PROFILE, SAFE
+from benchmarks.bench.profiles import SAFE, environment_of
 
 APP = "benchmarks.bench.app"
 PLAIN_APP = "benchmarks.bench.plain_app"
@@ -41,7 +41,7 @@ def perennial_per_second(
         workers=workers,
         pool=pool,
         concurrency=concurrency,
-        environment={PROFILE: profile},
+        environment=environment_of(profile),
         arguments=arguments,
     ) as fleet:
         fleet.client.start_many(process, list(range(WARM_UP)))

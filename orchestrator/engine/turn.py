@@ -359,6 +359,8 @@ class _Turn:
         If that fails, whoever holds goes on under a new id, so that the turn isn't kept by a living one.
         """
         if kind is None and self.is_held and self.token is not None:
+            if self.connection.invalidated:
+                self.connection.rollback()  # it was cut: on to another
             turns.release_turn(self.connection, self.run_id, turn_token=self.token)
 
     def _call(self, request: Request, call: StepCall, attempt: int) -> FlowStep:

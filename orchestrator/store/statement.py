@@ -51,6 +51,9 @@ class Statement:
             return self._rows_of(connection, parameters)
         if isinstance(connection, Session):
             connection = connection.connection()
+        heard = connection.dispatch
+        if heard.before_cursor_execute or heard.after_cursor_execute:
+            return self._rows_in_sight(connection, parameters)
         if (
             not connection.in_transaction()
             and COMMITS_EACH not in connection.get_execution_options()
@@ -63,6 +66,13 @@ class Statement:
             # SQLAlchemy's own door for what a driver raises: it tells a dead connection, and renews its pool.
             told = f"perennial:{self.name}" if isinstance(error, psycopg.Error) else None
             connection._handle_dbapi_exception(error, told, None, None, None)  # noqa: SLF001
+
+    def _rows_in_sight(
+        self, connection: Connection, parameters: dict[str, object]
+    ) -> Sequence[Any]:
+        """As SQLAlchemy executes: somebody listens to what it does (a tracer, a test)."""
+        result = connection.exec_driver_sql(self._text.decode(), parameters)
+        return result.fetchall() if result.returns_rows else ()
 
     def _rows_of(
         self, connection: psycopg.Connection[Any], parameters: dict[str, object]

@@ -12,6 +12,7 @@ from orchestrator import Flow, Retry, process, stage, step
 from orchestrator.core.definition import Process
 from orchestrator.core.run import RunStatus
 from orchestrator.engine.recover import sweep
+from orchestrator.engine.turn import advance
 from orchestrator.faults import listen
 from tests.harness import Harness
 
@@ -133,3 +134,19 @@ def test_a_turn_that_could_not_be_given_back_is_not_kept_by_a_living_worker(
         harness.drain()
     assert harness.client.result(run) == "charged"
     harness.assert_ended_cleanly(run)
+
+
+def test_a_turn_whose_connection_was_cut_is_given_back_on_another(harness: Harness) -> None:
+    """It need not be judged lost. Guards the roll-back in `_let_go`."""
+
+    def cut() -> int:
+        harness.database.cut_connections()
+        return 1
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> int:
+        return await flow.step(cut)
+
+    run = harness.start(p)
+    advance(harness.context, run.run_id)
+    assert harness.database.value("SELECT turn_token IS NULL FROM perennial.run")

@@ -27,13 +27,15 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from orchestrator import PerennialError, Registry, RunStatus
+from orchestrator.core.outcome import NewActivity
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.fire import fire
+from orchestrator.engine.in_place import advance_in_place, run_stage_in_place
 from orchestrator.engine.liveness import Identity
 from orchestrator.engine.recover import rebuild_index, relay, sweep
-from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
 from orchestrator.store import workers
+from orchestrator.store.activities import Claim
 from orchestrator.store.outbox import ADVANCE, Handoff
 from tests.harness import TABLES, CollectingMessenger, Database, Harness
 from tests.oracle.check import Verdict, check, read_record
@@ -181,6 +183,23 @@ class Worker:
     """Whose stage it may be doing."""
     silent_since: datetime | None = None
     """It stands still, and doesn't beat: soon it is thought dead. It wakes up when it has been."""
+
+
+class GoesOnAtTimes:
+    """Whether a worker goes on in place is chance, as time is in a real one."""
+
+    def __init__(self, worker: Worker, chance: random.Random) -> None:
+        self.worker, self.chance = worker, chance
+
+    def may_take(self, _stage: NewActivity) -> bool:
+        is_taken = self.chance.random() < 0.5
+        if is_taken:  # from its commit on, whoever dies loses an attempt
+            self.worker.stage_of = self.worker.stage_of or self.worker.turn_of
+        return is_taken
+
+    def perform(self, claim: Claim, work: Callable[[], Claim | None]) -> Claim | None:
+        self.worker.turn_of, self.worker.stage_of = None, claim.run.context.id
+        return work()
 
 
 @dataclass
@@ -365,13 +384,15 @@ class Play:
                 self.take_turn(worker, message.run_id)
             else:
                 worker.stage_of = message.run_id
-                run_stage(worker.context, message.run_id, message.key, message.attempt)
+                key, attempt = message.key, message.attempt
+                in_place = GoesOnAtTimes(worker, self.chance)
+                run_stage_in_place(worker.context, message.run_id, key, attempt, in_place)
 
         self.begin(self.name_of(message), work)
 
     def take_turn(self, worker: Worker, run_id: UUID) -> None:
         worker.turn_of = run_id
-        advance(worker.context, run_id)
+        advance_in_place(worker.context, run_id, GoesOnAtTimes(worker, self.chance))
 
     # -- timers ----------------------------------------------------------------------------------
 

@@ -20,31 +20,31 @@ DONE = "bench:done"
 app = make_app("plain")
 
 
-@app.task
+@app.task(shared=False)
 def first(number: int) -> None:
     """The least that a task can do, and the hand-off."""
     second.delay(number + 1)
 
 
-@app.task
+@app.task(shared=False)
 def second(number: int) -> None:
     """The same."""
     third.delay(number + 1)
 
 
-@app.task
+@app.task(shared=False)
 def third(number: int) -> None:
     """The same."""
     fourth.delay(number + 1)
 
 
-@app.task
+@app.task(shared=False)
 def fourth(number: int) -> None:
     """The same."""
     fifth.delay(number + 1)
 
 
-@app.task
+@app.task(shared=False)
 def fifth(number: int) -> None:
     """The last."""
     _redis(os.getpid()).rpush(DONE, time.time())

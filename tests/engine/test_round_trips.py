@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from orchestrator import Client, Flow, process, stage, step
+from orchestrator.engine.in_place import run_stage_in_place
 from orchestrator.engine.recover import sweep
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
-from tests.harness import Harness, WireTrace
+from tests.harness import GoesOn, Harness, WireTrace
 from tests.modes import NORMAL, modes_of
 
 pytestmark = modes_of(NORMAL, because="what a run costs when all goes well is counted")
@@ -111,6 +112,16 @@ def test_a_stage_is_two_round_trips_claim_and_commit(harness, costs, p, capsys):
     )
     say(capsys, "stage, with the turn that follows", count)
     assert count == 2
+
+
+def test_a_stage_that_is_taken_over_is_one_round_trip_its_commit(harness, costs, p, capsys):
+    """Claim and commit of the first, and of the second, with its two steps, its commit alone."""
+    count = costs.of(
+        lambda run: run_stage_in_place(harness.context, run.run_id, "plain", 1, GoesOn()),
+        lambda: at(harness, p, stage_key="plain"),
+    )
+    say(capsys, "stage, and the next in place with its two steps", count)
+    assert count == 2 + 2 + 1
 
 
 def test_a_step_of_a_stage_is_one_round_trip(harness, costs, p, capsys):

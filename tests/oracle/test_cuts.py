@@ -5,7 +5,7 @@ These seven show that the adversary is awake; tests/guards cuts out every guard,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -91,6 +91,14 @@ CUTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], ...]] = {
 def theatre(database):
     with Theatre(database) as theatre:
         yield theatre
+
+
+@pytest.fixture(autouse=True)
+def composed_anew() -> Iterator[None]:
+    """Statements of a commit are composed once and kept: with what was cut out, or without."""
+    commit._statement_of.cache_clear()
+    yield
+    commit._statement_of.cache_clear()
 
 
 @pytest.mark.parametrize("name", CUTS)

@@ -263,7 +263,7 @@ def test_a_worker_lost_there_loses_nothing_and_doubles_nothing(
 GOES_ON = replace(STAGES, settings={"in_place_seconds": 5})
 
 
-@pytest.mark.parametrize("what", ["commit_turn", "work", "remember_step", "remember_flow_step"])
+@pytest.mark.parametrize("what", ["commit_turn", "work"])
 def test_a_worker_that_goes_on_in_place_is_lost_as_any_other(
     make_fleet: Callable[[], ChaosFleet], what: str
 ) -> None:

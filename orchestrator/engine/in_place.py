@@ -41,8 +41,8 @@ def run_stage_in_place(
     context: EngineContext, run_id: UUID, key: str, attempt: int, in_place: InPlace
 ) -> None:
     """`run_stage`, and the stages that follow at once."""
-    with context.identity.holding():
-        claim = claim_stage(context, run_id, key, attempt)
+    with context.identity.holding() as worker_id:
+        claim = claim_stage(context, run_id, key, attempt, worker_id=worker_id)
         if claim is not None:
             _go_on(context, work_and_settle(context, claim, in_place.may_take), in_place)
 

@@ -50,15 +50,17 @@ class RecordAway(BaseException):
 
 def run_stage(context: EngineContext, run_id: UUID, key: str, attempt: int) -> None:
     """Do one attempt of a stage. A message that comes twice, late or for nothing does no harm."""
-    with context.identity.holding():
-        claim = claim_stage(context, run_id, key, attempt)
+    with context.identity.holding() as worker_id:
+        claim = claim_stage(context, run_id, key, attempt, worker_id=worker_id)
         if claim is not None:
             work_and_settle(context, claim)
 
 
-def claim_stage(context: EngineContext, run_id: UUID, key: str, attempt: int) -> Claim | None:
-    """Claim the attempt, if it is to be done now. The caller holds the identity it is claimed by."""
-    with context.identity.holding() as worker_id, context.connection() as connection:
+def claim_stage(
+    context: EngineContext, run_id: UUID, key: str, attempt: int, *, worker_id: UUID
+) -> Claim | None:
+    """Claim the attempt, if it is to be done now. The caller holds `worker_id`, which it is claimed by."""
+    with context.connection() as connection:
         claim = activities.claim_activity_if_pending(
             connection, run_id, key, attempt, worker_id=worker_id
         )

@@ -45,9 +45,9 @@ class Settings(BaseSettings):
         6 * 3600.0, gt=0, description="Timers due within this are in Redis's index."
     )
     in_place_seconds: float = Field(
-        0.1,
+        0.25,
         ge=0,
-        description="So long a worker goes on with a run without messages between its stages. 0: never.",
+        description="So long a worker goes on with runs without messages between their stages. 0: never.",
     )
     batch_size: int = Field(
         500, ge=1, le=10_000, description="Rows of each kind that are done before looking up again."

@@ -15,10 +15,12 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, Self
 from unittest.mock import patch
@@ -36,8 +38,10 @@ from orchestrator.core.views import Started
 from orchestrator.engine import recover, turn
 from orchestrator.engine.context import EngineContext, connect
 from orchestrator.engine.fire import fire
-from orchestrator.engine.in_place import advance_in_place, run_stage_in_place
+from orchestrator.engine.in_place import InPlace, advance_in_place, run_stage_in_place
 from orchestrator.engine.liveness import Identity
+from orchestrator.engine.pace import Pace
+from orchestrator.engine.together import Crew, InPlaceTogether
 from orchestrator.store import workers
 from orchestrator.store.activities import Claim
 from orchestrator.store.outbox import ADVANCE, Handoff
@@ -75,7 +79,7 @@ class Database:
 
     def open(self, settings: Settings | None = None) -> Engine:
         """An engine as the fleet has it."""
-        return self.adopt(connect(settings or self.settings()))
+        return self.adopt(connect(settings or self.settings(), finds_by_key=True))
 
     def adopt(self, engine: Engine) -> Engine:
         """From here on its sessions see this database's clock: each when it is taken from the pool."""
@@ -206,6 +210,23 @@ class StopsThere(GoesOn):
         return False
 
 
+class AlwaysShort(Pace):
+    """Of calls that others may always wait for."""
+
+    def is_short(self, name: str) -> bool:
+        return True
+
+
+def go_together(context: EngineContext, run_ids: Iterable[UUID], in_place: InPlace) -> None:
+    """As `advance_together`, of however many: a scenario's only run is in a crew too."""
+    context = replace(context, pace=AlwaysShort())
+    crew = Crew(context, until=inf)
+    goes_on, among = InPlaceTogether(in_place, crew), context.among(crew)
+    crew.go(
+        [partial(advance_in_place, among, run_id, goes_on) for run_id in dict.fromkeys(run_ids)]
+    )
+
+
 class Harness:
     """A fleet of one, and more with `worker()`. Messages are delivered when the test says so."""
 
@@ -305,6 +326,12 @@ class Harness:
             key, attempt = message.key, message.attempt
             run_stage_in_place(context, message.run_id, key, attempt, in_place)
 
+    def _deliver_together(self, messages: Sequence[Handoff]) -> list[Handoff]:
+        """The turns that are asked for, in one crew, even if it is one turn; answers what is left."""
+        turns_of = [message.run_id for message in messages if message.task == ADVANCE]
+        go_together(self.context, turns_of, GoesOn())
+        return [message for message in messages if message.task != ADVANCE]
+
     def relay_all(self) -> None:
         """Share after share, as a caretaker does."""
         while recover.relay(self.context) >= self.settings.batch_size:
@@ -340,6 +367,7 @@ class Harness:
         while True:
             due = self.due_timers()
             messages = self.pending()
+            handed_over = len(messages)
             if not due and not messages:
                 if not self._late:
                     return delivered
@@ -349,9 +377,11 @@ class Harness:
             if self.mode.hears_workers:
                 for timer_id in due:
                     self.deliver(timer_id)
+            if self.mode.goes_on:
+                messages = self._deliver_together(messages)
             for message in messages:
                 self.deliver(message)
-            delivered += len(due) + len(messages)
+            delivered += len(due) + handed_over
             assert delivered < bound, "the fleet doesn't come to rest"
 
     def recover(self, rounds: int = 6) -> None:

@@ -38,7 +38,7 @@ class Inline:
         self.settings = Settings(database_url=database_url)
         self._messenger = _Collecting()
         self.context = EngineContext(
-            connect(self.settings, pool_size=1),
+            connect(self.settings, pool_size=1, finds_by_key=True),
             registry,
             self.settings,
             messenger=self._messenger,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import random
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import ExceptionContext
@@ -19,12 +21,22 @@ from orchestrator.core.definition import Registry
 from orchestrator.engine.definitions import Definitions
 from orchestrator.engine.liveness import Identity
 from orchestrator.engine.messenger import Messenger, SilentMessenger
+from orchestrator.engine.pace import Pace
 from orchestrator.faults import reach
 from orchestrator.settings import Settings
 from orchestrator.store.statement import COMMITS_EACH
+from orchestrator.store.together import Gathering
 
 log = logging.getLogger(__name__)
 Done = TypeVar("Done")
+
+
+class Others(Gathering):
+    """Those that go on together, as one of them sees it (engine.together)."""
+
+    @abstractmethod
+    def step_aside(self, name: str) -> None:
+        """Before a call that others shouldn't wait for: wait for them, or be handed back."""
 
 
 @dataclass
@@ -38,6 +50,9 @@ class EngineContext:
     identity: Identity = field(default_factory=Identity)
     chance: Callable[[], float] = random.random
     stopwatch: Callable[[], float] = time.monotonic
+    pace: Pace = field(default_factory=Pace)
+    others: Others | None = None
+    """Those that this one goes on together with, if it does."""
 
     def __post_init__(self) -> None:
         self.definitions = Definitions(self.registry)
@@ -49,11 +64,35 @@ class EngineContext:
         )
         self._together = self.database.execution_options(isolation_level="READ COMMITTED")
 
+    def among(self, others: Others) -> Self:
+        """The same context for one that goes on together with others."""
+        one = copy(self)
+        one.others = others
+        return one
+
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """For verbs of one statement: each is its own transaction, in one round trip."""
         with self._each.connect() as connection:
             yield connection
+
+    @contextmanager
+    def asking(self) -> Iterator[Connection | Gathering]:
+        """A connection; or the others, if this one goes on together with some: then they ask in one statement."""
+        if self.others is not None:
+            yield self.others
+            return
+        with self.connection() as connection:
+            yield connection
+
+    @contextmanager
+    def calling(self, name: str) -> Iterator[None]:
+        """Around a call of what an author has written: how long it takes is remembered."""
+        started = self.stopwatch()
+        try:
+            yield
+        finally:
+            self.pace.note(name, self.stopwatch() - started)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -78,7 +117,13 @@ def once_more_if_cut(deed: Callable[[], Done]) -> Done:
         return deed()
 
 
-def connect(settings: Settings, *, pool_size: int = 5, commits_each: bool = True) -> Engine:
+def connect(
+    settings: Settings,
+    *,
+    pool_size: int = 5,
+    commits_each: bool = True,
+    finds_by_key: bool = False,
+) -> Engine:
     """A lazy SQLAlchemy engine on the settings' database; connects on first use.
 
     No ping before use: it would be a round trip a transition. A connection that a restart of Postgres
@@ -86,6 +131,9 @@ def connect(settings: Settings, *, pool_size: int = 5, commits_each: bool = True
 
     `commits_each`: each statement commits by itself, as nearly all verbs want it. False: for whoever uses the
     engine beside us, as SQLAlchemy's own engines are.
+
+    `finds_by_key`: for workers, whose statements all find rows by key. A plan that was made while a table was
+    small must not read all of it when it has grown. (docs/adr/0014)
     """
     engine = create_engine(
         settings.database(),
@@ -111,6 +159,9 @@ def connect(settings: Settings, *, pool_size: int = 5, commits_each: bool = True
         seconds = settings.dead_after_seconds
         with connection.cursor() as cursor:
             cursor.execute("SET plan_cache_mode TO force_generic_plan")
+            if finds_by_key:
+                for way in ("seqscan", "hashjoin", "mergejoin"):
+                    cursor.execute(f"SET enable_{way} TO off")
             cursor.execute(f"SET idle_in_transaction_session_timeout TO {round(seconds * 1000)}")
         connection.commit()
 

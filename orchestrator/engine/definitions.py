@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
-
 from orchestrator.core.declarative import process_from_spec
 from orchestrator.core.definition import Process, Registry
 from orchestrator.errors import UnknownProcess
 from orchestrator.store import processes
+from orchestrator.store.statement import AnyConnection
 
 
 class Definitions:
@@ -17,7 +16,7 @@ class Definitions:
         self._registry = registry
         self._declarative: dict[tuple[str, int], Process] = {}
 
-    def find(self, connection: Connection, name: str, version: int) -> Process:
+    def find(self, connection: AnyConnection, name: str, version: int) -> Process:
         """The process. Raises UnknownProcess or UnknownStage: another worker may have what this one lacks."""
         known = self._registry.processes.get((name, version)) or self._declarative.get(
             (name, version)

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from orchestrator.core import codec
@@ -28,6 +27,7 @@ from orchestrator.errors import RecordedOtherwise
 from orchestrator.faults import around
 from orchestrator.store import activities, outbox, workers
 from orchestrator.store.activities import Claim
+from orchestrator.store.statement import AnyConnection
 from orchestrator.store.turns import Settlement
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ def _settle(
     may_take: MayTake,
 ) -> Claim | None:
     """Twice does no harm: the attempt's fence sees to it. An hour's work isn't lost by a dead connection."""
-    with context.connection() as connection:
+    with context.asking() as connection:
         if error is not None and stage.retry.allows_another(claim.attempt, error):
             _rest_until_retry(context, connection, claim, stage, error=error, elapsed=elapsed)
             return None
@@ -152,6 +152,7 @@ def _work(context: EngineContext, stage: Stage[..., Any], claim: Claim) -> str:
     with (
         working_on(StageContext(claim.run.context.id, claim.key, claim.attempt, steps)),
         around("work"),
+        context.calling(stage.name),
     ):
         value = stage(**arguments)
     return codec.encode(value, stage.result_type, what=f"result of stage {stage.name}")
@@ -234,7 +235,7 @@ def _told(claim: Claim, stage: Stage[..., Any], error: Exception) -> dict[str, A
 
 def _rest_until_retry(
     context: EngineContext,
-    connection: Connection,
+    connection: AnyConnection,
     claim: Claim,
     stage: Stage[..., Any],
     *,

@@ -36,6 +36,7 @@ from orchestrator.store import activities, exits, outbox, turns
 from orchestrator.store.activities import Claim, FlowStep
 from orchestrator.store.commit import Fact, Taking, TurnCommit, commit_turn_if_unchanged
 from orchestrator.store.outbox import Handoff
+from orchestrator.store.statement import AnyConnection
 from orchestrator.store.turns import LoadedRun, Settlement
 
 log = logging.getLogger(__name__)
@@ -69,19 +70,22 @@ def advance(context: EngineContext, run_id: UUID, may_take: MayTake = take_nothi
 
     Returns the stage that was taken over, if one was: it is claimed, and the caller's to do.
     """
-    with context.connection() as connection:
+    with context.asking() as connection:
         loaded = turns.load_run(connection, run_id)
         if loaded is None or loaded.status.is_closed:
             outbox.forget_advance(connection, run_id)
             return None
         if loaded.needs_turn:
-            return take_turns(context, connection, loaded, may_take=may_take).taken
+            progress = take_turns(context, connection, loaded, may_take=may_take)
+            if progress.is_handed_back:
+                context.messenger.hand_off([Handoff.advance(run_id, loaded.queue)])
+            return progress.taken
     return None
 
 
 def settle_and_advance(
     context: EngineContext,
-    connection: Connection,
+    connection: AnyConnection,
     loaded: LoadedRun,
     settlement: Settlement,
     may_take: MayTake = take_nothing,
@@ -113,11 +117,12 @@ class Progress:
 
     is_recorded: bool
     taken: Claim | None = None
+    is_handed_back: bool = False
 
 
 def take_turns(
     context: EngineContext,
-    connection: Connection,
+    connection: AnyConnection,
     loaded: LoadedRun,
     settlement: Settlement | None = None,
     may_take: MayTake = take_nothing,
@@ -133,6 +138,8 @@ def take_turns(
             except (UnknownProcess, UnknownStage, DefinitionError, StageIsMissing) as lack:
                 _leave(context, connection, loaded, lack)
                 break
+            except HandedBack:
+                return Progress(is_recorded=True, is_handed_back=True)
             except TurnAbandoned as reason:
                 log.info("run %s is left: %s", run_id, reason, extra=_extra("leave", run_id))
                 break
@@ -158,6 +165,10 @@ class TurnPoisoned(BaseException):
     """An inline step of this run kills its workers. Not for flow code to catch."""
 
 
+class HandedBack(TurnAbandoned):
+    """Others must not wait for this run's inline step: another message brings it to a worker."""
+
+
 class Tried(Enum):
     """What became of one try. GOES_ON: committed, and the flow wants its inline step now."""
 
@@ -170,7 +181,7 @@ class _Turn:
     """One worker's hold on a run's turn, over as many tries as it takes."""
 
     def __init__(
-        self, context: EngineContext, connection: Connection, run_id: UUID, may_take: MayTake
+        self, context: EngineContext, connection: AnyConnection, run_id: UUID, may_take: MayTake
     ) -> None:
         self.context, self.connection, self.run_id = context, connection, run_id
         self.may_take = may_take
@@ -296,6 +307,8 @@ class _Turn:
     def _perform_held(
         self, loaded: LoadedRun, request: Request, entry: Activity | None
     ) -> Activity:
+        if self.context.others is not None:
+            self.context.others.step_aside(request.name)
         self._hold(loaded)
         assert isinstance(request.ask, StepCall)  # noqa: S101 - replay asks for nothing else
         end = self._call(request, request.ask, entry.attempt if entry else 1)
@@ -359,7 +372,7 @@ class _Turn:
         If that fails, whoever holds goes on under a new id, so that the turn isn't kept by a living one.
         """
         if kind is None and self.is_held and self.token is not None:
-            if self.connection.invalidated:
+            if isinstance(self.connection, Connection) and self.connection.invalidated:
                 self.connection.rollback()  # it was cut: on to another
             turns.release_turn(self.connection, self.run_id, turn_token=self.token)
 
@@ -374,7 +387,10 @@ class _Turn:
             policy=call.retry.as_policy(),
         )
         try:
-            with working_on_step(f"{self.run_id}/{request.key}"):
+            with (
+                working_on_step(f"{self.run_id}/{request.key}"),
+                self.context.calling(request.name),
+            ):
                 value = call.function(*call.args, **call.kwargs)
             what = f"result of step {request.name}"
             return replace(
@@ -408,7 +424,7 @@ def error_of(error: BaseException) -> dict[str, Any]:
 
 
 def _leave(
-    context: EngineContext, connection: Connection, loaded: LoadedRun, lack: BaseException
+    context: EngineContext, connection: AnyConnection, loaded: LoadedRun, lack: BaseException
 ) -> None:
     """Rule 8: what is unknown here parks, in sight, until a worker comes that has it."""
     run = loaded.context

@@ -17,6 +17,7 @@ from orchestrator.core.definition import Registry, Stage, default_registry
 from orchestrator.engine.context import once_more_if_cut
 from orchestrator.engine.fire import fire_all
 from orchestrator.engine.in_place import advance_in_place, run_stage_in_place
+from orchestrator.engine.together import advance_together
 from orchestrator.errors import DefinitionError
 from orchestrator.fleet.alarms import FIRE
 from orchestrator.fleet.in_place import is_in_hand
@@ -97,8 +98,10 @@ def _let_go_of_failure(task: Task, status: str, outcome: object, *rest: Any) -> 
 
 
 def _advance_with(member: Member) -> Callable[..., None]:
-    def perennial_advance(run_id: str, *_key_and_attempt: object) -> None:
-        advance_in_place(member.context, UUID(run_id), member.in_place())
+    def perennial_advance(run_id: str, *others: str) -> None:
+        """Take a run's turn, or those of several. Older workers take the first, and a relay sends the others."""
+        run_ids = [UUID(each) for each in (run_id, *others)]
+        advance_together(member.context, run_ids, member.in_place())
 
     return perennial_advance
 

@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 from orchestrator.core.definition import Registry
 from orchestrator.engine.context import EngineContext, connect
 from orchestrator.engine.liveness import Heart, Identity
+from orchestrator.engine.together import TOGETHER_MAX
 from orchestrator.fleet.alarms import Alarms
 from orchestrator.fleet.audience import Audience
 from orchestrator.fleet.in_place import InPlaceTasks
@@ -75,10 +76,15 @@ class Member:
         settings = self.settings
         identity = Identity(f"{socket.gethostname()}:{os.getpid()}")
         context = EngineContext(
-            database=connect(settings),
+            database=connect(settings, finds_by_key=True),
             registry=self.registry,
             settings=settings,
-            messenger=Publisher(self.app, Alarms.for_app(self.app, settings), self.audience),
+            messenger=Publisher(
+                self.app,
+                Alarms.for_app(self.app, settings),
+                self.audience,
+                together_max=TOGETHER_MAX if settings.in_place_seconds else 1,
+            ),
             identity=identity,
         )
         # A connection of its own: a heart that waited for the pool would pass for dead.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from itertools import chain
@@ -17,6 +17,7 @@ from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
 
 from orchestrator.core.run import RunStatus
+from orchestrator.engine.together import TOGETHER_MAX
 from orchestrator.faults import around
 from orchestrator.fleet.alarms import Alarms
 from orchestrator.fleet.audience import Audience
@@ -44,9 +45,15 @@ class Publisher:
     """A Messenger on kombu, with the index of delayed messages beside it."""
 
     def __init__(
-        self, app: Celery, alarms: Alarms | None, audience: Audience | None = None
+        self,
+        app: Celery,
+        alarms: Alarms | None,
+        audience: Audience | None = None,
+        *,
+        together_max: int = TOGETHER_MAX,
     ) -> None:
         self.alarms = alarms
+        self._together_max = together_max
         self._app, self._audience = app, audience
         self._events: Any = None
 
@@ -150,17 +157,24 @@ class Publisher:
                 self._app.producer_pool.acquire(block=True) as producer,
                 _batch(producer),
             ):
-                for position, handoff in enumerate(handoffs):
-                    self._publish(producer, handoff, is_first=position == 0)
+                for position, message in enumerate(_messages_of(handoffs, self._together_max)):
+                    self._publish(producer, *message, is_first=position == 0)
         except Exception as error:  # noqa: BLE001 - brokers fail in many ways, and a word is a hint
             return error
         return None
 
-    def _publish(self, producer: Producer, handoff: Handoff, *, is_first: bool) -> None:
+    def _publish(
+        self,
+        producer: Producer,
+        handoff: Handoff,
+        arguments: tuple[object, ...],
+        *,
+        is_first: bool,
+    ) -> None:
         """To the queue itself: an exchange's bindings vanish with an emptied Redis, a queue's name doesn't."""
         name = handoff.queue or self._app.conf.task_default_queue
         message = self._app.amqp.create_task_message(
-            uuid(), handoff.task, _arguments(handoff), {}, ignore_result=True, origin="perennial"
+            uuid(), handoff.task, arguments, {}, ignore_result=True, origin="perennial"
         )
         producer.publish(  # type: ignore[no-untyped-call] # kombu has annotated half of it
             message.body,
@@ -194,7 +208,19 @@ def _batch(producer: Producer) -> AbstractContextManager[object]:
     return batch() if batch is not None else nullcontext()
 
 
-def _arguments(handoff: Handoff) -> tuple[object, ...]:
-    if handoff.task == ADVANCE:
-        return (str(handoff.run_id),)
-    return (str(handoff.run_id), handoff.key, handoff.attempt)
+def _messages_of(
+    handoffs: Sequence[Handoff], together_max: int
+) -> Iterator[tuple[Handoff, tuple[object, ...]]]:
+    """One for each, but for runs whose turn is asked for the first time: those go on together, some in a message.
+
+    What has been sent before goes alone: if it ends its worker, it takes no other run along.
+    """
+    together = [each for each in handoffs if each.task == ADVANCE and not each.publishes]
+    for first in range(0, len(together), together_max):
+        some = together[first : first + together_max]
+        yield some[0], tuple(str(each.run_id) for each in some)
+    for each in handoffs:
+        if each.task == ADVANCE and each.publishes:
+            yield each, (str(each.run_id),)
+        elif each.task != ADVANCE:
+            yield each, (str(each.run_id), each.key, each.attempt)

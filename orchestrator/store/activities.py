@@ -9,8 +9,10 @@ retry_attempt_if_claimed    a failed attempt is made again later, by a timer
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +21,7 @@ from uuid_utils.compat import uuid7
 from orchestrator.core.journal import ActivityState
 from orchestrator.store.statement import AnyConnection, Statement
 from orchestrator.store.timers import ArmedTimer
+from orchestrator.store.together import Together, if_many
 from orchestrator.store.turns import (
     JOURNAL_LINE,
     RUN_COLUMNS,
@@ -69,17 +72,20 @@ RETURNING key
 
 # A step of the flow itself: its turn's holder stands in the stage's place. It raises the revision like
 # any fact, so that a turn which read before it decides again, and sees it.
-_REMEMBER_FLOW_STEP = Statement(
-    "remember_flow_step",
-    """
-WITH holder AS (
+_REMEMBER_FLOW_STEP = """
+WITH ends AS MATERIALIZED (
+    SELECT t.* FROM jsonb_to_recordset(%(ends)s::jsonb) AS t(run_id uuid, turn_token uuid, key text, scope text,
+        ordinal int, name text, state text, attempt int, policy jsonb, result text, error jsonb, timer_id uuid,
+        delay_seconds float8)%(whose_run_is_free)s
+), holder AS (
     UPDATE perennial.run r SET revision = r.revision + 1, turn_losses = 0
-    WHERE r.id = %(run_id)s AND r.turn_token = %(turn_token)s RETURNING r.id, r.status
+    FROM ends WHERE r.id = ends.run_id AND r.turn_token = ends.turn_token
+    RETURNING ends.*, r.status
 ), written AS (
     INSERT INTO perennial.activity AS a (run_id, key, scope, ordinal, kind, name, state, attempt, policy, result,
         error, settled_at)
-    SELECT holder.id, %(key)s, %(scope)s, %(ordinal)s, 'step', %(name)s, %(state)s, %(attempt)s, %(policy)s::jsonb,
-        %(result)s::jsonb, %(error)s::jsonb, CASE WHEN %(state)s <> 'retrying' THEN perennial.now() END
+    SELECT run_id, key, scope, ordinal, 'step', name, state, attempt, policy, result::jsonb, error,
+        CASE WHEN state <> 'retrying' THEN perennial.now() END
     FROM holder
     ON CONFLICT (run_id, key) DO UPDATE SET state = excluded.state, attempt = excluded.attempt,
         result = excluded.result, error = excluded.error, settled_at = excluded.settled_at
@@ -87,20 +93,28 @@ WITH holder AS (
     RETURNING a.run_id, a.settled_at
 ), armed AS (
     INSERT INTO perennial.timer (id, run_id, key, kind, attempt, due_at, indexed)
-    SELECT %(timer_id)s, written.run_id, %(key)s, 'retry', %(attempt)s,
-        perennial.now() + %(delay_seconds)s * interval '1 second', %(delay_seconds)s <= %(horizon_seconds)s
-    FROM written WHERE %(state)s = 'retrying'
-    RETURNING id, indexed
+    SELECT h.timer_id, h.run_id, h.key, 'retry', h.attempt,
+        perennial.now() + h.delay_seconds * interval '1 second', h.delay_seconds <= %(horizon_seconds)s
+    FROM holder h JOIN written ON written.run_id = h.run_id WHERE h.state = 'retrying'
+    RETURNING run_id, indexed
 ), told AS (
     INSERT INTO perennial.history (run_id, actor, event, key, attempt, from_status, to_status, detail)
-    SELECT holder.id, 'flow', CASE WHEN %(state)s = 'retrying' THEN 'attempt failed' ELSE 'step ' || %(state)s END,
-        %(key)s, CASE WHEN %(state)s = 'retrying' THEN %(attempt)s - 1 ELSE %(attempt)s END, holder.status,
-        holder.status, %(error)s::jsonb
-    FROM holder, written
+    SELECT h.run_id, 'flow', CASE WHEN h.state = 'retrying' THEN 'attempt failed' ELSE 'step ' || h.state END,
+        h.key, CASE WHEN h.state = 'retrying' THEN h.attempt - 1 ELSE h.attempt END, h.status, h.status, h.error
+    FROM holder h JOIN written ON written.run_id = h.run_id
 )
-SELECT written.settled_at, armed.indexed FROM written LEFT JOIN armed ON true
-""",
-)
+SELECT written.run_id, written.settled_at, armed.indexed FROM written
+    LEFT JOIN armed ON armed.run_id = written.run_id
+"""
+
+
+@cache
+def _remember_flow_step(whose_run_is_free: str) -> Statement:
+    return Statement(
+        "remember_flow_step",
+        _REMEMBER_FLOW_STEP.replace("%(whose_run_is_free)s", whose_run_is_free),
+    )
+
 
 _RETRY = Statement(
     "retry_attempt",
@@ -207,30 +221,67 @@ def remember_flow_step_if_held(
     turn_token: UUID,
     queue: str | None,
     horizon_seconds: float,
-) -> tuple[bool, datetime | None, ArmedTimer | None]:
+) -> Remembered:
     """Record an inline step's end: (True, when it settled, its retry timer), or False: the turn was lost."""
-    timer_id = uuid7()
-    row = _REMEMBER_FLOW_STEP.row(
+    return _REMEMBER(connection, _StepEnd(run_id, step, turn_token, queue, horizon_seconds))
+
+
+Remembered = tuple[bool, datetime | None, ArmedTimer | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _StepEnd:
+    run_id: UUID
+    step: FlowStep
+    turn_token: UUID
+    queue: str | None
+    horizon_seconds: float
+
+    def as_row(self, timer_id: UUID) -> dict[str, Any]:
+        step = self.step
+        return {
+            "run_id": str(self.run_id),
+            "turn_token": str(self.turn_token),
+            "key": step.key,
+            "scope": step.scope,
+            "ordinal": step.ordinal,
+            "name": step.name,
+            "state": step.state,
+            "attempt": step.attempt,
+            "policy": step.policy,
+            "result": step.result,
+            "error": step.error,
+            "timer_id": str(timer_id),
+            "delay_seconds": step.delay_seconds,
+        }
+
+
+def _remember_all(connection: AnyConnection, ends: Sequence[_StepEnd]) -> Sequence[Remembered]:
+    timer_ids = [uuid7() for _ in ends]
+    rows = _remember_flow_step(if_many(ends)).rows(
         connection,
-        run_id=run_id,
-        turn_token=turn_token,
-        key=step.key,
-        scope=step.scope,
-        ordinal=step.ordinal,
-        name=step.name,
-        state=step.state,
-        attempt=step.attempt,
-        policy=json.dumps(step.policy),
-        result=step.result,
-        error=None if step.error is None else json.dumps(step.error),
-        timer_id=timer_id,
-        delay_seconds=step.delay_seconds,
-        horizon_seconds=horizon_seconds,
+        ends=json.dumps(
+            [end.as_row(timer_id) for end, timer_id in zip(ends, timer_ids, strict=True)]
+        ),
+        horizon_seconds=ends[0].horizon_seconds,
     )
+    found = {row.run_id: row for row in rows}
+    return [
+        _remembered(end, timer_id, found.get(end.run_id))
+        for end, timer_id in zip(ends, timer_ids, strict=True)
+    ]
+
+
+def _remembered(end: _StepEnd, timer_id: UUID, row: Any | None) -> Remembered:
     if row is None:
         return False, None, None
-    armed = ArmedTimer(timer_id, step.delay_seconds, queue) if row.indexed else None
+    armed = ArmedTimer(timer_id, end.step.delay_seconds, end.queue) if row.indexed else None
     return True, row.settled_at, armed
+
+
+_REMEMBER: Together[_StepEnd, Remembered] = Together(
+    "remember_flow_step", _remember_all, is_left_out=lambda remembered: not remembered[0]
+)
 
 
 def retry_attempt_if_claimed(

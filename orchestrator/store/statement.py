@@ -18,8 +18,9 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from orchestrator.faults import reach
+from orchestrator.store.together import Gathering
 
-AnyConnection = Connection | Session | psycopg.Connection[Any]
+AnyConnection = Connection | Session | psycopg.Connection[Any] | Gathering
 
 COMMITS_EACH = "perennial_commits_each"
 """An execution option of engines whose connections commit each statement by themselves."""
@@ -41,12 +42,18 @@ class Statement:
 
     def rows(self, connection: AnyConnection, **parameters: object) -> Sequence[Any]:
         """Run it; all rows. One round trip."""
+        if isinstance(connection, Gathering):
+            return connection.rows(self, parameters)
         reach("before", self.name)
         found = self._rows(connection, parameters)
         reach("after", self.name)
         return found
 
-    def _rows(self, connection: AnyConnection, parameters: dict[str, object]) -> Sequence[Any]:
+    def _rows(
+        self,
+        connection: Connection | Session | psycopg.Connection[Any],
+        parameters: dict[str, object],
+    ) -> Sequence[Any]:
         if isinstance(connection, psycopg.Connection):
             return self._rows_of(connection, parameters)
         if isinstance(connection, Session):

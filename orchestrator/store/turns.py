@@ -12,8 +12,10 @@ Every fact that reaches a run raises its revision, and a turn commits only on th
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +23,7 @@ from orchestrator.core.journal import Activity, ActivityKind, ActivityState, Buf
 from orchestrator.core.outcome import RunContext
 from orchestrator.core.run import RunStatus
 from orchestrator.store.statement import AnyConnection, Statement
+from orchestrator.store.together import Together, if_many
 
 # The columns of a journal line, as JSON. Times travel as text with their zone.
 JOURNAL_LINE = """jsonb_build_object(
@@ -29,7 +32,7 @@ JOURNAL_LINE = """jsonb_build_object(
     'settled_at', a.settled_at)"""
 
 # Whoever finds a turn held leaves it; only those who may judge who is dead free it (engine.recover).
-TURN_IS_FREE = "(r.turn_token IS NULL OR r.turn_token = %(turn_token)s)"
+TURN_IS_FREE = "(r.turn_token IS NULL OR r.turn_token = t.turn_token)"
 
 # Held for long by a worker that has stopped beating. (One that has just taken it may not have beaten yet.)
 # How long is long, the holder has said; one of 0.1 has not.
@@ -51,19 +54,27 @@ SELECT {RUN_COLUMNS},
             'received_at', s.received_at) ORDER BY s.received_at, s.id), '[]')
         FROM perennial.signal s WHERE s.run_id = r.id AND s.consumed_key IS NULL) AS signals,
     (SELECT o.publishes FROM perennial.outbox o WHERE o.run_id = r.id AND o.key = '') AS sends
-FROM perennial.run r WHERE r.id = %(run_id)s
+FROM perennial.run r WHERE r.id = ANY(%(run_ids)s::uuid[])
 """,
 )
 
-_HOLD = Statement(
-    "hold_turn",
-    f"""
-UPDATE perennial.run r SET turn_token = %(turn_token)s, turn_worker = %(worker_id)s, turn_claimed_at = perennial.now(),
-    turn_lease_seconds = %(dead_after)s
-WHERE r.id = %(run_id)s AND r.revision = %(revision)s AND r.status IN ('running', 'waiting') AND {TURN_IS_FREE}
-RETURNING r.turn_losses
-""",
+_HOLD = f"""
+WITH holds AS MATERIALIZED (
+    SELECT t.* FROM jsonb_to_recordset(%(holds)s::jsonb) AS t(run_id uuid, revision bigint, turn_token uuid,
+        worker_id uuid, dead_after float8)%(whose_run_is_free)s
 )
+UPDATE perennial.run r SET turn_token = t.turn_token, turn_worker = t.worker_id, turn_claimed_at = perennial.now(),
+    turn_lease_seconds = t.dead_after
+FROM holds t
+WHERE r.id = t.run_id AND r.revision = t.revision AND r.status IN ('running', 'waiting') AND {TURN_IS_FREE}
+RETURNING r.id, r.turn_losses
+"""
+
+
+@cache
+def _hold(whose_run_is_free: str) -> Statement:
+    return Statement("hold_turn", _HOLD.replace("%(whose_run_is_free)s", whose_run_is_free))
+
 
 # Here alone a holder is judged, by a caretaker that has watched for long enough (docs/adr/0005).
 _FREE = Statement(
@@ -103,14 +114,14 @@ FROM noted
 )
 
 # The attempt that earned a result must still be claimed.
-ATTEMPT_HOLDS = """EXISTS (SELECT FROM perennial.activity a WHERE a.run_id = %(run_id)s
-    AND a.key = %(settled_key)s AND a.attempt = %(settled_attempt)s AND a.state = 'claimed')"""
+ATTEMPT_HOLDS = """EXISTS (SELECT FROM perennial.activity a WHERE a.run_id = t.run_id
+    AND a.key = t.settled_key AND a.attempt = t.settled_attempt AND a.state = 'claimed')"""
 
 SETTLED = """
 settled AS (
-    UPDATE perennial.activity a SET state = %(settled_state)s, result = %(settled_result)s::jsonb,
-        error = %(settled_error)s::jsonb, settled_at = %(settled_at)s
-    FROM fence WHERE a.run_id = fence.id AND a.key = %(settled_key)s AND a.attempt = %(settled_attempt)s
+    UPDATE perennial.activity a SET state = fence.settled_state, result = fence.settled_result::jsonb,
+        error = fence.settled_error, settled_at = fence.settled_at
+    FROM fence WHERE a.run_id = fence.run_id AND a.key = fence.settled_key AND a.attempt = fence.settled_attempt
         AND a.state = 'claimed'
     RETURNING a.key
 )"""
@@ -118,19 +129,24 @@ settled AS (
 _RECORD_SETTLEMENT = Statement(
     "record_settlement",
     f"""
-WITH fence AS (
+WITH turns AS (
+    SELECT * FROM jsonb_to_record(%(settlement)s::jsonb) AS t(run_id uuid, active_milliseconds bigint,
+        settled_key text, settled_attempt int, settled_state text, settled_result text, settled_error jsonb,
+        settled_at timestamptz)
+), fence AS (
     UPDATE perennial.run r SET revision = r.revision + 1, last_progress_at = perennial.now(),
-        active_milliseconds = r.active_milliseconds + %(active_milliseconds)s
-    WHERE r.id = %(run_id)s AND r.closed_at IS NULL AND {ATTEMPT_HOLDS}
-    RETURNING r.id, r.queue, r.status
+        active_milliseconds = r.active_milliseconds + t.active_milliseconds
+    FROM turns t WHERE r.id = t.run_id AND r.closed_at IS NULL AND {ATTEMPT_HOLDS}
+    RETURNING t.*, r.queue, r.status
 ), {SETTLED.strip()}, handed_off AS (
     INSERT INTO perennial.outbox AS o (run_id, key, attempt, task, queue, publishes, publish_at)
-    SELECT fence.id, '', 1, 'perennial.advance', fence.queue, 1, perennial.now() + %(relay_after)s * interval '1 second'
+    SELECT fence.run_id, '', 1, 'perennial.advance', fence.queue, 1,
+        perennial.now() + %(relay_after)s * interval '1 second'
     FROM fence, settled
     ON CONFLICT (run_id, key) DO UPDATE SET publish_at = least(o.publish_at, excluded.publish_at)
 ), told AS (
     INSERT INTO perennial.history (run_id, actor, event, key, attempt, from_status, to_status)
-    SELECT fence.id, %(actor)s, %(event)s, settled.key, %(settled_attempt)s, fence.status, fence.status
+    SELECT fence.run_id, %(actor)s, %(event)s, settled.key, fence.settled_attempt, fence.status, fence.status
     FROM fence, settled
 )
 SELECT fence.queue FROM fence, settled
@@ -176,8 +192,15 @@ class Settlement:
 
 def load_run(connection: AnyConnection, run_id: UUID) -> LoadedRun | None:
     """The run, its journal and its unconsumed signals. None: no such run."""
-    row = _LOAD.row(connection, run_id=run_id)
-    return None if row is None else loaded_from(row)
+    return _LOADING(connection, run_id)
+
+
+def _load_all(connection: AnyConnection, run_ids: Sequence[UUID]) -> Sequence[LoadedRun | None]:
+    found = {row.id: loaded_from(row) for row in _LOAD.rows(connection, run_ids=list(run_ids))}
+    return [found.get(run_id) for run_id in run_ids]
+
+
+_LOADING: Together[UUID, LoadedRun | None] = Together("load_run", _load_all)
 
 
 def hold_turn(
@@ -194,15 +217,38 @@ def hold_turn(
     `dead_after`: seconds of silence after which this holder counts as lost.
     Returns how many holders in a row were lost, with no step recorded and no turn committed since.
     """
-    row = _HOLD.row(
-        connection,
-        run_id=run_id,
-        revision=revision,
-        turn_token=turn_token,
-        worker_id=worker_id,
-        dead_after=dead_after,
+    return _HOLDING(connection, _Hold(run_id, revision, turn_token, worker_id, dead_after))
+
+
+@dataclass(frozen=True, slots=True)
+class _Hold:
+    run_id: UUID
+    revision: int
+    turn_token: UUID
+    worker_id: UUID
+    dead_after: float
+
+    def as_row(self) -> dict[str, Any]:
+        return {
+            "run_id": str(self.run_id),
+            "revision": self.revision,
+            "turn_token": str(self.turn_token),
+            "worker_id": str(self.worker_id),
+            "dead_after": self.dead_after,
+        }
+
+
+def _hold_all(connection: AnyConnection, holds: Sequence[_Hold]) -> Sequence[int | None]:
+    rows = _hold(if_many(holds)).rows(
+        connection, holds=json.dumps([hold.as_row() for hold in holds])
     )
-    return None if row is None else int(row.turn_losses)
+    losses = {row.id: row.turn_losses for row in rows}
+    return [losses.get(hold.run_id) for hold in holds]
+
+
+_HOLDING: Together[_Hold, int | None] = Together(
+    "hold_turn", _hold_all, is_left_out=lambda losses: losses is None
+)
 
 
 def free_turn_if_lost(connection: AnyConnection, run_id: UUID, *, dead_after: float) -> Any | None:
@@ -243,19 +289,25 @@ def record_settlement_if_claimed(
     """Write the end of an attempt and ask for a turn. (False, None): the attempt isn't ours any more."""
     row = _RECORD_SETTLEMENT.row(
         connection,
-        run_id=run_id,
-        settled_key=settlement.key,
-        settled_attempt=settlement.attempt,
-        settled_state=settlement.state,
-        settled_result=settlement.result,
-        settled_error=None if settlement.error is None else json.dumps(settlement.error),
-        settled_at=settlement.settled_at,
-        active_milliseconds=settlement.active_milliseconds,
+        settlement=json.dumps({"run_id": str(run_id), **settled_row(settlement)}),
         actor=actor,
         event=f"stage {settlement.state}",
         relay_after=relay_after,
     )
     return (row is not None, row.queue if row is not None else None)
+
+
+def settled_row(settlement: Settlement) -> dict[str, Any]:
+    """What it writes, for a recordset."""
+    return {
+        "settled_key": settlement.key,
+        "settled_attempt": settlement.attempt,
+        "settled_state": settlement.state,
+        "settled_result": settlement.result,
+        "settled_error": settlement.error,
+        "settled_at": settlement.settled_at.isoformat(),
+        "active_milliseconds": settlement.active_milliseconds,
+    }
 
 
 def loaded_from(row: Any) -> LoadedRun:

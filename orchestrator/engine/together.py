@@ -1,0 +1,238 @@
+"""Going on together: one worker advances many runs side by side, and what they ask of Postgres is asked at once.
+
+    advance_together   `advance_in_place` for each; one statement does for all what each alone would need its own for
+
+Each run goes the way it goes alone, on a stack of its own (a greenlet). Where it asks Postgres for something that
+can be asked for many, it waits until the others ask too. Nothing else is done in turns: what an author has
+written, a stage or an inline step, is called and comes back before anything else happens in this thread.
+
+While one run is in a call the others wait. So only a call that is known to be short is made before all of them:
+a stage that isn't is handed off by a message, and a run whose inline step isn't is handed back, unless it is
+the last one. What was called and isn't recorded yet waits `WITHHELD_SECONDS_MAX` at most before another call is
+made: a worker that dies repeats those calls too. (docs/adr/0014)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from greenlet import getcurrent, greenlet
+from sqlalchemy.exc import DBAPIError
+
+from orchestrator.core.outcome import NewActivity
+from orchestrator.engine.context import EngineContext, Others
+from orchestrator.engine.in_place import InPlace, advance_in_place
+from orchestrator.engine.turn import HandedBack
+from orchestrator.store.activities import Claim
+from orchestrator.store.statement import Statement
+from orchestrator.store.together import Answer, Ask, Together
+
+log = logging.getLogger(__name__)
+
+TOGETHER_MAX = 20
+"""So many runs go on together: more would save little, and keep the last of them waiting."""
+
+WITHHELD_SECONDS_MAX = 0.005
+
+
+def advance_together(context: EngineContext, run_ids: Sequence[UUID], in_place: InPlace) -> None:
+    """Advance each of them. What fails fails alone; the first failure is raised when all have ended."""
+    seconds = context.settings.in_place_seconds
+    if len(run_ids) == 1 or not seconds:
+        for run_id in run_ids:
+            advance_in_place(context, run_id, in_place)
+        return
+    crew = Crew(context, until=context.stopwatch() + seconds)
+    among, together = context.among(crew), InPlaceTogether(in_place, crew)
+    with context.identity.holding():
+        crew.go(
+            [
+                partial(advance_in_place, among, run_id, together)
+                for run_id in dict.fromkeys(run_ids)
+            ]
+        )
+
+
+@dataclass(slots=True)
+class _Member:
+    """One that goes on: its stack, and what it has asked for."""
+
+    stack: greenlet
+    verb: Together[Any, Any] | None = None
+    ask: Any = None
+    answer: Any = None
+    failure: BaseException | None = None
+
+
+class Crew(Others):
+    """Several that go on together, in one thread."""
+
+    def __init__(self, context: EngineContext, *, until: float) -> None:
+        self._context, self._until, self._stopwatch = context, until, context.stopwatch
+        self._members: dict[greenlet, _Member] = {}
+        self._ready: deque[_Member] = deque()
+        self._asking: list[_Member] = []
+        self._asking_since = 0.0
+        self._aside: deque[_Member] = deque()
+        self._failures: list[Exception] = []
+        self._driver = getcurrent()
+
+    def go(self, deeds: Sequence[Callable[[], None]]) -> None:
+        """Do all of them."""
+        self._driver = getcurrent()
+        for deed in deeds:
+            self._join(deed)
+        try:
+            while self._members:
+                self._do_next()
+        except BaseException as end:
+            self._end_all(end)
+            raise
+        for failure in self._failures[1:]:
+            log.error("another of the runs that went on together failed", exc_info=failure)
+        if self._failures:
+            raise self._failures[0]
+
+    # -- for members -------------------------------------------------------------------------
+
+    def ask(self, verb: Together[Ask, Answer], ask: Ask) -> Answer:
+        """Wait for the others, and go with them."""
+        member = self._members[getcurrent()]
+        member.verb, member.ask = verb, ask
+        if not self._asking:
+            self._asking_since = self._stopwatch()
+        self._asking.append(member)
+        self._wait()
+        if member.failure is not None:
+            raise member.failure
+        answer: Answer = member.answer
+        return answer
+
+    def rows(self, statement: Statement, parameters: dict[str, object]) -> Sequence[Any]:
+        """At once, on a connection of its own."""
+        with self._context.connection() as connection:
+            return statement.rows(connection, **parameters)
+
+    def may_call(self, name: str) -> bool:
+        """Whether the others can wait for a call of it: it is short here, and their time isn't over."""
+        return len(self._members) == 1 or (
+            self._context.pace.is_short(name) and self._stopwatch() < self._until
+        )
+
+    def step_aside(self, name: str) -> None:
+        """Before a call that others shouldn't wait for. HandedBack: let another worker make it."""
+        if self.may_call(name):
+            return
+        member = self._members[getcurrent()]
+        self._aside.append(member)
+        self._wait()
+        if member.failure is not None:
+            raise member.failure
+
+    def _wait(self) -> None:
+        self._driver.switch()
+
+    # -- in turns ----------------------------------------------------------------------------
+
+    def _join(self, deed: Callable[[], None]) -> None:
+        stack = greenlet(self._doing(deed))
+        stack.gr_context = copy_context()
+        member = self._members[stack] = _Member(stack)
+        self._ready.append(member)
+
+    def _doing(self, deed: Callable[[], None]) -> Callable[[], None]:
+        def do() -> None:
+            try:
+                deed()
+            except Exception as failure:  # noqa: BLE001 - it is raised when all have ended
+                self._failures.append(failure)
+            finally:
+                del self._members[getcurrent()]
+
+        return do
+
+    def _do_next(self) -> None:
+        is_late = self._asking and (self._stopwatch() - self._asking_since >= WITHHELD_SECONDS_MAX)
+        if self._ready and not is_late:
+            self._ready.popleft().stack.switch()
+        elif self._asking:
+            self._answer_all()
+        else:
+            self._keep_one()
+
+    def _keep_one(self) -> None:
+        """All that are left would rather be alone: one stays, and the others go back to the fleet."""
+        kept = self._aside.popleft()
+        for member in self._aside:
+            member.failure = HandedBack()
+        self._ready += [*self._aside, kept]
+        self._aside.clear()
+
+    def _answer_all(self) -> None:
+        asking, self._asking = self._asking, []
+        kinds: dict[Hashable, list[_Member]] = {}
+        for member in asking:
+            assert member.verb is not None  # noqa: S101 - it asks
+            kinds.setdefault((member.verb, member.verb.kind(member.ask)), []).append(member)
+        for group in kinds.values():
+            self._answer(group)
+        self._ready += asking
+
+    def _answer(self, group: Sequence[_Member]) -> None:
+        verb = group[0].verb
+        assert verb is not None  # noqa: S101 - they ask
+        try:
+            with self._context.connection() as connection:
+                answers = verb.many(connection, [member.ask for member in group])
+        except Exception as error:  # noqa: BLE001 - theirs to judge
+            if len(group) > 1 and _is_refused(error):
+                for member in group:  # whose fault it is shows when each asks alone
+                    self._answer([member])
+                return
+            for member in group:
+                member.failure = error
+        else:
+            for member, answer in zip(group, answers, strict=True):
+                member.answer, member.failure = answer, None
+                if len(group) > 1 and verb.is_left_out(answer):
+                    self._answer([member])
+
+    def _end_all(self, end: BaseException) -> None:
+        """This worker is being ended: so are they, wherever they stand."""
+        for stack in list(self._members):
+            try:
+                stack.throw(end)
+            except BaseException:
+                log.debug("a run that went on with others ended with them", exc_info=True)
+
+
+def _is_refused(error: Exception) -> bool:
+    """Postgres has said no to the statement, so that nothing was written; and not that no answer came."""
+    return (
+        isinstance(error, DBAPIError)
+        and not error.connection_invalidated
+        and getattr(error.orig, "sqlstate", None) is not None
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class InPlaceTogether:
+    """An `InPlace` among others."""
+
+    alone: InPlace
+    crew: Crew = field(repr=False)
+
+    def may_take(self, stage: NewActivity) -> bool:
+        """As alone, and only what others can wait for."""
+        return self.crew.may_call(stage.request.name) and self.alone.may_take(stage)
+
+    def perform(self, claim: Claim, work: Callable[[], Claim | None]) -> Claim | None:
+        """As alone."""
+        return self.alone.perform(claim, work)

@@ -1,0 +1,66 @@
+"""Verbs that do the same for many runs in one statement: what each of them asks, and how asks meet.
+
+    hold = Together("hold_turn", _hold_all)
+    hold(connection, ask)    on a connection: this one ask, in a statement of its own
+    hold(gathering, ask)     among others: it waits for theirs, and goes with them in one statement
+
+Each ask is fenced for itself, so that what one run loses, the others keep; none knows of the others. And no
+statement that holds many runs waits for one: a run that somebody has locked is left out, and asked for alone.
+(docs/adr/0014)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from orchestrator.store.statement import Statement
+
+Ask = TypeVar("Ask")
+Answer = TypeVar("Answer")
+
+
+class Gathering(ABC):
+    """Stands where a connection does, for one of several that go on together."""
+
+    @abstractmethod
+    def ask(self, verb: Together[Ask, Answer], ask: Ask) -> Answer:
+        """The answer, when the others have asked theirs or have nothing to ask."""
+
+    @abstractmethod
+    def rows(self, statement: Statement, parameters: dict[str, object]) -> Sequence[Any]:
+        """What a statement without a form for many returns: it doesn't wait."""
+
+
+WHOSE_RUN_IS_FREE = """, LATERAL (
+        SELECT FROM perennial.run WHERE id = t.run_id FOR NO KEY UPDATE SKIP LOCKED) its_run"""
+"""After a recordset `t` of many. Who waits for one run while it holds others makes a circle with a producer that
+holds that one and wants another."""
+
+
+def if_many(asks: Sequence[Any]) -> str:
+    """What keeps a statement from waiting: one that is alone may."""
+    return WHOSE_RUN_IS_FREE if len(asks) > 1 else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Together(Generic[Ask, Answer]):
+    """A verb of one statement, for one ask or for many.
+
+    `many` answers in the order of the asks. `kind`: only asks of one kind fit into one statement.
+    `is_left_out`: the answer may only mean that the run was locked.
+    """
+
+    name: str
+    many: Callable[[Any, Sequence[Ask]], Sequence[Answer]]
+    kind: Callable[[Ask], Hashable] = lambda _ask: None
+    is_left_out: Callable[[Answer], bool] = lambda _answer: False
+
+    def __call__(self, connection: Any, ask: Ask) -> Answer:
+        """Ask, on whatever connection it is."""
+        if isinstance(connection, Gathering):
+            return connection.ask(self, ask)
+        return self.many(connection, [ask])[0]

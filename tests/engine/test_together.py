@@ -1,0 +1,529 @@
+"""Runs that go on together: what each asks alone, they ask in one statement (docs/adr/0014)."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from orchestrator import Flow, RunStatus, faults, process, stage, step
+from orchestrator.core.definition import Process
+from orchestrator.core.views import Started
+from orchestrator.engine import together, turn
+from orchestrator.engine.pace import SHORT_SECONDS, Pace
+from orchestrator.engine.together import advance_together
+from orchestrator.store.commit import commit_turn_if_unchanged
+from tests.harness import GoesOn, Harness, wait_until_blocked
+from tests.modes import NORMAL, modes_of
+
+pytestmark = modes_of(NORMAL, because="each test says itself what goes on together")
+
+RUNS = 3
+
+
+class Statements:
+    """How often each named statement has run; `before` is called with the name of each."""
+
+    def __init__(self) -> None:
+        self.count: Counter[str] = Counter()
+        self.before: Callable[[str], None] = lambda _name: None
+
+    def __call__(self, when: str, what: str) -> None:
+        if when == "before":
+            self.count[what] += 1
+            self.before(what)
+
+
+@pytest.fixture
+def statements() -> Iterator[Statements]:
+    heard = Statements()
+    faults.listen(heard)
+    yield heard
+    faults.listen(None)
+
+
+def three_stages(harness: Harness, work: Callable[[int], int] = abs) -> Process:
+    @stage(registry=harness.registry, name="work")
+    def worked(number: int) -> int:
+        return work(number)
+
+    @process(version=1, registry=harness.registry, name="staged")
+    async def p(flow: Flow, number: int) -> int:
+        for _ in range(3):
+            number = await flow.stage(worked, number)
+        return number
+
+    return p
+
+
+def three_steps(harness: Harness, work: Callable[[int], int] = abs) -> Process:
+    @process(version=1, registry=harness.registry, name="stepped")
+    async def p(flow: Flow, number: int) -> int:
+        for _ in range(3):
+            number = await flow.step(called, number)
+        return number
+
+    def called(number: int) -> int:
+        return work(number)
+
+    return p
+
+
+def start(harness: Harness, p: Process, count: int = RUNS) -> list[Started]:
+    harness.client.deploy(p)
+    return [harness.client.start(p, number) for number in range(count)]
+
+
+def go(harness: Harness, runs: list[Started], *more: UUID) -> None:
+    advance_together(harness.context, [*(run.run_id for run in runs), *more], GoesOn())
+
+
+def get_used_to(harness: Harness, p: Process) -> None:
+    """A first run, alone: from then on its calls are known to be short."""
+    harness.run(p, 0)
+
+
+def statuses(harness: Harness, runs: list[Started]) -> set[RunStatus]:
+    return {harness.status(run) for run in runs}
+
+
+# -- what it is for ------------------------------------------------------------------------------
+
+
+def test_many_runs_of_three_stages_cost_the_statements_of_one(harness, statements):
+    p = three_stages(harness)
+    get_used_to(harness, p)
+    runs = start(harness, p, 10)
+    statements.count.clear()
+    go(harness, runs)
+    assert statuses(harness, runs) == {RunStatus.COMPLETED}
+    del statements.count["work"]
+    assert statements.count == {"load_run": 1, "commit_turn": 4}
+
+
+def test_many_runs_of_three_steps_cost_the_statements_of_one(harness, statements):
+    p = three_steps(harness)
+    get_used_to(harness, p)
+    runs = start(harness, p, 10)
+    statements.count.clear()
+    go(harness, runs)
+    assert statuses(harness, runs) == {RunStatus.COMPLETED}
+    assert statements.count == {
+        "load_run": 1,
+        "hold_turn": 1,
+        "remember_flow_step": 3,
+        "commit_turn": 1,
+    }
+
+
+def test_the_record_is_as_if_each_had_gone_alone(harness):
+    p = three_stages(harness)
+    get_used_to(harness, p)
+    alone, *others = start(harness, p, 4)
+    advance_together(harness.context, [alone.run_id], GoesOn())
+    go(harness, others)
+    lines = "SELECT key, scope, ordinal, parent_key, kind, name, state, attempt, queue, policy, timeout_seconds FROM perennial.activity WHERE run_id = :id ORDER BY ordinal"  # noqa: E501
+    runs = "SELECT process, status, stage, previous_stage, waiting_for, revision, turn_revision, error FROM perennial.run WHERE id = :id"  # noqa: E501
+    told = "SELECT actor, event, key, attempt, from_status, to_status, detail FROM perennial.history WHERE run_id = :id ORDER BY at, key, event"  # noqa: E501
+    for sql in (lines, runs, told):
+        expected = sorted(map(repr, harness.database.rows(sql, id=alone.run_id)))
+        for run in others:
+            assert sorted(map(repr, harness.database.rows(sql, id=run.run_id))) == expected
+    for number, run in enumerate(others, 1):
+        assert harness.client.result(run) == number
+        harness.assert_ended_cleanly(run)
+
+
+def test_runs_of_different_kinds_go_on_together(harness):
+    @process(version=1, registry=harness.registry)
+    async def waits(flow: Flow, number: int) -> int:
+        await flow.approval("m", assign=["bob"])
+        return number
+
+    staged, stepped = three_stages(harness), three_steps(harness)
+    get_used_to(harness, staged)
+    get_used_to(harness, stepped)
+    runs = [run for p in (staged, waits, stepped) for run in start(harness, p, 2)]
+    go(harness, runs)
+    assert [harness.status(run) for run in runs] == [
+        *[RunStatus.COMPLETED] * 2,
+        *[RunStatus.WAITING] * 2,
+        *[RunStatus.COMPLETED] * 2,
+    ]
+
+
+# -- one of them is in trouble -------------------------------------------------------------------
+
+
+def test_one_that_loses_its_race_keeps_no_other_back(harness, statements):
+    p = three_steps(harness)
+    get_used_to(harness, p)
+    runs = start(harness, p)
+
+    def pause_one(name: str) -> None:
+        if name == "commit_turn" and harness.status(runs[1]) is RunStatus.RUNNING:
+            harness.client.pause(runs[1])
+
+    statements.before = pause_one
+    go(harness, runs)
+    assert [harness.status(run) for run in runs] == [
+        RunStatus.COMPLETED,
+        RunStatus.PAUSED,
+        RunStatus.COMPLETED,
+    ]
+    statements.before = lambda _name: None
+    harness.client.resume(runs[1])
+    harness.drain()
+    assert harness.client.result(runs[1]) == 1
+
+
+@pytest.mark.parametrize("where", ["hold_turn", "remember_flow_step", "commit_turn"])
+def test_while_one_run_is_locked_the_others_are_neither_kept_nor_locked(harness, statements, where):
+    """A producer that holds one of the runs, and then wants another, must not meet a circle. Guards SKIP LOCKED."""
+    p = three_steps(harness)
+    get_used_to(harness, p)
+    runs = start(harness, p)
+    done: list[threading.Thread] = []
+    producer = harness.database.psycopg()
+
+    def lock_one(name: str) -> None:
+        if name == where and not done:
+            lock(runs[1])
+            done.append(threading.current_thread())
+
+    def lock(run: Started) -> None:
+        sql = "SELECT FROM perennial.run WHERE id = %s FOR NO KEY UPDATE"
+        producer.execute(sql, [run.run_id])
+
+    statements.before = lock_one
+    worker = threading.Thread(target=go, args=(harness, runs))
+    worker.start()
+    try:
+        wait_until_blocked(harness.database)
+        producer.execute("SET lock_timeout TO '2s'")
+        lock(runs[0])
+        lock(runs[2])
+    finally:
+        producer.rollback()
+        worker.join()
+        producer.close()
+    assert statuses(harness, runs) == {RunStatus.COMPLETED}
+
+
+def test_what_postgres_refuses_is_that_runs_trouble_alone(harness):
+    p = three_stages(harness)
+    get_used_to(harness, p)
+
+    @process(version=1, registry=harness.registry)
+    async def unspeakable(flow: Flow, number: int) -> str:
+        return "\x00"
+
+    runs = [*start(harness, p, 2), *start(harness, unspeakable, 2)]
+    go(harness, runs)
+    assert [harness.status(run) for run in runs] == [
+        *[RunStatus.COMPLETED] * 2,
+        *[RunStatus.INCIDENT] * 2,
+    ]
+
+
+def test_what_fails_fails_alone_and_is_raised_in_the_end(harness, monkeypatch):
+    p = three_stages(harness)
+    get_used_to(harness, p)
+    runs = start(harness, p)
+
+    class Fails(GoesOn):
+        def perform(self, claim: Any, work: Any) -> Any:
+            if claim.run.context.id == runs[1].run_id:
+                raise LookupError(claim.key)
+            return work()
+
+    with pytest.raises(LookupError, match="work"):
+        advance_together(harness.context, [run.run_id for run in runs], Fails())
+    assert [harness.status(run) for run in runs] == [
+        RunStatus.COMPLETED,
+        RunStatus.RUNNING,
+        RunStatus.COMPLETED,
+    ]
+
+
+def test_when_no_answer_comes_all_that_asked_go_on_under_another_id(harness, monkeypatch):
+    """Their claims may be made, and nobody knows: who made them must not beat for them any more."""
+    p = three_stages(harness)
+    get_used_to(harness, p)
+    runs = start(harness, p)
+    tries = []
+
+    def commit_and_be_cut(*arguments: Any, **options: Any) -> Any:
+        committed = commit_turn_if_unchanged(*arguments, **options)
+        tries.append(1)
+        if len(tries) <= RUNS:
+            no_answer = Exception("no answer came")
+            raise OperationalError("commit", {}, no_answer, connection_invalidated=True)
+        return committed
+
+    monkeypatch.setattr(turn, "commit_turn_if_unchanged", commit_and_be_cut)
+    with harness.context.identity.holding() as before:
+        pass
+    with pytest.raises(OperationalError):
+        go(harness, runs)
+    claims = "SELECT DISTINCT worker_id FROM perennial.activity WHERE state = 'claimed'"
+    assert harness.database.value(claims) == before
+    with harness.context.identity.holding() as after:
+        assert harness.context.identity.held_ids() == [after]
+        assert after != before
+
+
+def test_a_group_whose_connection_is_cut_asks_again_on_another(harness, statements):
+    p = three_stages(harness)
+    get_used_to(harness, p)
+    runs = start(harness, p)
+    commits = []
+
+    def cut_once(name: str) -> None:
+        if name == "commit_turn":
+            commits.append(name)
+            if len(commits) == 2:
+                harness.database.cut_connections()
+
+    statements.before = cut_once
+    go(harness, runs)
+    assert harness.database.value("SELECT DISTINCT status FROM perennial.run") == "completed"
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_worker_that_is_ended_in_one_call_leaves_all_of_them(harness):
+    """None goes on; what they held is found by its silence."""
+    deadly: list[int] = []
+
+    def work(number: int) -> int:
+        if number in deadly:
+            raise Killed
+        return number
+
+    p = three_steps(harness, work)
+    get_used_to(harness, p)
+    runs = start(harness, p)
+    deadly.append(1)
+    with harness.context.identity.holding() as before:
+        pass
+    with pytest.raises(Killed):
+        go(harness, runs)
+    assert statuses(harness, runs) == {RunStatus.RUNNING}
+    holders = "SELECT DISTINCT turn_worker FROM perennial.run WHERE closed_at IS NULL"
+    assert harness.database.value(holders) == before
+    assert harness.context.identity.held_ids() == []
+    with harness.context.identity.holding() as after:
+        assert after != before
+
+
+# -- calls that others can't wait for ------------------------------------------------------------
+
+
+class AlwaysLong(Pace):
+    def is_short(self, name: str) -> bool:
+        del name
+        return False
+
+
+def test_a_stage_that_is_not_known_to_be_short_is_handed_off_but_by_the_last(harness):
+    runs = start(harness, three_stages(harness))
+    harness.context.pace = AlwaysLong()
+    go(harness, runs)
+    assert [handoff.task for handoff in harness.messenger.handed_off] == ["work"] * RUNS
+    harness.drain()
+    assert statuses(harness, runs) == {RunStatus.COMPLETED}
+
+
+def test_a_step_that_is_not_known_to_be_short_is_called_for_one_and_the_others_are_handed_back(
+    harness, statements
+):
+    calls: list[int] = []
+
+    def work(number: int) -> int:
+        calls.append(number)
+        return number
+
+    runs = start(harness, three_steps(harness, work))
+    harness.context.pace = AlwaysLong()
+    go(harness, runs)
+    assert calls == [0, 0, 0]
+    assert statements.count["hold_turn"] == 1
+    assert {handoff.run_id for handoff in harness.messenger.handed_off} == {
+        run.run_id for run in runs[1:]
+    }
+    harness.drain()
+    assert [harness.client.result(run) for run in runs] == [0, 1, 2]
+    assert calls == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_a_run_that_is_handed_back_in_the_middle_keeps_its_steps_and_not_its_turn(harness):
+    calls: list[int] = []
+
+    def work(number: int) -> int:
+        calls.append(number)
+        if len(calls) == RUNS:
+            harness.context.pace.note("called", 100 * SHORT_SECONDS)
+        return number
+
+    p = three_steps(harness, work)
+    harness.context.pace.note("called", 0.0)
+    runs = start(harness, p)
+    go(harness, runs)
+    assert sorted(calls) == [0, 0, 0, 1, 2]
+    held = "SELECT count(*) FROM perennial.run WHERE turn_token IS NOT NULL"
+    assert harness.database.value(held) == 0
+    harness.drain()
+    assert sorted(calls) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert statuses(harness, runs) == {RunStatus.COMPLETED}
+
+
+def test_when_their_time_is_over_they_are_handed_off_and_handed_back(harness):
+    staged, stepped = three_stages(harness), three_steps(harness)
+    get_used_to(harness, staged)
+    get_used_to(harness, stepped)
+    runs = [*start(harness, staged), *start(harness, stepped)]
+    clock = iter(range(1_000_000))
+    harness.context.stopwatch = lambda: float(next(clock))
+    harness.context.pace = Pace()
+    harness.context.pace.note("work", 0.0)
+    harness.context.pace.note("called", 0.0)
+    go(harness, runs)
+    tasks = Counter(handoff.task for handoff in harness.messenger.handed_off)
+    assert tasks["work"] == RUNS
+    assert tasks["perennial.advance"] == RUNS - 1
+    harness.context.stopwatch = lambda: 0.0
+    harness.drain()
+    assert statuses(harness, runs) == {RunStatus.COMPLETED}
+
+
+def test_what_was_called_is_recorded_before_the_next_call_if_that_has_taken_long(
+    harness, statements
+):
+    """Guards WITHHELD_SECONDS_MAX: a worker that dies repeats what it has called and not recorded."""
+    clock = [0.0]
+    recorded: list[int] = []
+
+    def work(number: int) -> int:
+        recorded.append(statements.count["remember_flow_step"])
+        clock[0] += together.WITHHELD_SECONDS_MAX
+        return number
+
+    p = three_steps(harness, work)
+    harness.context.stopwatch = lambda: clock[0]
+    harness.context.pace.note("called", 0.0)
+    runs = start(harness, p)
+    harness.context.settings = harness.settings.model_copy(update={"in_place_seconds": 1000.0})
+    go(harness, runs)
+    assert recorded == [0, 0, 1, 1, 2, 2, 3, 3, 4]
+    assert statuses(harness, runs) == {RunStatus.COMPLETED}
+
+
+def test_short_calls_are_recorded_together(harness, statements):
+    recorded: list[int] = []
+
+    def work(number: int) -> int:
+        recorded.append(statements.count["remember_flow_step"])
+        return number
+
+    harness.context.stopwatch = lambda: 0.0
+    harness.context.pace.note("called", 0.0)
+    runs = start(harness, three_steps(harness, work))
+    go(harness, runs)
+    assert recorded == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_without_going_on_in_place_runs_are_advanced_one_after_the_other(harness, statements):
+    harness.context.settings = harness.settings.model_copy(update={"in_place_seconds": 0.0})
+    runs = start(harness, three_steps(harness))
+    statements.count.clear()
+    go(harness, runs)
+    assert statuses(harness, runs) == {RunStatus.COMPLETED}
+    assert statements.count["commit_turn"] == RUNS
+    assert harness.messenger.handed_off == []
+
+
+# -- what an author has written ------------------------------------------------------------------
+
+
+current: ContextVar[int] = ContextVar("current", default=-1)
+
+
+def test_a_stage_is_called_and_comes_back_before_anything_else_happens(harness):
+    """Though it asks Postgres in its middle, for its steps: it may hold what belongs to the thread."""
+    story: list[tuple[str, int]] = []
+    seen: list[int] = []
+
+    @stage(registry=harness.registry)
+    def work(number: int) -> int:
+        seen.append(current.get())
+        current.set(number)
+        story.append(("in", number))
+        step(abs, number)
+        story.append(("out", number))
+        return number
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow, number: int) -> int:
+        await flow.stage(work, number, key="one")
+        return await flow.stage(work, number, key="two")
+
+    get_used_to(harness, p)
+    story.clear()
+    seen.clear()
+    current.set(-1)
+    runs = start(harness, p)
+    go(harness, runs)
+    assert statuses(harness, runs) == {RunStatus.COMPLETED}
+    assert len(story) == 4 * RUNS
+    pairs = list(zip(story[::2], story[1::2], strict=True))
+    assert all(a == ("in", b[1]) and b[0] == "out" for a, b in pairs)
+    assert [number for (_, number), _ in pairs] == [0, 1, 2, 0, 1, 2]
+    assert seen == [-1, -1, -1, 0, 1, 2]  # each run's calls have a context of their own
+
+
+def test_runs_that_are_named_twice_closed_or_unknown_do_no_harm(harness):
+    p = three_stages(harness)
+    get_used_to(harness, p)
+    runs = start(harness, p)
+    go(harness, runs[:1])
+    go(harness, [*runs, *runs], UUID(int=7))
+    assert statuses(harness, runs) == {RunStatus.COMPLETED}
+
+
+# -- the pace ------------------------------------------------------------------------------------
+
+
+def test_what_has_never_been_called_is_not_short():
+    assert not Pace().is_short("work")
+
+
+def test_a_hiccup_makes_no_short_call_long_and_a_long_one_is_not_forgotten_soon():
+    pace = Pace()
+    for _ in range(10):
+        pace.note("work", SHORT_SECONDS / 10)
+    pace.note("work", SHORT_SECONDS * 5)
+    assert pace.is_short("work")
+    pace.note("work", SHORT_SECONDS * 1000)
+    for _ in range(20):
+        pace.note("work", SHORT_SECONDS / 10)
+        assert not pace.is_short("work")
+    for _ in range(60):
+        pace.note("work", SHORT_SECONDS / 10)
+    assert pace.is_short("work")
+
+
+def test_how_long_a_stage_and_an_inline_step_take_is_noted(harness):
+    staged, stepped = three_stages(harness), three_steps(harness)
+    get_used_to(harness, staged)
+    get_used_to(harness, stepped)
+    assert harness.context.pace.is_short("work")
+    assert harness.context.pace.is_short("called")

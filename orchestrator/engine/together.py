@@ -95,10 +95,18 @@ class Crew(Others):
         except BaseException as end:
             self._end_all(end)
             raise
-        for failure in self._failures[1:]:
-            log.error("another of the runs that went on together failed", exc_info=failure)
-        if self._failures:
-            raise self._failures[0]
+        self._raise_first()
+
+    def _raise_first(self) -> None:
+        failures, self._failures = self._failures, []
+        try:
+            for failure in failures[1:]:
+                log.error("another of the runs that went on together failed", exc_info=failure)
+                failure.__traceback__ = None
+            if failures:
+                raise failures[0]
+        finally:
+            del failures  # see `_wait_as`
 
     # -- for members -------------------------------------------------------------------------
 
@@ -109,9 +117,7 @@ class Crew(Others):
         if not self._asking:
             self._asking_since = self._stopwatch()
         self._asking.append(member)
-        self._wait()
-        if member.failure is not None:
-            raise member.failure
+        self._wait_as(member)
         answer: Answer = member.answer
         return answer
 
@@ -132,12 +138,19 @@ class Crew(Others):
             return
         member = self._members[getcurrent()]
         self._aside.append(member)
-        self._wait()
-        if member.failure is not None:
-            raise member.failure
+        self._wait_as(member)
 
-    def _wait(self) -> None:
+    def _wait_as(self, member: _Member) -> None:
+        """Until this member's turn comes again. Raises what has come of its wait."""
         self._driver.switch()
+        failure, member.failure = member.failure, None
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del (
+                    failure
+                )  # its traceback leads here: in a circle it would stay until a collection
 
     # -- in turns ----------------------------------------------------------------------------
 

@@ -96,10 +96,11 @@ class Losses:
         actor = context.identity.name
         with context.connection() as connection:
             match loss:
-                case Loss(task, [run_id]) if task == ADVANCE:
-                    exits.note_exit_if_held(
-                        connection, UUID(run_id), reason=loss.reason, actor=actor
-                    )
+                case Loss(task, run_ids) if task == ADVANCE:
+                    for run_id in run_ids:
+                        exits.note_exit_if_held(
+                            connection, UUID(run_id), reason=loss.reason, actor=actor
+                        )
                 case Loss(_, [run_id, key, attempt]):
                     exits.note_exit_if_claimed(
                         connection, UUID(run_id), key, attempt, reason=loss.reason, actor=actor

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -18,8 +20,10 @@ from orchestrator.core.views import Started
 from orchestrator.engine import together, turn
 from orchestrator.engine.pace import SHORT_SECONDS, Pace
 from orchestrator.engine.together import advance_together
+from orchestrator.store import turns
 from orchestrator.store.commit import commit_turn_if_unchanged
-from tests.harness import GoesOn, Harness, wait_until_blocked
+from orchestrator.store.together import Together
+from tests.harness import AlwaysShort, GoesOn, Harness, wait_until_blocked
 from tests.modes import NORMAL, modes_of
 
 pytestmark = modes_of(NORMAL, because="each test says itself what goes on together")
@@ -89,6 +93,11 @@ def get_used_to(harness: Harness, p: Process) -> None:
     harness.run(p, 0)
 
 
+def stop_the_clock(harness: Harness) -> None:
+    """Nothing takes long: who is asked together depends on no machine."""
+    harness.context.stopwatch = lambda: 0.0
+
+
 def statuses(harness: Harness, runs: list[Started]) -> set[RunStatus]:
     return {harness.status(run) for run in runs}
 
@@ -99,6 +108,7 @@ def statuses(harness: Harness, runs: list[Started]) -> set[RunStatus]:
 def test_many_runs_of_three_stages_cost_the_statements_of_one(harness, statements):
     p = three_stages(harness)
     get_used_to(harness, p)
+    stop_the_clock(harness)
     runs = start(harness, p, 10)
     statements.count.clear()
     go(harness, runs)
@@ -110,6 +120,7 @@ def test_many_runs_of_three_stages_cost_the_statements_of_one(harness, statement
 def test_many_runs_of_three_steps_cost_the_statements_of_one(harness, statements):
     p = three_steps(harness)
     get_used_to(harness, p)
+    stop_the_clock(harness)
     runs = start(harness, p, 10)
     statements.count.clear()
     go(harness, runs)
@@ -250,6 +261,34 @@ def test_what_fails_fails_alone_and_is_raised_in_the_end(harness, monkeypatch):
         RunStatus.RUNNING,
         RunStatus.COMPLETED,
     ]
+
+
+def test_failures_are_let_go_without_a_collection_of_garbage(harness, monkeypatch):
+    """Their tracebacks hold what the members and the crew hold: no circle may keep them (fleet.install)."""
+    p = three_stages(harness)
+    runs = start(harness, p)
+    seen: list[weakref.ref[Exception]] = []
+
+    class Trouble(Exception):
+        pass
+
+    def fail(connection: object, asks: object) -> None:
+        trouble = Trouble()
+        seen.append(weakref.ref(trouble))
+        raise trouble
+
+    monkeypatch.setattr(turns, "_LOADING", Together("load_run", fail))
+    monkeypatch.setattr(together.log, "disabled", True)
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(Trouble) as raised:
+            go(harness, runs)
+        raised.value.__traceback__ = None  # as `_let_go_of_failure` does
+        del raised
+        assert [trouble() for trouble in seen] == [None]
+    finally:
+        gc.enable()
 
 
 def test_when_no_answer_comes_all_that_asked_go_on_under_another_id(harness, monkeypatch):
@@ -405,25 +444,26 @@ def test_when_their_time_is_over_they_are_handed_off_and_handed_back(harness):
     assert statuses(harness, runs) == {RunStatus.COMPLETED}
 
 
-def test_what_was_called_is_recorded_before_the_next_call_if_that_has_taken_long(
-    harness, statements
-):
+def test_what_was_called_is_recorded_before_the_next_call_if_that_has_taken_long(harness):
     """Guards WITHHELD_SECONDS_MAX: a worker that dies repeats what it has called and not recorded."""
     clock = [0.0]
-    recorded: list[int] = []
+    calls, unrecorded = [0], []
 
     def work(number: int) -> int:
-        recorded.append(statements.count["remember_flow_step"])
-        clock[0] += together.WITHHELD_SECONDS_MAX
+        recorded = harness.database.value("SELECT count(*) FROM perennial.activity")
+        unrecorded.append(calls[0] - recorded)
+        calls[0] += 1
+        clock[0] += 2 * together.WITHHELD_SECONDS_MAX
         return number
 
     p = three_steps(harness, work)
     harness.context.stopwatch = lambda: clock[0]
-    harness.context.pace.note("called", 0.0)
-    runs = start(harness, p)
+    harness.context.pace = AlwaysShort()
+    runs = start(harness, p, 5)
     harness.context.settings = harness.settings.model_copy(update={"in_place_seconds": 1000.0})
     go(harness, runs)
-    assert recorded == [0, 0, 1, 1, 2, 2, 3, 3, 4]
+    assert len(unrecorded) == 15
+    assert max(unrecorded) == 1
     assert statuses(harness, runs) == {RunStatus.COMPLETED}
 
 

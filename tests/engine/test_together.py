@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from orchestrator import Flow, RunStatus, faults, process, stage, step
 from orchestrator.core.definition import Process
@@ -199,6 +199,7 @@ def test_while_one_run_is_locked_the_others_are_neither_kept_nor_locked(harness,
     """A producer that holds one of the runs, and then wants another, must not meet a circle. Guards SKIP LOCKED."""
     p = three_steps(harness)
     get_used_to(harness, p)
+    stop_the_clock(harness)
     runs = start(harness, p)
     done: list[threading.Thread] = []
     producer = harness.database.psycopg()
@@ -217,7 +218,7 @@ def test_while_one_run_is_locked_the_others_are_neither_kept_nor_locked(harness,
     worker.start()
     try:
         wait_until_blocked(harness.database)
-        producer.execute("SET lock_timeout TO '2s'")
+        producer.execute("SET lock_timeout TO '300ms'")
         lock(runs[0])
         lock(runs[2])
     finally:
@@ -227,19 +228,28 @@ def test_while_one_run_is_locked_the_others_are_neither_kept_nor_locked(harness,
     assert statuses(harness, runs) == {RunStatus.COMPLETED}
 
 
+@pytest.fixture
+def thirteen_is_refused(harness: Harness) -> Iterator[None]:
+    harness.database.rows(
+        "ALTER TABLE perennial.run ADD CONSTRAINT no_thirteen CHECK (output IS DISTINCT FROM '13')"
+    )
+    yield
+    harness.database.rows("ALTER TABLE perennial.run DROP CONSTRAINT no_thirteen")
+
+
+@pytest.mark.usefixtures("thirteen_is_refused")
 def test_what_postgres_refuses_is_that_runs_trouble_alone(harness):
-    p = three_stages(harness)
-    get_used_to(harness, p)
-
     @process(version=1, registry=harness.registry)
-    async def unspeakable(flow: Flow, number: int) -> str:
-        return "\x00"
+    async def p(flow: Flow, number: int) -> int:
+        return 13 if number == 1 else 12
 
-    runs = [*start(harness, p, 2), *start(harness, unspeakable, 2)]
-    go(harness, runs)
+    runs = start(harness, p)
+    with pytest.raises(IntegrityError, match="no_thirteen"):
+        go(harness, runs)
     assert [harness.status(run) for run in runs] == [
-        *[RunStatus.COMPLETED] * 2,
-        *[RunStatus.INCIDENT] * 2,
+        RunStatus.COMPLETED,
+        RunStatus.RUNNING,
+        RunStatus.COMPLETED,
     ]
 
 
@@ -432,9 +442,7 @@ def test_when_their_time_is_over_they_are_handed_off_and_handed_back(harness):
     runs = [*start(harness, staged), *start(harness, stepped)]
     clock = iter(range(1_000_000))
     harness.context.stopwatch = lambda: float(next(clock))
-    harness.context.pace = Pace()
-    harness.context.pace.note("work", 0.0)
-    harness.context.pace.note("called", 0.0)
+    harness.context.pace = AlwaysShort()
     go(harness, runs)
     tasks = Counter(handoff.task for handoff in harness.messenger.handed_off)
     assert tasks["work"] == RUNS
@@ -519,7 +527,7 @@ def test_a_stage_is_called_and_comes_back_before_anything_else_happens(harness):
     get_used_to(harness, p)
     story.clear()
     seen.clear()
-    current.set(-1)
+    current.set(7)
     runs = start(harness, p)
     go(harness, runs)
     assert statuses(harness, runs) == {RunStatus.COMPLETED}
@@ -527,7 +535,7 @@ def test_a_stage_is_called_and_comes_back_before_anything_else_happens(harness):
     pairs = list(zip(story[::2], story[1::2], strict=True))
     assert all(a == ("in", b[1]) and b[0] == "out" for a, b in pairs)
     assert [number for (_, number), _ in pairs] == [0, 1, 2, 0, 1, 2]
-    assert seen == [-1, -1, -1, 0, 1, 2]  # each run's calls have a context of their own
+    assert seen == [7, 7, 7, 0, 1, 2]  # each run's calls have a context of their own, as it was
 
 
 def test_runs_that_are_named_twice_closed_or_unknown_do_no_harm(harness):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -14,9 +15,10 @@ from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
 
 from orchestrator import Registry, RunStatus, Settings, install, stage
+from orchestrator.engine.together import TOGETHER_MAX
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.fleet.services import limit_stages
-from orchestrator.store.outbox import Handoff
+from orchestrator.store.outbox import ADVANCE, Handoff
 from orchestrator.store.timers import ArmedTimer
 
 
@@ -134,3 +136,35 @@ def test_celery_ends_a_stage_a_grace_after_its_soft_limit() -> None:
     member = install(app, registry=registry, settings=settings)
     limit_stages(member)
     assert (app.tasks["work"].soft_time_limit, app.tasks["work"].time_limit) == (60, 63)
+
+
+def test_runs_whose_turn_is_asked_for_the_first_time_share_messages() -> None:
+    """What was sent before goes alone: it may have ended its worker, and would end the others' too."""
+    app = Celery("publisher-tests", broker="memory://")
+    queue = f"together-{uuid4()}"
+    new = [Handoff.advance(uuid4(), queue) for _ in range(TOGETHER_MAX + 1)]
+    again = [replace(Handoff.advance(uuid4(), queue), publishes=1) for _ in range(2)]
+    assert not Publisher(app, None).hand_off([again[0], *new, *to(queue), again[1]])
+    assert sorted(len(arguments) for task, arguments in sent(app, queue) if task == ADVANCE) == [
+        1,
+        1,
+        1,
+        TOGETHER_MAX,
+    ]
+
+
+def test_a_fleet_that_does_not_go_on_in_place_gets_a_message_for_each_run() -> None:
+    app = Celery("publisher-tests", broker="memory://")
+    queue = f"alone-{uuid4()}"
+    runs = [Handoff.advance(uuid4(), queue) for _ in range(3)]
+    assert not Publisher(app, None, together_max=1).hand_off(runs)
+    assert [arguments for _, arguments in sent(app, queue)] == [[str(run.run_id)] for run in runs]
+
+
+def sent(app: Celery, queue: str) -> list[tuple[str, list[Any]]]:
+    """Task and arguments of each message on the queue."""
+    found = []
+    with app.connection_for_read() as connection, connection.channel() as channel:
+        while message := channel.basic_get(queue):
+            found.append((message.headers["task"], message.decode()[0]))
+    return found

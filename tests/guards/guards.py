@@ -18,6 +18,7 @@ HANDOFFS = "tests/engine/test_handoffs.py::"
 LOST_MESSAGE = f"{HANDOFFS}test_a_deed_whose_message_is_lost_is_followed_all_the_same"
 INLINE = "tests/engine/test_inline_steps.py::"
 POISON = "tests/engine/test_poison.py::"
+TOGETHER = "tests/engine/test_together.py::"
 SERVICES = "tests/fleet/test_services_live.py::"
 
 STORE = "orchestrator/store/"
@@ -84,7 +85,7 @@ GUARDS = [
         "revision check",
         "A turn commits only over the facts that it has read.",
         f"{STORE}commit.py",
-        "AND r.revision = %(revision)s AND r.status",
+        "AND r.revision = t.revision AND r.status",
         "AND r.status",
         (
             f"{RACE}[two_turns_of_one_revision]",
@@ -129,7 +130,7 @@ GUARDS = [
         "attempt fence of a result without a turn",
         "A worker that can't take the turn records no result of an attempt it has lost.",
         f"{STORE}turns.py",
-        "AND a.attempt = %(settled_attempt)s\n        AND a.state = 'claimed'",
+        "AND a.attempt = fence.settled_attempt\n        AND a.state = 'claimed'",
         "",
         (f"{RACE}[a_stale_attempt_settles_while_it_is_handed_out_again]",),
     ),
@@ -292,18 +293,17 @@ GUARDS = [
         "handoffs under the turn's fence",
         "A turn that is refused hands nothing off.",
         f"{STORE}commit.py",
-        "SELECT fence.id, h.key, h.attempt, h.task, h.queue, 1,"
-        " perennial.now() + %(relay_after)s * interval '1 second'\n    FROM fence, ",
-        "SELECT %(run_id)s, h.key, h.attempt, h.task, h.queue, 1,"
-        " perennial.now() + %(relay_after)s * interval '1 second'\n    FROM ",
+        "FROM fence JOIN jsonb_to_recordset(%(handoffs)s::jsonb) AS h(run_id uuid, key text, attempt int, task text,\n"
+        "        queue text) ON h.run_id = fence.run_id",
+        "FROM jsonb_to_recordset(%(handoffs)s::jsonb) AS h(run_id uuid, key text, attempt int, task text, queue text)",
         (f"{RACE}[a_turn_that_is_refused]",),
     ),
     Guard(
         "advance kept until a turn",
         "Only the turn that has seen a fact forgets the message that asked for it.",
         f"{STORE}commit.py",
-        "outbox o USING fence WHERE o.run_id = fence.id AND o.key = ''",
-        "outbox o WHERE o.run_id = %(run_id)s AND o.key = ''",
+        "outbox o USING fence WHERE o.run_id = fence.run_id AND o.key = ''",
+        "outbox o USING turns WHERE o.run_id = turns.run_id AND o.key = ''",
         (f"{RACE}[a_turn_that_is_refused]",),
     ),
     Guard(
@@ -469,8 +469,8 @@ FROM perennial.run r""",
         "one holder of a turn",
         "Two workers are never inside one inline step.",
         f"{STORE}turns.py",
-        " AND r.status IN ('running', 'waiting') AND {TURN_IS_FREE}\nRETURNING r.turn_losses",
-        " AND r.status IN ('running', 'waiting')\nRETURNING r.turn_losses",
+        " AND r.status IN ('running', 'waiting') AND {TURN_IS_FREE}\nRETURNING r.id, r.turn_losses",
+        " AND r.status IN ('running', 'waiting')\nRETURNING r.id, r.turn_losses",
         (
             f"{RACE}[two_workers_hold_one_turn]",
             f"{VERBS}test_a_turn_is_held_by_one_until_it_is_released",
@@ -480,7 +480,7 @@ FROM perennial.run r""",
         "hold of the revision that was read",
         "A step is called on facts that nothing has overtaken.",
         f"{STORE}turns.py",
-        "AND r.revision = %(revision)s AND r.status IN ('running', 'waiting') AND {TURN_IS_FREE}",
+        "AND r.revision = t.revision AND r.status IN ('running', 'waiting') AND {TURN_IS_FREE}",
         "AND r.status IN ('running', 'waiting') AND {TURN_IS_FREE}",
         (f"{RACE}[a_turn_is_held_while_a_fact_comes]",),
     ),
@@ -488,8 +488,8 @@ FROM perennial.run r""",
         "hold of a run that moves",
         "No step of a paused or parked run is called.",
         f"{STORE}turns.py",
-        " AND r.status IN ('running', 'waiting') AND {TURN_IS_FREE}\nRETURNING r.turn_losses",
-        " AND {TURN_IS_FREE}\nRETURNING r.turn_losses",
+        " AND r.status IN ('running', 'waiting') AND {TURN_IS_FREE}\nRETURNING r.id, r.turn_losses",
+        " AND {TURN_IS_FREE}\nRETURNING r.id, r.turn_losses",
         (
             f"{VERBS}test_the_turn_of_a_run_that_does_not_move_is_not_held[paused]",
             f"{VERBS}test_the_turn_of_a_run_that_does_not_move_is_not_held[incident]",
@@ -527,8 +527,8 @@ FROM perennial.run r""",
         "inline step's turn token",
         "A worker whose turn was taken over records no step.",
         f"{STORE}activities.py",
-        "AND r.turn_token = %(turn_token)s RETURNING",
-        "AND %(turn_token)s IS NOT NULL RETURNING",
+        "AND r.turn_token = ends.turn_token\n",
+        "AND ends.turn_token IS NOT NULL\n",
         (f"{RACE}[an_inline_step_is_recorded_after_its_turn_was_taken_over]",),
     ),
     Guard(
@@ -723,7 +723,7 @@ FROM perennial.run r""",
         "a settled wait has no deadline",
         "The timer of a wait that was answered is cancelled with the answer.",
         f"{STORE}commit.py",
-        "ELSE t.kind <> 'expiry' AND NOT t.key = ANY(%(unsettled)s::text[]) END",
+        "ELSE t.kind <> 'expiry' AND NOT t.key = ANY(fence.unsettled) END",
         "ELSE false END",
         (f"{SCENARIOS}test_what_a_turn_settles_is_taken_out_of_the_index",),
     ),
@@ -1004,6 +1004,115 @@ FROM perennial.run r""",
                 "test_a_pool_that_keeps_limits_by_the_message_takes_over_what_has_the_same[perennial.advance]"
             ),
             "tests/fleet/test_in_place.py::test_limits_of_the_message_itself_count",
+        ),
+    ),
+    # -- going on together -----------------------------------------------------------------------
+    Guard(
+        "no statement of many waits for one",
+        "A producer that holds one run and wants another meets no circle.",
+        f"{STORE}together.py",
+        "FOR NO KEY UPDATE SKIP LOCKED) its_run",
+        "FOR NO KEY UPDATE) its_run",
+        tuple(
+            f"{TOGETHER}test_while_one_run_is_locked_the_others_are_neither_kept_nor_locked[{where}]"
+            for where in ("hold_turn", "remember_flow_step", "commit_turn")
+        ),
+        shows_as=("LockNotAvailable", "DeadlockDetected"),
+    ),
+    Guard(
+        "who is left out asks alone",
+        "A run that was locked is not taken for one that lost its race.",
+        f"{ENGINE}together.py",
+        "if len(group) > 1 and verb.is_left_out(answer):",
+        "if False:",
+        tuple(
+            f"{TOGETHER}test_while_one_run_is_locked_the_others_are_neither_kept_nor_locked[{where}]"
+            for where in ("hold_turn", "remember_flow_step")
+        ),
+    ),
+    Guard(
+        "a refusal is one run's",
+        "What Postgres refuses of one run is recorded of all others.",
+        f"{ENGINE}together.py",
+        "if len(group) > 1 and _is_refused(error):",
+        "if False:",
+        (f"{TOGETHER}test_what_postgres_refuses_is_that_runs_trouble_alone",),
+    ),
+    Guard(
+        "what is withheld is recorded soon",
+        "A worker that dies repeats the calls of milliseconds.",
+        f"{ENGINE}together.py",
+        "self._stopwatch() - self._asking_since >= WITHHELD_SECONDS_MAX",
+        "False",
+        (
+            (
+                f"{TOGETHER}test_what_was_called_is_recorded_before_the_next_call"
+                "_if_that_has_taken_long"
+            ),
+        ),
+    ),
+    Guard(
+        "others wait for short calls alone",
+        "No run waits for another's long stage or step.",
+        f"{ENGINE}together.py",
+        "self._context.pace.is_short(name) and ",
+        "",
+        (
+            f"{TOGETHER}test_a_stage_that_is_not_known_to_be_short_is_handed_off_but_by_the_last",
+            (
+                f"{TOGETHER}test_a_step_that_is_not_known_to_be_short_is_called_for_one"
+                "_and_the_others_are_handed_back"
+            ),
+        ),
+    ),
+    Guard(
+        "a crew's time",
+        "Other messages wait for a crew no longer than for one run.",
+        f"{ENGINE}together.py",
+        " and self._stopwatch() < self._until",
+        "",
+        (f"{TOGETHER}test_when_their_time_is_over_they_are_handed_off_and_handed_back",),
+    ),
+    Guard(
+        "who is handed back is told of",
+        "A run whose step others can't wait for is brought to a worker by a message.",
+        f"{ENGINE}turn.py",
+        "if progress.is_handed_back:",
+        "if False:",
+        (
+            (
+                f"{TOGETHER}test_a_step_that_is_not_known_to_be_short_is_called_for_one"
+                "_and_the_others_are_handed_back"
+            ),
+        ),
+    ),
+    Guard(
+        "a crew ends with its worker",
+        "A worker that is being ended leaves none of its runs with a living id.",
+        f"{ENGINE}together.py",
+        "            self._end_all(end)\n",
+        "",
+        (f"{TOGETHER}test_a_worker_that_is_ended_in_one_call_leaves_all_of_them",),
+    ),
+    Guard(
+        "a context of one's own",
+        "What an author's code sets for its thread, another run does not see.",
+        f"{ENGINE}together.py",
+        "        stack.gr_context = copy_context()\n",
+        "",
+        (f"{TOGETHER}test_a_stage_is_called_and_comes_back_before_anything_else_happens",),
+    ),
+    Guard(
+        "what ended its worker goes alone",
+        "A run that is sent again takes no other with it.",
+        "orchestrator/fleet/publisher.py",
+        "each.task == ADVANCE and not each.publishes]",
+        "each.task == ADVANCE]",
+        (
+            (
+                "tests/fleet/test_publisher.py::"
+                "test_runs_whose_turn_is_asked_for_the_first_time_share_messages"
+            ),
         ),
     ),
 ]

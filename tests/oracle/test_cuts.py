@@ -64,11 +64,11 @@ def still_ours(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(turn, "_still_ours", lambda *_: True)
 
 
-CLAIMED = "AND a.attempt = %(settled_attempt)s\n        AND a.state = 'claimed'"
+CLAIMED = "AND a.attempt = fence.settled_attempt\n        AND a.state = 'claimed'"
 
 CUTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], ...]] = {
     "the attempt fence of a settlement": (
-        Cut(commit, "ATTEMPT_HOLDS", turns.ATTEMPT_HOLDS),
+        Cut(commit, "_FENCE_WITH_ATTEMPT", turns.ATTEMPT_HOLDS),
         Cut(commit, "SETTLED", CLAIMED, ""),
         Cut(turns, "_RECORD_SETTLEMENT", CLAIMED, ""),
         Cut(turns, "_RECORD_SETTLEMENT", turns.ATTEMPT_HOLDS),
@@ -77,11 +77,14 @@ CUTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], ...]] = {
     "the memory of a stage's steps": (
         Cut(activities, "_CLAIM", "a.parent_key IS NULL OR a.parent_key = claimed.key", "false"),
     ),
-    "the revision check": (Cut(commit, "_FENCE", "r.revision = %(revision)s"),),
+    "the revision check": (
+        Cut(commit, "_FENCE_ALONE", "r.revision = t.revision"),
+        Cut(commit, "_FENCE_WITH_ATTEMPT", "r.revision = t.revision"),
+    ),
     "facts before steps": (facts_first,),
     "errors of the record are no author's": (errors_of_the_record_are_kept_from_authors,),
     "the outbox row of a stage": (
-        Cut(commit, "_HANDED_OFF", "task text, queue text)", "task text, queue text) WHERE false"),
+        Cut(commit, "_HANDED_OFF", "ON h.run_id = fence.run_id", "ON false"),
     ),
     "when it is too late": (Cut(approvals, "_DECIDE", "perennial.now() < p.deadline"),),
 }

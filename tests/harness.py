@@ -217,13 +217,18 @@ class AlwaysShort(Pace):
         return True
 
 
-def go_together(context: EngineContext, run_ids: Iterable[UUID], in_place: InPlace) -> None:
+def go_together(
+    context: EngineContext, run_ids: Iterable[UUID], in_place: Callable[[UUID], InPlace]
+) -> None:
     """As `advance_together`, of however many: a scenario's only run is in a crew too."""
     context = replace(context, pace=AlwaysShort())
     crew = Crew(context, until=inf)
-    goes_on, among = InPlaceTogether(in_place, crew), context.among(crew)
+    among = context.among(crew)
     crew.go(
-        [partial(advance_in_place, among, run_id, goes_on) for run_id in dict.fromkeys(run_ids)]
+        [
+            partial(advance_in_place, among, run_id, InPlaceTogether(in_place(run_id), crew))
+            for run_id in dict.fromkeys(run_ids)
+        ]
     )
 
 
@@ -329,7 +334,7 @@ class Harness:
     def _deliver_together(self, messages: Sequence[Handoff]) -> list[Handoff]:
         """The turns that are asked for, in one crew, even if it is one turn; answers what is left."""
         turns_of = [message.run_id for message in messages if message.task == ADVANCE]
-        go_together(self.context, turns_of, GoesOn())
+        go_together(self.context, turns_of, lambda _run_id: GoesOn())
         return [message for message in messages if message.task != ADVANCE]
 
     def relay_all(self) -> None:

@@ -37,7 +37,7 @@ from orchestrator.engine.turn import advance
 from orchestrator.store import workers
 from orchestrator.store.activities import Claim
 from orchestrator.store.outbox import ADVANCE, Handoff
-from tests.harness import TABLES, CollectingMessenger, Database, Harness
+from tests.harness import TABLES, CollectingMessenger, Database, Harness, go_together
 from tests.oracle.check import Verdict, check, read_record
 from tests.oracle.effects import effects
 from tests.oracle.flow import random_program, registry
@@ -177,10 +177,10 @@ class Worker:
     name: str
     context: EngineContext
     task: Task | None = None
-    turn_of: UUID | None = None
-    """Whose turn it may be taking."""
-    stage_of: UUID | None = None
-    """Whose stage it may be doing."""
+    turns_of: set[UUID] = field(default_factory=set)
+    """Whose turns it may be taking."""
+    stages_of: set[UUID] = field(default_factory=set)
+    """Whose stages it may be doing."""
     silent_since: datetime | None = None
     """It stands still, and doesn't beat: soon it is thought dead. It wakes up when it has been."""
 
@@ -188,17 +188,17 @@ class Worker:
 class GoesOnAtTimes:
     """Whether a worker goes on in place is chance, as time is in a real one."""
 
-    def __init__(self, worker: Worker, chance: random.Random) -> None:
-        self.worker, self.chance = worker, chance
+    def __init__(self, worker: Worker, chance: random.Random, run_id: UUID) -> None:
+        self.worker, self.chance, self.run_id = worker, chance, run_id
 
     def may_take(self, _stage: NewActivity) -> bool:
         is_taken = self.chance.random() < 0.5
         if is_taken:  # from its commit on, whoever dies loses an attempt
-            self.worker.stage_of = self.worker.stage_of or self.worker.turn_of
+            self.worker.stages_of.add(self.run_id)
         return is_taken
 
     def perform(self, claim: Claim, work: Callable[[], Claim | None]) -> Claim | None:
-        self.worker.turn_of, self.worker.stage_of = None, claim.run.context.id
+        self.worker.turns_of.discard(self.run_id)
         return work()
 
 
@@ -376,23 +376,42 @@ class Play:
         self.say(f"{self.name_of(self.take())} is lost")
 
     def hand(self, message: Handoff) -> None:
-        """To a worker that is free."""
+        """To a worker that is free. Several turns may be asked for in one message."""
         self.delivered.append(message)
+        others = self.take_others() if message.task == ADVANCE else []
 
         def work(worker: Worker) -> None:
             if message.task == ADVANCE:
-                self.take_turn(worker, message.run_id)
+                self.take_turns(worker, [message.run_id, *others])
             else:
-                worker.stage_of = message.run_id
+                worker.stages_of.add(message.run_id)
                 key, attempt = message.key, message.attempt
-                in_place = GoesOnAtTimes(worker, self.chance)
+                in_place = GoesOnAtTimes(worker, self.chance, message.run_id)
                 run_stage_in_place(worker.context, message.run_id, key, attempt, in_place)
 
-        self.begin(self.name_of(message), work)
+        name = self.name_of(message) + "".join(
+            f", and of {self.number_of(each)}" for each in others
+        )
+        self.begin(name, work)
 
-    def take_turn(self, worker: Worker, run_id: UUID) -> None:
-        worker.turn_of = run_id
-        advance_in_place(worker.context, run_id, GoesOnAtTimes(worker, self.chance))
+    def take_others(self) -> list[UUID]:
+        """More turns that are asked for, as a relay puts them together."""
+        if self.chance.random() < 0.5:
+            return []
+        found = [each for each in self.bag if each.task == ADVANCE]
+        self.bag = [each for each in self.bag if each.task != ADVANCE]
+        self.delivered += found
+        return [each.run_id for each in found]
+
+    def take_turns(self, worker: Worker, run_ids: list[UUID]) -> None:
+        worker.turns_of |= set(run_ids)
+        if len(set(run_ids)) == 1 and self.chance.random() < 0.5:
+            in_place = GoesOnAtTimes(worker, self.chance, run_ids[0])
+            advance_in_place(worker.context, run_ids[0], in_place)
+        else:
+            go_together(
+                worker.context, run_ids, lambda run_id: GoesOnAtTimes(worker, self.chance, run_id)
+            )
 
     # -- timers ----------------------------------------------------------------------------------
 
@@ -420,7 +439,7 @@ class Play:
         def work(worker: Worker) -> None:
             for handoff in fire(worker.context, timer_id):
                 if handoff.task == ADVANCE:
-                    self.take_turn(worker, handoff.run_id)
+                    self.take_turns(worker, [handoff.run_id])
                 else:
                     worker.context.messenger.hand_off([handoff])
 
@@ -450,7 +469,7 @@ class Play:
     def begin(self, name: str, work: Callable[[Worker], object]) -> None:
         """On a free worker; it may be stopped at a statement, or goes through to its end."""
         worker = self.chance.choice([each for each in self.workers if each.task is None])
-        worker.turn_of = worker.stage_of = None
+        worker.turns_of, worker.stages_of = set(), set()
         worker.task = Task(f"{name} on {worker.name}", lambda: work(worker))
         self.say(f"{name} on {worker.name}")
         self.let_go_on(worker)
@@ -529,15 +548,15 @@ class Play:
         worker.task.pause()
 
     def may_lose(self, worker: Worker) -> bool:
-        lost = [run.turns_lost for run in self.runs if run.run_id == worker.turn_of]
+        lost = [run.turns_lost for run in self.runs if run.run_id in worker.turns_of]
         return self.losses_left > 0 and all(count < TURN_LOSSES_MAX for count in lost)
 
     def lose_worker(self, worker: Worker, what: str) -> None:
         self.losses_left -= 1
         self.say(f"{worker.name} {what}")
         for run in self.runs:
-            run.turns_lost += run.run_id == worker.turn_of
-            run.attempts_lost += run.run_id == worker.stage_of
+            run.turns_lost += run.run_id in worker.turns_of
+            run.attempts_lost += run.run_id in worker.stages_of
 
     # -- the world -------------------------------------------------------------------------------
 

@@ -132,6 +132,11 @@ class Crew(Others):
             self._context.pace.is_short(name) and self._stopwatch() < self._until
         )
 
+    def may_lose(self, name: str) -> bool:
+        """Whether another attempt follows if this worker dies in some other run's call."""
+        is_last = len(self._members) == 1
+        return is_last or self._context.registry.stage(name).retry.allows_another(1)
+
     def step_aside(self, name: str) -> None:
         """Before a call that others shouldn't wait for. HandedBack: let another worker make it."""
         if self.may_call(name):
@@ -243,8 +248,9 @@ class InPlaceTogether:
     crew: Crew = field(repr=False)
 
     def may_take(self, stage: NewActivity) -> bool:
-        """As alone, and only what others can wait for."""
-        return self.crew.may_call(stage.request.name) and self.alone.may_take(stage)
+        """As alone, and only what others can wait for, and what may be lost with any of them."""
+        name = stage.request.name
+        return self.crew.may_call(name) and self.crew.may_lose(name) and self.alone.may_take(stage)
 
     def perform(self, claim: Claim, work: Callable[[], Claim | None]) -> Claim | None:
         """As alone."""

@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from orchestrator import Flow, RunStatus, faults, process, stage, step
+from orchestrator import Flow, Retry, RunStatus, faults, process, stage, step
 from orchestrator.core.definition import Process
 from orchestrator.core.views import Started
 from orchestrator.engine import together, turn
@@ -390,6 +390,21 @@ def test_a_stage_that_is_not_known_to_be_short_is_handed_off_but_by_the_last(har
     assert [handoff.task for handoff in harness.messenger.handed_off] == ["work"] * RUNS
     harness.drain()
     assert statuses(harness, runs) == {RunStatus.COMPLETED}
+
+
+def test_a_stage_that_is_tried_once_is_not_claimed_while_another_may_end_the_worker(harness):
+    @stage(registry=harness.registry, name="work", retry=Retry(max_attempts=1))
+    def work(number: int) -> int:
+        return number
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow, number: int) -> int:
+        return await flow.stage(work, number)
+
+    get_used_to(harness, p)
+    runs = start(harness, p)
+    go(harness, runs)
+    assert [handoff.task for handoff in harness.messenger.handed_off] == ["work"] * RUNS
 
 
 def test_a_step_that_is_not_known_to_be_short_is_called_for_one_and_the_others_are_handed_back(

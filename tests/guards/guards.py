@@ -1066,6 +1066,19 @@ FROM perennial.run r""",
         ),
     ),
     Guard(
+        "what is tried once waits for nobody",
+        "A stage that must not be lost is not claimed by a worker that another run may end.",
+        f"{ENGINE}together.py",
+        " and self.crew.may_lose(name)",
+        "",
+        (
+            (
+                f"{TOGETHER}test_a_stage_that_is_tried_once_is_not_claimed"
+                "_while_another_may_end_the_worker"
+            ),
+        ),
+    ),
+    Guard(
         "a crew's time",
         "Other messages wait for a crew no longer than for one run.",
         f"{ENGINE}together.py",

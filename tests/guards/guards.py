@@ -29,7 +29,7 @@ A_REFUSAL = ("AssertionError", "Failed", "PerennialError", "IntegrityError")
 
 
 def in_normal_mode(test: str) -> str:
-    """Tests of the engine run in six modes (tests/modes.py); one of them is enough to miss a guard."""
+    """Tests of the engine run in all modes (tests/modes.py); one of them is enough to miss a guard."""
     if not test.startswith("tests/engine/"):
         return test
     name, _, parameters = test.rstrip("]").partition("[")

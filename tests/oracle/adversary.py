@@ -396,7 +396,7 @@ class Play:
 
     def take_others(self) -> list[UUID]:
         """More turns that are asked for, as a relay puts them together."""
-        if self.chance.random() < 0.5:
+        if self.chance.random() < 0.7:
             return []
         found = [each for each in self.bag if each.task == ADVANCE]
         self.bag = [each for each in self.bag if each.task != ADVANCE]
@@ -405,7 +405,7 @@ class Play:
 
     def take_turns(self, worker: Worker, run_ids: list[UUID]) -> None:
         worker.turns_of |= set(run_ids)
-        if len(set(run_ids)) == 1 and self.chance.random() < 0.5:
+        if len(set(run_ids)) == 1 and self.chance.random() < 0.8:
             in_place = GoesOnAtTimes(worker, self.chance, run_ids[0])
             advance_in_place(worker.context, run_ids[0], in_place)
         else:

@@ -90,6 +90,10 @@ CUTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], ...]] = {
 }
 
 
+FIRST_SEEDS = {"facts before steps": 180, "errors of the record are no author's": 40}
+"""Where the search begins for what is missed by one seed in a hundred or so; else at the first."""
+
+
 @pytest.fixture(scope="module")
 def theatre(database):
     with Theatre(database) as theatre:
@@ -108,7 +112,8 @@ def composed_anew() -> Iterator[None]:
 def test_without_its_guard_some_seed_contradicts_the_prediction(theatre, monkeypatch, name):
     for cut in CUTS[name]:
         cut(monkeypatch)
-    for seed in range(1, SEEDS_MAX + 1):
+    first = FIRST_SEEDS.get(name, 1)
+    for seed in range(first, first + SEEDS_MAX):
         if found := theatre.play(seed).contradictions:
             print(f"seed {seed}: {found[0]}")
             return

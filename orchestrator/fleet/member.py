@@ -36,6 +36,8 @@ class Member:
         self.audience = Audience()
         self.pool_keeps_limits = True
         """Whether this worker's pool ends tasks that overrun; false only where a worker has said so."""
+        self.hostname: str | None = None
+        """This worker's, as Flower knows it, once it has said so."""
         self._settings = settings
         self._lock = threading.Lock()
         self._context: EngineContext | None = None
@@ -84,6 +86,7 @@ class Member:
                 Alarms.for_app(self.app, settings),
                 self.audience,
                 together_max=TOGETHER_MAX if settings.in_place_seconds else 1,
+                hostname=self.hostname,
             ),
             identity=identity,
         )

@@ -51,9 +51,10 @@ class Publisher:
         audience: Audience | None = None,
         *,
         together_max: int = TOGETHER_MAX,
+        hostname: str | None = None,
     ) -> None:
         self.alarms = alarms
-        self._together_max = together_max
+        self._together_max, self._hostname = together_max, hostname
         self._app, self._audience = app, audience
         self._events: Any = None
 
@@ -141,10 +142,9 @@ class Publisher:
     def _event_dispatcher(self) -> Any:
         """One per process, kept: to make one costs more than to send an event."""
         if self._events is None:
-            task = self._app.current_worker_task
             self._events = self._app.events.Dispatcher(
                 self._app.connection_for_write(),
-                hostname=task.request.hostname if task is not None else None,
+                hostname=self._hostname,
                 buffer_while_offline=False,
             )
         return self._events

@@ -202,6 +202,7 @@ class ServicesStep(bootsteps.StartStopStep):
         self._services: list[Service] = []
         self._losses: Losses | None = None
         member = parent.app.perennial  # before the pool starts, so that its processes know
+        member.hostname = parent.hostname
         member.pool_keeps_limits = issubclass(parent.pool_cls, prefork.TaskPool)
         member.audience.begin(parent)
         super().__init__(parent, **options)

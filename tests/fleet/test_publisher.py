@@ -161,6 +161,24 @@ def test_a_fleet_that_does_not_go_on_in_place_gets_a_message_for_each_run() -> N
     assert [arguments for _, arguments in sent(app, queue)] == [[str(run.run_id)] for run in runs]
 
 
+def test_events_come_from_the_worker_whatever_runs_them(monkeypatch) -> None:
+    """A run that goes on with others has no current task at its side (Celery looks by greenlet)."""
+    app = Celery("publisher-tests", broker="memory://")
+    told: list[tuple[str, str]] = []
+
+    class Dispatcher:
+        def __init__(self, _connection: object, *, hostname: str, **_: Any) -> None:
+            self.hostname = hostname
+
+        def send(self, event: str, **_: Any) -> None:
+            told.append((self.hostname, event))
+
+    monkeypatch.setattr(app.events, "Dispatcher", Dispatcher)
+    publisher = Publisher(app, None, hostname="w1@here")
+    publisher.announce(uuid4(), "p", RunStatus.WAITING, "approval m")
+    assert told == [("w1@here", "task-waiting")]
+
+
 def sent(app: Celery, queue: str) -> list[tuple[str, list[Any]]]:
     """Task and arguments of each message on the queue."""
     found = []

@@ -185,11 +185,17 @@ def test_the_keys_in_redis_keep_their_names():
 
 
 def test_what_a_message_carries_keeps_its_order():
-    from orchestrator.fleet.publisher import _arguments
+    from orchestrator.fleet.publisher import _messages_of
 
-    run_id = UUID(int=7)
-    assert _arguments(Handoff.advance(run_id, None)) == (str(run_id),)
-    assert _arguments(Handoff(run_id, "ship#2", 3, "ship", None)) == (str(run_id), "ship#2", 3)
+    one, two = UUID(int=7), UUID(int=8)
+    turns, stage = (
+        [Handoff.advance(run_id, None) for run_id in (one, two)],
+        Handoff(one, "ship#2", 3, "ship", None),
+    )
+    assert list(_messages_of([*turns, stage], 20)) == [
+        (turns[0], (str(one), str(two))),
+        (stage, (str(one), "ship#2", 3)),
+    ]
 
 
 def test_the_schema_and_the_channel_keep_their_names():

@@ -18,7 +18,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -40,6 +40,7 @@ TOGETHER_MAX = 20
 """So many runs go on together: more would save little, and keep the last of them waiting."""
 
 WITHHELD_SECONDS_MAX = 0.005
+"""What was called waits no longer to be recorded when another call is to be made."""
 
 
 def advance_together(context: EngineContext, run_ids: Sequence[UUID], in_place: InPlace) -> None:
@@ -85,8 +86,7 @@ class Crew(Others):
         self._driver = getcurrent()
 
     def go(self, deeds: Sequence[Callable[[], None]]) -> None:
-        """Do all of them."""
-        self._driver = getcurrent()
+        """Do all of them, from the stack that this crew was made on."""
         for deed in deeds:
             self._join(deed)
         try:
@@ -150,12 +150,11 @@ class Crew(Others):
         self._driver.switch()
         failure, member.failure = member.failure, None
         if failure is not None:
+            # Its traceback leads here: in a circle it would stay until a collection of garbage.
             try:
                 raise failure
             finally:
-                del (
-                    failure
-                )  # its traceback leads here: in a circle it would stay until a collection
+                del failure
 
     # -- in turns ----------------------------------------------------------------------------
 
@@ -245,7 +244,7 @@ class InPlaceTogether:
     """An `InPlace` among others."""
 
     alone: InPlace
-    crew: Crew = field(repr=False)
+    crew: Crew
 
     def may_take(self, stage: NewActivity) -> bool:
         """As alone, and only what others can wait for, and what may be lost with any of them."""

@@ -315,12 +315,8 @@ def _committed(commit: TurnCommit, row: Any | None) -> Committed | None:
     )
 
 
-def _is_none(answer: object) -> bool:
-    return answer is None
-
-
 _COMMIT: Together[_Ask, Committed | None] = Together(
-    "commit_turn", _commit_all, kind=_Ask.parts, is_left_out=_is_none
+    "commit_turn", _commit_all, kind=_Ask.parts, is_left_out=lambda committed: committed is None
 )
 
 

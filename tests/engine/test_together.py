@@ -102,6 +102,12 @@ def statuses(harness: Harness, runs: list[Started]) -> set[RunStatus]:
     return {harness.status(run) for run in runs}
 
 
+def assert_the_second_alone_is(status: RunStatus, harness: Harness, runs: list[Started]) -> None:
+    """The others have ended well."""
+    expected = [RunStatus.COMPLETED, status, RunStatus.COMPLETED]
+    assert [harness.status(run) for run in runs] == expected
+
+
 # -- what it is for ------------------------------------------------------------------------------
 
 
@@ -183,11 +189,7 @@ def test_one_that_loses_its_race_keeps_no_other_back(harness, statements):
 
     statements.before = pause_one
     go(harness, runs)
-    assert [harness.status(run) for run in runs] == [
-        RunStatus.COMPLETED,
-        RunStatus.PAUSED,
-        RunStatus.COMPLETED,
-    ]
+    assert_the_second_alone_is(RunStatus.PAUSED, harness, runs)
     statements.before = lambda _name: None
     harness.client.resume(runs[1])
     harness.drain()
@@ -246,11 +248,7 @@ def test_what_postgres_refuses_is_that_runs_trouble_alone(harness):
     runs = start(harness, p)
     with pytest.raises(IntegrityError, match="no_thirteen"):
         go(harness, runs)
-    assert [harness.status(run) for run in runs] == [
-        RunStatus.COMPLETED,
-        RunStatus.RUNNING,
-        RunStatus.COMPLETED,
-    ]
+    assert_the_second_alone_is(RunStatus.RUNNING, harness, runs)
 
 
 def test_what_fails_fails_alone_and_is_raised_in_the_end(harness, monkeypatch):
@@ -266,11 +264,7 @@ def test_what_fails_fails_alone_and_is_raised_in_the_end(harness, monkeypatch):
 
     with pytest.raises(LookupError, match="work"):
         advance_together(harness.context, [run.run_id for run in runs], Fails())
-    assert [harness.status(run) for run in runs] == [
-        RunStatus.COMPLETED,
-        RunStatus.RUNNING,
-        RunStatus.COMPLETED,
-    ]
+    assert_the_second_alone_is(RunStatus.RUNNING, harness, runs)
 
 
 def test_failures_are_let_go_without_a_collection_of_garbage(harness, monkeypatch):

@@ -41,7 +41,7 @@ from orchestrator.engine.fire import fire
 from orchestrator.engine.in_place import InPlace, advance_in_place, run_stage_in_place
 from orchestrator.engine.liveness import Identity
 from orchestrator.engine.pace import Pace
-from orchestrator.engine.together import Crew, InPlaceTogether
+from orchestrator.engine.together import ASKED_TOGETHER_MAX, Crew, InPlaceTogether
 from orchestrator.store import workers
 from orchestrator.store.activities import Claim
 from orchestrator.store.outbox import ADVANCE, Handoff
@@ -218,11 +218,14 @@ class AlwaysShort(Pace):
 
 
 def go_together(
-    context: EngineContext, run_ids: Iterable[UUID], in_place: Callable[[UUID], InPlace]
+    context: EngineContext,
+    run_ids: Iterable[UUID],
+    in_place: Callable[[UUID], InPlace],
+    enough: int = ASKED_TOGETHER_MAX,
 ) -> None:
     """As `advance_together`, of however many: a scenario's only run is in a crew too."""
     context = replace(context, pace=AlwaysShort())
-    crew = Crew(context, until=inf)
+    crew = Crew(context, until=inf, enough=enough)
     among = context.among(crew)
     crew.go(
         [

@@ -3,8 +3,9 @@
     advance_together   `advance_in_place` for each; one statement does for all what each alone would need its own for
 
 Each run goes the way it goes alone, on a stack of its own (a greenlet). Where it asks Postgres for something that
-can be asked for many, it waits until the others ask too. Nothing else is done in turns: what an author has
-written, a stage or an inline step, is called and comes back before anything else happens in this thread.
+can be asked for many, it waits until the others ask too, or enough of them: while Postgres is at work for
+these, the rest go on. Nothing else is done in turns: what an author has written, a stage or an inline step, is
+called and comes back before anything else happens in this thread.
 
 While one run is in a call the others wait. So only a call that is known to be short is made before all of them:
 a stage that isn't is handed off by a message, and a run whose inline step isn't is handed back, unless it is
@@ -31,13 +32,16 @@ from orchestrator.engine.context import EngineContext, Others
 from orchestrator.engine.in_place import InPlace, advance_in_place
 from orchestrator.engine.turn import HandedBack
 from orchestrator.store.activities import Claim
-from orchestrator.store.statement import Statement
+from orchestrator.store.statement import Meanwhile, Statement
 from orchestrator.store.together import Answer, Ask, Together
 
 log = logging.getLogger(__name__)
 
-TOGETHER_MAX = 20
-"""So many runs go on together: more would save little, and keep the last of them waiting."""
+ASKED_TOGETHER_MAX = 20
+"""So many ask in one statement: more would save little, and keep the last of them waiting."""
+
+TOGETHER_MAX = 2 * ASKED_TOGETHER_MAX
+"""So many runs go on together: while Postgres answers one half, the other goes on."""
 
 WITHHELD_SECONDS_MAX = 0.005
 """What was called waits no longer to be recorded when another call is to be made."""
@@ -61,26 +65,34 @@ def advance_together(context: EngineContext, run_ids: Sequence[UUID], in_place: 
         )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Member:
     """One that goes on: its stack, and what it has asked for."""
 
     stack: greenlet
     verb: Together[Any, Any] | None = None
     ask: Any = None
+    asked_at: float = 0.0
     answer: Any = None
     failure: BaseException | None = None
 
+    def kind(self) -> Hashable:
+        """Those of one kind are asked in one statement."""
+        assert self.verb is not None  # noqa: S101 - it asks
+        return self.verb, self.verb.kind(self.ask)
+
 
 class Crew(Others):
-    """Several that go on together, in one thread."""
+    """Several that go on together, in one thread; `enough` of them ask Postgres without waiting for the rest."""
 
-    def __init__(self, context: EngineContext, *, until: float) -> None:
-        self._context, self._until, self._stopwatch = context, until, context.stopwatch
+    def __init__(
+        self, context: EngineContext, *, until: float, enough: int = ASKED_TOGETHER_MAX
+    ) -> None:
+        self._context, self._stopwatch = context, context.stopwatch
+        self._until, self._enough = until, enough
         self._members: dict[greenlet, _Member] = {}
         self._ready: deque[_Member] = deque()
         self._asking: list[_Member] = []
-        self._asking_since = 0.0
         self._aside: deque[_Member] = deque()
         self._failures: list[Exception] = []
         self._driver = getcurrent()
@@ -113,9 +125,7 @@ class Crew(Others):
     def ask(self, verb: Together[Ask, Answer], ask: Ask) -> Answer:
         """Wait for the others, and go with them."""
         member = self._members[getcurrent()]
-        member.verb, member.ask = verb, ask
-        if not self._asking:
-            self._asking_since = self._stopwatch()
+        member.verb, member.ask, member.asked_at = verb, ask, self._stopwatch()
         self._asking.append(member)
         self._wait_as(member)
         answer: Answer = member.answer
@@ -176,13 +186,23 @@ class Crew(Others):
         return do
 
     def _do_next(self) -> None:
-        is_late = self._asking and (self._stopwatch() - self._asking_since >= WITHHELD_SECONDS_MAX)
-        if self._ready and not is_late:
-            self._ready.popleft().stack.switch()
-        elif self._asking:
-            self._answer_all()
-        else:
+        self._go_on()
+        if self._asking:
+            self._answer_next()
+        elif self._aside and not self._ready:
             self._keep_one()
+
+    def _go_on(self) -> None:
+        """Everyone who can, until it is time to ask Postgres."""
+        while self._ready and not self._is_time_to_ask():
+            self._ready.popleft().stack.switch()
+
+    def _is_time_to_ask(self) -> bool:
+        """Enough have asked, or the first of them has waited for long."""
+        if not self._asking:
+            return False
+        waited = self._stopwatch() - self._asking[0].asked_at
+        return len(self._asking) >= self._enough or waited >= WITHHELD_SECONDS_MAX
 
     def _keep_one(self) -> None:
         """All that are left would rather be alone: one stays, and the others go back to the fleet."""
@@ -192,22 +212,23 @@ class Crew(Others):
         self._ready += [*self._aside, kept]
         self._aside.clear()
 
-    def _answer_all(self) -> None:
+    def _answer_next(self) -> None:
+        """Ask what has waited longest, and all that fits to it."""
         asking, self._asking = self._asking, []
-        kinds: dict[Hashable, list[_Member]] = {}
+        kind = asking[0].kind()
+        group: list[_Member] = []
         for member in asking:
-            assert member.verb is not None  # noqa: S101 - it asks
-            kinds.setdefault((member.verb, member.verb.kind(member.ask)), []).append(member)
-        for group in kinds.values():
-            self._answer(group)
-        self._ready += asking
+            (group if member.kind() == kind else self._asking).append(member)
+        self._answer(group)
+        self._ready += group
 
     def _answer(self, group: Sequence[_Member]) -> None:
         verb = group[0].verb
         assert verb is not None  # noqa: S101 - they ask
         try:
             with self._context.connection() as connection:
-                answers = verb.many(connection, [member.ask for member in group])
+                there = Meanwhile(connection, self._go_on) if self._ready else connection
+                answers = verb.many(there, [member.ask for member in group])
         except Exception as error:  # noqa: BLE001 - theirs to judge
             if len(group) > 1 and _is_refused(error):
                 for member in group:  # whose fault it is shows when each asks alone

@@ -8,7 +8,7 @@ the driver's (docs/adr/0013). Its connections, pools, transactions and errors ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,16 @@ from sqlalchemy.orm import Session
 from orchestrator.faults import reach
 from orchestrator.store.together import Gathering
 
-AnyConnection = Connection | Session | psycopg.Connection[Any] | Gathering
+
+@dataclass(frozen=True, slots=True)
+class Meanwhile:
+    """A connection that commits each statement, and what to do while Postgres is at work on one."""
+
+    connection: Connection
+    go_on: Callable[[], None]
+
+
+AnyConnection = Connection | Session | psycopg.Connection[Any] | Gathering | Meanwhile
 
 COMMITS_EACH = "perennial_commits_each"
 """An execution option of engines whose connections commit each statement by themselves."""
@@ -45,7 +54,10 @@ class Statement:
         if isinstance(connection, Gathering):
             return connection.rows(self, parameters)
         reach("before", self.name)
-        found = self._rows(connection, parameters)
+        if isinstance(connection, Meanwhile):
+            found = self._rows(connection.connection, parameters, connection.go_on)
+        else:
+            found = self._rows(connection, parameters)
         reach("after", self.name)
         return found
 
@@ -53,6 +65,7 @@ class Statement:
         self,
         connection: Connection | Session | psycopg.Connection[Any],
         parameters: dict[str, object],
+        meanwhile: Callable[[], None] | None = None,
     ) -> Sequence[Any]:
         if isinstance(connection, psycopg.Connection):
             return self._rows_of(connection, parameters)
@@ -68,7 +81,7 @@ class Statement:
             connection.begin()  # as SQLAlchemy's own way of executing does; its caller commits
         driver: Any = connection.connection.driver_connection
         try:
-            return self._rows_of(driver, parameters)
+            return self._rows_of(driver, parameters, meanwhile)
         except BaseException as error:  # noqa: BLE001 - it is raised again there
             # SQLAlchemy's own door for what a driver raises: it tells a dead connection, and renews its pool.
             told = f"perennial:{self.name}" if isinstance(error, psycopg.Error) else None
@@ -82,11 +95,31 @@ class Statement:
         return result.fetchall() if result.returns_rows else ()
 
     def _rows_of(
-        self, connection: psycopg.Connection[Any], parameters: dict[str, object]
+        self,
+        connection: psycopg.Connection[Any],
+        parameters: dict[str, object],
+        meanwhile: Callable[[], None] | None = None,
     ) -> Sequence[Any]:
         with connection.cursor(row_factory=namedtuple_row) as cursor:
-            cursor.execute(self._text, parameters)
+            if meanwhile is None:
+                cursor.execute(self._text, parameters)
+            else:
+                self._execute_while(connection, cursor, parameters, meanwhile)
             return cursor.fetchall() if cursor.description else ()
+
+    def _execute_while(
+        self,
+        connection: psycopg.Connection[Any],
+        cursor: psycopg.Cursor[Any],
+        parameters: dict[str, object],
+        meanwhile: Callable[[], None],
+    ) -> None:
+        """The commit is sent along: no lock waits until somebody comes to read the answer."""
+        with connection.pipeline():
+            connection.execute(b"BEGIN")
+            cursor.execute(self._text, parameters)
+            connection.execute(b"COMMIT")
+            meanwhile()
 
     def row(self, connection: AnyConnection, **parameters: object) -> Any | None:
         """Run it; the first row, or None."""

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
@@ -19,11 +20,11 @@ from orchestrator.core.definition import Process
 from orchestrator.core.views import Started
 from orchestrator.engine import together, turn
 from orchestrator.engine.pace import SHORT_SECONDS, Pace
-from orchestrator.engine.together import advance_together
+from orchestrator.engine.together import ASKED_TOGETHER_MAX, TOGETHER_MAX, advance_together
 from orchestrator.store import turns
 from orchestrator.store.commit import commit_turn_if_unchanged
 from orchestrator.store.together import Together
-from tests.harness import AlwaysShort, GoesOn, Harness, wait_until_blocked
+from tests.harness import AlwaysShort, GoesOn, Harness, wait_for, wait_until_blocked
 from tests.modes import NORMAL, modes_of
 
 pytestmark = modes_of(NORMAL, because="each test says itself what goes on together")
@@ -32,16 +33,19 @@ RUNS = 3
 
 
 class Statements:
-    """How often each named statement has run; `before` is called with the name of each."""
+    """How often each named statement has run; `before` and `after` are called with the name of each."""
 
     def __init__(self) -> None:
         self.count: Counter[str] = Counter()
         self.before: Callable[[str], None] = lambda _name: None
+        self.after: Callable[[str], None] = lambda _name: None
 
     def __call__(self, when: str, what: str) -> None:
         if when == "before":
             self.count[what] += 1
             self.before(what)
+        else:
+            self.after(what)
 
 
 @pytest.fixture
@@ -90,12 +94,26 @@ def go(harness: Harness, runs: list[Started], *more: UUID) -> None:
 
 def get_used_to(harness: Harness, p: Process) -> None:
     """A first run, alone: from then on its calls are known to be short."""
+    stop_the_clock(harness)
     harness.run(p, 0)
 
 
 def stop_the_clock(harness: Harness) -> None:
     """Nothing takes long: who is asked together depends on no machine."""
     harness.context.stopwatch = lambda: 0.0
+
+
+class Killed(BaseException):
+    pass
+
+
+@contextmanager
+def ends_this_worker() -> Iterator[None]:
+    """What fails here is no trouble of the run's."""
+    try:
+        yield
+    except AssertionError as failure:
+        raise Killed(str(failure)) from failure
 
 
 def statuses(harness: Harness, runs: list[Started]) -> set[RunStatus]:
@@ -114,7 +132,6 @@ def assert_the_second_alone_is(status: RunStatus, harness: Harness, runs: list[S
 def test_many_runs_of_three_stages_cost_the_statements_of_one(harness, statements):
     p = three_stages(harness)
     get_used_to(harness, p)
-    stop_the_clock(harness)
     runs = start(harness, p, 10)
     statements.count.clear()
     go(harness, runs)
@@ -126,7 +143,6 @@ def test_many_runs_of_three_stages_cost_the_statements_of_one(harness, statement
 def test_many_runs_of_three_steps_cost_the_statements_of_one(harness, statements):
     p = three_steps(harness)
     get_used_to(harness, p)
-    stop_the_clock(harness)
     runs = start(harness, p, 10)
     statements.count.clear()
     go(harness, runs)
@@ -175,6 +191,101 @@ def test_runs_of_different_kinds_go_on_together(harness):
     ]
 
 
+# -- while Postgres is at work -------------------------------------------------------------------
+
+MORE = ASKED_TOGETHER_MAX + RUNS
+"""So many that some have to wait until the others' statement is through."""
+
+
+def test_more_runs_than_fit_into_a_statement_are_in_two(harness, statements):
+    p = three_stages(harness)
+    get_used_to(harness, p)
+    runs = start(harness, p, TOGETHER_MAX)
+    statements.count.clear()
+    go(harness, runs)
+    assert statuses(harness, runs) == {RunStatus.COMPLETED}
+    del statements.count["work"]
+    assert statements.count == {"load_run": 2, "commit_turn": 8}
+
+
+def test_while_postgres_is_at_work_for_some_the_others_go_on(harness, statements):
+    story: list[str] = []
+
+    def work(number: int) -> int:
+        story.append("called")
+        return number
+
+    statements.after = lambda name: story.append(f"{name} is through")
+    p = three_steps(harness, work)
+    get_used_to(harness, p)
+    runs = start(harness, p, TOGETHER_MAX)
+    story.clear()
+    go(harness, runs)
+    assert statuses(harness, runs) == {RunStatus.COMPLETED}
+    half = ["called"] * ASKED_TOGETHER_MAX
+    record = "remember_flow_step is through"
+    assert story == [
+        *["load_run is through"] * 2,
+        *["hold_turn is through", *half] * 2,
+        *[record, *half] * 4,
+        *[record] * 2,
+        *["commit_turn is through"] * 2,
+    ]
+
+
+def test_what_was_sent_is_recorded_though_nobody_reads_the_answer(harness):
+    """Its locks wait for no call of another run, and a worker that dies in one has lost nothing of it."""
+    calls: list[int] = []
+    recorded = "SELECT count(*) FROM perennial.activity WHERE state = 'done'"
+
+    def work(number: int) -> int:
+        sent = len(calls) // ASKED_TOGETHER_MAX * ASKED_TOGETHER_MAX
+        with ends_this_worker():
+            wait_for(
+                lambda: harness.database.value(recorded) >= sent, "the record of what was sent"
+            )
+        calls.append(number)
+        return number
+
+    p = three_steps(harness, work)
+    harness.context.pace = AlwaysShort()
+    stop_the_clock(harness)
+    runs = start(harness, p, MORE)
+    go(harness, runs)
+    assert len(calls) == 3 * MORE
+    assert statuses(harness, runs) == {RunStatus.COMPLETED}
+
+
+def test_a_worker_that_is_ended_meanwhile_has_recorded_what_it_had_sent(harness):
+    def work(number: int) -> int:
+        if number == ASKED_TOGETHER_MAX:
+            raise Killed
+        return number
+
+    p = three_steps(harness, work)
+    harness.context.pace = AlwaysShort()
+    stop_the_clock(harness)
+    runs = start(harness, p, MORE)
+    with pytest.raises(Killed):
+        go(harness, runs)
+    assert statuses(harness, runs) == {RunStatus.RUNNING}
+    recorded = "SELECT count(DISTINCT run_id) FROM perennial.activity WHERE state = 'done'"
+    assert harness.database.value(recorded) == ASKED_TOGETHER_MAX
+    assert harness.context.identity.held_ids() == []
+
+
+@pytest.mark.usefixtures("thirteen_is_refused")
+def test_what_is_refused_meanwhile_is_that_runs_trouble_alone(harness):
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow, number: int) -> int:
+        return 13 if number == 1 else 12
+
+    runs = start(harness, p, MORE)
+    with pytest.raises(IntegrityError, match="no_thirteen"):
+        go(harness, runs)
+    assert [run for run in runs if harness.status(run) is not RunStatus.COMPLETED] == [runs[1]]
+
+
 # -- one of them is in trouble -------------------------------------------------------------------
 
 
@@ -201,7 +312,6 @@ def test_while_one_run_is_locked_the_others_are_neither_kept_nor_locked(harness,
     """A producer that holds one of the runs, and then wants another, must not meet a circle. Guards SKIP LOCKED."""
     p = three_steps(harness)
     get_used_to(harness, p)
-    stop_the_clock(harness)
     runs = start(harness, p)
     done: list[threading.Thread] = []
     producer = harness.database.psycopg()
@@ -322,25 +432,22 @@ def test_when_no_answer_comes_all_that_asked_go_on_under_another_id(harness, mon
         assert after != before
 
 
-def test_a_group_whose_connection_is_cut_asks_again_on_another(harness, statements):
+@pytest.mark.parametrize("count", [RUNS, MORE])
+def test_a_group_whose_connection_is_cut_asks_again_on_another(harness, statements, count):
     p = three_stages(harness)
     get_used_to(harness, p)
-    runs = start(harness, p)
+    runs = start(harness, p, count)
     commits = []
 
     def cut_once(name: str) -> None:
         if name == "commit_turn":
             commits.append(name)
-            if len(commits) == 2:
+            if len(commits) == 3:
                 harness.database.cut_connections()
 
     statements.before = cut_once
     go(harness, runs)
     assert harness.database.value("SELECT DISTINCT status FROM perennial.run") == "completed"
-
-
-class Killed(BaseException):
-    pass
 
 
 def test_a_worker_that_is_ended_in_one_call_leaves_all_of_them(harness):
@@ -464,12 +571,16 @@ def test_when_their_time_is_over_they_are_handed_off_and_handed_back(harness):
 def test_what_was_called_is_recorded_before_the_next_call_if_that_has_taken_long(harness):
     """Guards WITHHELD_SECONDS_MAX: a worker that dies repeats what it has called and not recorded."""
     clock = [0.0]
-    calls, unrecorded = [0], []
+    calls = []
+
+    def all_but_one_are_recorded() -> bool:
+        recorded: int = harness.database.value("SELECT count(*) FROM perennial.activity")
+        return len(calls) - recorded <= 1
 
     def work(number: int) -> int:
-        recorded = harness.database.value("SELECT count(*) FROM perennial.activity")
-        unrecorded.append(calls[0] - recorded)
-        calls[0] += 1
+        with ends_this_worker():
+            wait_for(all_but_one_are_recorded, "the record of what was called")
+        calls.append(number)
         clock[0] += 2 * together.WITHHELD_SECONDS_MAX
         return number
 
@@ -479,8 +590,7 @@ def test_what_was_called_is_recorded_before_the_next_call_if_that_has_taken_long
     runs = start(harness, p, 5)
     harness.context.settings = harness.settings.model_copy(update={"in_place_seconds": 1000.0})
     go(harness, runs)
-    assert len(unrecorded) == 15
-    assert max(unrecorded) == 1
+    assert len(calls) == 15
     assert statuses(harness, runs) == {RunStatus.COMPLETED}
 
 
@@ -491,7 +601,7 @@ def test_short_calls_are_recorded_together(harness, statements):
         recorded.append(statements.count["remember_flow_step"])
         return number
 
-    harness.context.stopwatch = lambda: 0.0
+    stop_the_clock(harness)
     harness.context.pace.note("called", 0.0)
     runs = start(harness, three_steps(harness, work))
     go(harness, runs)

@@ -1042,14 +1042,24 @@ FROM perennial.run r""",
         "what is withheld is recorded soon",
         "A worker that dies repeats the calls of milliseconds.",
         f"{ENGINE}together.py",
-        "self._stopwatch() - self._asking_since >= WITHHELD_SECONDS_MAX",
-        "False",
+        " or waited >= WITHHELD_SECONDS_MAX",
+        "",
         (
             (
                 f"{TOGETHER}test_what_was_called_is_recorded_before_the_next_call"
                 "_if_that_has_taken_long"
             ),
         ),
+        shows_as=("Killed",),
+    ),
+    Guard(
+        "its commit is sent along",
+        "No lock waits until a call of another run comes back, and nothing that was sent is lost with its worker.",
+        f"{STORE}statement.py",
+        '            connection.execute(b"COMMIT")\n',
+        "",
+        (f"{TOGETHER}test_what_was_sent_is_recorded_though_nobody_reads_the_answer",),
+        shows_as=("Killed",),
     ),
     Guard(
         "others wait for short calls alone",

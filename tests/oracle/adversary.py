@@ -410,7 +410,10 @@ class Play:
             advance_in_place(worker.context, run_ids[0], in_place)
         else:
             go_together(
-                worker.context, run_ids, lambda run_id: GoesOnAtTimes(worker, self.chance, run_id)
+                worker.context,
+                run_ids,
+                lambda run_id: GoesOnAtTimes(worker, self.chance, run_id),
+                enough=len(run_ids) // 2,  # the rest go on while Postgres is at work for these
             )
 
     # -- timers ----------------------------------------------------------------------------------

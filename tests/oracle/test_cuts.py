@@ -90,7 +90,7 @@ CUTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], ...]] = {
 }
 
 
-FIRST_SEEDS = {"facts before steps": 180, "errors of the record are no author's": 40}
+FIRST_SEEDS = {"errors of the record are no author's": 40}
 """Where the search begins for what is missed by one seed in a hundred or so; else at the first."""
 
 

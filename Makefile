@@ -42,8 +42,8 @@ demo: $(STAMP) ## Run the demonstration; LOG=path keeps its log, HOUR_SECONDS=x 
 	@$(BIN)/perennial demo $(if $(LOG),--log '$(LOG)') \
 		$(if $(HOUR_SECONDS),--hour-seconds '$(HOUR_SECONDS)')
 
-test: $(STAMP) ## Run the tests; ARGS='-k name -x' goes to pytest
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## Run the tests, a share on each core; ARGS='-k name -x -n 0' goes to pytest
+	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal $(ARGS)
 
 guards: $(STAMP) ## Cut each guard out of a copy of the source, and show which test goes red
 	@$(BIN)/python -m tests.guards $(ARGS)

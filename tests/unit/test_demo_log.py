@@ -206,7 +206,7 @@ def test_traces_come_as_soon_as_they_are_whole():
             b'<!DOCTYPE log [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><log>&b;</log>',
             "declares a document type",
         ),
-        (gzip.compress(xes(xes_trace("t")))[:-4], "is not whole"),
+        (gzip.compress(xes(xes_trace("t")), mtime=0)[:-4], "is not whole"),
     ],
 )
 def test_what_is_not_a_log_is_refused_with_the_reason(content, problem):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
+from threading import BoundedSemaphore
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -28,6 +29,10 @@ from orchestrator.store.statement import COMMITS_EACH
 from orchestrator.store.together import Gathering
 
 log = logging.getLogger(__name__)
+
+POOL_SIZE = 5
+"""So many connections are kept for a process' threads; twice as many may be open."""
+
 Done = TypeVar("Done")
 
 
@@ -53,6 +58,8 @@ class EngineContext:
     pace: Pace = field(default_factory=Pace)
     others: Others | None = None
     """Those that this one goes on together with, if it does."""
+    spare: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(POOL_SIZE))
+    """Half of the connections that may be open: so many may be held by one who may come to ask for another."""
 
     def __post_init__(self) -> None:
         self.definitions = Definitions(self.registry)
@@ -120,7 +127,7 @@ def once_more_if_cut(deed: Callable[[], Done]) -> Done:
 def connect(
     settings: Settings,
     *,
-    pool_size: int = 5,
+    pool_size: int = POOL_SIZE,
     commits_each: bool = True,
     finds_by_key: bool = False,
 ) -> Engine:

@@ -39,7 +39,7 @@ class Identity:
 
         If the block raises, this thread goes on under a new id, and the old one falls silent.
         """
-        held_as = self._own.__dict__.setdefault("id", uuid7())
+        held_as = self._own_id()
         with self._lock:
             self._held[held_as] += 1
             self._busy.set()
@@ -51,6 +51,12 @@ class Identity:
             raise
         finally:
             self._release(held_as)
+
+    def _own_id(self) -> UUID:
+        found: UUID | None = getattr(self._own, "id", None)
+        if found is None:
+            found = self._own.id = uuid7()
+        return found
 
     def held_ids(self) -> list[UUID]:
         """The ids with claims in hand: those that beat."""

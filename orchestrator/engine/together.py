@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,7 @@ from typing import Any
 from uuid import UUID
 
 from greenlet import getcurrent, greenlet
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.core.outcome import NewActivity
@@ -226,9 +228,8 @@ class Crew(Others):
         verb = group[0].verb
         assert verb is not None  # noqa: S101 - they ask
         try:
-            with self._context.connection() as connection:
-                there = Meanwhile(connection, self._go_on) if self._ready else connection
-                answers = verb.many(there, [member.ask for member in group])
+            with self._connection(verb, group) as connection:
+                answers = verb.many(connection, [member.ask for member in group])
         except Exception as error:  # noqa: BLE001 - theirs to judge
             if len(group) > 1 and _is_refused(error):
                 for member in group:  # whose fault it is shows when each asks alone
@@ -241,6 +242,26 @@ class Crew(Others):
                 member.answer, member.failure = answer, None
                 if len(group) > 1 and verb.is_left_out(answer):
                     self._answer([member])
+
+    @contextmanager
+    def _connection(
+        self, verb: Together[Any, Any], group: Sequence[_Member]
+    ) -> Iterator[Connection | Meanwhile]:
+        """One on which the others go on while Postgres is at work, if any can, and it does no harm.
+
+        A statement of many waits for no lock. And who goes on may need a connection too: there must be one left.
+        """
+        can_others = bool(self._ready) and not self._is_time_to_ask()
+        is_harmless = len(group) > 1 and verb.is_short
+        if can_others and is_harmless and self._context.spare.acquire(blocking=False):
+            try:
+                with self._context.connection() as connection:
+                    yield Meanwhile(connection, self._go_on)
+            finally:
+                self._context.spare.release()
+        else:
+            with self._context.connection() as connection:
+                yield connection
 
     def _end_all(self, end: BaseException) -> None:
         """This worker is being ended: so are they, wherever they stand."""

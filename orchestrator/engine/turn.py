@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from functools import partial
 from traceback import walk_tb
 from types import TracebackType
 from typing import Any, Self
@@ -377,14 +378,12 @@ class _Turn:
             turns.release_turn(self.connection, self.run_id, turn_token=self.token)
 
     def _call(self, request: Request, call: StepCall, attempt: int) -> FlowStep:
-        step = FlowStep(
+        end = partial(
+            FlowStep,
             key=request.key,
             scope=request.scope,
             ordinal=request.ordinal,
             name=request.name,
-            state=ActivityState.DONE,
-            attempt=attempt,
-            policy=call.retry.as_policy(),
         )
         try:
             with (
@@ -393,16 +392,14 @@ class _Turn:
             ):
                 value = call.function(*call.args, **call.kwargs)
             what = f"result of step {request.name}"
-            return replace(
-                step, result=codec.encode(value, result_type_of(call.function), what=what)
-            )
+            result = codec.encode(value, result_type_of(call.function), what=what)
+            return end(state=ActivityState.DONE, attempt=attempt, result=result)
         except Exception as error:  # noqa: BLE001 - whatever a step raises is its outcome
             failure = error_of(error)
             if not call.retry.allows_another(attempt, error):
-                return replace(step, state=ActivityState.FAILED, error=failure)
+                return end(state=ActivityState.FAILED, attempt=attempt, error=failure)
             delay = call.retry.delay_before_next(attempt, chance=self.context.chance())
-            return replace(
-                step,
+            return end(
                 state=ActivityState.RETRYING,
                 attempt=attempt + 1,
                 error=failure,

@@ -75,16 +75,16 @@ RETURNING key
 _REMEMBER_FLOW_STEP = """
 WITH ends AS MATERIALIZED (
     SELECT t.* FROM jsonb_to_recordset(%(ends)s::jsonb) AS t(run_id uuid, turn_token uuid, key text, scope text,
-        ordinal int, name text, state text, attempt int, policy jsonb, result text, error jsonb, timer_id uuid,
+        ordinal int, name text, state text, attempt int, result text, error jsonb, timer_id uuid,
         delay_seconds float8)%(whose_run_is_free)s
 ), holder AS (
     UPDATE perennial.run r SET revision = r.revision + 1, turn_losses = 0
     FROM ends WHERE r.id = ends.run_id AND r.turn_token = ends.turn_token
     RETURNING ends.*, r.status
 ), written AS (
-    INSERT INTO perennial.activity AS a (run_id, key, scope, ordinal, kind, name, state, attempt, policy, result,
-        error, settled_at)
-    SELECT run_id, key, scope, ordinal, 'step', name, state, attempt, policy, result::jsonb, error,
+    INSERT INTO perennial.activity AS a (run_id, key, scope, ordinal, kind, name, state, attempt, result, error,
+        settled_at)
+    SELECT run_id, key, scope, ordinal, 'step', name, state, attempt, result::jsonb, error,
         CASE WHEN state <> 'retrying' THEN perennial.now() END
     FROM holder
     ON CONFLICT (run_id, key) DO UPDATE SET state = excluded.state, attempt = excluded.attempt,
@@ -207,7 +207,6 @@ class FlowStep:
     name: str
     state: ActivityState
     attempt: int
-    policy: dict[str, Any]
     result: str | None = None
     error: dict[str, Any] | None = None
     delay_seconds: float = 0.0
@@ -237,7 +236,7 @@ class _StepEnd:
     queue: str | None
     horizon_seconds: float
 
-    def as_row(self, timer_id: UUID) -> dict[str, Any]:
+    def as_row(self, timer_id: UUID | None) -> dict[str, Any]:
         step = self.step
         return {
             "run_id": str(self.run_id),
@@ -248,16 +247,15 @@ class _StepEnd:
             "name": step.name,
             "state": step.state,
             "attempt": step.attempt,
-            "policy": step.policy,
             "result": step.result,
             "error": step.error,
-            "timer_id": str(timer_id),
+            "timer_id": None if timer_id is None else str(timer_id),
             "delay_seconds": step.delay_seconds,
         }
 
 
 def _remember_all(connection: AnyConnection, ends: Sequence[_StepEnd]) -> Sequence[Remembered]:
-    timer_ids = [uuid7() for _ in ends]
+    timer_ids = [uuid7() if end.step.state is ActivityState.RETRYING else None for end in ends]
     rows = _remember_flow_step(if_many(ends)).rows(
         connection,
         ends=json.dumps(
@@ -272,11 +270,12 @@ def _remember_all(connection: AnyConnection, ends: Sequence[_StepEnd]) -> Sequen
     ]
 
 
-def _remembered(end: _StepEnd, timer_id: UUID, row: Any | None) -> Remembered:
+def _remembered(end: _StepEnd, timer_id: UUID | None, row: Any | None) -> Remembered:
     if row is None:
         return False, None, None
-    armed = ArmedTimer(timer_id, end.step.delay_seconds, end.queue) if row.indexed else None
-    return True, row.settled_at, armed
+    if timer_id is None or not row.indexed:
+        return True, row.settled_at, None
+    return True, row.settled_at, ArmedTimer(timer_id, end.step.delay_seconds, end.queue)
 
 
 _REMEMBER: Together[_StepEnd, Remembered] = Together(

@@ -23,7 +23,11 @@ from orchestrator.store.together import Gathering
 
 @dataclass(frozen=True, slots=True)
 class Meanwhile:
-    """A connection that commits each statement, and what to do while Postgres is at work on one."""
+    """A connection that commits each statement, and what to do while Postgres is at work on one.
+
+    For what has a short answer and waits for no lock: until `go_on` comes back, nobody reads and nobody minds
+    a deadlock. Where a libpq before 14, or a listener of SQLAlchemy's, keeps it from going on, it doesn't.
+    """
 
     connection: Connection
     go_on: Callable[[], None]
@@ -101,7 +105,7 @@ class Statement:
         meanwhile: Callable[[], None] | None = None,
     ) -> Sequence[Any]:
         with connection.cursor(row_factory=namedtuple_row) as cursor:
-            if meanwhile is None:
+            if meanwhile is None or not psycopg.Pipeline.is_supported():
                 cursor.execute(self._text, parameters)
             else:
                 self._execute_while(connection, cursor, parameters, meanwhile)
@@ -114,12 +118,21 @@ class Statement:
         parameters: dict[str, object],
         meanwhile: Callable[[], None],
     ) -> None:
-        """The commit is sent along: no lock waits until somebody comes to read the answer."""
-        with connection.pipeline():
-            connection.execute(b"BEGIN")
-            cursor.execute(self._text, parameters)
-            connection.execute(b"COMMIT")
-            meanwhile()
+        """The commit is sent along, since a pipeline's own comes when it is left: no lock waits for that."""
+        try:
+            with connection.pipeline():
+                connection.execute(b"BEGIN")
+                cursor.execute(self._text, parameters)
+                connection.execute(b"COMMIT")
+                is_sent = connection.pgconn.flush() == 0
+                if is_sent:
+                    meanwhile()
+        except psycopg.OperationalError as error:
+            # What interrupts the wait for the answer, psycopg hides behind the trouble that it makes.
+            if error.__context__ is None or isinstance(error.__context__, psycopg.Error):
+                raise
+            connection.close()  # there is no way out of its pipeline
+            raise error.__context__ from None
 
     def row(self, connection: AnyConnection, **parameters: object) -> Any | None:
         """Run it; the first row, or None."""

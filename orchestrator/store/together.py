@@ -51,13 +51,14 @@ class Together(Generic[Ask, Answer]):
     """A verb of one statement, for one ask or for many.
 
     `many` answers in the order of the asks. `kind`: only asks of one kind fit into one statement.
-    `is_left_out`: the answer may only mean that the run was locked.
+    `is_left_out`: the answer may only mean that the run was locked. `is_short`: its answers fit into any buffer.
     """
 
     name: str
     many: Callable[[Any, Sequence[Ask]], Sequence[Answer]]
     kind: Callable[[Ask], Hashable] = lambda _ask: None
     is_left_out: Callable[[Answer], bool] = lambda _answer: False
+    is_short: bool = True
 
     def __call__(self, connection: Any, ask: Ask) -> Answer:
         """Ask, on whatever connection it is."""

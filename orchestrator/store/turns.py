@@ -200,7 +200,7 @@ def _load_all(connection: AnyConnection, run_ids: Sequence[UUID]) -> Sequence[Lo
     return [found.get(run_id) for run_id in run_ids]
 
 
-_LOADING: Together[UUID, LoadedRun | None] = Together("load_run", _load_all)
+_LOADING: Together[UUID, LoadedRun | None] = Together("load_run", _load_all, is_short=False)
 
 
 def hold_turn(

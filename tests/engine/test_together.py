@@ -19,12 +19,20 @@ from orchestrator import Flow, Retry, RunStatus, faults, process, stage, step
 from orchestrator.core.definition import Process
 from orchestrator.core.views import Started
 from orchestrator.engine import together, turn
+from orchestrator.engine.context import POOL_SIZE
 from orchestrator.engine.pace import SHORT_SECONDS, Pace
 from orchestrator.engine.together import ASKED_TOGETHER_MAX, TOGETHER_MAX, advance_together
 from orchestrator.store import turns
 from orchestrator.store.commit import commit_turn_if_unchanged
 from orchestrator.store.together import Together
-from tests.harness import AlwaysShort, GoesOn, Harness, wait_for, wait_until_blocked
+from tests.harness import (
+    AlwaysShort,
+    GoesOn,
+    Harness,
+    go_together,
+    wait_for,
+    wait_until_blocked,
+)
 from tests.modes import NORMAL, modes_of
 
 pytestmark = modes_of(NORMAL, because="each test says itself what goes on together")
@@ -253,6 +261,54 @@ def test_what_was_sent_is_recorded_though_nobody_reads_the_answer(harness):
     runs = start(harness, p, MORE)
     go(harness, runs)
     assert len(calls) == 3 * MORE
+    assert statuses(harness, runs) == {RunStatus.COMPLETED}
+
+
+def what_happens_while_at_work(
+    harness: Harness, statements: Statements, name: str
+) -> list[list[str]]:
+    """Between the beginning and the end of each such statement."""
+    whiles: list[list[str]] = []
+    story: list[str] = []
+    statements.before = lambda begun: story.clear() if begun == name else None
+    statements.after = lambda ended: whiles.append(story[:]) if ended == name else None
+
+    def stopwatch() -> float:
+        story.append("somebody goes on")
+        return 0.0
+
+    harness.context.stopwatch = stopwatch
+    return whiles
+
+
+def test_nobody_goes_on_while_one_is_asked_for_alone(harness, statements):
+    """It may wait for a lock; and when each asks alone, the others' calls wait to be recorded."""
+    p = three_steps(harness)
+    runs = start(harness, p)
+    whiles = what_happens_while_at_work(harness, statements, "remember_flow_step")
+    go_together(harness.context, [run.run_id for run in runs], lambda _run: GoesOn(), enough=1)
+    assert whiles == [[]] * 3 * RUNS
+    assert statuses(harness, runs) == {RunStatus.COMPLETED}
+
+
+def test_nobody_goes_on_while_runs_are_loaded(harness, statements):
+    """Their journals may be more than a buffer holds: Postgres would keep its transaction open until they are read."""
+    runs = start(harness, three_steps(harness), MORE)
+    whiles = what_happens_while_at_work(harness, statements, "load_run")
+    go(harness, runs)
+    assert whiles == [[], []]
+
+
+def test_nobody_goes_on_who_could_find_no_connection(harness, statements):
+    """All threads of a worker would hold one each, and wait for another."""
+    runs = start(harness, three_steps(harness), MORE)
+    harness.context.pace = AlwaysShort()
+    for _ in range(POOL_SIZE):
+        assert harness.context.spare.acquire(blocking=False)
+    whiles = what_happens_while_at_work(harness, statements, "remember_flow_step")
+    go(harness, runs)
+    assert whiles
+    assert not any(whiles)
     assert statuses(harness, runs) == {RunStatus.COMPLETED}
 
 

@@ -413,7 +413,7 @@ class Play:
                 worker.context,
                 run_ids,
                 lambda run_id: GoesOnAtTimes(worker, self.chance, run_id),
-                enough=len(run_ids) // 2,  # the rest go on while Postgres is at work for these
+                enough=2,  # the rest go on while Postgres is at work for these
             )
 
     # -- timers ----------------------------------------------------------------------------------

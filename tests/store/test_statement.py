@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import psycopg
 import pytest
 from psycopg.rows import dict_row
 from sqlalchemy.orm import Session
 
-from orchestrator.store.statement import Statement
+from orchestrator.engine.context import connect
+from orchestrator.store.statement import Meanwhile, Statement
 
 ASK = Statement(
     "ask", "SELECT %(number)s::int AS number, '100%%' AS percent, %(data)s::jsonb AS data"
@@ -48,3 +52,64 @@ def test_its_name_is_seen_in_postgres(any_connection):
         any_connection
     )
     assert seen.query.startswith("/* perennial:look */")
+
+
+# -- while Postgres is at work -------------------------------------------------------------------
+
+
+@pytest.fixture
+def each(database: Any) -> Any:
+    """A connection that commits each statement."""
+    engine = connect(database.settings())
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
+
+
+def test_what_goes_on_meanwhile_sees_the_statement_at_work_and_then_its_commit(each, database):
+    seen: list[Any] = []
+    wait = Statement("wait", "SELECT pg_advisory_xact_lock(7), 5 AS five")
+
+    def go_on() -> None:
+        lock = "SELECT pg_advisory_lock(7), pg_advisory_unlock(7)"
+        with database.psycopg() as other:
+            seen.append(other.execute("SELECT 1").fetchone())
+            other.execute(lock)  # it is free when the statement has been committed
+
+    assert wait.row(Meanwhile(each, go_on)).five == 5
+    assert seen == [(1,)]
+    assert ASK.row(each, number=7, data="{}").number == 7
+
+
+def test_nobody_goes_on_before_all_of_it_is_sent(each):
+    """Its end would be sent when they have come back: too late for a worker that has died meanwhile."""
+    calls: list[int] = []
+    size = 30_000_000
+    long = Statement("long", "SELECT length(%(text)s::text) AS length")
+    row = long.row(Meanwhile(each, lambda: calls.append(1)), text="x" * size)
+    assert (row.length, calls) == (size, [])
+
+
+class Interrupted(Exception):
+    pass
+
+
+@contextmanager
+def interrupted_after(seconds: float) -> Iterator[None]:
+    def interrupt(*_: object) -> NoReturn:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_what_interrupts_the_wait_for_an_answer_is_not_hidden(each):
+    """A time limit that came as a trouble with Postgres would be tried once more."""
+    sleep = Statement("sleep", "SELECT pg_sleep(20)")
+    with pytest.raises(Interrupted), interrupted_after(0.2):
+        sleep.rows(Meanwhile(each, lambda: None))

@@ -109,7 +109,8 @@ class Statement:
                 cursor.execute(self._text, parameters)
             else:
                 self._execute_while(connection, cursor, parameters, meanwhile)
-            return cursor.fetchall() if cursor.description else ()
+            # Its description would tell too, and describe each column at each call.
+            return cursor.fetchall() if cursor.pgresult and cursor.pgresult.nfields else ()
 
     def _execute_while(
         self,

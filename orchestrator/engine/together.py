@@ -74,14 +74,11 @@ class _Member:
     stack: greenlet
     verb: Together[Any, Any] | None = None
     ask: Any = None
+    kind: Hashable = None
+    """Those of one kind are asked in one statement."""
     asked_at: float = 0.0
     answer: Any = None
     failure: BaseException | None = None
-
-    def kind(self) -> Hashable:
-        """Those of one kind are asked in one statement."""
-        assert self.verb is not None  # noqa: S101 - it asks
-        return self.verb, self.verb.kind(self.ask)
 
 
 class Crew(Others):
@@ -127,7 +124,8 @@ class Crew(Others):
     def ask(self, verb: Together[Ask, Answer], ask: Ask) -> Answer:
         """Wait for the others, and go with them."""
         member = self._members[getcurrent()]
-        member.verb, member.ask, member.asked_at = verb, ask, self._stopwatch()
+        member.verb, member.ask, member.kind = verb, ask, (verb, verb.kind(ask))
+        member.asked_at = self._stopwatch()
         self._asking.append(member)
         self._wait_as(member)
         answer: Answer = member.answer
@@ -191,7 +189,7 @@ class Crew(Others):
         self._go_on()
         if self._asking:
             self._answer_next()
-        elif self._aside and not self._ready:
+        elif self._aside:
             self._keep_one()
 
     def _go_on(self) -> None:
@@ -217,10 +215,10 @@ class Crew(Others):
     def _answer_next(self) -> None:
         """Ask what has waited longest, and all that fits to it."""
         asking, self._asking = self._asking, []
-        kind = asking[0].kind()
+        kind = asking[0].kind
         group: list[_Member] = []
         for member in asking:
-            (group if member.kind() == kind else self._asking).append(member)
+            (group if member.kind == kind else self._asking).append(member)
         self._answer(group)
         self._ready += group
 

@@ -137,15 +137,17 @@ def assert_the_second_alone_is(status: RunStatus, harness: Harness, runs: list[S
 # -- what it is for ------------------------------------------------------------------------------
 
 
-def test_many_runs_of_three_stages_cost_the_statements_of_one(harness, statements):
+@pytest.mark.parametrize(("count", "groups"), [(10, 1), (TOGETHER_MAX, 2)])
+def test_many_runs_of_three_stages_cost_the_statements_of_one(harness, statements, count, groups):
+    """Or of two, where more go on than ask in one statement."""
     p = three_stages(harness)
     get_used_to(harness, p)
-    runs = start(harness, p, 10)
+    runs = start(harness, p, count)
     statements.count.clear()
     go(harness, runs)
     assert statuses(harness, runs) == {RunStatus.COMPLETED}
     del statements.count["work"]
-    assert statements.count == {"load_run": 1, "commit_turn": 4}
+    assert statements.count == {"load_run": groups, "commit_turn": 4 * groups}
 
 
 def test_many_runs_of_three_steps_cost_the_statements_of_one(harness, statements):
@@ -203,17 +205,6 @@ def test_runs_of_different_kinds_go_on_together(harness):
 
 MORE = ASKED_TOGETHER_MAX + RUNS
 """So many that some have to wait until the others' statement is through."""
-
-
-def test_more_runs_than_fit_into_a_statement_are_in_two(harness, statements):
-    p = three_stages(harness)
-    get_used_to(harness, p)
-    runs = start(harness, p, TOGETHER_MAX)
-    statements.count.clear()
-    go(harness, runs)
-    assert statuses(harness, runs) == {RunStatus.COMPLETED}
-    del statements.count["work"]
-    assert statements.count == {"load_run": 2, "commit_turn": 8}
 
 
 def test_while_postgres_is_at_work_for_some_the_others_go_on(harness, statements):

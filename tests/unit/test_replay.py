@@ -41,6 +41,11 @@ def other() -> str:
     return "other"
 
 
+@stage(registry=REGISTRY)
+def named(one: int, *, two: int) -> int:
+    return one + two
+
+
 def double(number: int) -> int:
     return 2 * number
 
@@ -640,6 +645,7 @@ def test_a_foreign_awaitable_in_a_gather_is_an_incident_too():
         (lambda flow: flow.sleep_until(datetime(2030, 1, 1)), "no time zone"),  # noqa: DTZ001
         (lambda flow: flow.stage(double), "takes a @stage"),
         (lambda flow: flow.stage(work, 1, 2, 3), "can't be called so"),
+        (lambda flow: flow.stage(named, 1, 2), "can't be called so"),
         (lambda flow: flow.stage(work, "seven"), "argument of stage work"),
         (lambda flow: flow.approval("m", assign="bob"), "not one string"),
         (lambda flow: flow.approval("m", assign=[]), "at least one assignee"),

@@ -63,9 +63,9 @@ class Identity:
         with self._lock:
             return list(self._held)
 
-    def wait_until_busy(self, timeout_seconds: float | None = None) -> bool:
+    def wait_until_busy(self) -> None:
         """Block until something is held."""
-        return self._busy.wait(timeout_seconds)
+        self._busy.wait()
 
     def _release(self, held_as: UUID) -> None:
         with self._lock:
@@ -91,8 +91,9 @@ class Heart:
         self._thread.start()
 
     def stop(self) -> None:
-        """End with the next interval."""
+        """End after the beat in hand. Called while something is held: until then a heart waits for that."""
         self._stopped.set()
+        self._thread.join()
 
     def _run(self) -> None:
         while not self._stopped.wait(self._interval_seconds):

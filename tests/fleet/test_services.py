@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 
 from orchestrator import Flow, Registry, Retry, install, process, stage
 from orchestrator.engine import context
+from orchestrator.engine.liveness import Heart
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
 from orchestrator.fleet import member, services
@@ -299,12 +300,19 @@ def test_a_process_whose_pool_is_exhausted_still_beats(harness, monkeypatch):
     dead, and its work would be done twice. Guards `heart_database` in `fleet/member.py`.
     """
     opened: list[Engine] = []
+    hearts: list[Heart] = []
+
+    class Watched(Heart):
+        def start(self) -> None:
+            hearts.append(self)
+            super().start()
 
     def connect(*arguments: Any, **options: Any) -> Engine:
         opened.append(context.connect(*arguments, **options))
         return opened[-1]
 
     monkeypatch.setattr(member, "connect", connect)
+    monkeypatch.setattr(member, "Heart", Watched)
     settings = harness.settings.model_copy(update={"heartbeat_seconds": 0.01})
     engine = Member(Celery("heart-tests", broker="memory://"), harness.registry, settings).context
     with ExitStack() as stack:
@@ -314,6 +322,8 @@ def test_a_process_whose_pool_is_exhausted_still_beats(harness, monkeypatch):
         for _ in range(pool.size() + pool._max_overflow):
             stack.enter_context(engine.database.connect())
         worker_id = stack.enter_context(engine.identity.holding())
+        for heart in hearts:  # a beat that outlives its engine leaves its connection open
+            stack.callback(heart.stop)
         wait_for(lambda: beats_of(harness, worker_id), "a heartbeat")
 
 

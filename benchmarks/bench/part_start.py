@@ -2,7 +2,8 @@
 
 Starts a second: one by one (`Client.start`, each its own commit), in bulk (`Client.start_many`, a thousand
 a statement), and inside a transaction of the caller's that also inserts a row of its own, with what such a
-transaction does without a start beside it. No worker runs: what is measured is the producer and Postgres.
+transaction does without a start beside it; and, as the machine's own measure, a bare row of one number, inserted
+and committed by psycopg alone. No worker runs: what is measured is the producer and Postgres.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import psycopg
 from sqlalchemy import Connection, Engine, create_engine, text
 
 from benchmarks.bench.figures import Figure
@@ -27,7 +29,8 @@ BULK_FACTOR = 10
 BULK = 1000
 WARM_UP = 50
 UNIT = "starts/s"
-AT_LEAST = {"one by one": 2_000.0, "in bulk": 20_000.0}
+ONE_BY_ONE, BARE_ROWS = "one by one", "a bare row"
+AT_LEAST = {ONE_BY_ONE: 2_000.0, "in bulk": 20_000.0}
 TRANSACTIONS, WITH_A_START = "the caller's transaction alone", "in the caller's transaction"
 
 
@@ -44,12 +47,20 @@ def measure(options: Options) -> list[Figure]:
         1000 / mine - 1000 / alone
         for mine, alone in zip(samples[WITH_A_START], samples[TRANSACTIONS], strict=True)
     )
-    return [*figures, Figure(PART, "a start adds to the caller's transaction", "ms", added)]
+    beside = tuple(
+        mine / bare for mine, bare in zip(samples[ONE_BY_ONE], samples[BARE_ROWS], strict=True)
+    )
+    return [
+        *figures,
+        Figure(PART, f"{ONE_BY_ONE} ÷ {BARE_ROWS}", "×", beside),
+        Figure(PART, "a start adds to the caller's transaction", "ms", added),
+    ]
 
 
 def _ways(stand: Stand, count: int) -> dict[str, Callable[[], float]]:
     return {
-        "one by one": lambda: _one_by_one(stand, count),
+        ONE_BY_ONE: lambda: _one_by_one(stand, count),
+        BARE_ROWS: lambda: _bare_rows(stand, count),
         "in bulk": lambda: _in_bulk(stand, count * BULK_FACTOR),
         WITH_A_START: lambda: _in_transactions(stand, count, is_starting=True),
         TRANSACTIONS: lambda: _in_transactions(stand, count, is_starting=False),
@@ -62,6 +73,16 @@ def _one_by_one(stand: Stand, count: int) -> float:
         for number in range(count):
             client.start(PROCESS, number)
         return count / (time.perf_counter() - began)
+
+
+def _bare_rows(stand: Stand, count: int) -> float:
+    with _producer(stand) as (_, engine):
+        url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(url, autocommit=True, prepare_threshold=0) as connection:
+            began = time.perf_counter()
+            for number in range(count):
+                connection.execute("INSERT INTO orders (number) VALUES (%s)", [number])
+            return count / (time.perf_counter() - began)
 
 
 def _in_bulk(stand: Stand, count: int) -> float:

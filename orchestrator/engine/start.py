@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
@@ -13,8 +14,7 @@ from orchestrator.core.checks import check_delay, check_words
 from orchestrator.core.definition import Process, Registry
 from orchestrator.core.views import Started
 from orchestrator.errors import PayloadError, UnknownProcess
-from orchestrator.store import runs
-from orchestrator.store.runs import NewRun
+from orchestrator.store.starts import NewRun, start_runs
 from orchestrator.store.statement import AnyConnection
 
 RUNS_PER_CALL_MAX = 10_000
@@ -47,29 +47,26 @@ def start(
         raise PayloadError(
             f"{len(inputs)} inputs, but {len(keys)} keys: give one key for each input"
         )
+    if not inputs:
+        return []
     name, version, definition = _definition(registry, process, version)
-    written = codec.encode(attributes or {}, what=f"attributes of a run of {name}")
-    if expires_in is not None:
-        check_delay(expires_in.total_seconds(), what="expires_in")
     declared = definition.input_type if definition is not None else Any
     what = f"input of {name}"
-    new_runs = [
-        NewRun(
-            id=uuid7(),
-            timer_id=uuid7(),
-            business_key=_checked_key(key),
-            input=codec.check_input(value, declared, what=what),
-            attributes=written,
-            expires_in_seconds=expires_in.total_seconds() if expires_in is not None else None,
-        )
-        for value, key in zip(inputs, keys, strict=True)
-    ]
-    by_key: dict[str, NewRun] = {}
-    unique = [
-        by_key.setdefault(run.business_key, run) if run.business_key else run for run in new_runs
-    ]
-    distinct = list({run.id: run for run in unique}.values())
-    rows = runs.start_runs(connection, name, distinct, version=version, actor=_actor(by))
+    runs: dict[str | UUID, NewRun] = {}
+    asked: list[str | UUID] = []
+    for value, key in zip(inputs, keys, strict=True):
+        run = NewRun(uuid7(), _checked_key(key), codec.check_input(value, declared, what=what))
+        asked.append(key or run.id)
+        runs.setdefault(key or run.id, run)
+    rows = start_runs(
+        connection,
+        name,
+        list(runs.values()),
+        version=version,
+        attributes=_written(attributes, name),
+        expires_in_seconds=_seconds(expires_in),
+        actor=_actor(by),
+    )
     if rows is None:
         wanted = name if version is None else f"{name} version {version}"
         raise UnknownProcess(
@@ -79,7 +76,7 @@ def start(
         row.business_key or row.id: Started(row.id, row.process, row.version, row.created)
         for row in rows
     }
-    return [found[run.business_key or run.id] for run in unique]
+    return [found[reference] for reference in asked]
 
 
 def _definition(
@@ -92,6 +89,19 @@ def _definition(
         return process, version, registry.process(process, version)
     except UnknownProcess:
         return process, version, None
+
+
+def _written(attributes: dict[str, Any] | None, process: str) -> str:
+    return (
+        codec.encode(attributes, what=f"attributes of a run of {process}") if attributes else "{}"
+    )
+
+
+def _seconds(expires_in: timedelta | None) -> float | None:
+    if expires_in is None:
+        return None
+    check_delay(expires_in.total_seconds(), what="expires_in")
+    return expires_in.total_seconds()
 
 
 def _actor(by: str) -> str:

@@ -1,6 +1,5 @@
-"""Runs from outside: start them, close them, stop and resume them.
+"""Runs from outside: close them, stop and resume them, find them.
 
-start_runs         one statement; on a caller's connection, part of its transaction
 close_run_if_open  cancelled or expired: everything open goes with it
 move_run_if_in     pause, resume
 find_runs          by id or business key
@@ -10,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -20,59 +18,6 @@ from orchestrator.store.statement import AnyConnection, Statement
 
 CLOSE_TRIES_MAX = 20
 """How often a run may change under who closes it. Each time somebody else's transaction went through."""
-
-# A run that has the business key already is left alone, and not locked: its turns go on while a
-# producer's transaction is open. Rows go in by key, so that two batches can't wait for each other.
-_START = Statement(
-    "start_runs",
-    f"""
-WITH asked AS (
-    SELECT * FROM jsonb_to_recordset(%(runs)s::jsonb)
-        AS q(id uuid, business_key text, input text, attributes text, expires_in_seconds float8, timer_id uuid)
-), definition AS (
-    SELECT p.name, p.version, p.queue, p.expires_after_seconds FROM perennial.process p
-    WHERE p.name = %(process)s AND (%(version)s::int IS NULL OR p.version = %(version)s::int)
-    ORDER BY p.version DESC LIMIT 1
-), started AS (
-    INSERT INTO perennial.run AS r (id, process, version, business_key, status, queue, input, attributes, expires_at)
-    SELECT asked.id, definition.name, definition.version, asked.business_key, 'running', definition.queue,
-        asked.input::jsonb, asked.attributes::jsonb,
-        perennial.now() + coalesce(asked.expires_in_seconds, definition.expires_after_seconds) * interval '1 second'
-    FROM asked, definition ORDER BY asked.business_key
-    ON CONFLICT (process, business_key) DO NOTHING
-    RETURNING r.id, r.process, r.version, r.business_key, r.queue, r.expires_at
-), handed_off AS (
-    INSERT INTO perennial.outbox (run_id, key, attempt, task, queue, publish_at)
-    SELECT started.id, '', 1, '{ADVANCE}', started.queue, perennial.now() FROM started
-), armed AS (
-    INSERT INTO perennial.timer (id, run_id, key, kind, due_at)
-    SELECT asked.timer_id, started.id, '', 'expiry', started.expires_at
-    FROM started JOIN asked ON asked.id = started.id WHERE started.expires_at IS NOT NULL
-), told AS (
-    INSERT INTO perennial.history (run_id, actor, event, to_status)
-    SELECT started.id, %(actor)s, 'started', 'running' FROM started
-)
-SELECT started.id, started.process, started.version, started.business_key, true AS created,
-    (SELECT pg_notify('{NOTIFY_CHANNEL}', '') IS NULL) AS notified
-FROM started
-UNION ALL
-SELECT there.id, there.process, there.version, there.business_key, false, NULL
-FROM definition, asked, LATERAL (
-    SELECT r.id, r.process, r.version, r.business_key FROM perennial.run r
-    WHERE r.process = definition.name AND r.business_key = asked.business_key LIMIT 1
-) there
-UNION ALL
-SELECT NULL, definition.name, definition.version, NULL, false, NULL FROM definition
-""",
-)
-
-_THERE = Statement(
-    "runs_that_are_there",
-    """
-SELECT r.id, r.process, r.version, r.business_key, false AS created FROM perennial.run r
-WHERE r.process = %(process)s AND r.business_key = ANY(%(keys)s::text[])
-""",
-)
 
 # Fenced by the revision that this statement itself has read: what another transaction opened while this one
 # waited for the run's row is not in its sight, and would stay open.
@@ -141,53 +86,6 @@ UNION ALL
 (SELECT r.id, r.process, false FROM perennial.run r WHERE r.business_key = %(key)s ORDER BY r.id LIMIT 2)
 """,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class NewRun:
-    """A run to start. `input` and `attributes` are JSON text; `timer_id` is for its expiry, if it gets one."""
-
-    id: UUID
-    timer_id: UUID
-    business_key: str | None
-    input: str
-    attributes: str = "{}"
-    expires_in_seconds: float | None = None
-
-
-def start_runs(
-    connection: AnyConnection,
-    process: str,
-    runs: Sequence[NewRun],
-    *,
-    version: int | None,
-    actor: str,
-) -> Sequence[Any] | None:
-    """Start runs of the process's newest (or that) version, or find those that have their keys.
-
-    None: no such process is deployed.
-    """
-    rows = [
-        {
-            "id": str(run.id),
-            "business_key": run.business_key,
-            "input": run.input,
-            "attributes": run.attributes,
-            "expires_in_seconds": run.expires_in_seconds,
-            "timer_id": str(run.timer_id),
-        }
-        for run in runs
-    ]
-    found = _START.rows(
-        connection, runs=json.dumps(rows), process=process, version=version, actor=actor
-    )
-    if not found:
-        return None
-    there = [row for row in found if row.id is not None]
-    missing = {run.business_key for run in runs} - {row.business_key for row in there} - {None}
-    if missing:  # committed by somebody else while this statement ran, so it couldn't see them
-        there += _THERE.rows(connection, process=process, keys=list(missing))
-    return there
 
 
 def close_run_if_open(

@@ -21,7 +21,7 @@ from orchestrator.store import (
     workers,
 )
 from orchestrator.store.outbox import Handoff
-from orchestrator.store.runs import NewRun
+from orchestrator.store.starts import NewRun, start_runs
 
 WORKER = uuid4()
 NOON = "2030-01-01 12:00:00+00"
@@ -40,10 +40,13 @@ def record(connection: Connection) -> Connection:
 
 @pytest.fixture
 def run_id(record: Connection) -> UUID:
-    new = NewRun(id=uuid4(), timer_id=uuid4(), business_key=None, input="null")
-    (row,) = [
-        row for row in runs.start_runs(record, "p", [new], version=None, actor="x") or () if row.id
-    ]
+    new = NewRun(id=uuid4(), business_key=None, input="null")
+    (row,) = (
+        start_runs(
+            record, "p", [new], version=None, attributes="{}", expires_in_seconds=None, actor="x"
+        )
+        or ()
+    )
     return row.id
 
 

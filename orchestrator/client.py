@@ -31,6 +31,8 @@ from orchestrator.engine import deliver, operate
 from orchestrator.engine.context import EngineContext, connect
 from orchestrator.engine.deploy import Deployed
 from orchestrator.engine.deploy import deploy as deploy_definitions
+from orchestrator.engine.start import Starts
+from orchestrator.engine.start import check as check_start
 from orchestrator.engine.start import start as start_runs
 from orchestrator.errors import PerennialError, RunFailed, RunNotClosed, RunNotFound, UnknownProcess
 from orchestrator.settings import Settings
@@ -64,6 +66,7 @@ class Client:
         engine = database if isinstance(database, Engine) else connect(settings)
         self._registry = registry
         self._context = EngineContext(engine, registry, settings)
+        self._starts = Starts(self._context)
 
     def __enter__(self) -> Self:
         return self
@@ -101,18 +104,19 @@ class Client:
         `connection`: your own SQLAlchemy or psycopg connection; the run starts when you commit.
         Raises UnknownProcess, InvalidInput, PayloadError.
         """
-        with self._on(connection) as own:
-            (started,) = start_runs(
-                own,
-                self._registry,
-                process,
-                [input],
-                keys=[key],
-                version=version,
-                attributes=attributes,
-                expires_in=expires_in,
-                by=by,
-            )
+        asked = check_start(
+            self._registry,
+            process,
+            [input],
+            keys=[key],
+            version=version,
+            attributes=attributes,
+            expires_in=expires_in,
+            by=by,
+        )
+        if connection is None:
+            return self._starts.start(asked)
+        (started,) = start_runs(connection, asked)
         return started
 
     def start_many(
@@ -126,18 +130,18 @@ class Client:
         connection: AnyConnection | None = None,
     ) -> list[Started]:
         """Start a run for each input (at most 10,000) in one statement; answers in their order."""
+        asked = check_start(
+            self._registry,
+            process,
+            inputs,
+            keys=keys if keys is not None else [None] * len(inputs),
+            version=version,
+            attributes=None,
+            expires_in=None,
+            by=by,
+        )
         with self._on(connection) as own:
-            return start_runs(
-                own,
-                self._registry,
-                process,
-                inputs,
-                keys=keys if keys is not None else [None] * len(inputs),
-                version=version,
-                attributes=None,
-                expires_in=None,
-                by=by,
-            )
+            return start_runs(own, asked)
 
     def signal(
         self,

@@ -1,6 +1,7 @@
-"""(c) What a producer pays to start runs, from one process and one thread.
+"""(c) What a producer pays to start runs, from one process.
 
-Starts a second: one by one (`Client.start`, each its own commit), in bulk (`Client.start_many`, a thousand
+Starts a second: one by one (`Client.start`), by one thread and by several that share a client as those of a web
+server do, each waiting for its run before it starts another; in bulk (`Client.start_many`, a thousand
 a statement), and inside a transaction of the caller's that also inserts a row of its own, with what such a
 transaction does without a start beside it; and, as the machine's own measure, a bare row of one number, inserted
 and committed by psycopg alone. No worker runs: what is measured is the producer and Postgres.
@@ -10,7 +11,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import psycopg
 from sqlalchemy import Connection, Engine, create_engine, text
@@ -29,8 +32,9 @@ BULK_FACTOR = 10
 BULK = 1000
 WARM_UP = 50
 UNIT = "starts/s"
+THREADS = (2, 8, 16)
 ONE_BY_ONE, BARE_ROWS = "one by one", "a bare row"
-AT_LEAST = {ONE_BY_ONE: 2_000.0, "in bulk": 20_000.0}
+AT_LEAST = {ONE_BY_ONE: 2_000.0, f"{ONE_BY_ONE}, 8 threads": 2_000.0, "in bulk": 20_000.0}
 TRANSACTIONS, WITH_A_START = "the caller's transaction alone", "in the caller's transaction"
 
 
@@ -60,6 +64,10 @@ def measure(options: Options) -> list[Figure]:
 def _ways(stand: Stand, count: int) -> dict[str, Callable[[], float]]:
     return {
         ONE_BY_ONE: lambda: _one_by_one(stand, count),
+        **{
+            f"{ONE_BY_ONE}, {threads} threads": partial(_by_threads, stand, count, threads)
+            for threads in THREADS
+        },
         BARE_ROWS: lambda: _bare_rows(stand, count),
         "in bulk": lambda: _in_bulk(stand, count * BULK_FACTOR),
         WITH_A_START: lambda: _in_transactions(stand, count, is_starting=True),
@@ -70,9 +78,25 @@ def _ways(stand: Stand, count: int) -> dict[str, Callable[[], float]]:
 def _one_by_one(stand: Stand, count: int) -> float:
     with _producer(stand) as (client, _):
         began = time.perf_counter()
-        for number in range(count):
-            client.start(PROCESS, number)
+        _start_each(client, range(count))
         return count / (time.perf_counter() - began)
+
+
+def _by_threads(stand: Stand, count: int, threads: int) -> float:
+    """Each starts its share one by one."""
+    with _producer(stand) as (client, _), ThreadPoolExecutor(threads) as pool:
+        began = time.perf_counter()
+        list(pool.map(lambda share: _start_each(client, share), _shares(count, threads)))
+        return count / (time.perf_counter() - began)
+
+
+def _shares(count: int, threads: int) -> list[range]:
+    return [range(first, count, threads) for first in range(threads)]
+
+
+def _start_each(client: Client, numbers: range) -> None:
+    for number in numbers:
+        client.start(PROCESS, number)
 
 
 def _bare_rows(stand: Stand, count: int) -> float:

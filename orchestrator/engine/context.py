@@ -124,6 +124,15 @@ def once_more_if_cut(deed: Callable[[], Done]) -> Done:
         return deed()
 
 
+def is_refused(error: Exception) -> bool:
+    """Postgres has said no to the statement, so that nothing was written; and not that no answer came."""
+    return (
+        isinstance(error, DBAPIError)
+        and not error.connection_invalidated
+        and getattr(error.orig, "sqlstate", None) is not None
+    )
+
+
 def connect(
     settings: Settings,
     *,

@@ -1,20 +1,29 @@
-"""Start runs: one statement, in the producer's own transaction if it likes."""
+"""Start runs: one statement, in the producer's own transaction if it likes.
+
+asked = check(registry, "access-request", [...], keys=["REQ-1"], ...)    it may be started
+start(connection, asked)                                                 in one statement
+Starts(context).start(asked)                                             in one with other threads' starts
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
+from psycopg.errors import LockNotAvailable
+from sqlalchemy.exc import DBAPIError
 from uuid_utils.compat import uuid7
 
 from orchestrator.core import codec
 from orchestrator.core.checks import check_delay, check_words
 from orchestrator.core.definition import Process, Registry
 from orchestrator.core.views import Started
+from orchestrator.engine.batching import Batches
+from orchestrator.engine.context import EngineContext, is_refused
 from orchestrator.errors import PayloadError, UnknownProcess
-from orchestrator.store.starts import NewRun, start_runs
+from orchestrator.store.starts import NewRun, Terms, start_runs
 from orchestrator.store.statement import AnyConnection
 
 RUNS_PER_CALL_MAX = 10_000
@@ -22,9 +31,20 @@ RUNS_PER_CALL_MAX = 10_000
 
 KEY_LENGTH_MAX = 500
 
+PATIENCE_MILLISECONDS = 50
+"""So long a statement that holds several threads' starts waits for a key that somebody's transaction holds."""
 
-def start(
-    connection: AnyConnection,
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Runs that are asked for, and may be: of the process's newest version, or of `version`."""
+
+    process: str
+    version: int | None
+    runs: Sequence[NewRun]
+
+
+def check(
     registry: Registry,
     process: str | Process,
     inputs: Sequence[Any],
@@ -34,11 +54,8 @@ def start(
     attributes: dict[str, Any] | None,
     expires_in: timedelta | None,
     by: str,
-) -> list[Started]:
-    """Start a run for each input; the answers come in the inputs' order.
-
-    Raises InvalidInput where the process's type is known here, PayloadError, and UnknownProcess.
-    """
+) -> Asked:
+    """A run for each input. Raises InvalidInput where the process's type is known here, and PayloadError."""
     if len(inputs) > RUNS_PER_CALL_MAX:
         raise PayloadError(
             f"{len(inputs)} runs in one call; the bound is {RUNS_PER_CALL_MAX}. Start them in parts."
@@ -47,36 +64,91 @@ def start(
         raise PayloadError(
             f"{len(inputs)} inputs, but {len(keys)} keys: give one key for each input"
         )
-    if not inputs:
-        return []
     name, version, definition = _definition(registry, process, version)
     declared = definition.input_type if definition is not None else Any
     what = f"input of {name}"
-    runs: dict[str | UUID, NewRun] = {}
-    asked: list[str | UUID] = []
-    for value, key in zip(inputs, keys, strict=True):
-        run = NewRun(uuid7(), _checked_key(key), codec.check_input(value, declared, what=what))
-        asked.append(key or run.id)
-        runs.setdefault(key or run.id, run)
-    rows = start_runs(
-        connection,
+    terms = Terms(_written(attributes, name), _seconds(expires_in), _actor(by))
+    return Asked(
         name,
-        list(runs.values()),
-        version=version,
-        attributes=_written(attributes, name),
-        expires_in_seconds=_seconds(expires_in),
-        actor=_actor(by),
+        version,
+        [
+            NewRun(uuid7(), _checked_key(key), codec.check_input(value, declared, what=what), terms)
+            for value, key in zip(inputs, keys, strict=True)
+        ],
     )
-    if rows is None:
-        wanted = name if version is None else f"{name} version {version}"
-        raise UnknownProcess(
-            f"no process {wanted!r} is deployed; deploy it with `perennial deploy`"
+
+
+def start(
+    connection: AnyConnection, asked: Asked, *, patience_milliseconds: int | None = None
+) -> list[Started]:
+    """Start them, in one statement; the answers come in their order. Raises UnknownProcess.
+
+    `patience_milliseconds`: as `start_runs` says.
+    """
+    if not asked.runs:
+        return []
+    first_of_key = {run.business_key: run for run in reversed(asked.runs)}
+    runs = [
+        run
+        for run in asked.runs
+        if run.business_key is None or first_of_key[run.business_key] is run
+    ]
+    answers = start_runs(
+        connection,
+        asked.process,
+        runs,
+        version=asked.version,
+        patience_milliseconds=patience_milliseconds,
+    )
+    if answers is None:
+        wanted = f"process {asked.process!r}"
+        if asked.version is not None:
+            wanted += f" version {asked.version}"
+        raise UnknownProcess(f"no {wanted} is deployed; deploy it with `perennial deploy`")
+    if len(runs) == len(asked.runs):
+        return answers
+    found = {run.business_key or run.id: answer for run, answer in zip(runs, answers, strict=True)}
+    return [found[run.business_key or run.id] for run in asked.runs]
+
+
+class Starts:
+    """Starts by the threads of one process. Those that come at once go in one statement (docs/adr/0023)."""
+
+    def __init__(self, context: EngineContext) -> None:
+        self._context = context
+        self._batches: Batches[Asked, Started] = Batches(
+            self._start_together,
+            self._start_alone,
+            kind=lambda asked: (asked.process, asked.version),
+            mark=lambda asked: asked.runs[0].business_key,
+            goes_alone=_goes_alone,
         )
-    found = {
-        row.business_key or row.id: Started(row.id, row.process, row.version, row.created)
-        for row in rows
-    }
-    return [found[reference] for reference in asked]
+
+    def start(self, asked: Asked) -> Started:
+        """Start the one run that is asked for, in a transaction of its own or of several threads'."""
+        return self._batches.ask(asked)
+
+    def _start_together(self, asks: Sequence[Asked]) -> list[Started]:
+        runs = [run for asked in asks for run in asked.runs]
+        asked = Asked(asks[0].process, asks[0].version, runs)
+        with self._context.connection() as connection:
+            return start(connection, asked, patience_milliseconds=PATIENCE_MILLISECONDS)
+
+    def _start_alone(self, asked: Asked) -> Started:
+        with self._context.connection() as connection:
+            (started,) = start(connection, asked)
+        return started
+
+
+def _goes_alone(failure: Exception, asked: int) -> bool:
+    """Nothing was started, and it was for another's sake, or may have been.
+
+    Where no answer came, each takes that as it would alone.
+    """
+    if not isinstance(failure, DBAPIError):
+        return asked > 1
+    is_impatience = getattr(failure.orig, "sqlstate", None) == LockNotAvailable.sqlstate
+    return is_refused(failure) and (asked > 1 or is_impatience)
 
 
 def _definition(

@@ -27,10 +27,9 @@ from uuid import UUID
 
 from greenlet import getcurrent, greenlet
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from orchestrator.core.outcome import NewActivity
-from orchestrator.engine.context import EngineContext, Others
+from orchestrator.engine.context import EngineContext, Others, is_refused
 from orchestrator.engine.in_place import InPlace, advance_in_place
 from orchestrator.engine.turn import HandedBack
 from orchestrator.store.activities import Claim
@@ -229,7 +228,7 @@ class Crew(Others):
             with self._connection(verb, group) as connection:
                 answers = verb.many(connection, [member.ask for member in group])
         except Exception as error:  # noqa: BLE001 - theirs to judge
-            if len(group) > 1 and _is_refused(error):
+            if len(group) > 1 and is_refused(error):
                 for member in group:  # whose fault it is shows when each asks alone
                     self._answer([member])
                 return
@@ -268,15 +267,6 @@ class Crew(Others):
                 stack.throw(end)
             except BaseException:
                 log.debug("a run that went on with others ended with them", exc_info=True)
-
-
-def _is_refused(error: Exception) -> bool:
-    """Postgres has said no to the statement, so that nothing was written; and not that no answer came."""
-    return (
-        isinstance(error, DBAPIError)
-        and not error.connection_invalidated
-        and getattr(error.orig, "sqlstate", None) is not None
-    )
 
 
 @dataclass(frozen=True, slots=True)

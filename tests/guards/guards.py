@@ -12,6 +12,7 @@ from pathlib import Path
 CROWDS = "tests/engine/test_crowds.py::"
 RACE = "tests/race/test_races.py::test_the_loser_writes_nothing_and_no_wake_up_is_lost"
 STARTS = "tests/race/test_starts.py::"
+BATCHING = "tests/unit/test_batching.py::"
 VERBS = "tests/store/test_verbs.py::"
 SCENARIOS = "tests/engine/test_scenarios.py::"
 HANDOFFS = "tests/engine/test_handoffs.py::"
@@ -604,6 +605,55 @@ FROM perennial.run r""",
         shows_as=("DeadlockDetected",),
     ),
     Guard(
+        "patience of starts that go together",
+        "A key that somebody's open transaction holds keeps no other thread waiting.",
+        f"{ENGINE}start.py",
+        "patience_milliseconds=PATIENCE_MILLISECONDS",
+        "patience_milliseconds=None",
+        (f"{STARTS}test_starts_that_wait_for_their_keys_leave_room_for_others",),
+    ),
+    Guard(
+        "a start that is refused among others",
+        "What Postgres refuses of one thread's start, the others don't hear of.",
+        f"{ENGINE}start.py",
+        "(asked > 1 or is_impatience)",
+        "is_impatience",
+        (f"{STARTS}test_what_postgres_refuses_of_one_thread_the_others_do_not_hear_of",),
+    ),
+    Guard(
+        "a start that waits gives its place up",
+        "However many starts wait for their keys, others find room.",
+        f"{ENGINE}start.py",
+        "(asked > 1 or is_impatience)",
+        "asked > 1",
+        (f"{STARTS}test_starts_that_wait_for_their_keys_leave_room_for_others",),
+        shows_as=("OperationalError",),
+    ),
+    Guard(
+        "one key once in a statement",
+        "Of several threads that start one key, one has created its run.",
+        f"{ENGINE}batching.py",
+        " and (mark is None or mark not in marks)",
+        "",
+        (f"{STARTS}test_a_key_that_several_threads_start_at_once_is_one_run",),
+    ),
+    Guard(
+        "the next asks for the rest",
+        "When a thread has asked for others, whoever came meanwhile is asked for too.",
+        f"{ENGINE}batching.py",
+        "                following.is_leading = True\n",
+        "",
+        (f"{BATCHING}test_who_comes_while_those_ask_goes_next",),
+    ),
+    Guard(
+        "a fork begins anew",
+        "A forked producer waits for no thread of its parent's.",
+        f"{ENGINE}batching.py",
+        'if hasattr(os, "register_at_fork"):',
+        "if False:",
+        (f"{BATCHING}test_a_forked_process_waits_for_nobody_of_its_parents",),
+    ),
+    Guard(
         "a deployed version keeps its content",
         "Runs of a version are never moved by other code that claims to be it.",
         f"{ENGINE}deploy.py",
@@ -1034,7 +1084,7 @@ FROM perennial.run r""",
         "a refusal is one run's",
         "What Postgres refuses of one run is recorded of all others.",
         f"{ENGINE}together.py",
-        "if len(group) > 1 and _is_refused(error):",
+        "if len(group) > 1 and is_refused(error):",
         "if False:",
         (f"{TOGETHER}test_what_postgres_refuses_is_that_runs_trouble_alone",),
     ),

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from orchestrator import Flow, process
+from orchestrator.engine import start as starting
+from orchestrator.engine.batching import IN_FLIGHT_MAX
 from orchestrator.engine.turn import take_turns
+from orchestrator.faults import listen
 from orchestrator.store import turns
-from tests.harness import Thread, wait_until_blocked
+from tests.harness import Thread, wait_for, wait_until_blocked
 
 
 def test_a_second_start_in_an_open_transaction_does_not_hold_up_the_run(harness):
@@ -51,3 +62,133 @@ def test_two_batches_of_starts_in_opposite_order_do_not_deadlock(harness):
         standing.rollback()
     ids = [{started.run_id for started in thread.outcome()} for thread in (forward, backward)]
     assert ids[0] == ids[1]
+
+
+class Producers:
+    """Threads of one client. Their first statements are held up, so that the rest come meanwhile."""
+
+    def __init__(self, harness: Any, p: Any) -> None:
+        self._client, self._process = harness.client, p
+        self._go_on = threading.Event()
+        self.statements = 0
+
+    def at(self, when: str, what: str) -> None:
+        if (when, what) == ("before", "start_runs"):
+            self.statements += 1
+            if self.statements <= IN_FLIGHT_MAX:
+                assert self._go_on.wait(10)
+
+    def start(self, *each: dict[str, Any]) -> list[Thread]:
+        """A start for each, all of which come while others are under way."""
+        listen(self.at)
+        for _ in range(IN_FLIGHT_MAX):
+            self._come({"input": 0})
+        threads = [self._come(start) for start in each]
+        self._go_on.set()
+        return threads
+
+    def _come(self, start: dict[str, Any]) -> Thread:
+        before = self._known()
+        thread = Thread(lambda: self._client.start(self._process, **start))
+        wait_for(lambda: self._known() > before, "a thread that starts a run")
+        return thread
+
+    def _known(self) -> int:
+        crowds = self._client._starts._batches._crowds.values()
+        return self.statements + sum(len(crowd.waiting) for crowd in crowds)
+
+
+@pytest.fixture
+def patient(harness: Any) -> Any:
+    @process(version=1, registry=harness.registry)
+    async def patient(flow: Flow, number: int) -> None:
+        await flow.signal("go")
+
+    harness.client.deploy(patient)
+    return patient
+
+
+@pytest.fixture
+def producers(harness: Any, patient: Any) -> Iterator[Producers]:
+    yield Producers(harness, patient)
+    listen(None)
+
+
+@pytest.mark.parametrize("keys", [[None] * 4, ["one", None, None, "four"]], ids=["no keys", "keys"])
+def test_starts_of_several_threads_are_one_statement_each_on_its_own_terms(
+    harness, producers, keys
+):
+    asked: list[dict[str, Any]] = [
+        {"input": 1, "by": "ann"},
+        {"input": 2, "by": "bob", "attributes": {"colour": 'red, {"or"} blue'}},
+        {"input": 3, "expires_in": timedelta(hours=3)},
+        {"input": 4, "attributes": {"colour": "green"}},
+    ]
+    for start, key in zip(asked, keys, strict=True):
+        start["key"] = key
+    started = [thread.outcome() for thread in producers.start(*asked)]
+    assert producers.statements == IN_FLIGHT_MAX + 1
+    assert all(each.created for each in started)
+    views = [harness.client.get(each) for each in started]
+    assert [view.business_key for view in views] == keys
+    assert [view.input for view in views] == [1, 2, 3, 4]
+    assert [view.attributes for view in views] == [each.get("attributes", {}) for each in asked]
+    expiries = [view.expires_at and view.expires_at - view.created_at for view in views]
+    assert expiries == [None, None, timedelta(hours=3), None]
+    assert [harness.client.history(each)[0].actor for each in started] == [
+        "ann",
+        "bob",
+        "producer",
+        "producer",
+    ]
+
+
+def test_a_key_that_several_threads_start_at_once_is_one_run(harness, producers):
+    threads = producers.start(*({"input": 1, "key": "same", "by": by} for by in ("a", "b", "c")))
+    started = [thread.outcome() for thread in threads]
+    assert len({each.run_id for each in started}) == 1
+    assert sorted(each.created for each in started) == [False, False, True]
+
+
+def test_a_key_that_an_open_transaction_holds_keeps_no_other_thread_waiting(
+    harness, producers, patient
+):
+    """Its start waits for the holder, and those that came with it don't. Guards the patience of `start_runs`."""
+    with harness.database.psycopg() as holder:
+        held = harness.client.start(patient, 0, key="held", connection=holder)
+        waiting, *others = producers.start(
+            {"input": 1, "key": "held"}, {"input": 2, "key": "free"}, {"input": 3}
+        )
+        assert all(thread.outcome().created for thread in others)
+        wait_until_blocked(harness.database, 1)
+        assert waiting.is_alive()
+        holder.commit()
+    assert waiting.outcome().run_id == held.run_id
+
+
+def test_starts_that_wait_for_their_keys_leave_room_for_others(harness, patient):
+    """However many wait, each for somebody's open transaction. Guards the patience of a start that is alone."""
+    keys = [f"held {number}" for number in range(IN_FLIGHT_MAX)]
+    with harness.database.psycopg() as holder:
+        for key in keys:
+            harness.client.start(patient, 0, key=key, connection=holder)
+        waiting = [
+            Thread(lambda key=key: harness.client.start(patient, 1, key=key)) for key in keys
+        ]
+        wait_until_blocked(harness.database, len(keys))
+        assert Thread(lambda: harness.client.start(patient, 2)).outcome().created
+        holder.rollback()
+    assert all(thread.outcome().created for thread in waiting)
+
+
+def test_what_postgres_refuses_of_one_thread_the_others_do_not_hear_of(
+    harness, producers, patient, monkeypatch
+):
+    there = harness.client.start(patient, 0).run_id
+    ids = iter([*(UUID(int=number) for number in range(1, 4)), there, UUID(int=5)])
+    monkeypatch.setattr(starting, "uuid7", lambda: next(ids))
+    before, refused, after = producers.start({"input": 1}, {"input": 2}, {"input": 3})
+    assert before.outcome().run_id == UUID(int=3)
+    assert after.outcome().run_id == UUID(int=5)
+    with pytest.raises(IntegrityError, match="run_pkey"):
+        refused.outcome()

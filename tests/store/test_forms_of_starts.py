@@ -58,7 +58,7 @@ def test_a_key_that_is_there_answers_with_its_run_among_new_ones(harness, p):
 
 @pytest.mark.parametrize("keys", SHAPES.values(), ids=SHAPES)
 def test_a_process_that_is_not_deployed_is_told(harness, p, keys):
-    with pytest.raises(UnknownProcess, match="p version 7"):
+    with pytest.raises(UnknownProcess, match="process 'p' version 7 is deployed"):
         harness.client.start_many("p", [""] * len(keys), keys=keys, version=7)
 
 

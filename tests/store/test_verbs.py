@@ -21,7 +21,7 @@ from orchestrator.store import (
     workers,
 )
 from orchestrator.store.outbox import Handoff
-from orchestrator.store.starts import NewRun, start_runs
+from orchestrator.store.starts import NewRun, Terms, start_runs
 
 WORKER = uuid4()
 NOON = "2030-01-01 12:00:00+00"
@@ -40,14 +40,9 @@ def record(connection: Connection) -> Connection:
 
 @pytest.fixture
 def run_id(record: Connection) -> UUID:
-    new = NewRun(id=uuid4(), business_key=None, input="null")
-    (row,) = (
-        start_runs(
-            record, "p", [new], version=None, attributes="{}", expires_in_seconds=None, actor="x"
-        )
-        or ()
-    )
-    return row.id
+    new = NewRun(uuid4(), None, "null", Terms("{}", None, "x"))
+    (started,) = start_runs(record, "p", [new], version=None) or ()
+    return started.run_id
 
 
 def value(connection: Connection, sql: str) -> object:

@@ -1,0 +1,181 @@
+"""What several threads ask at once is asked in one statement.
+
+    batches = Batches(ask_for_all, ask_alone, kind=..., mark=..., goes_alone=...)
+    answer = batches.ask(ask)
+
+A thread asks at once while fewer than `IN_FLIGHT_MAX` others are asking: nobody waits for company, and who is
+alone pays nothing. Who comes then waits until one of them has its answer; the first of those who wait then
+asks for all of them. So the more there are, the more share a statement. (docs/adr/0023)
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
+
+Ask = TypeVar("Ask")
+Answer = TypeVar("Answer")
+
+IN_FLIGHT_MAX = 2
+"""So many statements are under way: while Postgres commits one, it does the other."""
+
+TOGETHER_MAX = 50
+"""So many are asked in one statement: more would save little, and each may be a megabyte."""
+
+
+def _shut() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """One thread's: what it asks, and how it stands."""
+
+    ask: Any
+    turn: threading.Lock = field(default_factory=_shut)
+    """Opens when the thread is answered, or is to ask for others."""
+    is_leading: bool = False
+    is_alone: bool = True
+    """It has no answer yet, nor a failure: if it stays so, its thread asks for itself."""
+    answer: Any = None
+    failure: Exception | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Crowd:
+    """Those whose asks fit into one statement."""
+
+    in_flight: int = 0
+    waiting: deque[_Place] = field(default_factory=deque)
+
+
+class Batches(Generic[Ask, Answer]):
+    """A door that many threads may stand at. Whatever ends a thread, the others are answered."""
+
+    def __init__(
+        self,
+        together: Callable[[Sequence[Ask]], Sequence[Answer]],
+        alone: Callable[[Ask], Answer],
+        *,
+        kind: Callable[[Ask], Hashable],
+        mark: Callable[[Ask], Hashable | None],
+        goes_alone: Callable[[Exception, int], bool],
+    ) -> None:
+        """`together` answers in the order of the asks, which are of one kind, and no two of them have one mark.
+
+        `goes_alone`: whether so many that have failed together each ask once more alone, which may be done as
+        often as one likes and wait for as long as it must. Else the failure is theirs.
+        """
+        self._together, self._alone = together, alone
+        self._kind, self._mark, self._goes_alone = kind, mark, goes_alone
+        self.begin_anew()
+        _all.add(self)
+
+    def begin_anew(self) -> None:
+        """Nobody stands here: in a process that was forked the other threads are gone."""
+        self._lock = threading.Lock()
+        self._crowds: dict[Hashable, _Crowd] = {}
+
+    def ask(self, ask: Ask) -> Answer:
+        """The answer, or what has come of it."""
+        place, kind = _Place(ask), self._kind(ask)
+        try:
+            self._come(place, kind)
+            if not place.is_leading:
+                place.turn.acquire()
+            if place.is_leading:
+                self._lead(place, kind)
+        finally:
+            self._go(place, kind)
+        if place.is_alone:
+            return self._alone(ask)
+        if place.failure is not None:
+            failure, place.failure = place.failure, None
+            try:
+                raise failure
+            finally:  # its traceback leads here: a circle would stay until a collection of garbage
+                del failure
+        answer: Answer = place.answer
+        return answer
+
+    def _come(self, place: _Place, kind: Hashable) -> None:
+        with self._lock:
+            crowd = self._crowds.setdefault(kind, _Crowd())
+            if crowd.in_flight < IN_FLIGHT_MAX:
+                crowd.in_flight += 1
+                place.is_leading = True
+            else:
+                crowd.waiting.append(place)
+
+    def _lead(self, leader: _Place, kind: Hashable) -> None:
+        """Ask for the leader and for those who wait. However it ends, they go on."""
+        group: list[_Place] = [leader]
+        try:
+            self._gather(group, kind)
+            self._ask_for(group)
+        finally:
+            for place in group[1:]:
+                place.turn.release()
+
+    def _gather(self, group: list[_Place], kind: Hashable) -> None:
+        """Take in those who wait, the first first."""
+        marks = {self._mark(place.ask) for place in group}
+        with self._lock:
+            waiting = self._crowds[kind].waiting
+            for place in tuple(waiting):
+                mark = self._mark(place.ask)
+                if len(group) < TOGETHER_MAX and (mark is None or mark not in marks):
+                    group.append(place)
+                    marks.add(mark)
+                    waiting.remove(place)
+
+    def _ask_for(self, group: Sequence[_Place]) -> None:
+        try:
+            answers = self._together([place.ask for place in group])
+        except Exception as failure:  # noqa: BLE001 - theirs to judge
+            if self._goes_alone(failure, len(group)):
+                return
+            for place in group:
+                place.failure, place.is_alone = failure, False
+        else:
+            for place, answer in zip(group, answers, strict=True):
+                place.answer, place.is_alone = answer, False
+
+    def _go(self, place: _Place, kind: Hashable) -> None:
+        """Whoever leads hands that on to the first who waits; whoever waits, and is ended, doesn't any more."""
+        with self._lock:
+            crowd = self._crowds.get(kind)
+            if crowd is None:
+                return
+            if not place.is_leading:
+                if place in crowd.waiting:
+                    crowd.waiting.remove(place)
+                return
+            place.is_leading = False
+            if crowd.waiting:
+                following = crowd.waiting.popleft()
+                following.is_leading = True
+                following.turn.release()
+                return
+            crowd.in_flight -= 1
+            if not crowd.in_flight:
+                del self._crowds[kind]
+
+
+_all: WeakSet[Batches[Any, Any]] = WeakSet()
+
+
+def _begin_anew() -> None:
+    for batches in _all:
+        batches.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

@@ -37,7 +37,7 @@ class Fleet:
         with self.engine.connect() as connection:
             connection.execute(
                 text(
-                    "CREATE TABLE effect (key text PRIMARY KEY, name text, calls int NOT NULL DEFAULT 1)"
+                    "CREATE TABLE IF NOT EXISTS effect (key text PRIMARY KEY, name text, calls int NOT NULL DEFAULT 1)"
                 )
             )
 

@@ -14,6 +14,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
@@ -38,7 +39,7 @@ def _shut() -> threading.Lock:
 class _Place:
     """One thread's: what it asks, and how it stands."""
 
-    ask: Any
+    ask: Any = field(repr=False)
     turn: threading.Lock = field(default_factory=_shut)
     """Opens when the thread is answered, or is to ask for others."""
     is_leading: bool = False
@@ -80,11 +81,14 @@ class Batches(Generic[Ask, Answer]):
 
     def begin_anew(self) -> None:
         """Nobody stands here: in a process that was forked the other threads are gone."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._crowds: dict[Hashable, _Crowd] = {}
+        self._here = threading.local()
 
     def ask(self, ask: Ask) -> Answer:
-        """The answer, or what has come of it."""
+        """The answer, or what has come of it. Who asks in the midst of asking for others, asks alone."""
+        if getattr(self._here, "is_leading", False):
+            return self._alone(ask)
         place, kind = _Place(ask), self._kind(ask)
         try:
             self._come(place, kind)
@@ -93,7 +97,11 @@ class Batches(Generic[Ask, Answer]):
             if place.is_leading:
                 self._lead(place, kind)
         finally:
-            self._go(place, kind)
+            try:
+                self._go(place, kind)
+            except BaseException:  # a signal's, in the midst of it: nobody may be left behind
+                self._go(place, kind)
+                raise
         if place.is_alone:
             return self._alone(ask)
         if place.failure is not None:
@@ -118,10 +126,20 @@ class Batches(Generic[Ask, Answer]):
         """Ask for the leader and for those who wait. However it ends, they go on."""
         group: list[_Place] = [leader]
         try:
+            self._here.is_leading = True
             self._gather(group, kind)
             self._ask_for(group)
         finally:
-            for place in group[1:]:
+            try:
+                self._let_go(group)
+            except BaseException:
+                self._let_go(group)
+                raise
+
+    def _let_go(self, group: Sequence[_Place]) -> None:
+        self._here.is_leading = False
+        for place in group[1:]:
+            if place.turn.locked():
                 place.turn.release()
 
     def _gather(self, group: list[_Place], kind: Hashable) -> None:
@@ -132,9 +150,9 @@ class Batches(Generic[Ask, Answer]):
             for place in tuple(waiting):
                 mark = self._mark(place.ask)
                 if len(group) < TOGETHER_MAX and (mark is None or mark not in marks):
-                    group.append(place)
-                    marks.add(mark)
+                    group.append(place)  # first: who is in neither is never answered
                     waiting.remove(place)
+                    marks.add(mark)
 
     def _ask_for(self, group: Sequence[_Place]) -> None:
         try:
@@ -158,13 +176,16 @@ class Batches(Generic[Ask, Answer]):
                 if place in crowd.waiting:
                     crowd.waiting.remove(place)
                 return
-            place.is_leading = False
-            if crowd.waiting:
-                following = crowd.waiting.popleft()
-                following.is_leading = True
-                following.turn.release()
+            waiting = crowd.waiting
+            if waiting:
+                # No call stands between the changes, so no signal's exception comes between them.
+                with suppress(RuntimeError):  # it is awake: a signal has ended who took it in
+                    following = waiting[0]
+                    del waiting[0]
+                    following.is_leading, place.is_leading = True, False
+                    following.turn.release()
                 return
-            crowd.in_flight -= 1
+            crowd.in_flight, place.is_leading = crowd.in_flight - 1, False
             if not crowd.in_flight:
                 del self._crowds[kind]
 

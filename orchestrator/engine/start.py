@@ -13,7 +13,6 @@ from datetime import timedelta
 from typing import Any
 
 from psycopg.errors import LockNotAvailable
-from sqlalchemy.exc import DBAPIError
 from uuid_utils.compat import uuid7
 
 from orchestrator.core import codec
@@ -140,15 +139,14 @@ class Starts:
         return started
 
 
-def _goes_alone(failure: Exception, asked: int) -> bool:
-    """Nothing was started, and it was for another's sake, or may have been.
-
-    Where no answer came, each takes that as it would alone.
-    """
-    if not isinstance(failure, DBAPIError):
-        return asked > 1
-    is_impatience = getattr(failure.orig, "sqlstate", None) == LockNotAvailable.sqlstate
-    return is_refused(failure) and (asked > 1 or is_impatience)
+def _goes_alone(failure: Exception, how_many: int) -> bool:
+    """Each asks once more alone where Postgres refused the statement of several, or the patience ran out."""
+    if isinstance(failure, UnknownProcess):
+        return how_many > 1
+    is_impatience = getattr(getattr(failure, "orig", None), "sqlstate", None) == (
+        LockNotAvailable.sqlstate
+    )
+    return is_refused(failure) and (how_many > 1 or is_impatience)
 
 
 def _definition(

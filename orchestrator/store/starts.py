@@ -7,7 +7,7 @@ without. A start is the producer's wait, so none pays for what another needs. (d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -66,7 +66,8 @@ _ALL_ARE_NEW = f"""
 SELECT definition.name AS process, definition.version, (SELECT pg_notify('{NOTIFY_CHANNEL}', '') IS NULL) AS notified
 FROM definition"""
 
-# The last row is there if the process is: runs that another has started meanwhile are in no row before it.
+# The last row, after all others, ends the patience: the commit waits for other commits that notify, however long.
+# It is there if the process is: runs that another has started meanwhile are in no row before it.
 _NEW_AND_THERE = f"""
 SELECT started.id, started.process, started.version, started.business_key, true AS created,
     (SELECT pg_notify('{NOTIFY_CHANNEL}', '') IS NULL) AS notified
@@ -78,7 +79,9 @@ FROM definition, asked, LATERAL (
     WHERE r.process = definition.name AND r.business_key = asked.business_key LIMIT 1
 ) there
 UNION ALL
-SELECT NULL, definition.name, definition.version, NULL, false, NULL FROM definition"""
+SELECT NULL, definition.name, definition.version, NULL, false,
+    CASE WHEN %(patience)s::text IS NOT NULL THEN set_config('lock_timeout', NULL, true) IS NULL END
+FROM definition"""
 
 
 def _start(way: _Way, *, is_keyed: bool) -> Statement:
@@ -136,7 +139,7 @@ WHERE r.process = %(process)s AND r.business_key = ANY(%(keys)s::text[])
 class Terms:
     """On what terms a run starts. `attributes` is JSON text; `expires_in_seconds` None: as its definition says."""
 
-    attributes: str
+    attributes: str = field(repr=False)
     expires_in_seconds: float | None
     actor: str
 
@@ -147,7 +150,7 @@ class NewRun:
 
     id: UUID
     business_key: str | None
-    input: str
+    input: str = field(repr=False)
     terms: Terms
 
 
@@ -163,12 +166,14 @@ def start_runs(
 
     The answers come in the order of `runs`, of which no two have one key. None: no such process is deployed.
     `patience_milliseconds`: wait no longer for whoever holds a key in an open transaction; then Postgres refuses
-    (`lock_not_available`), and nothing is started. It holds for all that follows in a transaction of the caller's.
+    (`lock_not_available`), and nothing is started.
     """
     keys = {run.business_key for run in runs} - {None}
     way, parameters = _inputs(runs)
     if keys:
-        parameters["patience"] = patience_milliseconds and f"{patience_milliseconds}ms"
+        parameters["patience"] = (
+            None if patience_milliseconds is None else f"{patience_milliseconds}ms"
+        )
     found = _STARTS[way, bool(keys)].rows(
         connection, process=process, version=version, **parameters
     )
@@ -182,11 +187,12 @@ def start_runs(
     if missing:  # committed by somebody else while this statement ran, so it couldn't see them
         rows = _THERE.rows(connection, process=process, keys=list(missing))
         there.update((row.business_key, row) for row in rows)
-    return [_answer(there[run.business_key or run.id]) for run in runs]
+    return [_answer(run, there[run.business_key or run.id]) for run in runs]
 
 
-def _answer(row: Any) -> Started:
-    return Started(row.id, row.process, row.version, row.created)
+def _answer(run: NewRun, row: Any) -> Started:
+    """A run of its own id is there by an earlier attempt of this very start."""
+    return Started(row.id, row.process, row.version, row.created or row.id == run.id)
 
 
 def _inputs(runs: Sequence[NewRun]) -> tuple[_Way, dict[str, object]]:

@@ -192,3 +192,22 @@ def test_what_postgres_refuses_of_one_thread_the_others_do_not_hear_of(
     assert after.outcome().run_id == UUID(int=5)
     with pytest.raises(IntegrityError, match="run_pkey"):
         refused.outcome()
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+def test_the_patience_ends_with_the_statement(harness, patient, key):
+    """The commit that follows waits for other commits that notify, and may be long in it."""
+    asked = starting.check(
+        harness.registry,
+        patient,
+        [0],
+        keys=[key],
+        version=None,
+        attributes=None,
+        expires_in=None,
+        by="",
+    )
+    with harness.database.psycopg() as connection:
+        before = connection.execute("SHOW lock_timeout").fetchone()
+        starting.start(connection, asked, patience_milliseconds=50)
+        assert connection.execute("SHOW lock_timeout").fetchone() == before

@@ -219,6 +219,9 @@ class InterruptedTurn:
         self._meanwhile()
         raise Interrupted
 
+    def locked(self) -> bool:
+        return False
+
     def release(self) -> None:
         """Nobody waits here any more."""
 
@@ -266,6 +269,49 @@ def test_who_is_ended_as_it_is_to_ask_for_the_rest_leaves_that_to_the_next(desk,
     desk.let_go(2)
     desk.let_go(1)
     assert outcomes(asking[1], fourth) == [20, 40]
+
+
+def test_who_asks_in_the_midst_of_asking_for_others_asks_alone():
+    """A listener of the engine's, or a handler of its log, that starts a run waits for nobody: not for itself."""
+    batches: Batches[Ask, int] = Batches(
+        lambda asks: [batches.ask(("p", None, number + 1)) for _, _, number in asks],
+        lambda ask: 10 * ask[2],
+        kind=lambda ask: ask[0],
+        mark=lambda ask: ask[1],
+        goes_alone=lambda *_: False,
+    )
+    threads = [Thread(lambda: batches.ask(("p", None, 1))) for _ in range(2 * IN_FLIGHT_MAX)]
+    assert outcomes(*threads) == [20] * len(threads)
+
+
+def test_a_signal_that_ends_an_ask_at_any_moment_leaves_the_way_free():
+    """A soft time limit's exception may come between any two steps of what the thread does."""
+    asks = 0
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    batches: Batches[Ask, int] = Batches(
+        lambda asks: [sum(range(500)) for _ in asks],
+        lambda _ask: 0,
+        kind=lambda ask: ask[0],
+        mark=lambda ask: ask[1],
+        goes_alone=lambda *_: False,
+    )
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        while asks < 4000:
+            asks += 1
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-6 * (1 + asks % 60))
+                batches.ask(("p", None, 1))
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Interrupted:
+                pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert all(crowd.in_flight == 0 for crowd in batches._crowds.values())
 
 
 def test_a_forked_process_waits_for_nobody_of_its_parents(desk):

@@ -75,8 +75,13 @@ class Producers:
     def at(self, when: str, what: str) -> None:
         if (when, what) == ("before", "start_runs"):
             self.statements += 1
-            if self.statements <= IN_FLIGHT_MAX:
+            number = self.statements
+            if number <= IN_FLIGHT_MAX:
                 assert self._go_on.wait(10)
+            if (
+                1 < number <= IN_FLIGHT_MAX
+            ):  # one is answered before the rest: who asks then asks for all
+                wait_for(lambda: self.statements > IN_FLIGHT_MAX, "the next statement")
 
     def start(self, *each: dict[str, Any]) -> list[Thread]:
         """A start for each, all of which come while others are under way."""

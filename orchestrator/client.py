@@ -104,7 +104,7 @@ class Client:
         `connection`: your own SQLAlchemy or psycopg connection; the run starts when you commit.
         Raises UnknownProcess, InvalidInput, PayloadError.
         """
-        asked = check_start(
+        request = check_start(
             self._registry,
             process,
             [input],
@@ -115,8 +115,8 @@ class Client:
             by=by,
         )
         if connection is None:
-            return self._starts.start(asked)
-        (started,) = start_runs(connection, asked)
+            return self._starts.start(request)
+        (started,) = start_runs(connection, request)
         return started
 
     def start_many(
@@ -130,7 +130,7 @@ class Client:
         connection: AnyConnection | None = None,
     ) -> list[Started]:
         """Start a run for each input (at most 10,000) in one statement; answers in their order."""
-        asked = check_start(
+        request = check_start(
             self._registry,
             process,
             inputs,
@@ -141,7 +141,7 @@ class Client:
             by=by,
         )
         with self._on(connection) as own:
-            return start_runs(own, asked)
+            return start_runs(own, request)
 
     def signal(
         self,

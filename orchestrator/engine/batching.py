@@ -43,8 +43,8 @@ class _Place:
     turn: threading.Lock = field(default_factory=_shut)
     """Opens when the thread is answered, or is to ask for others."""
     is_leading: bool = False
-    is_alone: bool = True
-    """It has no answer yet, nor a failure: if it stays so, its thread asks for itself."""
+    is_told: bool = False
+    """It has an answer or a failure. If that never comes, its thread asks for itself."""
     answer: Any = None
     failure: Exception | None = None
 
@@ -77,7 +77,7 @@ class Batches(Generic[Ask, Answer]):
         self._together, self._alone = together, alone
         self._kind, self._mark, self._goes_alone = kind, mark, goes_alone
         self.begin_anew()
-        _all.add(self)
+        _of_this_process.add(self)
 
     def begin_anew(self) -> None:
         """Nobody stands here: in a process that was forked the other threads are gone."""
@@ -102,7 +102,7 @@ class Batches(Generic[Ask, Answer]):
             except BaseException:  # a signal's, in the midst of it: nobody may be left behind
                 self._go(place, kind)
                 raise
-        if place.is_alone:
+        if not place.is_told:
             return self._alone(ask)
         if place.failure is not None:
             failure, place.failure = place.failure, None
@@ -148,8 +148,10 @@ class Batches(Generic[Ask, Answer]):
         with self._lock:
             waiting = self._crowds[kind].waiting
             for place in tuple(waiting):
+                if len(group) == TOGETHER_MAX:
+                    break
                 mark = self._mark(place.ask)
-                if len(group) < TOGETHER_MAX and (mark is None or mark not in marks):
+                if mark is None or mark not in marks:
                     group.append(place)  # first: who is in neither is never answered
                     waiting.remove(place)
                     marks.add(mark)
@@ -161,10 +163,11 @@ class Batches(Generic[Ask, Answer]):
             if self._goes_alone(failure, len(group)):
                 return
             for place in group:
-                place.failure, place.is_alone = failure, False
+                own = failure if place is group[0] else _again(failure)
+                place.failure, place.is_told = own, True
         else:
             for place, answer in zip(group, answers, strict=True):
-                place.answer, place.is_alone = answer, False
+                place.answer, place.is_told = answer, True
 
     def _go(self, place: _Place, kind: Hashable) -> None:
         """Whoever leads hands that on to the first who waits; whoever waits, and is ended, doesn't any more."""
@@ -190,11 +193,18 @@ class Batches(Generic[Ask, Answer]):
                 del self._crowds[kind]
 
 
-_all: WeakSet[Batches[Any, Any]] = WeakSet()
+def _again(failure: Exception) -> Exception:
+    """The same for another thread, which has its own traceback, and its own context to raise it in."""
+    again = type(failure).__new__(type(failure), *failure.args)  # whatever its `__init__` wants
+    again.__dict__.update(failure.__dict__)
+    return again
+
+
+_of_this_process: WeakSet[Batches[Any, Any]] = WeakSet()
 
 
 def _begin_anew() -> None:
-    for batches in _all:
+    for batches in _of_this_process:
         batches.begin_anew()
 
 

@@ -1,8 +1,8 @@
 """Start runs: one statement, in the producer's own transaction if it likes.
 
-asked = check(registry, "access-request", [...], keys=["REQ-1"], ...)    it may be started
-start(connection, asked)                                                 in one statement
-Starts(context).start(asked)                                             in one with other threads' starts
+request = check(registry, "access-request", [...], keys=["REQ-1"], ...)    it may be started
+start(connection, request)                                                 in one statement
+Starts(context).start(request)                                             in one with other threads' starts
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 from psycopg.errors import LockNotAvailable
+from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 
 from orchestrator.core import codec
@@ -22,7 +23,7 @@ from orchestrator.core.views import Started
 from orchestrator.engine.batching import Batches
 from orchestrator.engine.context import EngineContext, is_refused
 from orchestrator.errors import PayloadError, UnknownProcess
-from orchestrator.store.starts import NewRun, Terms, start_runs
+from orchestrator.store.starts import NewRun, Terms, has_started, start_runs
 from orchestrator.store.statement import AnyConnection
 
 RUNS_PER_CALL_MAX = 10_000
@@ -35,7 +36,7 @@ PATIENCE_MILLISECONDS = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class StartRequest:
     """Runs that are asked for, and may be: of the process's newest version, or of `version`."""
 
     process: str
@@ -53,7 +54,7 @@ def check(
     attributes: dict[str, Any] | None,
     expires_in: timedelta | None,
     by: str,
-) -> Asked:
+) -> StartRequest:
     """A run for each input. Raises InvalidInput where the process's type is known here, and PayloadError."""
     if len(inputs) > RUNS_PER_CALL_MAX:
         raise PayloadError(
@@ -67,7 +68,7 @@ def check(
     declared = definition.input_type if definition is not None else Any
     what = f"input of {name}"
     terms = Terms(_written(attributes, name), _seconds(expires_in), _actor(by))
-    return Asked(
+    return StartRequest(
         name,
         version,
         [
@@ -78,36 +79,36 @@ def check(
 
 
 def start(
-    connection: AnyConnection, asked: Asked, *, patience_milliseconds: int | None = None
+    connection: AnyConnection, request: StartRequest, *, patience_milliseconds: int | None = None
 ) -> list[Started]:
     """Start them, in one statement; the answers come in their order. Raises UnknownProcess.
 
     `patience_milliseconds`: as `start_runs` says.
     """
-    if not asked.runs:
+    if not request.runs:
         return []
-    first_of_key = {run.business_key: run for run in reversed(asked.runs)}
+    first_of_key = {run.business_key: run for run in reversed(request.runs)}
     runs = [
         run
-        for run in asked.runs
+        for run in request.runs
         if run.business_key is None or first_of_key[run.business_key] is run
     ]
     answers = start_runs(
         connection,
-        asked.process,
+        request.process,
         runs,
-        version=asked.version,
+        version=request.version,
         patience_milliseconds=patience_milliseconds,
     )
     if answers is None:
-        wanted = f"process {asked.process!r}"
-        if asked.version is not None:
-            wanted += f" version {asked.version}"
+        wanted = f"process {request.process!r}"
+        if request.version is not None:
+            wanted += f" version {request.version}"
         raise UnknownProcess(f"no {wanted} is deployed; deploy it with `perennial deploy`")
-    if len(runs) == len(asked.runs):
+    if len(runs) == len(request.runs):
         return answers
     found = {run.business_key or run.id: answer for run, answer in zip(runs, answers, strict=True)}
-    return [found[run.business_key or run.id] for run in asked.runs]
+    return [found[run.business_key or run.id] for run in request.runs]
 
 
 class Starts:
@@ -115,27 +116,35 @@ class Starts:
 
     def __init__(self, context: EngineContext) -> None:
         self._context = context
-        self._batches: Batches[Asked, Started] = Batches(
+        self._batches: Batches[StartRequest, Started] = Batches(
             self._start_together,
             self._start_alone,
-            kind=lambda asked: (asked.process, asked.version),
-            mark=lambda asked: asked.runs[0].business_key,
+            kind=lambda request: (request.process, request.version),
+            mark=lambda request: request.runs[0].business_key,
             goes_alone=_goes_alone,
         )
 
-    def start(self, asked: Asked) -> Started:
+    def start(self, request: StartRequest) -> Started:
         """Start the one run that is asked for, in a transaction of its own or of several threads'."""
-        return self._batches.ask(asked)
+        return self._batches.ask(request)
 
-    def _start_together(self, asks: Sequence[Asked]) -> list[Started]:
-        runs = [run for asked in asks for run in asked.runs]
-        asked = Asked(asks[0].process, asks[0].version, runs)
+    def _start_together(self, asks: Sequence[StartRequest]) -> list[Started]:
+        runs = [run for request in asks for run in request.runs]
+        together = StartRequest(asks[0].process, asks[0].version, runs)
         with self._context.connection() as connection:
-            return start(connection, asked, patience_milliseconds=PATIENCE_MILLISECONDS)
+            return start(connection, together, patience_milliseconds=PATIENCE_MILLISECONDS)
 
-    def _start_alone(self, asked: Asked) -> Started:
-        with self._context.connection() as connection:
-            (started,) = start(connection, asked)
+    def _start_alone(self, request: StartRequest) -> Started:
+        try:
+            with self._context.connection() as connection:
+                (started,) = start(connection, request)
+        except IntegrityError:
+            # Among others it may have started, though whoever asked for all of them was ended before it said so.
+            with self._context.connection() as connection:
+                found = has_started(connection, request.runs[0])
+            if found is None:
+                raise
+            started = found
         return started
 
 

@@ -18,27 +18,25 @@ from orchestrator.store.statement import AnyConnection, Statement
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Way:
-    """A way to take runs in: rows that tell what is asked, and whence it is told who starts a run."""
+    """A way to take runs in: rows that tell what is asked, and who starts each of the runs."""
 
     asked: str
-    by_whom: str
+    actor: str = "%(actor)s"
+    started: str = "started"
 
 
 _SAME_TERMS = (
     "%(attributes)s::jsonb AS attributes, %(expires_in_seconds)s::float8 AS expires_in_seconds"
 )
-_BY_ONE_ACTOR = "%(actor)s, 'started', 'running' FROM started"
 
 _ONE = _Way(
     f"""SELECT %(id)s::uuid AS id, %(business_key)s::text AS business_key, %(input)s::jsonb AS input,
-        {_SAME_TERMS}""",
-    _BY_ONE_ACTOR,
+        {_SAME_TERMS}"""
 )
 
 _MANY = _Way(
     f"""SELECT q.id, q.business_key, q.input::jsonb AS input, {_SAME_TERMS}
-    FROM unnest(%(ids)s::uuid[], %(business_keys)s::text[], %(inputs)s::text[]) AS q(id, business_key, input)""",
-    _BY_ONE_ACTOR,
+    FROM unnest(%(ids)s::uuid[], %(business_keys)s::text[], %(inputs)s::text[]) AS q(id, business_key, input)"""
 )
 
 _EACH = _Way(
@@ -47,7 +45,8 @@ _EACH = _Way(
     FROM unnest(%(ids)s::uuid[], %(business_keys)s::text[], %(inputs)s::text[], %(attributes)s::text[],
         %(expires_in_seconds)s::float8[], %(actors)s::text[])
         AS q(id, business_key, input, attributes, expires_in_seconds, actor)""",
-    "asked.actor, 'started', 'running' FROM started JOIN asked USING (id)",
+    actor="asked.actor",
+    started="started JOIN asked USING (id)",
 )
 
 # A run's row comes of a definition's, so this is said before the first of them can wait for a key that somebody's
@@ -114,7 +113,7 @@ WITH asked AS (
     WHERE started.expires_at IS NOT NULL
 ), told AS (
     INSERT INTO perennial.history (run_id, actor, event, to_status)
-    SELECT started.id, {way.by_whom}
+    SELECT started.id, {way.actor}, 'started', 'running' FROM {way.started}
 ){answer}
 """,
     )
@@ -132,6 +131,10 @@ _THERE = Statement(
 SELECT r.id, r.process, r.version, r.business_key, false AS created FROM perennial.run r
 WHERE r.process = %(process)s AND r.business_key = ANY(%(keys)s::text[])
 """,
+)
+
+_OF_ID = Statement(
+    "run_of_id", "SELECT r.id, r.process, r.version FROM perennial.run r WHERE r.id = %(id)s"
 )
 
 
@@ -188,6 +191,12 @@ def start_runs(
         rows = _THERE.rows(connection, process=process, keys=list(missing))
         there.update((row.business_key, row) for row in rows)
     return [_answer(run, there[run.business_key or run.id]) for run in runs]
+
+
+def has_started(connection: AnyConnection, run: NewRun) -> Started | None:
+    """What an earlier attempt of this very start has come to: nobody else knows its id. None: to nothing."""
+    row = _OF_ID.row(connection, id=run.id)
+    return row and Started(row.id, row.process, row.version, created=True)
 
 
 def _answer(run: NewRun, row: Any) -> Started:

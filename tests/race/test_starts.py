@@ -10,9 +10,10 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError
 
 from orchestrator import Flow, process
+from orchestrator.core import codec
 from orchestrator.engine import start as starting
 from orchestrator.engine.batching import IN_FLIGHT_MAX
 from orchestrator.engine.turn import take_turns
@@ -70,6 +71,7 @@ class Producers:
     def __init__(self, harness: Any, p: Any) -> None:
         self._client, self._process = harness.client, p
         self._go_on = threading.Event()
+        self._busy: list[Thread] = []
         self.statements = 0
 
     def at(self, when: str, what: str) -> None:
@@ -86,11 +88,15 @@ class Producers:
     def start(self, *each: dict[str, Any]) -> list[Thread]:
         """A start for each, all of which come while others are under way."""
         listen(self.at)
-        for _ in range(IN_FLIGHT_MAX):
-            self._come({"input": 0})
+        self._busy = [self._come({"input": 0}) for _ in range(IN_FLIGHT_MAX)]
         threads = [self._come(start) for start in each]
         self._go_on.set()
         return threads
+
+    def go(self) -> None:
+        """Who was held up has its answer too, before the engine's connections are closed."""
+        for thread in self._busy:
+            thread.outcome()
 
     def _come(self, start: dict[str, Any]) -> Thread:
         before = self._known()
@@ -115,7 +121,9 @@ def patient(harness: Any) -> Any:
 
 @pytest.fixture
 def producers(harness: Any, patient: Any) -> Iterator[Producers]:
-    yield Producers(harness, patient)
+    producers = Producers(harness, patient)
+    yield producers
+    producers.go()
     listen(None)
 
 
@@ -189,20 +197,66 @@ def test_starts_that_wait_for_their_keys_leave_room_for_others(harness, patient)
 def test_what_postgres_refuses_of_one_thread_the_others_do_not_hear_of(
     harness, producers, patient, monkeypatch
 ):
-    there = harness.client.start(patient, 0).run_id
-    ids = iter([*(UUID(int=number) for number in range(1, 4)), there, UUID(int=5)])
-    monkeypatch.setattr(starting, "uuid7", lambda: next(ids))
+    check_input = codec.check_input
+    monkeypatch.setattr(
+        codec,
+        "check_input",
+        lambda value, *rest, **more: "{" if value == 2 else check_input(value, *rest, **more),
+    )
     before, refused, after = producers.start({"input": 1}, {"input": 2}, {"input": 3})
-    assert before.outcome().run_id == UUID(int=3)
-    assert after.outcome().run_id == UUID(int=5)
-    with pytest.raises(IntegrityError, match="run_pkey"):
+    assert before.outcome().created
+    assert after.outcome().created
+    with pytest.raises(DataError, match="json"):
         refused.outcome()
+
+
+def test_what_the_record_refuses_is_not_taken_for_a_run_that_is_there(
+    harness, producers, patient, monkeypatch
+):
+    there = harness.client.start(patient, 0).run_id
+    taken = UUID(int=4)
+    with harness.database.psycopg() as connection:
+        connection.execute(
+            "INSERT INTO perennial.timer (id, run_id, key, kind, due_at) VALUES (%s, %s, '', 'sleep', now())",
+            (taken, there),
+        )
+        connection.commit()
+    ids = iter([*(UUID(int=number) for number in range(1, 4)), taken])
+    monkeypatch.setattr(starting, "uuid7", lambda: next(ids))
+    before, refused = producers.start({"input": 1}, {"input": 2, "expires_in": timedelta(hours=1)})
+    assert before.outcome().run_id == UUID(int=3)
+    with pytest.raises(IntegrityError, match="timer_pkey"):
+        refused.outcome()
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+def test_when_who_asks_for_all_is_ended_after_the_commit_the_others_have_started(
+    harness, producers, monkeypatch, key
+):
+    """They ask again, alone, and are told of the runs that they have. Guards `has_started`."""
+    batches = harness.client._starts._batches
+    together = batches._together
+
+    def ended(asks: Any) -> Any:
+        answers = together(asks)
+        if len(asks) > 1:
+            raise SystemExit
+        return answers
+
+    monkeypatch.setattr(batches, "_together", ended)
+    leader, follower = producers.start({"input": 1}, {"input": 2, "key": key})
+    with pytest.raises(SystemExit):
+        leader.outcome()
+    started = follower.outcome()
+    assert started.created
+    assert harness.client.get(started).input == 2
+    assert len(list(harness.client.list())) == IN_FLIGHT_MAX + 2
 
 
 @pytest.mark.parametrize("key", [None, "k"])
 def test_the_patience_ends_with_the_statement(harness, patient, key):
     """The commit that follows waits for other commits that notify, and may be long in it."""
-    asked = starting.check(
+    request = starting.check(
         harness.registry,
         patient,
         [0],
@@ -214,5 +268,5 @@ def test_the_patience_ends_with_the_statement(harness, patient, key):
     )
     with harness.database.psycopg() as connection:
         before = connection.execute("SHOW lock_timeout").fetchone()
-        starting.start(connection, asked, patience_milliseconds=50)
+        starting.start(connection, request, patience_milliseconds=50)
         assert connection.execute("SHOW lock_timeout").fetchone() == before

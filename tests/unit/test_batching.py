@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import signal
@@ -24,6 +25,10 @@ class Refused(Exception):
 
 class Lost(Exception):
     """No answer came."""
+
+    def __init__(self, what: str, *, why: str) -> None:
+        super().__init__(f"{what} is lost: {why}")
+        self.what = what
 
 
 class Desk:
@@ -180,13 +185,17 @@ def test_where_no_answer_came_all_are_told(desk):
     asking = busy(desk)
     waiting = [desk.comes(number) for number in (3, 4)]
     desk.let_go(0)
-    desk.let_go(2, Lost("the connection"))
+    desk.let_go(2, Lost("the connection", why="a restart"))
     desk.let_go(1)
+    told = []
     for thread in waiting:
-        with pytest.raises(Lost):
+        with pytest.raises(Lost, match="the connection") as caught:
             thread.outcome()
+        told.append(caught.value)
     assert outcomes(*asking) == [10, 20]
     assert desk.alone == []
+    assert told[0] is not told[1]  # what one of them adds to it, the other doesn't see
+    assert told[1].what == "the connection"
 
 
 def test_when_who_asks_for_others_is_ended_they_ask_alone_and_the_next_goes_on(desk):
@@ -298,6 +307,8 @@ def test_a_signal_that_ends_an_ask_at_any_moment_leaves_the_way_free():
         mark=lambda ask: ask[1],
         goes_alone=lambda *_: False,
     )
+    gc.collect()
+    gc.disable()  # what is collected calls back, and an exception there reaches nobody
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         while asks < 4000:
@@ -308,10 +319,11 @@ def test_a_signal_that_ends_an_ask_at_any_moment_leaves_the_way_free():
                 signal.setitimer(signal.ITIMER_REAL, 0)
             except Interrupted:
                 pass
+            assert not any(crowd.in_flight for crowd in batches._crowds.values()), "a place is lost"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert all(crowd.in_flight == 0 for crowd in batches._crowds.values())
+        gc.enable()
 
 
 def test_a_forked_process_waits_for_nobody_of_its_parents(desk):

@@ -21,8 +21,9 @@ from orchestrator.core.definition import Stage, name_of, result_type_of
 from orchestrator.core.journal import ActivityState
 from orchestrator.core.steps import StageContext, working_on, working_on_step
 from orchestrator.engine.context import EngineContext, once_more_if_cut
+from orchestrator.engine.failure import error_of
 from orchestrator.engine.park import park_attempt
-from orchestrator.engine.turn import MayTake, error_of, settle_and_advance, take_nothing
+from orchestrator.engine.turn import MayTake, settle_and_advance, take_nothing
 from orchestrator.errors import RecordedOtherwise
 from orchestrator.faults import around
 from orchestrator.store import activities, outbox, workers

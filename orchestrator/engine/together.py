@@ -31,7 +31,7 @@ from sqlalchemy import Connection
 from orchestrator.core.outcome import NewActivity
 from orchestrator.engine.context import EngineContext, Others, is_refused
 from orchestrator.engine.in_place import InPlace, advance_in_place
-from orchestrator.engine.turn import HandedBack
+from orchestrator.engine.inline_steps import HandedBack
 from orchestrator.store.activities import Claim
 from orchestrator.store.statement import Meanwhile, Statement
 from orchestrator.store.together import Answer, Ask, Together

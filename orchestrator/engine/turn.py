@@ -10,31 +10,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from functools import partial
-from traceback import walk_tb
-from types import TracebackType
-from typing import Any, Self
 from uuid import UUID
 
-from sqlalchemy import Connection
-from sqlalchemy.exc import DataError, SQLAlchemyError
-from uuid_utils.compat import uuid7
+from sqlalchemy.exc import DataError
 
 from orchestrator.core import codec
-from orchestrator.core.definition import result_type_of
-from orchestrator.core.flow import Request, StepCall
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState
 from orchestrator.core.outcome import NewActivity, TurnOutcome, park
 from orchestrator.core.replay import StageIsMissing, TurnAbandoned, take_turn
 from orchestrator.core.run import RunStatus
-from orchestrator.core.steps import working_on_step
 from orchestrator.engine.context import EngineContext
+from orchestrator.engine.inline_steps import HandedBack, HeldTurn, TurnPoisoned
 from orchestrator.errors import DefinitionError, UnknownProcess, UnknownStage
-from orchestrator.store import activities, exits, outbox, turns
-from orchestrator.store.activities import Claim, FlowStep
+from orchestrator.store import outbox, turns
+from orchestrator.store.activities import Claim
 from orchestrator.store.commit import Fact, Taking, TurnCommit, commit_turn_if_unchanged
 from orchestrator.store.outbox import Handoff
 from orchestrator.store.statement import AnyConnection
@@ -45,13 +37,8 @@ log = logging.getLogger(__name__)
 CONFLICTS_MAX = 20
 """How often a turn decides again before it leaves the run to the outbox."""
 
-TURN_LOSSES_MAX = 5
-"""So many workers lost in one turn, one after the other, park the run: its step kills them."""
-
 SUSPICIOUS_SENDS = 10
 """A turn asked for so often, and never committed, may kill its workers: it is taken under a hold, which counts."""
-
-_KERNEL = ("orchestrator.core.", "orchestrator.engine.")
 
 FLOW = "flow"
 """Who acts in history when the process itself does."""
@@ -130,7 +117,8 @@ def take_turns(
 ) -> Progress:
     """Decide and commit until a commit holds."""
     run_id = loaded.context.id
-    with _Turn(context, connection, run_id, may_take) as turn:
+    with HeldTurn(context, connection, run_id) as held:
+        turn = _Turn(context, connection, run_id, may_take, held)
         for _ in range(CONFLICTS_MAX):
             if not loaded.status.is_moving:
                 break
@@ -162,14 +150,6 @@ def take_turns(
     return Progress(is_recorded=settlement is None)
 
 
-class TurnPoisoned(BaseException):
-    """An inline step of this run kills its workers. Not for flow code to catch."""
-
-
-class HandedBack(TurnAbandoned):
-    """Others must not wait for this run's inline step: another message brings it to a worker."""
-
-
 class Tried(Enum):
     """What became of one try. GOES_ON: committed, and the flow wants its inline step now."""
 
@@ -179,47 +159,37 @@ class Tried(Enum):
 
 
 class _Turn:
-    """One worker's hold on a run's turn, over as many tries as it takes."""
+    """The turn of one run, over as many tries as it takes."""
 
     def __init__(
-        self, context: EngineContext, connection: AnyConnection, run_id: UUID, may_take: MayTake
+        self,
+        context: EngineContext,
+        connection: AnyConnection,
+        run_id: UUID,
+        may_take: MayTake,
+        held: HeldTurn,
     ) -> None:
         self.context, self.connection, self.run_id = context, connection, run_id
-        self.may_take = may_take
+        self.may_take, self.held = may_take, held
         self.taken: Claim | None = None
-        self.token: UUID | None = None
-        self.is_held = False
-        self.steps_recorded = 0  # each has raised the revision by one
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
 
     def try_once(self, loaded: LoadedRun, settlement: Settlement | None) -> Tried:
         """Replay the flow over what was read, and commit."""
         process = self.context.definitions.find(
             self.connection, loaded.context.process, loaded.context.version
         )
-        self.steps_recorded = 0
+        self.held.begin_try()
         journal = _with_settlement(loaded.journal, settlement)
         try:
             if loaded.sends >= SUSPICIOUS_SENDS:
-                self._hold(loaded)
+                self.held.hold(loaded)
             outcome = take_turn(
                 process,
                 loaded.context,
                 journal,
                 loaded.signals,
                 registry=self.context.registry,
-                perform_step=lambda request, entry: self._perform(loaded, request, entry),
+                perform_step=lambda request, entry: self.held.perform(loaded, request, entry),
                 may_perform=settlement is None,
             )
             return self._commit(loaded, outcome, settlement)
@@ -242,13 +212,13 @@ class _Turn:
                 self.connection,
                 TurnCommit(
                     run_id=self.run_id,
-                    revision=loaded.revision + self.steps_recorded,
+                    revision=loaded.revision + self.held.steps_recorded,
                     from_status=loaded.status,
                     outcome=outcome,
                     handoffs=handoffs,
                     facts=tuple(_facts_of(context, outcome, settlement, taken)),
                     settlement=settlement,
-                    turn_token=self.token,
+                    turn_token=self.held.token,
                     queue=loaded.queue,
                     taking=taking,
                     is_in_hand=loaded.is_in_hand,
@@ -258,7 +228,7 @@ class _Turn:
             )
         if committed is None:
             return Tried.OVERTAKEN
-        self.is_held = False
+        self.held.committed()
         if taken is not None and committed.taken_at is not None:
             after = _after(loaded, outcome, settlement, taken)
             self.taken = Claim(
@@ -289,135 +259,10 @@ class _Turn:
 
     def _to_take(self, outcome: TurnOutcome) -> NewActivity | None:
         """The stage to go on with. What else this turn has recorded would be missing in the run we go on with."""
-        if self.steps_recorded or outcome.consumed or outcome.goes_on:
+        if self.held.steps_recorded or outcome.consumed or outcome.goes_on:
             return None
         stages = (each for each in outcome.opened if each.request.kind is ActivityKind.STAGE)
         return next((stage for stage in stages if self.may_take(stage)), None)
-
-    # -- inline steps ------------------------------------------------------------------------
-
-    def _perform(self, loaded: LoadedRun, request: Request, entry: Activity | None) -> Activity:
-        """Run a step of the flow under the held turn, and record it before the flow goes on."""
-        try:
-            return self._perform_held(loaded, request, entry)
-        except DataError:
-            raise  # Postgres refuses what the step returned, and always will
-        except SQLAlchemyError as error:  # any other trouble is no fault of the flow's
-            raise TurnAbandoned(f"step {request.key} could not be recorded") from error
-
-    def _perform_held(
-        self, loaded: LoadedRun, request: Request, entry: Activity | None
-    ) -> Activity:
-        if self.context.others is not None:
-            self.context.others.step_aside(request.name)
-        self._hold(loaded)
-        assert isinstance(request.ask, StepCall)  # noqa: S101 - replay asks for nothing else
-        end = self._call(request, request.ask, entry.attempt if entry else 1)
-        was_held, settled_at, armed = activities.remember_flow_step_if_held(
-            self.connection,
-            self.run_id,
-            end,
-            turn_token=self.token or uuid7(),
-            queue=loaded.queue,
-            horizon_seconds=self.context.settings.horizon_seconds,
-        )
-        if not was_held:
-            raise TurnAbandoned(f"the turn was lost while step {request.key} ran")
-        self.steps_recorded += 1
-        if armed is not None:
-            self.context.messenger.arm([armed])
-        return Activity(
-            key=end.key,
-            scope=end.scope,
-            ordinal=end.ordinal,
-            kind=ActivityKind.STEP,
-            name=end.name,
-            state=end.state,
-            attempt=end.attempt,
-            result=None if end.result is None else codec.parse(end.result),
-            error=end.error,
-            settled_at=settled_at,
-        )
-
-    def _hold(self, loaded: LoadedRun) -> None:
-        if self.is_held:
-            return
-        worker_id = self._stack.enter_context(self.context.identity.holding())
-        self._stack.push(self._let_go)
-        self.token = self.token or uuid7()
-        self.is_held = True  # or may be, if no answer comes
-        losses = turns.hold_turn(
-            self.connection,
-            self.run_id,
-            revision=loaded.revision,
-            turn_token=self.token,
-            worker_id=worker_id,
-            dead_after=self.context.settings.dead_after_seconds,
-        )
-        if losses is None:
-            self.is_held = False
-            raise TurnAbandoned("another worker holds the turn, or a fact has just come")
-        if losses >= TURN_LOSSES_MAX:
-            reason = exits.exit_reason(
-                self.connection, self.run_id, since=loaded.context.created_at
-            )
-            last = f"; the last one died ({reason})" if reason else ""
-            raise TurnPoisoned(
-                f"{losses} workers in a row were lost in this run's turn, at the same step{last}. "
-                "Mend what the flow calls there, then resume"
-            )
-
-    def _let_go(self, kind: type[BaseException] | None, *_details: object) -> None:
-        """Give a held turn back. Not when this worker is being killed: then it counts as lost.
-
-        If that fails, whoever holds goes on under a new id, so that the turn isn't kept by a living one.
-        """
-        if kind is None and self.is_held and self.token is not None:
-            if isinstance(self.connection, Connection) and self.connection.invalidated:
-                self.connection.rollback()  # it was cut: on to another
-            turns.release_turn(self.connection, self.run_id, turn_token=self.token)
-
-    def _call(self, request: Request, call: StepCall, attempt: int) -> FlowStep:
-        end = partial(
-            FlowStep,
-            key=request.key,
-            scope=request.scope,
-            ordinal=request.ordinal,
-            name=request.name,
-        )
-        try:
-            with (
-                working_on_step(f"{self.run_id}/{request.key}"),
-                self.context.calling(request.name),
-            ):
-                value = call.function(*call.args, **call.kwargs)
-            what = f"result of step {request.name}"
-            result = codec.encode(value, result_type_of(call.function), what=what)
-            return end(state=ActivityState.DONE, attempt=attempt, result=result)
-        except Exception as error:  # noqa: BLE001 - whatever a step raises is its outcome
-            failure = error_of(error)
-            if not call.retry.allows_another(attempt, error):
-                return end(state=ActivityState.FAILED, attempt=attempt, error=failure)
-            delay = call.retry.delay_before_next(attempt, chance=self.context.chance())
-            return end(
-                state=ActivityState.RETRYING,
-                attempt=attempt + 1,
-                error=failure,
-                delay_seconds=delay,
-            )
-
-
-def error_of(error: BaseException) -> dict[str, Any]:
-    """An error as the record keeps it: its type, its message, and where it was raised, outside of the kernel."""
-    at = ""
-    for frame, line in walk_tb(error.__traceback__):
-        if not frame.f_globals.get("__name__", "").startswith(_KERNEL):
-            at = f"{frame.f_code.co_filename}:{line}"
-    return {
-        "type": type(error).__name__,
-        "message": codec.readable(str(error)),
-        "at": codec.readable(at),
-    }
 
 
 def _leave(

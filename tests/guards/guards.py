@@ -961,7 +961,7 @@ FROM perennial.run r""",
     Guard(
         "a step that kills its workers parks",
         "A turn that loses one worker after the other is stopped.",
-        f"{ENGINE}turn.py",
+        f"{ENGINE}inline_steps.py",
         "if losses >= TURN_LOSSES_MAX:",
         "if False:",
         (f"{POISON}test_a_step_that_kills_its_worker_parks_the_run_at_last",),
@@ -1074,7 +1074,7 @@ FROM perennial.run r""",
         "nothing is taken over unseen",
         "A worker goes on only with a run that it has in hand as it is recorded.",
         f"{ENGINE}turn.py",
-        "        if self.steps_recorded or outcome.consumed or outcome.goes_on:\n            return None\n",
+        "        if self.held.steps_recorded or outcome.consumed or outcome.goes_on:\n            return None\n",
         "",
         (
             (

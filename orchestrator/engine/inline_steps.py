@@ -1,0 +1,182 @@
+"""Inline steps: what a flow does itself between two commands, while its worker holds the run's turn.
+
+HeldTurn.perform   call a step, and record it before the flow goes on: it isn't called again
+HeldTurn.hold      keep other workers out, and be counted as lost if this one dies in the turn
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DataError, SQLAlchemyError
+from uuid_utils.compat import uuid7
+
+from orchestrator.core import codec
+from orchestrator.core.definition import result_type_of
+from orchestrator.core.flow import Request, StepCall
+from orchestrator.core.journal import Activity, ActivityKind, ActivityState
+from orchestrator.core.replay import TurnAbandoned
+from orchestrator.core.steps import working_on_step
+from orchestrator.engine.context import EngineContext
+from orchestrator.engine.failure import error_of
+from orchestrator.store import activities, exits, turns
+from orchestrator.store.activities import FlowStep
+from orchestrator.store.statement import AnyConnection
+from orchestrator.store.turns import LoadedRun
+
+TURN_LOSSES_MAX = 5
+"""So many workers lost in one turn, one after the other, park the run: its step kills them."""
+
+
+class TurnPoisoned(BaseException):
+    """An inline step of this run kills its workers. Not for flow code to catch."""
+
+
+class HandedBack(TurnAbandoned):
+    """Others must not wait for this run's inline step: another message brings it to a worker."""
+
+
+class HeldTurn:
+    """One worker's hold on a run's turn, if it comes to need one. Given back at the block's end."""
+
+    def __init__(self, context: EngineContext, connection: AnyConnection, run_id: UUID) -> None:
+        self.context, self.connection, self.run_id = context, connection, run_id
+        self.token: UUID | None = None
+        self.is_held = False
+        self.steps_recorded = 0
+        """By this try at the turn: each has raised the run's revision by one."""
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def begin_try(self) -> None:
+        """The run has been read anew, with the steps that an earlier try has recorded."""
+        self.steps_recorded = 0
+
+    def committed(self) -> None:
+        """The turn is committed, and the hold has ended with it."""
+        self.is_held = False
+
+    def perform(self, loaded: LoadedRun, request: Request, entry: Activity | None) -> Activity:
+        """Run a step of the flow under the held turn, and record it before the flow goes on."""
+        try:
+            return self._perform_held(loaded, request, entry)
+        except DataError:
+            raise  # Postgres refuses what the step returned, and always will
+        except SQLAlchemyError as error:  # any other trouble is no fault of the flow's
+            raise TurnAbandoned(f"step {request.key} could not be recorded") from error
+
+    def _perform_held(
+        self, loaded: LoadedRun, request: Request, entry: Activity | None
+    ) -> Activity:
+        if self.context.others is not None:
+            self.context.others.step_aside(request.name)
+        self.hold(loaded)
+        assert isinstance(request.ask, StepCall)  # noqa: S101 - replay asks for nothing else
+        end = self._call(request, request.ask, entry.attempt if entry else 1)
+        was_held, settled_at, armed = activities.remember_flow_step_if_held(
+            self.connection,
+            self.run_id,
+            end,
+            turn_token=self.token or uuid7(),
+            queue=loaded.queue,
+            horizon_seconds=self.context.settings.horizon_seconds,
+        )
+        if not was_held:
+            raise TurnAbandoned(f"the turn was lost while step {request.key} ran")
+        self.steps_recorded += 1
+        if armed is not None:
+            self.context.messenger.arm([armed])
+        return Activity(
+            key=end.key,
+            scope=end.scope,
+            ordinal=end.ordinal,
+            kind=ActivityKind.STEP,
+            name=end.name,
+            state=end.state,
+            attempt=end.attempt,
+            result=None if end.result is None else codec.parse(end.result),
+            error=end.error,
+            settled_at=settled_at,
+        )
+
+    def hold(self, loaded: LoadedRun) -> None:
+        if self.is_held:
+            return
+        worker_id = self._stack.enter_context(self.context.identity.holding())
+        self._stack.push(self._let_go)
+        self.token = self.token or uuid7()
+        self.is_held = True  # or may be, if no answer comes
+        losses = turns.hold_turn(
+            self.connection,
+            self.run_id,
+            revision=loaded.revision,
+            turn_token=self.token,
+            worker_id=worker_id,
+            dead_after=self.context.settings.dead_after_seconds,
+        )
+        if losses is None:
+            self.is_held = False
+            raise TurnAbandoned("another worker holds the turn, or a fact has just come")
+        if losses >= TURN_LOSSES_MAX:
+            reason = exits.exit_reason(
+                self.connection, self.run_id, since=loaded.context.created_at
+            )
+            last = f"; the last one died ({reason})" if reason else ""
+            raise TurnPoisoned(
+                f"{losses} workers in a row were lost in this run's turn, at the same step{last}. "
+                "Mend what the flow calls there, then resume"
+            )
+
+    def _let_go(self, kind: type[BaseException] | None, *_details: object) -> None:
+        """Give a held turn back. Not when this worker is being killed: then it counts as lost.
+
+        If that fails, whoever holds goes on under a new id, so that the turn isn't kept by a living one.
+        """
+        if kind is None and self.is_held and self.token is not None:
+            if isinstance(self.connection, Connection) and self.connection.invalidated:
+                self.connection.rollback()  # it was cut: on to another
+            turns.release_turn(self.connection, self.run_id, turn_token=self.token)
+
+    def _call(self, request: Request, call: StepCall, attempt: int) -> FlowStep:
+        end = partial(
+            FlowStep,
+            key=request.key,
+            scope=request.scope,
+            ordinal=request.ordinal,
+            name=request.name,
+        )
+        try:
+            with (
+                working_on_step(f"{self.run_id}/{request.key}"),
+                self.context.calling(request.name),
+            ):
+                value = call.function(*call.args, **call.kwargs)
+            what = f"result of step {request.name}"
+            result = codec.encode(value, result_type_of(call.function), what=what)
+            return end(state=ActivityState.DONE, attempt=attempt, result=result)
+        except Exception as error:  # noqa: BLE001 - whatever a step raises is its outcome
+            failure = error_of(error)
+            if not call.retry.allows_another(attempt, error):
+                return end(state=ActivityState.FAILED, attempt=attempt, error=failure)
+            delay = call.retry.delay_before_next(attempt, chance=self.context.chance())
+            return end(
+                state=ActivityState.RETRYING,
+                attempt=attempt + 1,
+                error=failure,
+                delay_seconds=delay,
+            )

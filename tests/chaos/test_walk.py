@@ -227,6 +227,7 @@ ELSEWHERE = {
     # producers' and people's: tests/chaos/test_callers.py
     "start_runs",
     "runs_that_are_there",
+    "run_of_id",
     "signal_run",
     "decide_approval",
     "move_run",

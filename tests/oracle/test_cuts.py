@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.engine import stage, turn
+from orchestrator.engine import inline_steps, stage, turn
 from orchestrator.store import activities, approvals, commit, turns
 from orchestrator.store.statement import Statement
 from tests.oracle.adversary import Theatre
@@ -57,7 +57,7 @@ def errors_of_the_record_are_kept_from_authors(patch: pytest.MonkeyPatch) -> Non
         pass
 
     patch.setattr(stage, "SQLAlchemyError", Never)
-    patch.setattr(turn, "SQLAlchemyError", Never)
+    patch.setattr(inline_steps, "SQLAlchemyError", Never)
 
 
 def still_ours(patch: pytest.MonkeyPatch) -> None:

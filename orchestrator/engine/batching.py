@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
@@ -195,7 +196,10 @@ class Batches(Generic[Ask, Answer]):
 
 def _again(failure: Exception) -> Exception:
     """The same for another thread, which has its own traceback, and its own context to raise it in."""
-    again = type(failure).__new__(type(failure), *failure.args)  # whatever its `__init__` wants
+    try:
+        again: Exception = copy(failure)
+    except Exception:  # noqa: BLE001 - its `__init__` wants what it doesn't tell a copy
+        again = type(failure).__new__(type(failure), *failure.args)
     again.__dict__.update(failure.__dict__)
     return again
 

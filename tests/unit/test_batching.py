@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from orchestrator.engine.batching import IN_FLIGHT_MAX, TOGETHER_MAX, Batches
 from tests.harness import Thread, wait_for
@@ -181,21 +182,31 @@ def test_who_asked_alone_and_was_refused_is_told(desk):
     assert desk.alone == []
 
 
-def test_where_no_answer_came_all_are_told(desk):
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Lost("the connection", why="a restart"),  # its `__init__` wants more than its arguments
+        FileNotFoundError(2, "No such file", "the password's"),  # it has more than its arguments
+        OperationalError("SELECT 1", {}, Lost("it", why="?"), connection_invalidated=True),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+def test_where_no_answer_came_all_are_told(desk, failure):
     asking = busy(desk)
     waiting = [desk.comes(number) for number in (3, 4)]
     desk.let_go(0)
-    desk.let_go(2, Lost("the connection", why="a restart"))
+    desk.let_go(2, failure)
     desk.let_go(1)
     told = []
     for thread in waiting:
-        with pytest.raises(Lost, match="the connection") as caught:
+        with pytest.raises(type(failure)) as caught:
             thread.outcome()
         told.append(caught.value)
     assert outcomes(*asking) == [10, 20]
     assert desk.alone == []
     assert told[0] is not told[1]  # what one of them adds to it, the other doesn't see
-    assert told[1].what == "the connection"
+    assert [str(each) for each in told] == [str(failure)] * 2
+    assert told[0].__dict__ == told[1].__dict__ == failure.__dict__
 
 
 def test_when_who_asks_for_others_is_ended_they_ask_alone_and_the_next_goes_on(desk):

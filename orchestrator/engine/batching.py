@@ -145,6 +145,8 @@ class Batches(Generic[Ask, Answer]):
 
     def _gather(self, group: list[_Place], kind: Hashable) -> None:
         """Take in those who wait, the first first."""
+        if not self._crowds[kind].waiting:
+            return  # who comes now is asked for by whoever is answered next
         marks = {self._mark(place.ask) for place in group}
         with self._lock:
             waiting = self._crowds[kind].waiting

@@ -77,11 +77,9 @@ class EngineContext:
         one.others = others
         return one
 
-    @contextmanager
-    def connection(self) -> Iterator[Connection]:
-        """For verbs of one statement: each is its own transaction, in one round trip."""
-        with self._each.connect() as connection:
-            yield connection
+    def connection(self) -> Connection:
+        """For verbs of one statement: each is its own transaction, in one round trip. Close it, as `with` does."""
+        return self._each.connect()
 
     @contextmanager
     def asking(self) -> Iterator[Connection | Gathering]:

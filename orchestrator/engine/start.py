@@ -87,12 +87,7 @@ def start(
     """
     if not request.runs:
         return []
-    first_of_key = {run.business_key: run for run in reversed(request.runs)}
-    runs = [
-        run
-        for run in request.runs
-        if run.business_key is None or first_of_key[run.business_key] is run
-    ]
+    runs = _first_of_each_key(request.runs)
     answers = start_runs(
         connection,
         request.process,
@@ -109,6 +104,15 @@ def start(
         return answers
     found = {run.business_key or run.id: answer for run, answer in zip(runs, answers, strict=True)}
     return [found[run.business_key or run.id] for run in request.runs]
+
+
+def _first_of_each_key(runs: Sequence[NewRun]) -> Sequence[NewRun]:
+    if len(runs) == 1:
+        return runs
+    first_of_key = {run.business_key: run for run in reversed(runs)}
+    return [
+        run for run in runs if run.business_key is None or first_of_key[run.business_key] is run
+    ]
 
 
 class Starts:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
-from psycopg.rows import namedtuple_row
+from psycopg.rows import RowMaker, namedtuple_row
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
@@ -46,12 +46,11 @@ class Statement:
     name: str
     sql: str
     _text: bytes = field(init=False, repr=False, compare=False)
+    """The same object each time: psycopg looks plans up by it."""
+    _make: RowMaker[Any] | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
-        text = f"/* perennial:{self.name} */ {self.sql}".encode()
-        object.__setattr__(
-            self, "_text", text
-        )  # the same object each time: psycopg looks plans up by it
+        self._set("_text", f"/* perennial:{self.name} */ {self.sql}".encode())
 
     def rows(self, connection: AnyConnection, **parameters: object) -> Sequence[Any]:
         """Run it; all rows. One round trip."""
@@ -79,8 +78,8 @@ class Statement:
         if heard.before_cursor_execute or heard.after_cursor_execute:
             return self._rows_in_sight(connection, parameters)
         if (
-            not connection.in_transaction()
-            and COMMITS_EACH not in connection.get_execution_options()
+            COMMITS_EACH not in connection.get_execution_options()
+            and not connection.in_transaction()
         ):
             connection.begin()  # as SQLAlchemy's own way of executing does; its caller commits
         driver: Any = connection.connection.driver_connection
@@ -104,13 +103,22 @@ class Statement:
         parameters: dict[str, object],
         meanwhile: Callable[[], None] | None = None,
     ) -> Sequence[Any]:
-        with connection.cursor(row_factory=namedtuple_row) as cursor:
-            if meanwhile is None or not psycopg.Pipeline.is_supported():
-                cursor.execute(self._text, parameters)
-            else:
-                self._execute_while(connection, cursor, parameters, meanwhile)
-            # Its description would tell too, and describe each column at each call.
-            return cursor.fetchall() if cursor.pgresult and cursor.pgresult.nfields else ()
+        # Not in a `with`: a client's cursor holds nothing that needs closing.
+        cursor = connection.cursor(row_factory=self._row_maker)
+        if meanwhile is None or not psycopg.Pipeline.is_supported():
+            cursor.execute(self._text, parameters)
+        else:
+            self._execute_while(connection, cursor, parameters, meanwhile)
+        # Its description would tell too, and describe each column at each call.
+        return cursor.fetchall() if cursor.pgresult and cursor.pgresult.nfields else ()
+
+    def _row_maker(self, cursor: psycopg.Cursor[Any]) -> RowMaker[Any]:
+        """Made of the first result: one text has the same columns each time."""
+        make = self._make
+        if make is None:
+            make = namedtuple_row(cursor)
+            self._set("_make", make)
+        return make
 
     def _execute_while(
         self,
@@ -134,6 +142,9 @@ class Statement:
                 raise
             connection.close()  # there is no way out of its pipeline
             raise error.__context__ from None
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
 
     def row(self, connection: AnyConnection, **parameters: object) -> Any | None:
         """Run it; the first row, or None."""

@@ -9,10 +9,11 @@ from typing import Any, NoReturn
 
 import psycopg
 import pytest
-from psycopg.rows import dict_row
+from psycopg.rows import dict_row, namedtuple_row
 from sqlalchemy.orm import Session
 
 from orchestrator.engine.context import connect
+from orchestrator.store import statement
 from orchestrator.store.statement import Meanwhile, Statement
 
 ASK = Statement(
@@ -52,6 +53,21 @@ def test_its_name_is_seen_in_postgres(any_connection):
         any_connection
     )
     assert seen.query.startswith("/* perennial:look */")
+
+
+def test_its_columns_are_looked_at_once(database, monkeypatch):
+    looked = []
+
+    def look(cursor: psycopg.Cursor[Any]) -> Any:
+        looked.append(cursor)
+        return namedtuple_row(cursor)
+
+    monkeypatch.setattr(statement, "namedtuple_row", look)
+    ask = Statement("ask", ASK.sql)
+    for number in (1, 2):
+        with database.psycopg() as connection:  # each prepares it anew
+            assert ask.row(connection, number=number, data="[]").number == number
+    assert len(looked) == 1
 
 
 # -- while Postgres is at work -------------------------------------------------------------------

@@ -79,7 +79,8 @@ WITH ends AS MATERIALIZED (
         delay_seconds float8)%(whose_run_is_free)s
 ), holder AS (
     UPDATE perennial.run r SET revision = r.revision + 1, turn_losses = 0
-    FROM ends WHERE r.id = ends.run_id AND r.turn_token = ends.turn_token
+    FROM ends WHERE r.id = ends.run_id AND r.id = ANY(ARRAY(SELECT run_id FROM ends))
+        AND r.turn_token = ends.turn_token
     RETURNING ends.*, r.status
 ), written AS (
     INSERT INTO perennial.activity AS a (run_id, key, scope, ordinal, kind, name, state, attempt, result, error,

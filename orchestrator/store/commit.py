@@ -37,7 +37,8 @@ turns AS MATERIALIZED (
 )"""
 
 # The fence of every turn: the revision it read, a turn that is free, a run that moves, and, when it
-# carries a stage's result, the attempt that earned it.
+# carries a stage's result, the attempt that earned it. What grows is found by `ANY(ARRAY(...))`, here and
+# below: a plan that was made while the table was empty does so too (docs/adr/0014).
 _FENCE = f"""
 fence AS (
     UPDATE perennial.run r SET
@@ -50,7 +51,8 @@ fence AS (
         active_milliseconds = r.active_milliseconds + t.active_milliseconds,
         turn_token = NULL, turn_worker = NULL, turn_claimed_at = NULL, turn_lease_seconds = NULL
     FROM turns t
-    WHERE r.id = t.run_id AND r.revision = t.revision AND r.status IN ('running', 'waiting')
+    WHERE r.id = t.run_id AND r.id = ANY(ARRAY(SELECT run_id FROM turns))
+        AND r.revision = t.revision AND r.status IN ('running', 'waiting')
         AND {TURN_IS_FREE} AND %(attempt_fence)s
     RETURNING t.*
 )"""
@@ -119,7 +121,8 @@ asked AS (
 _DISARMED = """
 disarmed AS (
     UPDATE perennial.timer t SET state = 'cancelled'
-    FROM fence WHERE t.run_id = fence.run_id AND t.state = 'armed'
+    FROM fence WHERE t.run_id = fence.run_id AND t.run_id = ANY(ARRAY(SELECT run_id FROM fence))
+        AND t.state = 'armed'
         AND CASE WHEN fence.closes THEN true
             ELSE t.kind <> 'expiry' AND NOT t.key = ANY(fence.unsettled) END
     RETURNING t.run_id, t.id
@@ -132,7 +135,7 @@ _DISARMED_ROWS = (
 # This turn has seen every fact up to its revision, so every `advance` asked for is answered.
 _SEEN = """
 seen AS (
-    DELETE FROM perennial.outbox o USING fence WHERE o.run_id = fence.run_id AND o.key = ''
+    DELETE FROM perennial.outbox o WHERE o.run_id = ANY(ARRAY(SELECT run_id FROM fence)) AND o.key = ''
 )"""
 
 # The turn stopped before an inline step to record what it stands on; the next one makes the call.
@@ -155,10 +158,10 @@ dropped AS (
     RETURNING a.key
 ), withdrawn AS (
     UPDATE perennial.approval p SET state = 'cancelled'
-    FROM fence WHERE p.run_id = fence.run_id AND p.state = 'open'
+    WHERE p.run_id = ANY(ARRAY(SELECT run_id FROM fence)) AND p.state = 'open'
 ), emptied AS (
-    DELETE FROM perennial.outbox o USING fence
-    WHERE o.run_id = fence.run_id AND (SELECT count(*) FROM dropped) >= 0
+    DELETE FROM perennial.outbox o
+    WHERE o.run_id = ANY(ARRAY(SELECT run_id FROM fence)) AND (SELECT count(*) FROM dropped) >= 0
 )"""
 
 _HANDED_OFF = """

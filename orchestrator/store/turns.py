@@ -66,7 +66,8 @@ WITH holds AS MATERIALIZED (
 UPDATE perennial.run r SET turn_token = t.turn_token, turn_worker = t.worker_id, turn_claimed_at = perennial.now(),
     turn_lease_seconds = t.dead_after
 FROM holds t
-WHERE r.id = t.run_id AND r.revision = t.revision AND r.status IN ('running', 'waiting') AND {TURN_IS_FREE}
+WHERE r.id = t.run_id AND r.id = ANY(ARRAY(SELECT run_id FROM holds))
+    AND r.revision = t.revision AND r.status IN ('running', 'waiting') AND {TURN_IS_FREE}
 RETURNING r.id, r.turn_losses
 """
 

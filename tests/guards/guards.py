@@ -13,6 +13,7 @@ CROWDS = "tests/engine/test_crowds.py::"
 RACE = "tests/race/test_races.py::test_the_loser_writes_nothing_and_no_wake_up_is_lost"
 STARTS = "tests/race/test_starts.py::"
 BATCHING = "tests/unit/test_batching.py::"
+EARLY = "tests/store/test_plans_made_early.py::test_a_plan_that_was_made_early_finds_its_rows_by_key[analysed empty]"
 VERBS = "tests/store/test_verbs.py::"
 SCENARIOS = "tests/engine/test_scenarios.py::"
 HANDOFFS = "tests/engine/test_handoffs.py::"
@@ -656,6 +657,38 @@ FROM perennial.run r""",
         "if found is None:",
         "if False:",
         (f"{STARTS}test_what_the_record_refuses_is_not_taken_for_a_run_that_is_there",),
+    ),
+    Guard(
+        "plans made early, of runs",
+        "A plan that was made while there were few runs doesn't read all of them later.",
+        f"{STORE}commit.py",
+        "WHERE r.id = t.run_id AND r.id = ANY(ARRAY(SELECT run_id FROM turns))",
+        "WHERE r.id = t.run_id",
+        (EARLY,),
+    ),
+    Guard(
+        "plans made early, of turns that are held",
+        "Nor does that of a turn's hold.",
+        f"{STORE}turns.py",
+        "WHERE r.id = t.run_id AND r.id = ANY(ARRAY(SELECT run_id FROM holds))",
+        "WHERE r.id = t.run_id",
+        (EARLY,),
+    ),
+    Guard(
+        "plans made early, of the backlog",
+        "A plan that was made while the outbox was empty doesn't read a backlog.",
+        f"{STORE}commit.py",
+        "DELETE FROM perennial.outbox o WHERE o.run_id = ANY(ARRAY(SELECT run_id FROM fence)) AND o.key = ''",
+        "DELETE FROM perennial.outbox o USING fence WHERE o.run_id = fence.run_id AND o.key = ''",
+        (EARLY,),
+    ),
+    Guard(
+        "plans made early, of deadlines",
+        "A plan that was made while no timer was armed doesn't read all that are.",
+        f"{STORE}commit.py",
+        "t.run_id = fence.run_id AND t.run_id = ANY(ARRAY(SELECT run_id FROM fence))",
+        "t.run_id = fence.run_id",
+        (EARLY,),
     ),
     Guard(
         "a start within a start",

@@ -304,8 +304,8 @@ GUARDS = [
         "advance kept until a turn",
         "Only the turn that has seen a fact forgets the message that asked for it.",
         f"{STORE}commit.py",
-        "outbox o USING fence WHERE o.run_id = fence.run_id AND o.key = ''",
-        "outbox o USING turns WHERE o.run_id = turns.run_id AND o.key = ''",
+        "outbox o WHERE o.run_id = ANY(ARRAY(SELECT run_id FROM fence)) AND o.key = ''",
+        "outbox o WHERE o.run_id = ANY(ARRAY(SELECT run_id FROM turns)) AND o.key = ''",
         (f"{RACE}[a_turn_that_is_refused]",),
     ),
     Guard(

@@ -20,7 +20,7 @@ CLOSE_TRIES_MAX = 20
 """How often a run may change under who closes it. Each time somebody else's transaction went through."""
 
 # Fenced by the revision that this statement itself has read: what another transaction opened while this one
-# waited for the run's row is not in its sight, and would stay open.
+# waited for the run's row is not in its sight, and would stay open. `ANY(ARRAY(...))`: as in a commit.
 _CLOSE = Statement(
     "close_run",
     """
@@ -30,19 +30,21 @@ WITH before AS (
     UPDATE perennial.run r SET revision = r.revision + 1, status = %(status)s, waiting_for = NULL,
         error = %(error)s::jsonb, closed_at = perennial.now(), last_progress_at = perennial.now(),
         turn_token = NULL, turn_worker = NULL, turn_claimed_at = NULL, turn_lease_seconds = NULL
-    FROM before WHERE r.id = before.id AND r.closed_at IS NULL AND r.revision = before.revision
+    FROM before WHERE r.id = %(run_id)s AND r.id = before.id AND r.closed_at IS NULL AND r.revision = before.revision
     RETURNING r.id, before.status AS from_status
 ), dropped AS (
     UPDATE perennial.activity a SET state = 'cancelled', settled_at = perennial.now()
     FROM fence WHERE a.run_id = fence.id AND a.state IN ('pending', 'claimed', 'retrying')
     RETURNING a.key
 ), disarmed AS (
-    UPDATE perennial.timer t SET state = 'cancelled' FROM fence WHERE t.run_id = fence.id AND t.state = 'armed'
+    UPDATE perennial.timer t SET state = 'cancelled'
+    WHERE t.run_id = ANY(ARRAY(SELECT id FROM fence)) AND t.state = 'armed'
 ), withdrawn AS (
-    UPDATE perennial.approval p SET state = 'cancelled' FROM fence WHERE p.run_id = fence.id AND p.state = 'open'
+    UPDATE perennial.approval p SET state = 'cancelled'
+    WHERE p.run_id = ANY(ARRAY(SELECT id FROM fence)) AND p.state = 'open'
 ), emptied AS (
-    DELETE FROM perennial.outbox o USING fence
-    WHERE o.run_id = fence.id AND (SELECT count(*) FROM dropped) >= 0
+    DELETE FROM perennial.outbox o
+    WHERE o.run_id = ANY(ARRAY(SELECT id FROM fence)) AND (SELECT count(*) FROM dropped) >= 0
 ), told AS (
     INSERT INTO perennial.history (run_id, actor, event, from_status, to_status, detail)
     SELECT fence.id, %(actor)s, %(status)s, fence.from_status, %(status)s, %(error)s::jsonb FROM fence

@@ -14,14 +14,15 @@ from typing import Any
 import pytest
 from psycopg import Connection, sql
 
-from orchestrator import Flow, hours, process, stage, step
+from orchestrator import Flow, RunStatus, hours, process, stage, step
+from orchestrator.engine.fire import fire
 from tests.harness import Database, GoesOn, Harness, go_together
 from tests.store.test_plans import nodes_of, play
 
 FOUND_BY_KEY = {"run", "outbox", "timer"}
 """In these the rows grow that a statement of a turn must not look at: all runs, the backlog, all deadlines."""
 
-FOUND_BY_TIME = {
+FOUND_OTHERWISE = {
     "what_needs_care",
     "take_due_handoffs",
     "overdue_timers",
@@ -45,7 +46,7 @@ def early(request: Any, database: Database) -> Iterator[Harness]:
 
 
 def play_together(harness: Harness) -> None:
-    """Two runs that go on together, to their first approval and to their end."""
+    """Two runs that go on together, to their first approval and to their end; and one that expires."""
 
     @stage(registry=harness.registry)
     def short() -> int:
@@ -66,6 +67,10 @@ def play_together(harness: Harness) -> None:
         harness.client.approve(run, by="bob")
     go_on()
     assert [harness.client.result(run) for run in runs] == [1, 1]
+    expiring = harness.client.start(several, expires_in=hours(1)).run_id
+    harness.move(hours=1)
+    fire(harness.context, expiring)  # its expiry has the run's own id
+    assert harness.client.get(expiring).status is RunStatus.EXPIRED
 
 
 def kept_plans(driver: Connection[Any]) -> Iterator[tuple[str, Plan]]:
@@ -101,8 +106,14 @@ def test_a_plan_that_was_made_early_finds_its_rows_by_key(early):
                 for node in nodes_of(plan)
                 if node.get("Relation Name") in FOUND_BY_KEY
                 and "Scan" in node["Node Type"]
-                and name not in FOUND_BY_TIME
+                and name not in FOUND_OTHERWISE
                 and not is_by_key(node)
             ]
     assert wrong == []
-    assert {"hold_turn", "commit_turn", "claim_activity", "remember_flow_step"} <= looked_at
+    assert {
+        "hold_turn",
+        "commit_turn",
+        "claim_activity",
+        "remember_flow_step",
+        "close_run",
+    } <= looked_at

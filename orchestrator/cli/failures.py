@@ -5,9 +5,11 @@ What is not explained here is a bug, and keeps its traceback.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 
 from orchestrator import errors
 from orchestrator.errors import PerennialError
@@ -79,6 +81,8 @@ def explain(error: BaseException) -> Failure | None:
     if isinstance(error, PerennialError):
         code = ExitCode.NOT_FOUND if isinstance(error, _NOT_FOUND) else ExitCode.REFUSED
         return Failure(type(error).__name__, _with_next_step(error), code)
+    if isinstance(error, ImportError):
+        return _explain_import(error)
     for root, explanation in (
         ("sqlalchemy", _explain_database),
         ("psycopg", _explain_database),
@@ -90,6 +94,18 @@ def explain(error: BaseException) -> Failure | None:
         if any(kind.__module__.partition(".")[0] == root for kind in type(error).__mro__):
             return explanation(error)
     return None
+
+
+def _explain_import(error: ImportError) -> Failure | None:
+    """The driver is there, and finds no libpq to speak through. Any other import that fails is a bug."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or Path(frames[-1].filename).parts[-3:-1] != ("psycopg", "pq"):
+        return None
+    return Failure(
+        "NoLibpq",
+        "psycopg finds no libpq here, so that Postgres can't be reached: "
+        "pip install 'celery-perennial[binary]' brings one.",
+    )
 
 
 def _with_next_step(error: PerennialError) -> str:

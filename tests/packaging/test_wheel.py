@@ -12,20 +12,6 @@ PACKAGE = ROOT / "orchestrator"
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built without a network: the build backend is one of our development tools."""
-    directory = tmp_path_factory.mktemp("wheel")
-    command = [
-        *(sys.executable, "-m", "build", "--wheel", "--no-isolation"),
-        *("--outdir", str(directory), str(ROOT)),
-    ]
-    built = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
-    assert built.returncode == 0, built.stdout + built.stderr
-    (path,) = directory.glob("*.whl")
-    return path
-
-
-@pytest.fixture(scope="module")
 def names(wheel: Path) -> set[str]:
     with zipfile.ZipFile(wheel) as archive:
         return set(archive.namelist())

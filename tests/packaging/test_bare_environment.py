@@ -124,7 +124,9 @@ def test_the_tutorial_runs_on_redis_from_the_wheel_alone(python, database, serve
             run("start", "trip", "--key", "lisbon", "--input", TRIP)
             approved = command(python, tmp_path, where, "approve", "lisbon", "--by", "ann")
             give_up_at = monotonic() + SOON_SECONDS_MAX / 2
-            while monotonic() < give_up_at and "not been asked for yet" in approved.stderr:  # the worker is about to
+            while (
+                monotonic() < give_up_at and "not been asked for yet" in approved.stderr
+            ):  # the worker is about to
                 approved = command(python, tmp_path, where, "approve", "lisbon", "--by", "ann")
             assert approved.returncode == 0, approved.stderr
             booked = run("result", "lisbon", "--wait", str(SOON_SECONDS_MAX))

@@ -20,7 +20,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from pydantic import SecretStr
-from sqlalchemy import Connection, Engine
+from sqlalchemy import URL, Connection, Engine
 
 from orchestrator.core import codec
 from orchestrator.core.approvals import Decision, Outcome
@@ -28,7 +28,7 @@ from orchestrator.core.definition import Process, Registry, default_registry
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import ApprovalView, HistoryEntry, RunSummary, RunView, Started
 from orchestrator.engine import deliver, operate
-from orchestrator.engine.context import EngineContext, connect
+from orchestrator.engine.context import EngineContext, connect, settings_of
 from orchestrator.engine.deploy import Deployed
 from orchestrator.engine.deploy import deploy as deploy_definitions
 from orchestrator.engine.start import Starts
@@ -51,17 +51,17 @@ class Client:
 
     def __init__(
         self,
-        database: str | Engine | Settings | None = None,
+        database: str | SecretStr | URL | Engine | Settings | None = None,
         *,
         registry: Registry = default_registry,
     ) -> None:
-        """`database`: a Postgres URL, an SQLAlchemy engine (which stays yours), Settings, or None for the
-        environment's `PERENNIAL_DATABASE_URL`. Connects on first use.
+        """`database`: a Postgres URL as text or SQLAlchemy's, an SQLAlchemy engine on psycopg (which stays
+        yours), Settings, or None for the environment's `PERENNIAL_DATABASE_URL`. Connects on first use.
+
+        Raises SettingsError where no Postgres is named, or one that can't be read; TypeError for anything
+        else than these.
         """
-        if isinstance(database, str):
-            settings = Settings(database_url=SecretStr(database))
-        else:
-            settings = database if isinstance(database, Settings) else Settings()
+        settings = settings_of(database)
         self._owns_engine = not isinstance(database, Engine)
         engine = database if isinstance(database, Engine) else connect(settings)
         self._registry = registry

@@ -1,6 +1,6 @@
 """The errors that users of Perennial meet. A message says what, where, and the next thing to do.
 
-Those of one part alone stand with it: `settings`, `cli`, `demo`, `embedded`.
+Those of one part alone stand with it: `cli`, `demo`, `embedded`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,14 @@ if TYPE_CHECKING:
 
 class PerennialError(Exception):
     """Base of every error raised by Perennial."""
+
+
+class SettingsError(PerennialError):
+    """A setting is missing or makes no sense."""
+
+
+class BadDatabaseURL(SettingsError):
+    """A database's address can't be read, or is of no Postgres. It isn't repeated: it may hold a password."""
 
 
 # -- definitions ---------------------------------------------------------------------------------

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from orchestrator.errors import PerennialError
+from orchestrator.errors import SettingsError
+
+if TYPE_CHECKING:
+    from orchestrator.addresses import DatabaseAddress
 
 
-class SettingsError(PerennialError):
-    """A setting is missing or makes no sense."""
+__all__ = ["Settings", "SettingsError", "with_psycopg"]
 
 
 class Settings(BaseSettings):
     """Where the servers are, and how patient the fleet is. Every field is `PERENNIAL_<NAME>`."""
 
-    model_config = SettingsConfigDict(env_prefix="PERENNIAL_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="PERENNIAL_",
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,  # it may be a URL with a password
+    )
 
     database_url: SecretStr | None = Field(
         None, description="Postgres, as a SQLAlchemy or libpq URL."
@@ -53,12 +62,26 @@ class Settings(BaseSettings):
         500, ge=1, le=10_000, description="Rows of each kind that are done before looking up again."
     )
 
-    def database(self) -> str:
-        """The database's URL, for SQLAlchemy's psycopg driver. Raises SettingsError."""
+    @field_validator("database_url", "broker_url", mode="before")
+    @classmethod
+    def _text_of(cls, given: Any) -> Any:
+        """SQLAlchemy's own URLs too; an empty variable names nothing."""
+        if hasattr(given, "render_as_string"):
+            return given.render_as_string(hide_password=False)
+        return None if isinstance(given, str) and not given.strip() else given
+
+    def database_address(self) -> DatabaseAddress:
+        """Where the database is, for everything that connects. Raises SettingsError."""
+        from orchestrator.addresses import DatabaseAddress
+
         if self.database_url is None:
             message = "no database is named: set PERENNIAL_DATABASE_URL, or run `perennial up` for an embedded one"
             raise SettingsError(message)
-        return with_psycopg(self.database_url.get_secret_value())
+        return DatabaseAddress.of(self.database_url.get_secret_value())
+
+    def database(self) -> str:
+        """The database's URL, for SQLAlchemy's psycopg driver. Raises SettingsError."""
+        return self.database_address().url.render_as_string(hide_password=False)
 
     def broker(self) -> str:
         """The broker's URL. Raises SettingsError."""
@@ -69,8 +92,7 @@ class Settings(BaseSettings):
 
 
 def with_psycopg(url: str) -> str:
-    """`postgres://` and `postgresql://` URLs, with the driver we use."""
-    for prefix in ("postgres://", "postgresql://"):
-        if url.startswith(prefix):
-            return "postgresql+psycopg://" + url.removeprefix(prefix)
-    return url
+    """Any Postgres URL, as SQLAlchemy's psycopg driver takes it. Raises SettingsError."""
+    from orchestrator.addresses import DatabaseAddress
+
+    return DatabaseAddress.of(url).url.render_as_string(hide_password=False)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from orchestrator.addresses import masked
 from orchestrator.cli.failures import ExitCode
 from orchestrator.cli.output import Printer, text
-from orchestrator.cli.session import Json, examples, masked, session_of
+from orchestrator.cli.session import Json, examples, session_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -81,11 +82,11 @@ def _compare(context: typer.Context) -> bool:
 @contextmanager
 def engine_of(database_url: str) -> Iterator[Engine]:
     """An engine for one command's few statements."""
-    from sqlalchemy import NullPool, create_engine
+    from sqlalchemy import NullPool
 
-    from orchestrator.settings import with_psycopg
+    from orchestrator.addresses import DatabaseAddress
 
-    engine = create_engine(with_psycopg(database_url), poolclass=NullPool)
+    engine = DatabaseAddress.of(database_url).engine(poolclass=NullPool)
     try:
         yield engine
     finally:

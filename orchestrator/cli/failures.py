@@ -76,7 +76,7 @@ _NEXT: tuple[tuple[type[PerennialError], str], ...] = (
 
 def explain(error: BaseException) -> Failure | None:
     """What to tell about an error; None when it isn't ours to explain."""
-    if isinstance(error, CommandRefused):
+    if isinstance(error, CommandRefused | errors.SettingsError):
         return Failure(type(error).__name__, str(error), ExitCode.USAGE)
     if isinstance(error, PerennialError):
         code = ExitCode.NOT_FOUND if isinstance(error, _NOT_FOUND) else ExitCode.REFUSED
@@ -125,15 +125,8 @@ def _message_of(error: PerennialError) -> str:
 
 def _explain_database(error: BaseException) -> Failure | None:
     import psycopg
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, ProgrammingError
+    from sqlalchemy.exc import OperationalError, ProgrammingError
 
-    if isinstance(error, ArgumentError | NoSuchModuleError):
-        # SQLAlchemy quotes what it could not parse, and that may hold a password.
-        return Failure(
-            "BadDatabaseURL",
-            "the database URL can't be read; it looks like postgresql+psycopg://user:password@host:5432/name",
-            ExitCode.USAGE,
-        )
     cause = getattr(error, "orig", error)  # the driver's own error
     sqlstate = getattr(cause, "sqlstate", None)
     if isinstance(error, OperationalError | psycopg.OperationalError) and sqlstate is None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.addresses import masked
 from orchestrator.cli.definitions import read_processes
 from orchestrator.cli.failures import CommandRefused, FleetFailed
 from orchestrator.cli.output import Printer, text
@@ -28,7 +29,6 @@ from orchestrator.cli.session import (
     Json,
     Session,
     examples,
-    masked,
     os_user,
     session_of,
 )

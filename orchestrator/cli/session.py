@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import typer
 
@@ -89,24 +88,6 @@ def running_urls(data_dir: Path) -> dict[str, str]:
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return {name: value for name, value in content.items() if isinstance(value, str)}
-
-
-def masked(url: str) -> str:
-    """The URL without its password, wherever it stands: this is the only form we print."""
-    parts = urlsplit(url)
-    userinfo, at, host = parts.netloc.rpartition("@")
-    user, colon, _ = userinfo.partition(":")
-    netloc = f"{user}:***@{host}" if at and colon else parts.netloc
-    query = urlencode(
-        [
-            (name, "***" if "pass" in name.lower() else value)
-            for name, value in parse_qsl(parts.query, keep_blank_values=True)
-        ],
-        safe="*/",
-        quote_via=quote,
-    )
-    # not urlunsplit, which takes the slashes from postgresql:///name
-    return f"{parts.scheme}://{netloc}{parts.path}" + (f"?{query}" if query else "")
 
 
 def os_user() -> str:

@@ -15,8 +15,8 @@ from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from sqlalchemy import create_engine
 
+from orchestrator.addresses import DatabaseAddress
 from orchestrator.client import Client
 from orchestrator.core.declarative import load_process
 from orchestrator.core.definition import default_registry
@@ -40,7 +40,6 @@ from orchestrator.demo.record import read_record
 from orchestrator.demo.report import Report, log_line
 from orchestrator.demo.verdict import judge
 from orchestrator.embedded import ServerUrls
-from orchestrator.settings import with_psycopg
 from orchestrator.store import migrate
 
 Fault = Literal["kill-worker", "flush-redis"]
@@ -161,7 +160,7 @@ def _prepare(
     client: Client, checkout: Checkout, urls: ServerUrls, *, hour_seconds: float
 ) -> Directory:
     """Tables, the stub directory, and both processes with their durations scaled."""
-    engine = create_engine(with_psycopg(urls.database_url))
+    engine = DatabaseAddress.of(urls.database_url).engine()
     try:
         migrate.upgrade(engine)
     finally:

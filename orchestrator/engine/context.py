@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from threading import BoundedSemaphore
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from pydantic import SecretStr
+from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -24,7 +25,7 @@ from orchestrator.engine.liveness import Identity
 from orchestrator.engine.messenger import Messenger, SilentMessenger
 from orchestrator.engine.pace import Pace
 from orchestrator.faults import reach
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, SettingsError
 from orchestrator.store.statement import COMMITS_EACH
 from orchestrator.store.together import Gathering
 
@@ -149,8 +150,7 @@ def connect(
     `finds_by_key`: for workers, whose statements all find rows by key. A plan that was made while a table was
     small must not read all of it when it has grown. (docs/adr/0014)
     """
-    engine = create_engine(
-        settings.database(),
+    engine = settings.database_address().engine(
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_reset_on_return=None,
@@ -182,6 +182,42 @@ def connect(
     event.listen(engine, "connect", prepare)
     _close_what_has_failed(engine)
     return engine
+
+
+def settings_of(database: Any) -> Settings:
+    """The settings that a caller means who names a database in this way. Never another database.
+
+    Raises SettingsError for an engine that doesn't speak to Postgres through psycopg; TypeError for what
+    names no database.
+    """
+    if database is None:
+        return Settings()
+    if isinstance(database, Settings):
+        return database
+    if isinstance(database, SecretStr):
+        return Settings(database_url=database)
+    if isinstance(database, str | URL):
+        return Settings(database_url=SecretStr(_text_of(database)))
+    if not isinstance(database, Engine):
+        kind = f"{type(database).__module__}.{type(database).__qualname__}"
+        remedy = (
+            ": give it the engine's url" if isinstance(getattr(database, "url", None), URL) else ""
+        )
+        message = (
+            "a database is a URL as text or sqlalchemy.URL, a SQLAlchemy Engine, Settings, "
+            f"or None for PERENNIAL_DATABASE_URL, not {kind.removeprefix('builtins.')}{remedy}"
+        )
+        raise TypeError(message)
+    if (database.dialect.name, database.driver) != ("postgresql", "psycopg"):
+        raise SettingsError(
+            f"this engine speaks to {database.dialect.name} through {database.driver}, and Perennial to "
+            "Postgres through psycopg: give the URL of a Postgres, and it makes an engine of its own"
+        )
+    return Settings()
+
+
+def _text_of(url: str | URL) -> str:
+    return url if isinstance(url, str) else url.render_as_string(hide_password=False)
 
 
 def _close_what_has_failed(engine: Engine) -> None:

@@ -152,9 +152,7 @@ class Caretaker:
         return contact_seconds >= self._member.context.settings.dead_after_seconds
 
     def _listen(self) -> psycopg.Connection[Any]:
-        url = self._member.settings.database().replace("postgresql+psycopg://", "postgresql://", 1)
-        connection = psycopg.connect(
-            url,
+        connection = self._member.settings.database_address().connect(
             autocommit=True,
             application_name="perennial-caretaker",
             connect_timeout=10,

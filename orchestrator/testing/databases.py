@@ -14,9 +14,10 @@ from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
-from sqlalchemy import NullPool, create_engine, make_url, text
+from sqlalchemy import URL, NullPool, text
 
-from orchestrator.settings import SettingsError, with_psycopg
+from orchestrator.addresses import DatabaseAddress
+from orchestrator.settings import SettingsError
 from orchestrator.store import migrate
 
 TEST_DATABASE_VARIABLE = "PERENNIAL_TEST_DATABASE_URL"
@@ -24,7 +25,7 @@ TEST_DATABASE_VARIABLE = "PERENNIAL_TEST_DATABASE_URL"
 
 
 @contextmanager
-def fresh_database(server_url: str | None = None) -> Iterator[str]:
+def fresh_database(server_url: str | URL | None = None) -> Iterator[str]:
     """The URL of a migrated, empty database, which is dropped at the end.
 
     `server_url` None: the server of `PERENNIAL_TEST_DATABASE_URL`, or an embedded one.
@@ -41,14 +42,14 @@ def fresh_database(server_url: str | None = None) -> Iterator[str]:
 class _Server:
     """A Postgres server, and the migrated template on it."""
 
-    def __init__(self, url: str) -> None:
-        self._url = make_url(with_psycopg(url))
+    def __init__(self, url: str | URL) -> None:
+        self._address = DatabaseAddress.of(url)
         self.template = self.create(template="template1")
         atexit.register(self.drop, self.template)
-        migrate.upgrade(create_engine(self.url(self.template), poolclass=NullPool))
+        migrate.upgrade(self._address.on(self.template).engine(poolclass=NullPool))
 
     def url(self, database: str) -> str:
-        return self._url.set(database=database).render_as_string(hide_password=False)
+        return self._address.on(database).url.render_as_string(hide_password=False)
 
     def create(self, *, template: str) -> str:
         name = f"perennial_test_{uuid4().hex}"
@@ -59,13 +60,13 @@ class _Server:
         self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     def _execute(self, statement: str) -> None:
-        engine = create_engine(self._url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        engine = self._address.engine(poolclass=NullPool, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             connection.execute(text(statement))
 
 
 @cache
-def _server_at(url: str | None) -> _Server:
+def _server_at(url: str | URL | None) -> _Server:
     return _Server(url or _start_embedded())
 
 

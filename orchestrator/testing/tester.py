@@ -24,7 +24,7 @@ from uuid import UUID
 
 import psycopg
 from pydantic import SecretStr
-from sqlalchemy import Engine, event, select
+from sqlalchemy import URL, Engine, event, select
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.client import Client, RunReference
@@ -59,7 +59,7 @@ class ProcessTester:
         self,
         *,
         registry: Registry = default_registry,
-        database_url: str | None = None,
+        database_url: str | URL | None = None,
         now: datetime | None = None,
     ) -> None:
         """`database_url`: a server where databases may be created; None takes that of

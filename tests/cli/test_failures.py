@@ -8,9 +8,9 @@ import socket
 import pytest
 
 from orchestrator import errors
+from orchestrator.addresses import masked
 from orchestrator.cli.database import engine_of
 from orchestrator.cli.failures import ExitCode, explain
-from orchestrator.cli.session import masked
 from tests.cli.samples import NOW, RUN_ID, FakeClient
 
 PASSWORD = "hunter2"
@@ -132,7 +132,7 @@ def test_an_unreachable_postgres_is_named_without_its_password(perennial, comman
 def test_a_url_that_cant_be_read_is_not_repeated(perennial):
     told = perennial("db", "check", PERENNIAL_DATABASE_URL=f"app:{PASSWORD}@nowhere")
     assert told.exit_code == ExitCode.USAGE
-    assert "postgresql+psycopg://" in told.stderr
+    assert "postgresql://user:password@host" in told.stderr
     assert PASSWORD not in told.output
 
 

@@ -3,6 +3,9 @@
 A process beats only while it holds a claim or a turn. If anything goes wrong between a claim and its
 settlement (the database is away, a soft time limit strikes in our own code), the process takes a new
 identity: the old one falls silent, and what it had claimed is handed out again like a dead worker's.
+
+A thread that beats can be starved by the work itself: one C call that keeps the interpreter's lock is enough. So
+where there is a helper, it is told what is held and beats, and the thread sees to it that it does.
 """
 
 from __future__ import annotations
@@ -11,13 +14,30 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 log = logging.getLogger(__name__)
+
+MISSED_MAX = 2
+"""So many times the thread sees no beat of the helper's; then it beats itself, each time."""
+
+
+class Helper(Protocol):
+    """A process outside of this one that beats for it while it lives. Neither call waits, or raises."""
+
+    def hold(self, worker_ids: Iterable[UUID], name: str) -> None:
+        """Beat for these ids from now on, as long as this process lives."""
+
+    def let_go(self, worker_ids: Iterable[UUID]) -> None:
+        """Don't any more."""
+
+    def beats(self) -> int:
+        """A number that is another one after each beat."""
 
 
 class Identity:
@@ -25,12 +45,15 @@ class Identity:
     silences its own claims and nobody else's.
     """
 
-    def __init__(self, name: str = "") -> None:
+    def __init__(self, name: str = "", helper: Helper | None = None) -> None:
         self.name = name or f"pid-{os.getpid()}"
         self.pid = os.getpid()
+        self.helper = helper
         self._lock = threading.Lock()
         self._own = threading.local()
         self._held: Counter[UUID] = Counter()
+        self._said: set[UUID] = set()
+        """Those that the helper beats for. What is held no more it is told in time: a claim may follow at once."""
         self._busy = threading.Event()
 
     @contextmanager
@@ -42,15 +65,20 @@ class Identity:
         held_as = self._own_id()
         with self._lock:
             self._held[held_as] += 1
+            if self.helper is not None and held_as not in self._said:
+                self._said.add(held_as)
+                self.helper.hold((held_as,), self.name)
             self._busy.set()
+        is_abandoned = False
         try:
             yield held_as
         except BaseException:
             log.warning("claims of %s are abandoned; they will be handed out again", held_as)
             self._own.id = uuid7()
+            is_abandoned = True
             raise
         finally:
-            self._release(held_as)
+            self._release(held_as, is_abandoned=is_abandoned)
 
     def _own_id(self) -> UUID:
         found: UUID | None = getattr(self._own, "id", None)
@@ -64,20 +92,39 @@ class Identity:
             return list(self._held)
 
     def wait_until_busy(self) -> None:
-        """Block until something is held."""
+        """Block until something is held, or the helper has to be told that nothing is."""
         self._busy.wait()
 
-    def _release(self, held_as: UUID) -> None:
+    def tell_helper(self) -> None:
+        """What is held, once more, since another helper may have come; and what isn't any more."""
+        with self._lock:
+            if self.helper is not None:
+                self._let_go(self._said - self._held.keys())
+                self.helper.hold(self._said, self.name)
+            if not self._held:
+                self._busy.clear()
+
+    def _release(self, held_as: UUID, *, is_abandoned: bool) -> None:
         with self._lock:
             self._held[held_as] -= 1
             if self._held[held_as] <= 0:
                 del self._held[held_as]
-            if not self._held:
+                if is_abandoned:
+                    self._let_go({held_as} & self._said)
+            if not self._held and not self._said:
                 self._busy.clear()
+
+    def _let_go(self, worker_ids: set[UUID]) -> None:
+        if self.helper is not None and worker_ids:
+            self._said -= worker_ids
+            self.helper.let_go(worker_ids)
 
 
 class Heart:
-    """The thread that beats for an Identity. Started in the process that works, after any fork."""
+    """The thread that beats for an Identity, where no helper does.
+
+    Started in the process that works, after any fork.
+    """
 
     def __init__(
         self, identity: Identity, beat: Callable[[list[UUID]], None], *, interval_seconds: float
@@ -85,6 +132,7 @@ class Heart:
         self._identity, self._beat, self._interval_seconds = identity, beat, interval_seconds
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="perennial-heart", daemon=True)
+        self._beats, self._missed = 0, 0
 
     def start(self) -> None:
         """Begin."""
@@ -99,8 +147,19 @@ class Heart:
         while not self._stopped.wait(self._interval_seconds):
             self._identity.wait_until_busy()
             held_ids = self._identity.held_ids()
-            if held_ids:
+            self._identity.tell_helper()
+            if held_ids and not self._is_helped():
                 try:
                     self._beat(held_ids)
                 except Exception:
                     log.warning("a heartbeat could not be written", exc_info=True)
+
+    def _is_helped(self) -> bool:
+        """Whether somebody else beats, or may be about to."""
+        helper = self._identity.helper
+        if helper is None:
+            return False
+        beats = helper.beats()
+        self._missed = self._missed + 1 if beats == self._beats else 0
+        self._beats = beats
+        return self._missed <= MISSED_MAX

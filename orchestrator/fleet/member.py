@@ -21,6 +21,7 @@ from orchestrator.engine.liveness import Heart, Identity
 from orchestrator.engine.together import TOGETHER_MAX
 from orchestrator.fleet.alarms import Alarms
 from orchestrator.fleet.audience import Audience
+from orchestrator.fleet.heartbeats import Heartbeats
 from orchestrator.fleet.in_place import InPlaceTasks
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.settings import Settings
@@ -36,6 +37,8 @@ class Member:
         self.audience = Audience()
         self.pool_keeps_limits = True
         """Whether this worker's pool ends tasks that overrun; false only where a worker has said so."""
+        self.heartbeats: Heartbeats | None = None
+        """The process that beats for this worker's, once a worker has made one."""
         self.hostname: str | None = None
         """This worker's, as Flower knows it, once it has said so."""
         self._settings = settings
@@ -76,7 +79,7 @@ class Member:
 
     def _compose(self) -> EngineContext:
         settings = self.settings
-        identity = Identity(f"{socket.gethostname()}:{os.getpid()}")
+        identity = Identity(f"{socket.gethostname()}:{os.getpid()}", self.heartbeats)
         context = EngineContext(
             database=connect(settings, finds_by_key=True),
             registry=self.registry,
@@ -90,7 +93,7 @@ class Member:
             ),
             identity=identity,
         )
-        # A connection of its own: a heart that waited for the pool would pass for dead.
+        # A connection of its own, if it comes to need one: a heart that waited for the pool would pass for dead.
         heart_database = connect(settings, pool_size=1)
         Heart(
             identity,
@@ -107,6 +110,8 @@ class Member:
     def _forget(self) -> None:
         """In a forked child: what the parent had is not ours, and is left unclosed."""
         self._lock = threading.Lock()
+        if self.heartbeats is not None:
+            self.heartbeats.forget()
         if self._context is not None:
             self._context.database.dispose(close=False)
             self._context = None

@@ -14,7 +14,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import psycopg
@@ -24,6 +23,7 @@ from celery.concurrency import prefork
 from orchestrator.engine.recover import rebuild_index, relay, sweep
 from orchestrator.faults import around
 from orchestrator.fleet.alarms import Alarms
+from orchestrator.fleet.heartbeats import Heartbeats
 from orchestrator.fleet.losses import Losses
 from orchestrator.fleet.member import Member
 from orchestrator.store.outbox import NOTIFY_CHANNEL
@@ -203,6 +203,8 @@ class ServicesStep(bootsteps.StartStopStep):
         member.hostname = parent.hostname
         member.pool_keeps_limits = issubclass(parent.pool_cls, prefork.TaskPool)
         member.audience.begin(parent)
+        member.heartbeats = Heartbeats(member.settings)
+        member.heartbeats.look()
         super().__init__(parent, **options)
 
     def start(self, parent: Any) -> None:
@@ -211,7 +213,11 @@ class ServicesStep(bootsteps.StartStopStep):
         limit_stages(member)
         self._losses = Losses(member)
         self._losses.watch(parent)
-        look = partial(member.audience.look, parent)
+
+        def look() -> None:
+            member.audience.look(parent)
+            member.heartbeats.look()
+
         self._services = services_of(member, self._losses, look)
         for service in self._services:
             service.start()

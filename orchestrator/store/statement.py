@@ -52,6 +52,11 @@ class Statement:
     def __post_init__(self) -> None:
         self._set("_text", f"/* perennial:{self.name} */ {self.sql}".encode())
 
+    @property
+    def text(self) -> str:
+        """As it is sent, for a process that has no more than a driver."""
+        return self._text.decode()
+
     def rows(self, connection: AnyConnection, **parameters: object) -> Sequence[Any]:
         """Run it; all rows. One round trip."""
         if isinstance(connection, Gathering):

@@ -16,7 +16,8 @@ _BEAT = Statement(
     "beat",
     """
 INSERT INTO perennial.worker AS w (id, name, pid)
-SELECT own.id, %(name)s, %(pid)s FROM unnest(%(worker_ids)s::uuid[]) AS own(id) ORDER BY own.id
+SELECT own.id, own.name, own.pid
+FROM unnest(%(worker_ids)s::uuid[], %(names)s::text[], %(pids)s::int[]) AS own(id, name, pid) ORDER BY own.id
 ON CONFLICT (id) DO UPDATE SET heartbeat_at = perennial.now()
 """,
 )
@@ -80,7 +81,17 @@ DELETE FROM perennial.worker w WHERE w.heartbeat_at < perennial.now() - interval
 
 def beat(connection: AnyConnection, worker_ids: Sequence[UUID], *, name: str, pid: int) -> None:
     """This worker process is alive, under these ids; the first beat registers each."""
-    _BEAT.rows(connection, worker_ids=list(worker_ids), name=name, pid=pid)
+    _BEAT.rows(
+        connection,
+        worker_ids=list(worker_ids),
+        names=[name] * len(worker_ids),
+        pids=[pid] * len(worker_ids),
+    )
+
+
+def beat_text() -> str:
+    """The statement itself, for the process that beats for others (`worker_ids`, `names`, `pids`)."""
+    return _BEAT.text
 
 
 def forget_old_workers(connection: AnyConnection) -> None:

@@ -8,6 +8,7 @@ test sees it waiting in `pg_locks`.
 
 from __future__ import annotations
 
+import ctypes
 import os
 from functools import cache
 from typing import Any
@@ -101,6 +102,39 @@ def second_step() -> int:
 def faraway(name: str) -> str:
     """Served only by workers of another queue."""
     return f"{name} was far away"
+
+
+HELD_SECONDS = 4.0
+"""Twice `PERENNIAL_DEAD_AFTER_SECONDS` of the harness."""
+
+
+def hold_the_lock(wait_seconds: float) -> None:
+    """One C call that keeps the interpreter's lock: as a regular expression does, or a driver."""
+    ctypes.PyDLL(None).usleep(round(wait_seconds * 1_000_000))
+
+
+def breathless(wait_seconds: float) -> int:
+    """No thread of this process runs while it does its work."""
+    calls = count_effect("breathless")
+    hold_the_lock(wait_seconds)
+    return calls
+
+
+BREATHLESS = {
+    pool: stage(
+        registry=registry,
+        name=f"breathless-{pool}",
+        queue=f"breathless-{pool}",
+        retry=Retry(max_attempts=3, delay_seconds=0.1, jitter=0),
+    )(breathless)
+    for pool in ("prefork", "threads", "solo")
+}
+
+
+@process(version=1, registry=registry)
+async def holds_the_lock(flow: Flow, pool: str) -> int:
+    """A stage of that pool's worker, which is a living one all the time."""
+    return await flow.stage(BREATHLESS[pool], HELD_SECONDS)
 
 
 @process(version=1, registry=registry)

@@ -21,6 +21,7 @@ LOST_MESSAGE = f"{HANDOFFS}test_a_deed_whose_message_is_lost_is_followed_all_the
 INLINE = "tests/engine/test_inline_steps.py::"
 POISON = "tests/engine/test_poison.py::"
 TOGETHER = "tests/engine/test_together.py::"
+HEARTBEATS = "tests/fleet/test_heartbeats.py::"
 SERVICES = "tests/fleet/test_services_live.py::"
 
 STORE = "orchestrator/store/"
@@ -941,6 +942,30 @@ FROM perennial.run r""",
         "            self._own.id = uuid7()\n",
         "",
         ("tests/unit/test_liveness.py::test_one_threads_failure_does_not_take_the_others_claims",),
+    ),
+    Guard(
+        "an abandoned id falls silent outside too",
+        "The helper that beats for a process does not beat for a claim that went wrong.",
+        f"{ENGINE}liveness.py",
+        "                if is_abandoned:\n",
+        "                if False:\n",
+        (f"{HEARTBEATS}test_it_beats_for_what_is_held_and_is_silent_for_what_is_not",),
+    ),
+    Guard(
+        "the dead are not beaten for",
+        "A process that has ended falls silent at once, though nobody has reaped it.",
+        "orchestrator/fleet/heartbeat.py",
+        '            if state == "dead" or began != self._began[pid]:\n',
+        "            if False:\n",
+        (f"{HEARTBEATS}test_whom_a_signal_has_stopped_is_silent_and_the_dead_are_forgotten",),
+    ),
+    Guard(
+        "a silent helper is stood in for",
+        "Where the helper does not beat, the process beats itself.",
+        f"{ENGINE}liveness.py",
+        "        return self._missed <= MISSED_MAX\n",
+        "        return True\n",
+        (f"{HEARTBEATS}test_where_the_helper_is_silent_the_process_beats_itself",),
     ),
     # -- what can't go on ------------------------------------------------------------------------
     Guard(

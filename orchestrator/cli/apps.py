@@ -51,12 +51,18 @@ def registered_processes() -> list[Process]:
 def consumed_queues(app: Any, processes: Iterable[Process]) -> list[str] | None:
     """What a worker must consume for every stage and process to be served; None if the app says."""
     from orchestrator.core.definition import default_registry
+    from orchestrator.fleet.alarms import FIRE
+    from orchestrator.fleet.routes import Routes
+    from orchestrator.store.outbox import ADVANCE
 
     if app.conf.task_queues:
         return None
-    queues = {stage.queue for stage in default_registry.stages.values()}
-    queues |= {process.queue for process in processes}
-    return sorted({app.conf.task_default_queue, *filter(None, queues)})
+    routes = Routes(app, default_registry)
+    queues = {
+        routes.queue_of(stage.name, stage.queue) for stage in default_registry.stages.values()
+    }
+    queues |= {routes.queue_of(ADVANCE, process.queue) for process in processes}
+    return sorted({app.conf.task_default_queue, routes.queue_of(FIRE, None), *queues})
 
 
 def _why(name: str, error: Exception) -> str:

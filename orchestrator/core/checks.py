@@ -9,6 +9,8 @@ from orchestrator.errors import DefinitionError
 DELAY_SECONDS_MAX = 100 * 365 * 86_400.0
 WORDS_LENGTH_MAX = 200
 
+_KEYS_IN_REDIS = re.compile(r"perennial:|unacked(_|$)|_kombu\.")
+
 _NAME = re.compile(r"[a-z][a-z0-9_.:-]{0,99}")
 
 
@@ -49,4 +51,22 @@ def check_name(what: str, name: str, where: str) -> None:
             f"{what} name {name!r} is not allowed",
             where=where,
             remedy="Use lower-case letters, digits and - _ . : (at most 100), beginning with a letter.",
+        )
+
+
+def check_queue(queue: str | None, *, where: str) -> None:
+    """A queue is a key in Redis, beside ours and Celery's own. Raises DefinitionError."""
+    if queue is None:
+        return
+    if not 0 < len(queue) <= WORDS_LENGTH_MAX or not queue.isprintable():
+        raise DefinitionError(
+            f"{queue[:40]!r} can't be a queue",
+            where=where,
+            remedy=f"Use 1 to {WORDS_LENGTH_MAX} printable characters.",
+        )
+    if _KEYS_IN_REDIS.match(queue):
+        raise DefinitionError(
+            f"queue {queue!r} has the name of a key that Perennial or Celery keeps in Redis",
+            where=where,
+            remedy="Name another queue: not perennial:…, unacked… or _kombu.…",
         )

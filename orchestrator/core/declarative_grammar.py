@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
-from orchestrator.core.checks import check_name
+from orchestrator.core.checks import check_name, check_queue
 from orchestrator.core.declarative_source import Source, YamlPath, read_yaml
 from orchestrator.core.definition import hours
 from orchestrator.errors import DefinitionError
@@ -149,6 +149,7 @@ def read_grammar(text: str, *, source: str) -> tuple[DeclaredProcess, Source]:
         refuse(_explain(each, read) for each in found)
         raise
     check_name("process", declared.name, read.where(("process", "name")))
+    check_queue(declared.queue, where=read.where(("process", "queue")))
     return declared, read
 
 

@@ -21,7 +21,7 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints, overload
 
-from orchestrator.core.checks import check_name
+from orchestrator.core.checks import check_name, check_queue
 from orchestrator.core.retries import Retry
 from orchestrator.errors import DefinitionError, UnknownProcess, UnknownStage
 
@@ -246,6 +246,7 @@ def stage(
     def define(target: Callable[..., Any]) -> Stage[..., Any]:
         chosen = name or name_of(target)
         check_name("stage", chosen, where_of(target))
+        check_queue(queue, where=where_of(target))
         if timeout_seconds is not None and timeout_seconds <= 0:
             raise DefinitionError("timeout_seconds must be positive", where=where_of(target))
         defined: Stage[..., Any] = Stage(
@@ -305,6 +306,7 @@ def process(
             raise DefinitionError("versions count from 1", where=where)
         chosen = name or name_of(flow)
         check_name("process", chosen, where)
+        check_queue(queue, where=where)
         input_type, takes_input = _input_of(flow, where)
         defined = Process(
             name=chosen,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -24,6 +24,7 @@ from redis import Redis
 from redis.client import PubSub
 
 from orchestrator.faults import around
+from orchestrator.fleet.routes import Routes
 from orchestrator.settings import Settings
 from orchestrator.store.timers import ArmedTimer
 
@@ -36,6 +37,9 @@ BLOCK_SECONDS_MAX = 2.0
 MOVES_PER_SCRIPT_MAX = 200
 TIMERS_PER_MESSAGE_MAX = 50
 """Fired in one transaction: few enough for a crowd to be shared among workers."""
+
+KEYS = ("due", "wake", "epoch", "rebuild")
+"""Our own in Redis, behind the namespace: no queue may have such a name."""
 
 _REBUILD_SECONDS_MAX = 30
 _SOCKET_TIMEOUT_SECONDS = 10.0
@@ -65,24 +69,30 @@ class Alarms:
         self._default_queue = default_queue
         self._queue_prefix = key_prefix
         self._template = template
-        self._due, self._wake = f"{namespace}:due", f"{namespace}:wake"
-        self._epoch, self._rebuild = f"{namespace}:epoch", f"{namespace}:rebuild"
+        # Behind the app's own prefix too: an access rule for its keys holds for ours.
+        self._due, self._wake, self._epoch, self._rebuild = (
+            f"{key_prefix}{namespace}:{key}" for key in KEYS
+        )
         self._subscription: PubSub | None = None
         self._arm = redis.register_script(_script("arm"))
         self._move = redis.register_script(_script("move"))
 
     @classmethod
-    def for_app(cls, app: Celery, settings: Settings) -> Alarms | None:
+    def for_app(
+        cls, app: Celery, settings: Settings, routes: Routes | None = None
+    ) -> Alarms | None:
         """The index beside the app's queues; None where its broker isn't a Redis we can script."""
         url = _redis_url(app.conf.broker_write_url or app.conf.broker_url)
         if url is None:
             log.info("timers are fired by sweeps: the broker is no Redis that can be scripted")
             return None
         options = app.conf.broker_transport_options or {}
+        routes = routes or Routes(app)
+        url, connecting = _connecting(url, app)
         return cls(
-            Redis.from_url(url, socket_timeout=_SOCKET_TIMEOUT_SECONDS, socket_connect_timeout=5.0),
+            Redis.from_url(url, **connecting),
             namespace=settings.namespace,
-            default_queue=app.conf.task_default_queue,
+            default_queue=routes.queue_of(FIRE, None),
             key_prefix=options.get("global_keyprefix", ""),
             template=_message_template(app),
         )
@@ -169,14 +179,41 @@ def _redis_url(broker: str | list[str] | None) -> str | None:
     return _CERT_REQS.sub(lambda found: found[1] + found[2].lower(), url)
 
 
+def _connecting(url: str, app: Celery) -> tuple[str, dict[str, Any]]:
+    """How the app's own connections are made, as far as it has said: time-outs, and TLS."""
+    options = app.conf.broker_transport_options or {}
+    found: dict[str, Any] = {
+        "socket_timeout": options.get("socket_timeout") or _SOCKET_TIMEOUT_SECONDS,
+        "socket_connect_timeout": options.get("socket_connect_timeout") or 5.0,
+    }
+    if url.startswith("unix://"):
+        del found["socket_connect_timeout"]
+        return url, found
+    for name in (
+        "socket_keepalive",
+        "socket_keepalive_options",
+        "health_check_interval",
+        "retry_on_timeout",
+        "client_name",
+    ):
+        if options.get(name) is not None:
+            found[name] = options[name]
+    provider = options.get("credential_provider")
+    if provider is not None and not isinstance(provider, str):
+        found["credential_provider"] = provider
+    tls = app.conf.broker_use_ssl
+    if isinstance(tls, Mapping) and tls:  # for Redis, kombu takes nothing else
+        found |= tls
+        url = "rediss://" + url.partition("://")[2]
+    return url, found
+
+
 def _message_template(app: Celery) -> str:
     """A `perennial.fire` message as kombu's Redis transport writes it, with ids and queue left open.
 
     The body stays plain JSON (no `body_encoding`), so the script can fill it in.
     """
-    message = app.amqp.create_task_message(
-        _ID, FIRE, (_IDS,), {}, ignore_result=True, origin="perennial"
-    )
+    message = app.amqp.as_task_v2(_ID, FIRE, (_IDS,), {}, ignore_result=True, origin="perennial")
     envelope: dict[str, Any] = {
         "body": json.dumps(message.body),
         "content-encoding": "utf-8",

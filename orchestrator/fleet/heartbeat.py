@@ -99,8 +99,8 @@ def state_of(pid: int) -> tuple[str, str | None]:
 class Voice:
     """Its own connection: made for the first beat, and anew after a failure."""
 
-    def __init__(self, url: str, statement: str) -> None:
-        self._url, self._statement = url, statement
+    def __init__(self, address: dict[str, str], statement: str) -> None:
+        self._address, self._statement = address, statement
         self._connection: psycopg.Connection[Any] | None = None
 
     def beat(self, living: list[tuple[str, str, int]]) -> None:
@@ -109,15 +109,16 @@ class Voice:
 
         try:
             if self._connection is None:
-                self._connection = psycopg.connect(
-                    self._url,
-                    autocommit=True,
-                    application_name="perennial-heartbeat",
-                    connect_timeout=10,
-                    prepare_threshold=None,
-                    keepalives_idle=10,
-                    tcp_user_timeout=30_000,
-                )
+                options: dict[str, Any] = {
+                    "autocommit": True,
+                    "application_name": "perennial-heartbeat",
+                    "connect_timeout": 10,
+                    "prepare_threshold": None,
+                    "keepalives_idle": 10,
+                    "tcp_user_timeout": 30_000,
+                }
+                self._connection = psycopg.connect(**{**self._address, **options})
+                self._connection.execute("SET default_transaction_isolation TO 'read committed'")
             ids, names, pids = (list(column) for column in zip(*living, strict=True))
             self._connection.execute(
                 self._statement.encode(), {"worker_ids": ids, "names": names, "pids": pids}
@@ -137,7 +138,7 @@ def main() -> None:
     sys.path[:] = given["path"]
     interval_seconds: float = given["interval_seconds"]
     lines, count = given["lines"], given["count"]
-    voice, held, beats = Voice(given["url"], given["statement"]), Held(), 0
+    voice, held, beats = Voice(given["address"], given["statement"]), Held(), 0
     due = 0.0
     while True:
         wait_seconds = max(0.0, due - time.monotonic()) if held else LOOK_SECONDS

@@ -103,7 +103,7 @@ class Heartbeats:
 
     def _start(self) -> None:
         given = {
-            "url": self._settings.database().replace("postgresql+psycopg://", "postgresql://", 1),
+            "address": dict(self._settings.database_address().parameters),
             "statement": beat_text(),
             "interval_seconds": self._settings.heartbeat_seconds,
             "path": [each or str(Path.cwd()) for each in sys.path],

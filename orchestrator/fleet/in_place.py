@@ -21,6 +21,7 @@ from celery import Celery, Task, uuid
 from celery.app.trace import build_tracer
 
 from orchestrator.core.outcome import NewActivity
+from orchestrator.fleet.routes import Routes
 from orchestrator.store.activities import Claim
 
 _Limits = tuple[float | None, float | None]
@@ -59,7 +60,9 @@ class InPlaceTasks:
         limits_are_kept: bool,
         tell: Callable[..., None] = lambda *_, **__: None,
         stopwatch: Callable[[], float] = time.monotonic,
+        routes: Routes | None = None,
     ) -> None:
+        self._routes = routes or Routes(app)
         self._app, self._stopwatch, self._tell = app, stopwatch, tell
         self._seconds, self._until = seconds, stopwatch() + seconds
         task = app.current_worker_task
@@ -69,12 +72,18 @@ class InPlaceTasks:
 
     def may_take(self, stage: NewActivity) -> bool:
         """Only what would come back to this queue, under the limits that are kept now, and while there is time."""
-        if self._queue != (stage.queue or self._app.conf.task_default_queue):
+        if not self._comes_here(stage):
             return False
         task = self._app.tasks.get(stage.request.name)
         if task is None or task.rate_limit or self._stopwatch() >= self._until:
             return False
         return self._limits is None or self._may_keep(_limits_of(task))
+
+    def _comes_here(self, stage: NewActivity) -> bool:
+        try:
+            return self._queue == self._routes.queue_of(stage.request.name, stage.queue)
+        except Exception:  # noqa: BLE001 - a router is the app's own code; the publisher says what it raises
+            return False
 
     def _may_keep(self, limits: _Limits) -> bool:
         shortest = min((limit for limit in limits if limit is not None), default=inf)

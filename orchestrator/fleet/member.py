@@ -24,6 +24,7 @@ from orchestrator.fleet.audience import Audience
 from orchestrator.fleet.heartbeats import Heartbeats
 from orchestrator.fleet.in_place import InPlaceTasks
 from orchestrator.fleet.publisher import Publisher
+from orchestrator.fleet.routes import Routes
 from orchestrator.settings import Settings
 from orchestrator.store import workers
 
@@ -34,6 +35,7 @@ class Member:
     def __init__(self, app: Celery, registry: Registry, settings: Settings | None) -> None:
         self.app = app
         self.registry = registry
+        self.routes = Routes(app, registry)
         self.audience = Audience()
         self.pool_keeps_limits = True
         """Whether this worker's pool ends tasks that overrun; false only where a worker has said so."""
@@ -69,6 +71,7 @@ class Member:
             seconds=self.settings.in_place_seconds,
             limits_are_kept=self.pool_keeps_limits,
             tell=self._tell,
+            routes=self.routes,
         )
 
     @property
@@ -86,10 +89,11 @@ class Member:
             settings=settings,
             messenger=Publisher(
                 self.app,
-                Alarms.for_app(self.app, settings),
+                Alarms.for_app(self.app, settings, self.routes),
                 self.audience,
                 together_max=TOGETHER_MAX if settings.in_place_seconds else 1,
                 hostname=self.hostname,
+                routes=self.routes,
             ),
             identity=identity,
         )

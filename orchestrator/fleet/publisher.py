@@ -21,6 +21,7 @@ from orchestrator.engine.together import TOGETHER_MAX
 from orchestrator.faults import around
 from orchestrator.fleet.alarms import Alarms
 from orchestrator.fleet.audience import Audience
+from orchestrator.fleet.routes import Routes
 from orchestrator.store.outbox import ADVANCE, Handoff
 from orchestrator.store.timers import ArmedTimer
 
@@ -52,8 +53,10 @@ class Publisher:
         *,
         together_max: int = TOGETHER_MAX,
         hostname: str | None = None,
+        routes: Routes | None = None,
     ) -> None:
         self.alarms = alarms
+        self._routes = routes or Routes(app)
         self._together_max, self._hostname = together_max, hostname
         self._app, self._audience = app, audience
         self._events: Any = None
@@ -64,10 +67,10 @@ class Publisher:
         Answers what the broker never got, being away. What it refused counts as sent: to ask again at once
         would be in vain, and one queue that it refuses keeps no other back.
         """
-        left = _by_queue(handoffs)
+        left = self._by_queue(handoffs)
         while left:
             queue, group = next(iter(left.items()))
-            error = self._publish_all(group)
+            error = self._publish_all(queue, group)
             if isinstance(error, self._away):
                 unsent = list(chain.from_iterable(left.values()))
                 log.warning(_WAIT, len(unsent), "the broker is away", error)
@@ -79,8 +82,8 @@ class Publisher:
 
     def backlog_of(self, queue: str | None) -> int:
         """The queue's length as its broker tells it."""
-        name = queue or self._app.conf.task_default_queue
         try:
+            name = self._routes.queue_of(ADVANCE, queue)
             with self._app.connection_for_write() as connection, connection.channel() as channel:
                 return int(channel.queue_declare(queue=name, passive=True).message_count)
         except Exception:  # noqa: BLE001 - a guess is as good
@@ -149,7 +152,22 @@ class Publisher:
             )
         return self._events
 
-    def _publish_all(self, handoffs: Sequence[Handoff]) -> Exception | None:
+    def _by_queue(self, handoffs: Sequence[Handoff]) -> dict[str, list[Handoff]]:
+        found: dict[str, list[Handoff]] = {}
+        for handoff in handoffs:
+            try:
+                queue = self._routes.queue_of(
+                    handoff.task,
+                    handoff.queue,
+                    (str(handoff.run_id), handoff.key, handoff.attempt),
+                )
+            except Exception as error:  # noqa: BLE001 - a router is the app's own code
+                log.warning(_WAIT, 1, f"no queue is found for {handoff.task}", error)
+                continue
+            found.setdefault(queue, []).append(handoff)
+        return found
+
+    def _publish_all(self, queue: str, handoffs: Sequence[Handoff]) -> Exception | None:
         """To one queue, in one batch; or what kept it from being sent."""
         try:
             with (
@@ -158,7 +176,7 @@ class Publisher:
                 _batch(producer),
             ):
                 for position, message in enumerate(_messages_of(handoffs, self._together_max)):
-                    self._publish(producer, *message, is_first=position == 0)
+                    self._publish(producer, queue, *message, is_first=position == 0)
         except Exception as error:  # noqa: BLE001 - brokers fail in many ways, and a word is a hint
             return error
         return None
@@ -166,23 +184,23 @@ class Publisher:
     def _publish(
         self,
         producer: Producer,
+        queue: str,
         handoff: Handoff,
         arguments: tuple[object, ...],
         *,
         is_first: bool,
     ) -> None:
         """To the queue itself: an exchange's bindings vanish with an emptied Redis, a queue's name doesn't."""
-        name = handoff.queue or self._app.conf.task_default_queue
-        message = self._app.amqp.create_task_message(
+        message = self._app.amqp.as_task_v2(
             uuid(), handoff.task, arguments, {}, ignore_result=True, origin="perennial"
         )
         producer.publish(  # type: ignore[no-untyped-call] # kombu has annotated half of it
             message.body,
             exchange="",
-            routing_key=name,
+            routing_key=queue,
             headers=message.headers,
             serializer="json",
-            declare=self._declaration_of(name) if is_first else [],
+            declare=self._declaration_of(queue) if is_first else [],
             retry=False,
             **message.properties,
         )
@@ -193,13 +211,6 @@ class Publisher:
             return [self._app.amqp.queues[queue]]
         except KeyError:  # task_create_missing_queues is off, and another app serves this one
             return []
-
-
-def _by_queue(handoffs: Sequence[Handoff]) -> dict[str | None, list[Handoff]]:
-    found: dict[str | None, list[Handoff]] = {}
-    for handoff in handoffs:
-        found.setdefault(handoff.queue, []).append(handoff)
-    return found
 
 
 def _batch(producer: Producer) -> AbstractContextManager[object]:

@@ -23,6 +23,7 @@ from celery.concurrency import prefork
 from orchestrator.engine.recover import rebuild_index, relay, sweep
 from orchestrator.faults import around
 from orchestrator.fleet.alarms import Alarms
+from orchestrator.fleet.celery_settings import check_worker
 from orchestrator.fleet.heartbeats import Heartbeats
 from orchestrator.fleet.losses import Losses
 from orchestrator.fleet.member import Member
@@ -200,6 +201,7 @@ class ServicesStep(bootsteps.StartStopStep):
         self._services: list[Service] = []
         self._losses: Losses | None = None
         member = parent.app.perennial  # before the pool starts, so that its processes know
+        check_worker(parent.app, member.registry, member.settings, member.routes, parent.pool_cls)
         member.hostname = parent.hostname
         member.pool_keeps_limits = issubclass(parent.pool_cls, prefork.TaskPool)
         member.audience.begin(parent)

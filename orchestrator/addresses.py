@@ -3,7 +3,9 @@
     DatabaseAddress.of(given)    every spelling that libpq and SQLAlchemy document, read once
     address.engine(…)            a SQLAlchemy engine on it
     address.connect(…)           a psycopg connection to it: the same servers, the same options
+    broker_url(given)            a broker's, as Celery reads it
     masked(url)                  an address, of a database or a broker, without its secrets
+    scrubbed(text, urls)         a text of others, without the secrets of these addresses
 
 libpq's own reader takes what libpq documents (`postgresql://`, `postgres://`, `host=… dbname=…`), and
 SQLAlchemy's what names a driver (`postgresql+psycopg://`). A `+` in `options=` is a space in both, as
@@ -13,12 +15,12 @@ SQLAlchemy writes it. Secrets are in no representation of what is made here, and
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import parse_qsl, quote, unquote, urlencode
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from orchestrator.errors import BadDatabaseURL
+from orchestrator.errors import BadBrokerURL, BadDatabaseURL
 
 if TYPE_CHECKING:
     import psycopg
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 EXAMPLE = "postgresql://user:password@host:5432/name"
 _POSTGRES = frozenset({"postgres", "postgresql", "postgis", "pgsql", "psql"})
 _DRIVER = "postgresql+psycopg"
+_SHORTEST_SECRET = 3
+"""What is shorter is a piece of too many words to be taken out of a text."""
 _SCHEME = re.compile(r"([A-Za-z][\w.-]*)(?:\+([\w.-]+))?://")
 _PLAIN_HOST = re.compile(r"[\w.-]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.%\w]*")
 _SECRET = re.compile(r"pass|pwd|secret|token|scram_\w+_key|credential|auth", re.IGNORECASE)
@@ -149,6 +153,60 @@ def masked(url: str) -> str:
     return f"{scheme}://{shown}" + (f"?{hidden}" if hidden else "")
 
 
+def broker_url(given: str) -> str:
+    """A broker's address as Celery's kombu reads it; several are separated by `;`. Raises BadBrokerURL.
+
+    `redis://host/0?password=…`, which redis-py documents, is written in the form that both read.
+    """
+    return ";".join(_one_broker(each) for each in given.strip().split(";"))
+
+
+def _one_broker(given: str) -> str:
+    scheme, found, rest = given.partition("://")
+    try:
+        parts = urlsplit(f"http://{rest}" if found else given)
+        _ = parts.port
+    except ValueError:  # which quotes a piece of the password
+        raise BadBrokerURL(_BROKER_UNREADABLE) from None
+    if "@" in parts.path or "@" in parts.fragment:  # a password's / or # has ended the host
+        raise BadBrokerURL(_BROKER_UNREADABLE)
+    if not scheme.startswith("redis") or "socket" in scheme:
+        return given
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    login = {name: value for name, value in query if name in ("username", "password")}
+    if not login:
+        return given
+    user = quote(login.get("username", unquote(parts.username or "")), safe="")
+    password = quote(login.get("password", unquote(parts.password or "")), safe="")
+    others = urlencode([(name, value) for name, value in query if name not in login])
+    place = parts.netloc.rpartition("@")[2]
+    return f"{scheme}://{user}:{password}@{place}{parts.path}" + (f"?{others}" if others else "")
+
+
+def scrubbed(text: str, urls: Iterable[str | None]) -> str:
+    """A text that others have made, such as a driver's error, without the secrets of these addresses."""
+    secrets = {secret for url in urls if url for secret in _secrets_of(url)}
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def _secrets_of(url: str) -> set[str]:
+    """A URL's secrets as they may be repeated: whole or decoded, or the pieces that a bad reader makes of them."""
+    userinfo, at, _ = url.partition("://")[2].rpartition("@")
+    password = userinfo.partition(":")[2] if at else ""
+    spelled = {password}
+    # To the next word that is a parameter: an `&` or a space of a secret may be unquoted.
+    for name, value in re.findall(r"(\w+)\s*=\s*(.*?)(?=(?:[&\s]\s*\w+\s*=)|$)", url, re.DOTALL):
+        if _is_secret(name):
+            bare = value.strip().strip("'")
+            spelled |= {value, bare, re.sub(r"\\(.)", r"\1", bare)}
+    whole = spelled | {unquote(each) for each in spelled}
+    whole |= {quote(unquote(each), safe="") for each in spelled}
+    pieces = {piece for each in whole for piece in re.split(r"[@/?#:;&%\s]", each)}
+    return {each for each in whole | pieces if len(each) >= _SHORTEST_SECRET}
+
+
 def _split_at_last_at(rest: str) -> tuple[str, str, str]:
     userinfo, _, place = rest.rpartition("@")
     if "=" in userinfo.partition("?")[2] and ":" not in userinfo.partition("?")[0]:
@@ -263,6 +321,10 @@ def _checked(parameters: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in parameters.items() if value.strip(",")}
 
 
+_BROKER_UNREADABLE = (
+    "the broker URL can't be read; it looks like redis://:password@host:6379/0. "
+    "In its user and password @ is written %40, : is %3A, / is %2F, ? is %3F, # is %23 and % is %25."
+)
 _UNREADABLE = (
     f"the database URL can't be read; it looks like {EXAMPLE}. "
     "In its user and password @ is written %40, : is %3A, / is %2F, ? is %3F, # is %23 and % is %25."

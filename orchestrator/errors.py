@@ -24,6 +24,10 @@ class BadDatabaseURL(SettingsError):
     """A database's address can't be read, or is of no Postgres. It isn't repeated: it may hold a password."""
 
 
+class BadBrokerURL(SettingsError):
+    """A broker's address can't be read. It isn't repeated: it may hold a password."""
+
+
 # -- definitions ---------------------------------------------------------------------------------
 
 

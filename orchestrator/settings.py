@@ -84,11 +84,13 @@ class Settings(BaseSettings):
         return self.database_address().url.render_as_string(hide_password=False)
 
     def broker(self) -> str:
-        """The broker's URL. Raises SettingsError."""
+        """The broker's URL, as Celery reads it. Raises SettingsError."""
+        from orchestrator.addresses import broker_url
+
         if self.broker_url is None:
             message = "no broker is named: set PERENNIAL_BROKER_URL, or run `perennial up` for an embedded one"
             raise SettingsError(message)
-        return self.broker_url.get_secret_value()
+        return broker_url(self.broker_url.get_secret_value())
 
 
 def with_psycopg(url: str) -> str:

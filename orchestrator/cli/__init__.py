@@ -10,8 +10,12 @@ errors become exit codes; a command lives beside its neighbours (`servers`, `dem
 def main() -> None:
     """Run the command line; exit with 0 done, 1 refused or failed, 2 usage, 3 not found."""
     try:
-        from orchestrator.cli.app import app
+        from orchestrator.cli.secrets import hide_arguments, without_secrets
 
-        app(prog_name="perennial")
+        hide_arguments()
+        with without_secrets():
+            from orchestrator.cli.app import app
+
+            app(prog_name="perennial")
     except KeyboardInterrupt:  # before a command took it
         raise SystemExit(130) from None

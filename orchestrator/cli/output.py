@@ -29,6 +29,7 @@ class Printer:
 
     def __init__(self, session: Session) -> None:
         self.as_json = session.as_json
+        self._scrubbed = session.scrubbed
         self.clock = Clock(session.now(), session.zone)
         self.out = _console(stderr=False)
         self.err = _console(stderr=True)
@@ -51,17 +52,16 @@ class Printer:
 
     def note(self, message: str, style: str = "") -> None:
         """A remark on the side, so it goes to stderr."""
-        self.err.print(text(message, style), soft_wrap=True)
+        self.err.print(text(self._scrubbed(message), style), soft_wrap=True)
 
     def failure(self, failure: Failure) -> None:
         """An error, on stderr in either form."""
+        message = self._scrubbed(failure.message)
         if self.as_json:
-            document = {"error": {"type": failure.type, "message": failure.message}}
+            document = {"error": {"type": failure.type, "message": message}}
             self.err.out(as_json(document), highlight=False)
         else:
-            self.err.print(
-                Text("error: ", "bold red") + text(failure.message, "red"), soft_wrap=True
-            )
+            self.err.print(Text("error: ", "bold red") + text(message, "red"), soft_wrap=True)
 
 
 def _console(*, stderr: bool) -> Console:

@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,8 +50,8 @@ class Fleet:
 
     app: Any
     app_name: str
-    database_url: str
-    broker_url: str
+    database_url: str = field(repr=False)
+    broker_url: str = field(repr=False)
     flower_port: int | None
     processes: Sequence[tuple[str, int]]
     queues: Sequence[str] | None
@@ -62,12 +62,23 @@ class Fleet:
         """Where Flower is; this machine's own address only."""
         return f"http://127.0.0.1:{self.flower_port}" if self.flower_port else None
 
+    @property
+    def flower_password_file(self) -> Path | None:
+        """What Flower asks for; the file is its owner's alone."""
+        from orchestrator.embedded.private import FLOWER_PASSWORD_FILE
+
+        return self.data_dir / FLOWER_PASSWORD_FILE if self.flower_port else None
+
     def document(self, pids: dict[str, int]) -> dict[str, Any]:
         """The --json form; passwords are in the file of mode 0600 alone."""
+        from orchestrator.embedded.private import FLOWER_USER
+
         return {
             "database_url": masked(self.database_url),
             "broker_url": masked(self.broker_url),
             "flower_url": self.flower_url,
+            "flower_user": FLOWER_USER if self.flower_port else None,
+            "flower_password_file": self.flower_password_file,
             "app": self.app_name,
             "processes": [{"name": name, "version": version} for name, version in self.processes],
             "pids": pids,
@@ -82,8 +93,8 @@ class Fleet:
         "perennial up tasks/access_request/access-request.yaml",
         "perennial up --workers 4 --data-dir /var/tmp/perennial",
         "perennial --database-url postgresql+psycopg://app@db/app --broker-url redis://redis/0 up",
-        json_shape='once all is ready: {"database_url", "broker_url", "flower_url", "app", '
-        '"processes", "pids", "urls_file"}',
+        json_shape='once all is ready: {"database_url", "broker_url", "flower_url", "flower_user", '
+        '"flower_password_file", "app", "processes", "pids", "urls_file"}',
     ),
 )
 def up(
@@ -160,9 +171,10 @@ def _nothing() -> None:
 def _own(data_dir: Path, cleanup: ExitStack) -> None:
     """One `up` for a data directory: a kernel lock, which a crash lets go."""
     from orchestrator.embedded.claim import DirectoryClaim
+    from orchestrator.embedded.private import private_directory
 
     try:
-        (data_dir / "logs").mkdir(parents=True, exist_ok=True)
+        private_directory(data_dir / "logs")
         (data_dir / ".gitignore").write_text("*\n", encoding="utf-8")
     except OSError as error:
         raise FleetFailed(
@@ -251,8 +263,11 @@ def _programs(fleet: Fleet, *, workers: int, concurrency: int) -> list[Program]:
     ]
     if fleet.flower_port:
         arguments = (*celery, "flower", "--address=127.0.0.1", f"--port={fleet.flower_port}")
+        from orchestrator.embedded.private import flower_login
+
         log = logs / "flower.log"
-        programs.append(Program("flower", arguments, os.environ, log, essential=False))
+        environment = {**os.environ, **flower_login(fleet.data_dir)}
+        programs.append(Program("flower", arguments, environment, log, essential=False))
     return programs
 
 
@@ -311,6 +326,7 @@ def _page(fleet: Fleet, pids: dict[str, int], answered: int) -> RenderableType:
     from rich.text import Text
 
     from orchestrator.cli.pages import command
+    from orchestrator.embedded.private import FLOWER_USER
 
     workers = [f"{name} (pid {pid})" for name, pid in pids.items() if name != "flower"]
     silent = f"; {answered} of {len(workers)} answer so far" if answered < len(workers) else ""
@@ -318,7 +334,11 @@ def _page(fleet: Fleet, pids: dict[str, int], answered: int) -> RenderableType:
     facts = {
         "database": masked(fleet.database_url),
         "broker": masked(fleet.broker_url),
-        "Flower": fleet.flower_url or "off",
+        "Flower": (
+            f"{fleet.flower_url}  (user {FLOWER_USER}, password in {fleet.flower_password_file})"
+            if fleet.flower_port
+            else "off"
+        ),
         "workers": ", ".join(workers) + silent,
         "processes": deployed or "none yet: perennial deploy FILE",
         "logs": str(fleet.data_dir / "logs"),

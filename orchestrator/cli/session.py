@@ -40,14 +40,22 @@ def _utc_now() -> datetime:
 class Session:
     """One call of the command line. `zone` None shows times in the machine's own time zone."""
 
-    database_url: str | None = None
-    broker_url: str | None = None
+    database_url: str | None = field(default=None, repr=False)
+    broker_url: str | None = field(default=None, repr=False)
     app: str = DEFAULT_APP
     data_dir: Path = DEFAULT_DATA_DIR
     as_json: bool = False
     open_client: Callable[[str], Client] = field(default=_open_client, repr=False)
     now: Callable[[], datetime] = field(default=_utc_now, repr=False)
     zone: tzinfo | None = None
+
+    def scrubbed(self, text: str) -> str:
+        """A text that others have made, without the passwords of this call's servers."""
+        from orchestrator.addresses import scrubbed
+
+        running = running_urls(self.data_dir)
+        named = (running.get("database_url"), running.get("broker_url"))
+        return scrubbed(text, (self.database_url, self.broker_url, *named))
 
     def client(self) -> Client:
         """A Client of the database named by flag, environment or a running `perennial up`."""
@@ -65,10 +73,14 @@ class Session:
 
     def environment(self) -> dict[str, str]:
         """The URLs as variables, for what reads them there: the Celery app and its workers."""
+        from orchestrator.addresses import broker_url
+
         running = running_urls(self.data_dir) if not self.database_url else {}
         urls = {
             "PERENNIAL_DATABASE_URL": self.database_url or running.get("database_url"),
-            "PERENNIAL_BROKER_URL": self.broker_url or running.get("broker_url"),
+            "PERENNIAL_BROKER_URL": broker_url(self.broker_url)
+            if self.broker_url
+            else running.get("broker_url"),
         }
         return {name: url for name, url in urls.items() if url}
 

@@ -29,6 +29,7 @@ import redis
 from orchestrator.demo.checkout import APP, Checkout
 from orchestrator.demo.failures import DemoFailed
 from orchestrator.embedded import EmbeddedServers, ServerUrls
+from orchestrator.embedded.private import flower_login
 
 READY_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 15.0
@@ -205,11 +206,13 @@ class DemoFleet:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         self._start(
-            "flower", "-m", "celery", "-A", APP, "flower", "--address=127.0.0.1", f"--port={port}"
+            *("flower", "-m", "celery", "-A", APP, "flower", "--address=127.0.0.1"),
+            f"--port={port}",
+            **flower_login(self.home),
         )
         return f"http://127.0.0.1:{port}"
 
-    def _start(self, name: str, *arguments: str) -> Child:
+    def _start(self, name: str, *arguments: str, **variables: str) -> Child:
         paths = [str(self._checkout.root), os.environ.get("PYTHONPATH", "")]
         environment = {
             **os.environ,
@@ -217,9 +220,11 @@ class DemoFleet:
             "PERENNIAL_BROKER_URL": self.urls.broker_url,
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "PYTHONUNBUFFERED": "1",
+            **variables,
         }
         log = self.home / f"{name}.log"
-        with log.open("wb") as output:
+        mine = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(mine, "wb") as output:
             process = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=self._checkout.root,

@@ -8,7 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import Literal
@@ -40,6 +40,7 @@ from orchestrator.demo.record import read_record
 from orchestrator.demo.report import Report, log_line
 from orchestrator.demo.verdict import judge
 from orchestrator.embedded import ServerUrls
+from orchestrator.embedded.private import FLOWER_PASSWORD_FILE, FLOWER_USER
 from orchestrator.store import migrate
 
 Fault = Literal["kill-worker", "flush-redis"]
@@ -70,8 +71,8 @@ class DemoOptions:
     hour_seconds: float | None = None
     workers: int = 2
     concurrency: int = 2
-    database_url: str | None = None
-    broker_url: str | None = None
+    database_url: str | None = field(default=None, repr=False)
+    broker_url: str | None = field(default=None, repr=False)
     faults: tuple[Fault, ...] = ()
     keep: bool = False
     json: bool = False
@@ -255,7 +256,11 @@ def _tell_where_to_look(options: DemoOptions, console: Console, fleet: DemoFleet
         f"\nThe whole report, the plan, what people did, and the logs: {fleet.home}", style="dim"
     )
     if options.keep:
-        console.print(f"Flower: {fleet.flower_url or 'not installed (the extra `flower`)'}")
+        login = f"  (user {FLOWER_USER}, password in {fleet.home / FLOWER_PASSWORD_FILE})"
+        told = (
+            f"{fleet.flower_url}{login}" if fleet.flower_url else "not installed (extra `flower`)"
+        )
+        console.print(f"Flower: {told}", soft_wrap=True)
         database_url = fleet.urls.database_url if fleet.embedded else "..."
         console.print(
             f"The record: PERENNIAL_DATABASE_URL='{database_url}' perennial ps", soft_wrap=True

@@ -1,8 +1,12 @@
 """One Valkey (or Redis) server on a port of 127.0.0.1.
 
-What stands in the data directory: `port` (where the server listens, kept so that a restart keeps
-its URL), `server.log`, the append-only files if it persists, and the two locks of `claim`. A server
-is known as ours by asking it: it says which directory it works in, and its process id.
+What stands in the data directory: `port` (where the server listens) and `password` (what it asks for), kept
+so that a restart keeps its URL, `server.log`, the append-only files if it persists, and the two locks of
+`claim`. A server is known as ours by asking it: it says which directory it works in, and its process id.
+
+Any account of this machine reaches a port of 127.0.0.1, and whoever may write to a broker has its workers
+run what they like. So the directory is its owner's alone, and the server does nothing without the password,
+which is in no argument of a process either: the server reads it from its standard input.
 """
 
 import os
@@ -22,6 +26,7 @@ from redis.retry import Retry
 from orchestrator.embedded.binaries import find_redis
 from orchestrator.embedded.claim import DirectoryClaim
 from orchestrator.embedded.errors import EmbeddedServerError
+from orchestrator.embedded.private import kept_password, private_directory
 from orchestrator.embedded.waiting import wait_until
 
 HOST = "127.0.0.1"
@@ -62,7 +67,7 @@ class EmbeddedRedis:
 
     @property
     def url(self) -> str:
-        """The URL of the server's first database.
+        """The URL of the server's first database, with its password.
 
         Raises:
             EmbeddedServerError: no server was ever started in this directory.
@@ -70,7 +75,7 @@ class EmbeddedRedis:
         port = self._recorded_port()
         if port is None:
             raise EmbeddedServerError(f"The Redis in {self.data_dir} is not started: start it.")
-        return f"redis://{HOST}:{port}/0"
+        return f"redis://:{self._password}@{HOST}:{port}/0"
 
     def start(self) -> str:
         """Start the server, or attach to it, and return its URL.
@@ -80,12 +85,14 @@ class EmbeddedRedis:
         Raises:
             EmbeddedServerError: there is no Valkey or Redis here, or it does not start.
         """
-        self.data_dir.mkdir(parents=True, exist_ok=True)
+        private_directory(self.data_dir)
         with self._claim.changing():
             attached = not self._claim.take()
             try:
                 if self.process_id is None:
                     self._launch()
+                elif (port := self._recorded_port()) is not None:
+                    self._ask_for_password(port)
             except BaseException:
                 if not attached:
                     self._end(signal.SIGTERM)
@@ -137,17 +144,31 @@ class EmbeddedRedis:
         except (FileNotFoundError, ValueError):
             return None
 
-    def _process_at(self, port: int) -> int | None:
-        """The process id of the server at `port`, if it is the one of this directory."""
-        client = redis.Redis(
+    @property
+    def _password(self) -> str:
+        return kept_password(self.data_dir / "password")
+
+    def _ask_for_password(self, port: int) -> None:
+        """A server that an older release has left running here is open to all until now."""
+        with self._client(port) as client:
+            client.config_set("requirepass", self._password)
+
+    def _client(self, port: int) -> redis.Redis:
+        return redis.Redis(
             host=HOST,
             port=port,
+            password=self._password,
             socket_timeout=PROBE_TIMEOUT_SECONDS,
             socket_connect_timeout=PROBE_TIMEOUT_SECONDS,
             decode_responses=True,
             retry=Retry(NoBackoff(), 0),  # a closed port is an answer, and redis-py would ask on
         )
-        with client:
+
+    def _process_at(self, port: int) -> int | None:
+        """The process id of the server at `port`, if it is the one of this directory."""
+        if not _listener_is_ours(port):
+            return None  # nobody else is told the password
+        with self._client(port) as client:
             try:
                 directory = client.config_get("dir")["dir"]
                 process_id = client.info("server")["process_id"]
@@ -175,7 +196,7 @@ class EmbeddedRedis:
         # Recorded before the launch: if we die in between, the next start still finds the server.
         (self.data_dir / "port").write_text(f"{port}\n")
         command = [
-            str(program),
+            *(str(program), "-"),
             *("--bind", HOST, "--port", str(port), "--dir", str(self.data_dir)),
             *("--save", "", "--appendonly", "yes" if self.persist else "no"),
             *("--appendfsync", "everysec", "--daemonize", "no"),
@@ -183,12 +204,18 @@ class EmbeddedRedis:
         with (self.data_dir / "server.log").open("wb") as log:
             self._child = child = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.data_dir,
                 start_new_session=True,  # a Ctrl-C meant for us must not end it before we do
             )
+        if child.stdin is not None:
+            with (
+                suppress(BrokenPipeError),
+                child.stdin as configuration,
+            ):  # its log says why it ended
+                configuration.write(f"requirepass {self._password}\n".encode())
 
         def settled() -> bool:
             return child.poll() is not None or self._process_at(port) == child.pid
@@ -217,6 +244,19 @@ class EmbeddedRedis:
                 with suppress(ProcessLookupError):
                     os.kill(process_id, signal.SIGKILL)
         self._child = None
+
+
+def _listener_is_ours(port: int) -> bool:
+    """Whether this account has the port, as the kernel lists it. Where it lists none: as far as we know."""
+    try:
+        lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+    except OSError:
+        return True
+    sockets = [line.split() for line in lines]
+    return any(
+        int(place.rpartition(":")[2], 16) == port and state == "0A" and int(owner) == os.geteuid()
+        for _, place, _, state, _, _, _, owner, *_ in sockets
+    )
 
 
 def _is_free(port: int) -> bool:

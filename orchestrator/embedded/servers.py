@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,8 +16,8 @@ from orchestrator.embedded.redis import EmbeddedRedis
 class ServerUrls:
     """Where the two servers are, in the form that `PERENNIAL_*` settings take."""
 
-    database_url: str
-    broker_url: str
+    database_url: str = field(repr=False)
+    broker_url: str = field(repr=False)
 
 
 class EmbeddedServers:

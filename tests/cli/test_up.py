@@ -9,11 +9,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
 from time import monotonic
 from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
 import psutil
 import pytest
@@ -182,6 +185,57 @@ def test_one_command_starts_servers_workers_flower_and_deploys(shop, fleet):
 
 def test_the_urls_file_is_for_its_owner_alone(shop, fleet):
     assert (shop.home / fleet["urls_file"]).stat().st_mode & 0o777 == 0o600
+
+
+def answer(url: str, login: str = "") -> tuple[int, str]:
+    request = Request(url)
+    if login:
+        request.add_header("Authorization", f"Basic {b64encode(login.encode()).decode()}")
+    try:
+        with urlopen(request, timeout=10) as told:
+            return told.status, told.read().decode()
+    except HTTPError as refusal:
+        return refusal.code, refusal.read().decode()
+    except URLError:
+        return 0, ""
+
+
+def test_flower_answers_nobody_without_its_password(shop, fleet):
+    """It lists what runs are about, and its buttons stop workers and revoke tasks."""
+    url = fleet["flower_url"]
+    soon(lambda: answer(url)[0])
+    file = shop.home / fleet["flower_password_file"]
+    assert file.stat().st_mode & 0o777 == 0o600
+    login = f"{fleet['flower_user']}:{file.read_text().strip()}"
+    for path in ("/", "/workers", "/tasks", "/broker", "/api/workers"):
+        assert answer(url + path)[0] == 401
+        assert answer(url + path, f"{fleet['flower_user']}:guess")[0] == 401
+        assert answer(url + path, login)[0] == 200
+
+
+def test_no_password_of_the_fleet_is_in_a_log_an_answer_a_page_or_a_process_list(shop, fleet):
+    secrets = {
+        "valkey": (shop.home / ".perennial" / "redis" / "password").read_text().strip(),
+        "flower": (shop.home / fleet["flower_password_file"]).read_text().strip(),
+    }
+    login = f"{fleet['flower_user']}:{secrets['flower']}"
+    soon(lambda: answer(fleet["flower_url"])[0])
+    pages = [answer(fleet["flower_url"] + path, login)[1] for path in ("/broker", "/workers")]
+    pages += [answer(f"{fleet['flower_url']}/api/workers?refresh=true", login)[1]]
+    logs = shop.home / ".perennial" / "logs"
+    assert logs.stat().st_mode & 0o777 == 0o700
+    shown = [
+        (shop.home / "notes").read_text(),
+        json.dumps(fleet),
+        *pages,
+        *(log.read_text() for log in logs.iterdir()),
+        *(
+            " ".join(each.cmdline())
+            for each in psutil.Process(shop.up.pid).children(recursive=True)
+        ),
+    ]
+    assert any("transport:   redis://" in text for text in shown), "a worker's banner"
+    assert not [text for text in shown for secret in secrets.values() if secret in text]
 
 
 def test_a_second_up_on_the_same_data_is_refused(shop, fleet):

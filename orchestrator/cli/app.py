@@ -54,6 +54,12 @@ app = typer.Typer(
 )
 
 
+def _tell_version(context: typer.Context, value: bool) -> None:
+    if value:
+        _tell_versions(context)
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     context: typer.Context,
@@ -71,19 +77,32 @@ def root(
         typer.Option(envvar="PERENNIAL_BROKER_URL", metavar="URL", help="Redis or Valkey."),
     ] = None,
     app: Annotated[
-        str,
+        str | None,
         typer.Option(
-            envvar="PERENNIAL_APP", metavar="MODULE:APP", help="The Celery app that has the stages."
+            "--app",
+            "-A",
+            envvar="PERENNIAL_APP",
+            metavar="MODULE:APP",
+            help="The Celery app that has the stages.",
+            show_default=DEFAULT_APP,
         ),
-    ] = DEFAULT_APP,
+    ] = None,
     data_dir: Annotated[
         Path, typer.Option(envvar="PERENNIAL_DATA_DIR", help="Where `perennial up` keeps its data.")
     ] = DEFAULT_DATA_DIR,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", help="The versions, and exit.", callback=_tell_version, is_eager=True
+        ),
+    ] = False,
 ) -> None:
     """Perennial runs long business processes on the Celery fleet you already have."""
     session = session_of(context)
     session.database_url, session.broker_url = database_url, broker_url
-    session.app, session.data_dir = app, data_dir
+    session.data_dir = data_dir
+    if app:
+        session.app, session.names_app = app, True
 
 
 app.add_typer(servers.commands)
@@ -106,6 +125,10 @@ about = typer.Typer()
 )
 def version(context: typer.Context, _json: Json = False) -> None:
     """The versions to put into a bug report."""
+    _tell_versions(context)
+
+
+def _tell_versions(context: typer.Context) -> None:
     import platform
     from importlib import metadata
 

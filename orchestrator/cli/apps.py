@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,20 +26,45 @@ def load_app(session: Session) -> Any:
 
     Raises AppNotFound, and lets a DefinitionError of the app's own code through.
     """
+    from celery import Celery
     from celery.app.utils import find_app
 
-    here = str(Path.cwd())
-    if here not in sys.path:  # a console script doesn't look where it is called
-        sys.path.insert(0, here)
+    here = look_here()
     os.environ |= session.environment()
+    if not session.names_app and not is_there(session.app):
+        raise AppNotFound(
+            f"no Celery app is named, and there is no {session.app} in {here}. "
+            "Name yours: --app module:app, or PERENNIAL_APP."
+        )
     try:
         app = find_app(session.app)
-        app.loader.import_default_modules()
+        if isinstance(app, Celery):
+            app.loader.import_default_modules()
     except PerennialError:
         raise
     except Exception as error:
         raise AppNotFound(_why(session.app, error)) from error
+    if not isinstance(app, Celery):
+        raise AppNotFound(_no_app(session.app, app))
     return app
+
+
+def look_here() -> str:
+    """Import from the working directory too; its path. A console script doesn't look where it is called."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    return here
+
+
+def is_there(module: str) -> bool:
+    """Whether a module can be imported from here. Whatever else is wrong with it, it is there."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+    except Exception:  # noqa: BLE001 - a package's own error, which its import will tell
+        return True
 
 
 def registered_processes() -> list[Process]:
@@ -65,8 +91,36 @@ def consumed_queues(app: Any, processes: Iterable[Process]) -> list[str] | None:
     return sorted({app.conf.task_default_queue, routes.queue_of(FIRE, None), *queues})
 
 
+def _no_app(name: str, found: object) -> str:
+    return f"{name} is no Celery app but {_article(found)}. Name yours: --app module:app, or PERENNIAL_APP."
+
+
+def _article(found: object) -> str:
+    kind = "class" if isinstance(found, type) else type(found).__name__
+    return f"an {kind}" if kind[0] in "aeiouAEIOU" else f"a {kind}"
+
+
+def _has_no(module: str, name: str) -> str:
+    """The module is there, and what was named in it isn't."""
+    from celery import Celery
+
+    apps = [each for each, value in vars(sys.modules[module]).items() if isinstance(value, Celery)]
+    has = f"it has {' and '.join(map(repr, apps))}" if apps else "it has no Celery app at all"
+    return f"the module {module!r} has no {name!r}: {has}. Name yours: --app module:app."
+
+
 def _why(name: str, error: Exception) -> str:
-    module = name.partition(":")[0]
+    module, _, attribute = name.partition(":")
+    if "/" in name or name.endswith(".py"):
+        dotted = module.removesuffix(".py").strip("./").replace("/", ".")
+        return f"{name!r} is a path, and an app is named by its module: --app {dotted}"
+    is_of_the_name = isinstance(error, ModuleNotFoundError) and error.name == name
+    if isinstance(error, AttributeError) or is_of_the_name:
+        # Celery takes what has no such attribute for a module's name, and tells of that.
+        outer, _, last = name.rpartition(".")
+        for each, missing in ((module, attribute or "app"), (outer, last)):
+            if each and each in sys.modules and not hasattr(sys.modules[each], missing):
+                return _has_no(each, missing)
     if (
         isinstance(error, ModuleNotFoundError)
         and error.name

@@ -10,7 +10,7 @@ import typer
 
 from orchestrator.cli.failures import CommandRefused, Refusals
 from orchestrator.cli.output import Printer
-from orchestrator.cli.session import By, Json, examples, os_user, session_of
+from orchestrator.cli.session import App, By, Json, examples, os_user, session_of
 from orchestrator.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -35,18 +35,11 @@ def deploy(
         list[Path] | None,
         typer.Argument(metavar="[FILE]...", help="Processes in YAML.", show_default=False),
     ] = None,
-    app: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODULE:APP",
-            help="Deploy every process that this Celery app registers.",
-            show_default=False,
-        ),
-    ] = None,
+    app: App = None,
     by: By = "",
     _json: Json = False,
 ) -> None:
-    """Deploy processes: YAML files, or all that an app registers (the global --app without a FILE).
+    """Deploy processes: YAML files, or all that an app registers (also without a FILE).
 
     The app is imported in either case: the names in a YAML file bind to its stages and approvals.
     All of them are deployed, or none.
@@ -55,7 +48,6 @@ def deploy(
     from orchestrator.cli.pages import deployed_table
 
     session = session_of(context)
-    session.app = app or session.app
     load_app(session)
     processes = read_processes(files or [])
     if app or not files:

@@ -52,8 +52,15 @@ _STATUS_STYLES = {
 }
 
 
-def runs_table(runs: Sequence[RunSummary], clock: Clock, *, width: int) -> RenderableType:
-    """`ps`: newest first. A run goes by its business key, if it has one: commands take either."""
+def runs_table(
+    runs: Sequence[RunSummary], clock: Clock, *, width: int, asked: str = ""
+) -> RenderableType:
+    """`ps`: newest first. A run goes by its business key, if it has one: commands take either.
+
+    `asked`: what was asked for, where that wasn't all of them.
+    """
+    if not runs and asked:
+        return text(f"No run {asked}. `perennial ps` without options lists all.", "dim")
     if not runs:
         return Text("No runs. `perennial start PROCESS` starts one.", "dim")
     return _listing(

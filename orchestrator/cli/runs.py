@@ -102,9 +102,25 @@ def ps(
             process=process, status=status or None, key=key, limit=limit, after=after
         )
     printer = Printer(session)
-    printer.emit({"runs": runs}, lambda: runs_table(runs, printer.clock, width=printer.width))
+    asked = _asked(status, process, key, after)
+    printer.emit(
+        {"runs": runs}, lambda: runs_table(runs, printer.clock, width=printer.width, asked=asked)
+    )
     if len(runs) == limit and not printer.as_json:
         printer.note(f"There may be more: --after {runs[-1].id}", "dim")
+
+
+def _asked(
+    status: list[RunStatus] | None, process: str | None, key: str | None, after: UUID | None
+) -> str:
+    """What a listing was narrowed to, in words: `of trip is running or waiting`."""
+    words = [
+        f"of {process}" if process else "",
+        f"with the key {key!r}" if key else "",
+        f"below {after}" if after else "",
+        f"is {' or '.join(status)}" if status else "is there" if process or key or after else "",
+    ]
+    return " ".join(filter(None, words))
 
 
 @commands.command(

@@ -25,7 +25,9 @@ from orchestrator.cli.failures import CommandRefused, FleetFailed
 from orchestrator.cli.output import Printer, text
 from orchestrator.cli.session import (
     DEFAULT_DATA_DIR,
+    EMPTY_APP,
     URLS_FILE,
+    App,
     Json,
     Session,
     examples,
@@ -36,6 +38,8 @@ from orchestrator.cli.supervisor import STOP_SIGNALS, Program, Supervisor, stop_
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from orchestrator.core.definition import Process
 
 commands = typer.Typer()
 
@@ -56,6 +60,8 @@ class Fleet:
     processes: Sequence[tuple[str, int]]
     queues: Sequence[str] | None
     data_dir: Path
+    example: str | None = None
+    """An input of the first process, to copy."""
 
     @property
     def flower_url(self) -> str | None:
@@ -90,7 +96,8 @@ class Fleet:
     rich_help_panel="Try it",
     epilog=examples(
         "perennial up",
-        "perennial up tasks/access_request/access-request.yaml",
+        "perennial up --app shop.celery",
+        "perennial up --app shop.celery processes/access-request.yaml",
         "perennial up --workers 4 --data-dir /var/tmp/perennial",
         "perennial --database-url postgresql+psycopg://app@db/app --broker-url redis://redis/0 up",
         json_shape='once all is ready: {"database_url", "broker_url", "flower_url", "flower_user", '
@@ -104,6 +111,7 @@ def up(
         list[Path] | None,
         typer.Argument(metavar="[FILE]...", help="YAML processes to deploy.", show_default=False),
     ] = None,
+    _app: App = None,
     workers: Annotated[
         int, typer.Option(min=1, max=WORKERS_MAX, help="Celery worker processes.")
     ] = 2,
@@ -127,7 +135,8 @@ def up(
 ) -> None:
     """Run everything here: Postgres, Valkey, workers and Flower. Ctrl-C stops it, the data stays.
 
-    The app's processes are deployed, and those of each YAML FILE. With --database-url and
+    The app's processes are deployed, and those of each YAML FILE. Without an app there are no stages yet, and all
+    else runs. With --database-url and
     --broker-url (or their variables) it uses those servers and starts none.
     """
     session = session_of(context)
@@ -143,6 +152,7 @@ def up(
         cleanup.enter_context(stop_signals(_nothing))  # left last: nothing cuts the cleanup short
         with stop_signals(_interrupt):
             _own(session.data_dir, cleanup)
+            _take_app_there_is(session, printer)
             _find_servers(session, printer, cleanup)
             fleet = _prepare(
                 session, files or [], _flower_port(flower_port, printer, wanted=flower)
@@ -189,6 +199,18 @@ def _own(data_dir: Path, cleanup: ExitStack) -> None:
     cleanup.callback(claim.release)
 
 
+def _take_app_there_is(session: Session, printer: Printer) -> None:
+    """Where nobody has named an app, and the usual one isn't here: one without stages, for a first look."""
+    from orchestrator.cli.apps import is_there, look_here
+
+    look_here()
+    if not session.names_app and not is_there(session.app):
+        session.app, session.names_app = EMPTY_APP, True
+        printer.note(
+            "No app is named, so there are no stages yet: perennial up --app module:app", "yellow"
+        )
+
+
 def _find_servers(session: Session, printer: Printer, cleanup: ExitStack) -> None:
     """The servers that the session names, or embedded ones that it names from now on."""
     if not session.database_url:
@@ -205,6 +227,7 @@ def _prepare(session: Session, files: Sequence[Path], flower_port: int | None) -
     """Tables, then the app and its processes."""
     from orchestrator.cli.apps import consumed_queues, load_app, registered_processes
     from orchestrator.cli.database import engine_of
+    from orchestrator.cli.example import example_input
     from orchestrator.store import migrate
 
     database_url = session.database()
@@ -224,7 +247,14 @@ def _prepare(session: Session, files: Sequence[Path], flower_port: int | None) -
         processes=[(process.name, process.version) for process in processes],
         queues=consumed_queues(app, processes),
         data_dir=session.data_dir,
+        example=example_input(_newest(processes)) if processes else None,
     )
+
+
+def _newest(processes: Sequence[Process]) -> Process:
+    """Of the first one's name: what `start` starts."""
+    same = [process for process in processes if process.name == processes[0].name]
+    return max(same, key=lambda process: process.version)
 
 
 def _flower_port(asked: int | None, printer: Printer, *, wanted: bool) -> int | None:
@@ -346,13 +376,14 @@ def _page(fleet: Fleet, pids: dict[str, int], answered: int) -> RenderableType:
     is_default = fleet.data_dir == DEFAULT_DATA_DIR
     perennial = "perennial" if is_default else f"perennial --data-dir {quote(str(fleet.data_dir))}"
     process = quote(fleet.processes[0][0]) if fleet.processes else "PROCESS"
+    given = f" --input {quote(fleet.example)}" if fleet.example is not None else ""
     return Group(
         text("Perennial is up.", "bold green") + text("  Ctrl-C stops all of it.", "dim"),
         Text(),
         *(command(value, label=f"  {name:<11}", style="") for name, value in facts.items()),
         Text(),
         Text("Next, in another terminal:", "dim"),
-        command(f"  {perennial} start {process} --key first --input @input.json"),
+        command(f"  {perennial} start {process} --key first{given}"),
         command(f"  {perennial} show first"),
         command(f"  {perennial} ps"),
         command(f"  {perennial} approvals"),

@@ -10,7 +10,7 @@ import typer
 from orchestrator.cli.apps import load_app
 from orchestrator.cli.failures import CommandRefused
 from orchestrator.cli.output import Printer, text
-from orchestrator.cli.session import Json, examples, session_of
+from orchestrator.cli.session import App, Json, examples, session_of
 from orchestrator.cli.supervisor import stop_signals
 
 commands = typer.Typer()
@@ -25,7 +25,7 @@ STOP_SECONDS_MAX = 5.0
         json_shape='{"services": [name]}, once they run',
     ),
 )
-def services(context: typer.Context, _json: Json = False) -> None:
+def services(context: typer.Context, _app: App = None, _json: Json = False) -> None:
     """Move timers and recover what was left undone, without taking any task.
 
     Every worker does so already; run this where workers come and go, or are too busy to be punctual.

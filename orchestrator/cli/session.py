@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from orchestrator.client import Client
 
 DEFAULT_APP = "workers.app"
+EMPTY_APP = "orchestrator.cli.empty_app"
 DEFAULT_DATA_DIR = Path(".perennial")
 URLS_FILE = "urls.json"
 
@@ -43,6 +44,8 @@ class Session:
     database_url: str | None = field(default=None, repr=False)
     broker_url: str | None = field(default=None, repr=False)
     app: str = DEFAULT_APP
+    names_app: bool = False
+    """Whether the caller has named the app."""
     data_dir: Path = DEFAULT_DATA_DIR
     as_json: bool = False
     open_client: Callable[[str], Client] = field(default=_open_client, repr=False)
@@ -161,6 +164,26 @@ Json = Annotated[
         help="Print one JSON document (ISO 8601 times); errors too, on stderr.",
         callback=_remember_json,
         is_eager=True,
+    ),
+]
+
+
+def _remember_app(context: typer.Context, value: str | None) -> str | None:
+    if value:
+        session = session_of(context)
+        session.app, session.names_app = value, True
+    return value
+
+
+App = Annotated[
+    str | None,
+    typer.Option(
+        "--app",
+        "-A",
+        metavar="MODULE:APP",
+        help="The Celery app that has the stages.",
+        show_default="PERENNIAL_APP, else workers.app",
+        callback=_remember_app,
     ),
 ]
 Run = Annotated[

@@ -60,18 +60,58 @@ def test_root_help_documents_exit_codes_and_error_shape(perennial):
     assert '{"error": {"type", "message"}}' in told
 
 
-def test_help_loads_no_database_or_broker_library_of_its_own():
+HEAVY = {
+    "alembic",
+    "celery",
+    "flower",
+    "greenlet",
+    "kombu",
+    "psycopg",
+    "pydantic_settings",
+    "redis",
+    "ruamel",
+    "sqlalchemy",
+    "uuid_utils",
+    "orchestrator.client",
+    "orchestrator.core.definition",
+    "orchestrator.embedded",
+    "orchestrator.settings",
+    "orchestrator.store",
+}
+"""What takes a tenth of a second and more, or brings such things with it."""
+
+
+def test_no_commands_help_loads_what_only_its_work_needs():
+    """Each is to come at once: what is imported is counted, and no clock is read."""
+    calls = [[], *map(list, commands()), ["--version"]]
     code = (
-        "import sys, orchestrator\n"
-        "before = set(sys.modules)\n"
+        "import sys\n"
         "from orchestrator.cli.app import app\n"
-        "app(['--help'], standalone_mode=False)\n"
-        "heavy = {'sqlalchemy', 'celery', 'redis', 'alembic', 'psycopg', 'orchestrator.store'}\n"
-        "sys.exit(', '.join(sorted(heavy & (sys.modules.keys() - before))) or 0)\n"
+        f"for words in {calls!r}:\n"
+        "    last = [] if words == ['--version'] else ['--help']\n"
+        "    app([*words, *last], standalone_mode=False)\n"
+        f"sys.exit(', '.join(sorted({HEAVY!r} & sys.modules.keys())) or 0)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.returncode == 0
+    assert done.stdout.count("Usage: ") >= len(calls) - 1
+
+
+def test_the_packages_names_are_all_there_though_each_comes_when_it_is_used():
+    import orchestrator
+
+    assert {getattr(orchestrator, name).__class__ for name in orchestrator.__all__}
+    assert set(orchestrator.__all__) <= set(dir(orchestrator))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = orchestrator.nothing
+
+
+@pytest.mark.parametrize("words", [("--version",), ("-V",), ("version",)])
+def test_the_version_comes_where_people_type_it(perennial, words):
+    told = perennial(*words)
+    assert told.exit_code == 0
+    assert told.stdout.startswith("perennial 0.")
 
 
 def test_the_faults_are_those_of_the_demonstration():

@@ -89,6 +89,25 @@ def test_a_psycopg_without_libpq_is_one_sentence(python, tmp_path):
     assert "pip install 'celery-perennial[binary]'" in done.stderr
 
 
+def test_outside_of_a_checkout_no_command_counts_on_its_app(python, tmp_path):
+    """`perennial up` has an app without stages to begin with; all else asks for one."""
+    done = command(python, tmp_path, {"PERENNIAL_DATABASE_URL": "postgresql://db/x"}, "deploy")
+    assert done.returncode == 1
+    assert "no Celery app is named" in done.stderr
+    code = (
+        "from orchestrator.cli.servers import _take_app_there_is\n"
+        "from orchestrator.cli.session import Session\n"
+        "from orchestrator.cli.output import Printer\n"
+        "from orchestrator.cli.apps import load_app\n"
+        "session = Session()\n"
+        "_take_app_there_is(session, Printer(session))\n"
+        "print(load_app(session).perennial)\n"
+    )
+    done = ask(python, code)
+    assert "perennial up --app module:app" in done.stderr
+    assert "Member object" in done.stdout
+
+
 @pytest.mark.slow
 def test_the_tutorial_runs_on_redis_from_the_wheel_alone(python, database, servers, tmp_path):
     """Red where kombu's Redis transport, or anything else that a worker loads, is not required."""
@@ -96,9 +115,8 @@ def test_the_tutorial_runs_on_redis_from_the_wheel_alone(python, database, serve
     where = {
         "PERENNIAL_DATABASE_URL": database.url,
         "PERENNIAL_BROKER_URL": servers.broker_url,
-        "PERENNIAL_APP": "trip",
     }
-    arguments = ("--no-flower", "--workers", "1", "--concurrency", "1", "--json")
+    arguments = ("--app", "trip", "--no-flower", "--workers", "1", "--concurrency", "1", "--json")
     with subprocess.Popen(
         perennial(python, "up", *arguments),
         cwd=tmp_path,

@@ -37,6 +37,7 @@ from orchestrator.engine.start import start as start_runs
 from orchestrator.errors import PerennialError, RunFailed, RunNotClosed, RunNotFound, UnknownProcess
 from orchestrator.settings import Settings
 from orchestrator.store import reads, runs
+from orchestrator.store.callers import CallersConnection, usable
 from orchestrator.store.statement import AnyConnection
 
 RunReference = UUID | str | Started | RunView | RunSummary
@@ -96,13 +97,13 @@ class Client:
         attributes: dict[str, Any] | None = None,
         expires_in: timedelta | None = None,
         by: str = "",
-        connection: AnyConnection | None = None,
+        connection: CallersConnection | None = None,
     ) -> Started:
         """Start a run of the newest deployed version, or of `version`.
 
         `key`: a business key, unique among the process's runs: a second start returns the first run.
-        `connection`: your own SQLAlchemy or psycopg connection; the run starts when you commit.
-        Raises UnknownProcess, InvalidInput, PayloadError.
+        `connection`: your own SQLAlchemy, psycopg or Django connection; the run starts when you commit.
+        Raises UnknownProcess, InvalidInput, PayloadError, UnusableConnection.
         """
         request = check_start(
             self._registry,
@@ -116,7 +117,8 @@ class Client:
         )
         if connection is None:
             return self._starts.start(request)
-        (started,) = start_runs(connection, request)
+        with self._on(connection) as callers:
+            (started,) = start_runs(callers, request)
         return started
 
     def start_many(
@@ -127,7 +129,7 @@ class Client:
         keys: Sequence[str | None] | None = None,
         version: int | None = None,
         by: str = "",
-        connection: AnyConnection | None = None,
+        connection: CallersConnection | None = None,
     ) -> list[Started]:
         """Start a run for each input (at most 10,000) in one statement; answers in their order."""
         request = check_start(
@@ -151,7 +153,7 @@ class Client:
         *,
         signal_id: str | None = None,
         by: str = "",
-        connection: AnyConnection | None = None,
+        connection: CallersConnection | None = None,
     ) -> bool:
         """Send a signal; it waits for its wait. False: this `signal_id` came before.
 
@@ -172,7 +174,7 @@ class Client:
         *,
         by: str,
         comment: str = "",
-        connection: AnyConnection | None = None,
+        connection: CallersConnection | None = None,
     ) -> Decision:
         """Take a decision. `approval`: its name or key; None: the only one that is open.
 
@@ -184,16 +186,32 @@ class Client:
             )
 
     def approve(
-        self, run: RunReference, approval: str | None = None, *, by: str, comment: str = ""
+        self,
+        run: RunReference,
+        approval: str | None = None,
+        *,
+        by: str,
+        comment: str = "",
+        connection: CallersConnection | None = None,
     ) -> Decision:
         """Say yes."""
-        return self.decide(run, approval, Outcome.APPROVED, by=by, comment=comment)
+        return self.decide(
+            run, approval, Outcome.APPROVED, by=by, comment=comment, connection=connection
+        )
 
     def reject(
-        self, run: RunReference, approval: str | None = None, *, by: str, comment: str = ""
+        self,
+        run: RunReference,
+        approval: str | None = None,
+        *,
+        by: str,
+        comment: str = "",
+        connection: CallersConnection | None = None,
     ) -> Decision:
         """Say no; `comment` is the reason its flow reads."""
-        return self.decide(run, approval, Outcome.REJECTED, by=by, comment=comment)
+        return self.decide(
+            run, approval, Outcome.REJECTED, by=by, comment=comment, connection=connection
+        )
 
     def approvals(
         self,
@@ -225,21 +243,25 @@ class Client:
         *,
         by: str = "",
         reason: str = "",
-        connection: AnyConnection | None = None,
+        connection: CallersConnection | None = None,
     ) -> None:
         """End a run now. What is at work is fenced off. Raises RunNotFound, RunClosed."""
         with self._on(connection) as own:
             operate.cancel(own, self._id_of(own, run), by=by, reason=reason)
 
-    def pause(self, run: RunReference, *, by: str = "") -> None:
+    def pause(
+        self, run: RunReference, *, by: str = "", connection: CallersConnection | None = None
+    ) -> None:
         """Let a run rest; facts and deadlines are still recorded."""
-        with self._context.connection() as connection:
-            operate.pause(connection, self._id_of(connection, run), by=by)
+        with self._on(connection) as own:
+            operate.pause(own, self._id_of(own, run), by=by)
 
-    def resume(self, run: RunReference, *, by: str = "") -> None:
+    def resume(
+        self, run: RunReference, *, by: str = "", connection: CallersConnection | None = None
+    ) -> None:
         """Move a paused run, or a mended incident, on."""
-        with self._context.connection() as connection:
-            operate.resume(connection, self._id_of(connection, run), by=by)
+        with self._on(connection) as own:
+            operate.resume(own, self._id_of(own, run), by=by)
 
     def get(self, run: RunReference) -> RunView:
         """The run, and what it waits for: who can act, since when, what happens next and when."""
@@ -316,10 +338,11 @@ class Client:
     # -- within ------------------------------------------------------------------------------
 
     @contextmanager
-    def _on(self, connection: AnyConnection | None) -> Iterator[AnyConnection]:
+    def _on(self, connection: CallersConnection | None) -> Iterator[AnyConnection]:
         """The caller's connection and transaction, or a statement of our own."""
         if connection is not None:
-            yield connection
+            with usable(connection) as callers:
+                yield callers
             return
         with self._context.connection() as own:
             yield own

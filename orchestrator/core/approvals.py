@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from orchestrator.core.checks import check_delay, check_words
@@ -32,7 +32,7 @@ class Outcome(StrEnum):
 class Decision:
     """What came of an approval; the answer to `await flow.approval(...)`.
 
-    `by` and `at` are None when nobody decided in time; `reason` is the decider's comment.
+    `by` and `at` are None when nobody decided in time; `reason` is the decider's comment. `at` is in UTC.
     """
 
     approval: str
@@ -41,6 +41,11 @@ class Decision:
     reason: str = ""
     at: datetime | None = None
     escalated: bool = False
+
+    def __post_init__(self) -> None:
+        # The record has it in the time zone of whoever decided.
+        if self.at is not None and self.at.utcoffset():
+            object.__setattr__(self, "at", self.at.astimezone(UTC))
 
     @property
     def approved(self) -> bool:

@@ -26,6 +26,7 @@ from orchestrator.engine.messenger import Messenger, SilentMessenger
 from orchestrator.engine.pace import Pace
 from orchestrator.faults import reach
 from orchestrator.settings import Settings, SettingsError
+from orchestrator.store.session import connection_arguments, set_up
 from orchestrator.store.statement import COMMITS_EACH
 from orchestrator.store.together import Gathering
 
@@ -164,22 +165,24 @@ def connect(
             "prepare_threshold": 0,
             "keepalives_idle": 10,
             "tcp_user_timeout": 30_000,  # milliseconds, after which a silent network is a lost one
+            **connection_arguments(),
         },
     )
 
     def prepare(connection: Any, _record: object) -> None:
         # One plan fits all: our statements find rows by key, and planning costs more than running them
         # (docs/adr/0008). And a worker that stalls in a transaction may not keep its locks for ever.
-        seconds = settings.dead_after_seconds
-        with connection.cursor() as cursor:
-            cursor.execute("SET plan_cache_mode TO force_generic_plan")
-            if finds_by_key:
-                for way in ("seqscan", "hashjoin", "mergejoin"):
-                    cursor.execute(f"SET enable_{way} TO off")
-            cursor.execute(f"SET idle_in_transaction_session_timeout TO {round(seconds * 1000)}")
-        connection.commit()
+        also = {
+            "plan_cache_mode": "force_generic_plan",
+            "idle_in_transaction_session_timeout": str(round(settings.dead_after_seconds * 1000)),
+        }
+        if finds_by_key:
+            also.update({f"enable_{way}": "off" for way in ("seqscan", "hashjoin", "mergejoin")})
+        set_up(
+            connection, also=also, keeps=frozenset() if commits_each else frozenset({"search_path"})
+        )
 
-    event.listen(engine, "connect", prepare)
+    event.listen(engine, "connect", prepare, insert=True)  # before SQLAlchemy looks at the server
     _close_what_has_failed(engine)
     return engine
 

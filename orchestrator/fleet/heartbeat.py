@@ -99,8 +99,8 @@ def state_of(pid: int) -> tuple[str, str | None]:
 class Voice:
     """Its own connection: made for the first beat, and anew after a failure."""
 
-    def __init__(self, address: dict[str, str], statement: str) -> None:
-        self._address, self._statement = address, statement
+    def __init__(self, address: dict[str, str], set_up: str, statement: str) -> None:
+        self._address, self._set_up, self._statement = address, set_up, statement
         self._connection: psycopg.Connection[Any] | None = None
 
     def beat(self, living: list[tuple[str, str, int]]) -> None:
@@ -116,9 +116,10 @@ class Voice:
                     "prepare_threshold": None,
                     "keepalives_idle": 10,
                     "tcp_user_timeout": 30_000,
+                    "client_encoding": "utf8",
                 }
                 self._connection = psycopg.connect(**{**self._address, **options})
-                self._connection.execute("SET default_transaction_isolation TO 'read committed'")
+                self._connection.execute(self._set_up.encode())
             ids, names, pids = (list(column) for column in zip(*living, strict=True))
             self._connection.execute(
                 self._statement.encode(), {"worker_ids": ids, "names": names, "pids": pids}
@@ -138,7 +139,7 @@ def main() -> None:
     sys.path[:] = given["path"]
     interval_seconds: float = given["interval_seconds"]
     lines, count = given["lines"], given["count"]
-    voice, held, beats = Voice(given["address"], given["statement"]), Held(), 0
+    voice, held, beats = Voice(given["address"], given["set_up"], given["statement"]), Held(), 0
     due = 0.0
     while True:
         wait_seconds = max(0.0, due - time.monotonic()) if held else LOOK_SECONDS

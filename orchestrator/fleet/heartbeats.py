@@ -24,6 +24,7 @@ from uuid import UUID
 
 from orchestrator.fleet import heartbeat
 from orchestrator.settings import Settings
+from orchestrator.store.session import settings_sql
 from orchestrator.store.workers import beat_text
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ class Heartbeats:
         given = {
             "address": dict(self._settings.database_address().parameters),
             "statement": beat_text(),
+            "set_up": settings_sql(),
             "interval_seconds": self._settings.heartbeat_seconds,
             "path": [each or str(Path.cwd()) for each in sys.path],
             "lines": self._lines,

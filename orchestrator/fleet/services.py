@@ -28,6 +28,7 @@ from orchestrator.fleet.heartbeats import Heartbeats
 from orchestrator.fleet.losses import Losses
 from orchestrator.fleet.member import Member
 from orchestrator.store.outbox import NOTIFY_CHANNEL
+from orchestrator.store.session import connection_arguments, set_up
 from orchestrator.store.workers import forget_old_workers
 
 log = logging.getLogger(__name__)
@@ -158,7 +159,9 @@ class Caretaker:
             application_name="perennial-caretaker",
             connect_timeout=10,
             keepalives_idle=30,
+            **connection_arguments(),
         )
+        set_up(connection)
         connection.execute(f"LISTEN {NOTIFY_CHANNEL}")
         return connection
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -55,16 +56,17 @@ WITH fence AS (
         jsonb_build_object('comment', %(comment)s::text)
     FROM fence, decided
 )
-SELECT decided.decision, notified.done FROM decided
+SELECT decided.decision::text AS decision, notified.done FROM decided
 LEFT JOIN (SELECT pg_notify('{NOTIFY_CHANNEL}', '') AS done) notified ON true
 """,
 )
 
+# Times travel as JSON does, whatever the caller's session makes of them.
 _READ = Statement(
     "read_approvals",
     """
-SELECT r.status, r.waiting_for, perennial.now() AS now, p.key, p.name, p.state, p.assignees, p.deadline, p.decided_by,
-    p.decided_at
+SELECT r.status, r.waiting_for, to_jsonb(perennial.now()) #>> '{}' AS now, p.key, p.name, p.state, p.assignees,
+    to_jsonb(p.deadline) #>> '{}' AS deadline, p.decided_by, to_jsonb(p.decided_at) #>> '{}' AS decided_at
 FROM perennial.run r LEFT JOIN perennial.approval p
     ON p.run_id = r.id AND (p.key = %(approval)s OR p.name = %(approval)s)
 WHERE r.id = %(run_id)s
@@ -114,7 +116,7 @@ def decide_if_allowed(
     row = _DECIDE.row(
         connection, run_id=run_id, approval=approval, outcome=outcome, by=by, comment=comment
     )
-    return None if row is None else row.decision
+    return None if row is None else json.loads(row.decision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +137,24 @@ def read_approvals(
     if not rows:
         return None
     found = tuple((row.key, _state_of(row)) for row in rows if row.key is not None)
-    return ReadApprovals(rows[0].status, rows[0].waiting_for, rows[0].now, found)
+    now = datetime.fromisoformat(rows[0].now).astimezone(UTC)
+    return ReadApprovals(rows[0].status, rows[0].waiting_for, now, found)
 
 
 def _state_of(row: Any) -> ApprovalState:
     return ApprovalState(
-        row.name, row.state, tuple(row.assignees), row.deadline, row.decided_by, row.decided_at
+        row.name,
+        row.state,
+        tuple(row.assignees),
+        _moment(row.deadline),
+        row.decided_by,
+        _moment(row.decided_at),
     )
+
+
+def _moment(written: str | None) -> datetime | None:
+    """A time that travelled as text, so that neither the session's zone nor its style is in it."""
+    return None if written is None else datetime.fromisoformat(written).astimezone(UTC)
 
 
 def latest_approvals_of(connection: AnyConnection, run_id: UUID) -> list[tuple[str, str]]:

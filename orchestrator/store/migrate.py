@@ -13,6 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
+from orchestrator.store.session import PINNED
 from orchestrator.store.tables import SCHEMA
 
 _ADVISORY_LOCK = 0x506572656E6E  # "Perenn": one upgrade at a time
@@ -21,10 +22,15 @@ _ADVISORY_LOCK = 0x506572656E6E  # "Perenn": one upgrade at a time
 def upgrade(engine: Engine, revision: str = "head") -> str:
     """Upgrade to `revision`; returns the revision reached. Safe to call from many processes at once."""
     with (
-        engine.connect() as connection,
+        engine.connect().execution_options(isolation_level="READ COMMITTED") as connection,
         connection.begin(),
         as_file(files("orchestrator.store") / "migrations") as home,
     ):
+        connection.exec_driver_sql("SET TRANSACTION READ WRITE")
+        for name, value in PINNED.items():
+            connection.execute(
+                text("SELECT set_config(:name, :value, true)"), {"name": name, "value": value}
+            )
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ADVISORY_LOCK})
         connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
         config = _config(str(home))

@@ -1,23 +1,32 @@
 """A named statement: SQL text with psycopg's `%(name)s` parameters, run on whoever's connection.
 
 The same text runs on a SQLAlchemy connection or session, and on a plain psycopg connection, so a
-producer can start a run inside its own transaction whichever it uses. It always goes to the driver itself:
+producer can start a run inside its own transaction whichever it uses. It goes to the driver itself:
 for a statement that is written, planned and read by hand, SQLAlchemy's way there and back costs as much as
 the driver's (docs/adr/0013). Its connections, pools, transactions and errors are used as they are.
+
+On a caller's connection a statement reads and writes values by our own adapters, whatever the caller has
+registered; and where SQLAlchemy drives something else than psycopg, it goes through SQLAlchemy.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import psycopg
+from psycopg.adapt import AdaptersMap
+from psycopg.pq import PipelineStatus
 from psycopg.rows import RowMaker, namedtuple_row
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
 from orchestrator.faults import reach
+from orchestrator.store.session import ADAPTERS
 from orchestrator.store.together import Gathering
 
 
@@ -35,8 +44,20 @@ class Meanwhile:
 
 AnyConnection = Connection | Session | psycopg.Connection[Any] | Gathering | Meanwhile
 
+_UUID_OID = 2950
+
 COMMITS_EACH = "perennial_commits_each"
 """An execution option of engines whose connections commit each statement by themselves."""
+
+
+class _CallersCursor(psycopg.Cursor[Any]):
+    """On a caller's connection: parameters are bound by Postgres, and values are as psycopg brings them."""
+
+    __slots__ = ()
+
+    @property
+    def adapters(self) -> AdaptersMap:
+        return ADAPTERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +97,21 @@ class Statement:
         meanwhile: Callable[[], None] | None = None,
     ) -> Sequence[Any]:
         if isinstance(connection, psycopg.Connection):
-            return self._rows_of(connection, parameters)
+            return self._rows_of_caller(connection, parameters)
         if isinstance(connection, Session):
             connection = connection.connection()
+        is_ours = COMMITS_EACH in connection.get_execution_options()
+        if not is_ours and not is_psycopg(connection):
+            return self._rows_by_sqlalchemy(connection, parameters)
         heard = connection.dispatch
         if heard.before_cursor_execute or heard.after_cursor_execute:
             return self._rows_in_sight(connection, parameters)
-        if (
-            COMMITS_EACH not in connection.get_execution_options()
-            and not connection.in_transaction()
-        ):
+        if not is_ours and not connection.in_transaction():
             connection.begin()  # as SQLAlchemy's own way of executing does; its caller commits
         driver: Any = connection.connection.driver_connection
         try:
+            if not is_ours:
+                return self._rows_of_caller(driver, parameters)
             return self._rows_of(driver, parameters, meanwhile)
         except BaseException as error:  # noqa: BLE001 - it is raised again there
             # SQLAlchemy's own door for what a driver raises: it tells a dead connection, and renews its pool.
@@ -101,6 +124,36 @@ class Statement:
         """As SQLAlchemy executes: somebody listens to what it does (a tracer, a test)."""
         result = connection.exec_driver_sql(self._text.decode(), parameters)
         return result.fetchall() if result.returns_rows else ()
+
+    def _rows_by_sqlalchemy(
+        self, connection: Connection, parameters: dict[str, object]
+    ) -> Sequence[Any]:
+        """By whatever drives the caller's connection, psycopg2 or an async driver."""
+        result = connection.execute(text(_for_sqlalchemy(self._text.decode())), parameters)
+        if not result.returns_rows:
+            return ()
+        kinds = {column[0]: column[1] for column in result.cursor.description}
+        return [
+            SimpleNamespace(
+                **{name: _of_kind(kinds.get(name), value) for name, value in row.items()}
+            )
+            for row in result.mappings()
+        ]
+
+    def _rows_of_caller(
+        self, connection: psycopg.Connection[Any], parameters: dict[str, object]
+    ) -> Sequence[Any]:
+        """Whatever its cursors, row factories and adapters are, and in its pipeline, if it has one open."""
+        cursor = _CallersCursor(connection, row_factory=self._row_maker)
+        cursor.execute(self._text, parameters)
+        if connection.pgconn.pipeline_status == PipelineStatus.OFF:
+            return cursor.fetchall() if cursor.pgresult and cursor.pgresult.nfields else ()
+        try:
+            return cursor.fetchall()
+        except psycopg.ProgrammingError:
+            if cursor.pgresult is None or cursor.pgresult.nfields:
+                raise
+            return ()
 
     def _rows_of(
         self,
@@ -155,3 +208,20 @@ class Statement:
         """Run it; the first row, or None."""
         found = self.rows(connection, **parameters)
         return found[0] if found else None
+
+
+def is_psycopg(connection: Connection) -> bool:
+    """SQLAlchemy drives psycopg 3 here, and not through an event loop."""
+    dialect = connection.dialect
+    return dialect.driver == "psycopg" and not dialect.is_async
+
+
+def _of_kind(kind: object, value: Any) -> Any:
+    """Not every driver has UUIDs of its own."""
+    return UUID(value) if kind == _UUID_OID and isinstance(value, str) else value
+
+
+def _for_sqlalchemy(sql: str) -> str:
+    """The same text with SQLAlchemy's own parameters, `:name`."""
+    escaped = re.sub(r"(?<!:):(?=\w)", r"\\:", sql)
+    return re.sub(r"%\((\w+)\)s", r":\1 ", escaped).replace("%%", "%")

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
     DateTime,
+    Dialect,
     Double,
     ForeignKey,
     ForeignKeyConstraint,
@@ -20,6 +23,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
     Uuid,
     text,
@@ -27,6 +31,20 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 SCHEMA = "perennial"
+
+
+class Moment(TypeDecorator[datetime]):
+    """A time with its zone, read in UTC, whichever zone a session has."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """As it is handed out."""
+        del dialect
+        return None if value is None else value.astimezone(UTC)
+
+
 metadata = MetaData(
     schema=SCHEMA,
     naming_convention={
@@ -39,13 +57,11 @@ metadata = MetaData(
 
 
 def _time(name: str, *, nullable: bool = True) -> Column[object]:
-    return Column(name, DateTime(timezone=True), nullable=nullable)
+    return Column(name, Moment, nullable=nullable)
 
 
 def _now(name: str) -> Column[object]:
-    return Column(
-        name, DateTime(timezone=True), nullable=False, server_default=text("perennial.now()")
-    )
+    return Column(name, Moment, nullable=False, server_default=text("perennial.now()"))
 
 
 def _run_id(*, primary_key: bool = False) -> Column[object]:

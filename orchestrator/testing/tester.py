@@ -37,6 +37,7 @@ from orchestrator.engine.recover import relay
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
 from orchestrator.settings import Settings
+from orchestrator.store.callers import CallersConnection
 from orchestrator.store.outbox import ADVANCE, Handoff
 from orchestrator.store.tables import timer
 from orchestrator.testing.databases import fresh_database
@@ -49,6 +50,7 @@ class ProcessTester:
     """A context manager. Each has a database of its own, with the registry's processes deployed.
 
     `client` is a Client on it, for what has no verb here: its next call does what that left to do.
+    With `connection=`, a verb is part of your own transaction, and what follows is done after its commit.
     `database` is its SQLAlchemy engine, for tables of your own. `now` is the clock.
     """
 
@@ -104,30 +106,69 @@ class ProcessTester:
         return self.get(self.client.start(process, input, key=key))
 
     def approve(
-        self, run: RunReference, approval: str | None = None, *, by: str, comment: str = ""
+        self,
+        run: RunReference,
+        approval: str | None = None,
+        *,
+        by: str,
+        comment: str = "",
+        connection: CallersConnection | None = None,
     ) -> RunView:
         """Say yes. Raises what `Client.decide` does."""
-        self.client.approve(run, approval, by=by, comment=comment)
-        return self.get(run)
+        self.client.approve(run, approval, by=by, comment=comment, connection=connection)
+        return self._after(run, connection)
 
     def reject(
-        self, run: RunReference, approval: str | None = None, *, by: str, comment: str = ""
+        self,
+        run: RunReference,
+        approval: str | None = None,
+        *,
+        by: str,
+        comment: str = "",
+        connection: CallersConnection | None = None,
     ) -> RunView:
         """Say no. Raises what `Client.decide` does."""
-        self.client.reject(run, approval, by=by, comment=comment)
-        return self.get(run)
+        self.client.reject(run, approval, by=by, comment=comment, connection=connection)
+        return self._after(run, connection)
 
     def signal(
-        self, run: RunReference, name: str, payload: Any = None, *, signal_id: str | None = None
+        self,
+        run: RunReference,
+        name: str,
+        payload: Any = None,
+        *,
+        signal_id: str | None = None,
+        connection: CallersConnection | None = None,
     ) -> RunView:
         """Send a signal. Raises what `Client.signal` does."""
-        self.client.signal(run, name, payload, signal_id=signal_id)
-        return self.get(run)
+        self.client.signal(run, name, payload, signal_id=signal_id, connection=connection)
+        return self._after(run, connection)
 
-    def cancel(self, run: RunReference, *, by: str = "", reason: str = "") -> RunView:
+    def cancel(
+        self,
+        run: RunReference,
+        *,
+        by: str = "",
+        reason: str = "",
+        connection: CallersConnection | None = None,
+    ) -> RunView:
         """End the run. Raises RunClosed."""
-        self.client.cancel(run, by=by, reason=reason)
-        return self.get(run)
+        self.client.cancel(run, by=by, reason=reason, connection=connection)
+        return self._after(run, connection)
+
+    def pause(
+        self, run: RunReference, *, by: str = "", connection: CallersConnection | None = None
+    ) -> RunView:
+        """Let the run rest."""
+        self.client.pause(run, by=by, connection=connection)
+        return self._after(run, connection)
+
+    def resume(
+        self, run: RunReference, *, by: str = "", connection: CallersConnection | None = None
+    ) -> RunView:
+        """Move a paused run, or a mended incident, on."""
+        self.client.resume(run, by=by, connection=connection)
+        return self._after(run, connection)
 
     def advance_time(self, duration: timedelta) -> None:
         """Let time pass. Each timer on the way fires at its own moment, and what follows is done then."""
@@ -152,6 +193,10 @@ class ProcessTester:
         return self.client.history(self.get(run))
 
     # -- within ------------------------------------------------------------------------------
+
+    def _after(self, run: RunReference, connection: CallersConnection | None) -> RunView:
+        """Within a caller's transaction nothing has happened yet, and what follows is done after its commit."""
+        return self.get(run) if connection is None else self.client.get(run)
 
     def _work_until(self, moment: datetime) -> None:
         """Do all that is due, and whatever becomes due until then, in the order of time."""

@@ -207,3 +207,14 @@ def test_a_helper_ends_with_its_worker_however_that_ends(fleet: Fleet) -> None:
     worker.wait()
     psutil.wait_procs(helpers, timeout=30)
     assert not [each for each in helpers if each.is_running()]
+
+
+def test_it_beats_though_the_database_says_that_nobody_writes(harness, heartbeats):
+    """Its own session is set up as all of ours are: a silent one would pass for dead."""
+    name = harness.database.name
+    harness.database.rows(f"ALTER DATABASE {name} SET default_transaction_read_only TO on")
+    try:
+        with Identity("here", heartbeats).holding() as held:
+            wait_for_beat(harness, held)
+    finally:
+        harness.database.rows(f"ALTER DATABASE {name} RESET default_transaction_read_only")

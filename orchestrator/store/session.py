@@ -1,0 +1,113 @@
+"""What our sessions in Postgres are like, whatever the database, the role or the program has set.
+
+    connection_arguments()    for `psycopg.connect`: UTF-8, and adapters that nobody else has changed
+    set_up(connection)        once, when a session begins: one statement
+    settings_sql()            its text, for a process that has no more than a driver
+
+A caller's own connection keeps its settings, and no answer to a caller depends on them (`store.callers`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from psycopg.adapt import AdaptersMap
+from psycopg.postgres import register_default_adapters, register_default_types
+from psycopg.rows import tuple_row
+from psycopg.types import TypesRegistry
+from psycopg.types.json import set_json_loads
+
+from orchestrator.errors import PerennialError
+
+PINNED: Mapping[str, str] = {
+    # Each statement is fenced by itself, and sees what others have committed when it begins.
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off",
+    # How values look on the way here and back.
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "standard_conforming_strings": "on",
+    "array_nulls": "on",
+    # What our names and comparisons mean. Our tables are named with their schema.
+    "search_path": "pg_catalog",
+    "transform_null_equals": "off",
+    "row_security": "on",
+    # What may end a statement or a session: locks are held for long by nobody, and a pool's sessions rest.
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_session_timeout": "0",
+}
+"""Whoever may log in may set these."""
+
+def _adapters() -> AdaptersMap:
+    types = TypesRegistry()
+    register_default_types(types)
+    adapters = AdaptersMap(types=types)
+    register_default_adapters(adapters)
+    set_json_loads(json.loads, adapters)
+    return adapters
+
+
+ADAPTERS = _adapters()
+"""As psycopg brings them: neither a program's nor a framework's changes of its own reach our values."""
+
+
+def connection_arguments() -> dict[str, Any]:
+    """What each connection of ours is opened with."""
+    return {"client_encoding": "utf8", "context": ADAPTERS}
+
+
+def settings_sql(
+    also: Mapping[str, str] | None = None, keeps: frozenset[str] = frozenset()
+) -> str:
+    """The one statement that pins what we rely on, and `also` that. Its answer: whose triggers fire."""
+    settings = {**PINNED, **(also or {})}
+    calls = [
+        f"set_config('{name}', '{value}', false)"
+        for name, value in settings.items()
+        if name not in keeps
+    ]
+    calls.append(
+        "CASE WHEN current_setting('server_version_num')::int >= 170000"
+        " THEN set_config('transaction_timeout', '0', false) END"
+    )
+    return f"SELECT current_setting('session_replication_role'), {', '.join(calls)}"
+
+
+def set_up(
+    connection: psycopg.Connection[Any],
+    *,
+    also: Mapping[str, str] | None = None,
+    keeps: frozenset[str] = frozenset(),
+) -> None:
+    """Pin what we rely on, and `also` that, for the whole session. `keeps`: what stays as it was found.
+
+    Raises PerennialError where the record's rules are switched off and this role may not switch them on.
+    """
+    was_autocommit = connection.autocommit
+    connection.autocommit = True  # nothing but the one statement
+    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+        cursor.execute(settings_sql(also, keeps).encode(), prepare=False)
+        row = cursor.fetchone()
+        if row is not None and row[0] == "replica":
+            _switch_rules_on(cursor)
+    connection.autocommit = was_autocommit
+
+
+def _switch_rules_on(cursor: psycopg.Cursor[Any]) -> None:
+    """Under `replica` no trigger fires, and the record would refuse nothing."""
+    try:
+        cursor.execute("SET session_replication_role TO origin", prepare=False)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise PerennialError(
+            "session_replication_role is `replica` for this database or role, so the rules of the record are"
+            " switched off, and this role may not switch them on. Reset it:"
+            " ALTER DATABASE … RESET session_replication_role, or ALTER ROLE … RESET session_replication_role"
+        ) from error

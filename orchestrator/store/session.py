@@ -18,6 +18,7 @@ from psycopg.adapt import AdaptersMap
 from psycopg.postgres import register_default_adapters, register_default_types
 from psycopg.rows import tuple_row
 from psycopg.types import TypesRegistry
+from psycopg.types.array import register_all_arrays
 from psycopg.types.json import set_json_loads
 
 from orchestrator.errors import PerennialError
@@ -46,11 +47,13 @@ PINNED: Mapping[str, str] = {
 }
 """Whoever may log in may set these."""
 
+
 def _adapters() -> AdaptersMap:
     types = TypesRegistry()
     register_default_types(types)
     adapters = AdaptersMap(types=types)
     register_default_adapters(adapters)
+    register_all_arrays(adapters)
     set_json_loads(json.loads, adapters)
     return adapters
 
@@ -64,9 +67,7 @@ def connection_arguments() -> dict[str, Any]:
     return {"client_encoding": "utf8", "context": ADAPTERS}
 
 
-def settings_sql(
-    also: Mapping[str, str] | None = None, keeps: frozenset[str] = frozenset()
-) -> str:
+def settings_sql(also: Mapping[str, str] | None = None, keeps: frozenset[str] = frozenset()) -> str:
     """The one statement that pins what we rely on, and `also` that. Its answer: whose triggers fire."""
     settings = {**PINNED, **(also or {})}
     calls = [

@@ -21,12 +21,15 @@ from orchestrator.errors import PerennialError
 from orchestrator.fleet.member import Member
 from orchestrator.fleet.services import Caretaker
 from orchestrator.store import migrate
-from orchestrator.store.session import PINNED, connection_arguments, set_up
+from orchestrator.store.session import ADAPTERS, PINNED, connection_arguments, set_up
 from orchestrator.testing import ProcessTester
 from tests.harness import Harness, meanwhile
 from tests.modes import NORMAL, modes_of
 
 pytestmark = modes_of(NORMAL, because="each session of ours is set up in one place")
+
+DBAPI_TYPES = {"psycopg.dbapi20.Binary", "psycopg.dbapi20.DBAPITypeObject"}
+"""For programs that write to the DB API; none of our values is one."""
 
 HOSTILE = {
     "default_transaction_isolation": "serializable",
@@ -212,6 +215,24 @@ def test_what_a_program_makes_of_values_does_not_reach_ours(harness):
     finally:
         set_json_loads(json.loads)
     assert type(seen[-1]["euros"]) is float
+
+
+def names_of(types: Any) -> set[str]:
+    """A type that nobody has used yet stands there by its name."""
+    return {
+        each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}"
+        for each in types
+    }
+
+
+def test_our_adapters_are_psycopgs_own():
+    """Made anew, so that no program's changes are in them; and nothing of the driver's is forgotten."""
+    json_oids = {psycopg.adapters.types[name].oid for name in ("json", "jsonb")}
+    for ours, theirs in zip(ADAPTERS._loaders, psycopg.adapters._loaders, strict=True):
+        assert ours.keys() == theirs.keys()
+        assert {oid for oid in ours if ours[oid] != theirs[oid]} <= json_oids
+    for format_, theirs in psycopg.adapters._dumpers.items():
+        assert names_of(theirs) - names_of(ADAPTERS._dumpers[format_]) <= DBAPI_TYPES
 
 
 def test_a_session_is_set_up_in_one_round_trip(harness, tmp_path):

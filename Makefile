@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
 	&& { echo $$p; break; }; done)
 
-.PHONY: help setup demo test guards bench recovery check oracle nemesis format up clean
+.PHONY: help setup demo test guards bench recovery check oracle nemesis try format up clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -69,6 +69,9 @@ oracle: $(STAMP) ## Random programs against their predictions; SEEDS=5000 FROM=1
 nemesis: $(STAMP) ## Hurt a real fleet in every way; SECONDS_LONG=600 SEED=n FAULTS=kill,flush
 	@$(BIN)/python -m tests.nemesis $(if $(SECONDS_LONG),--seconds '$(SECONDS_LONG)') \
 		$(if $(SEED),--seed '$(SEED)') $(if $(FAULTS),--faults '$(FAULTS)')
+
+try: $(STAMP) ## What new users do, from a bare wheel, before each release; PARTS='tutorial django', KEEP=path
+	@$(BIN)/python -m tests.trial $(PARTS) $(if $(KEEP),--keep '$(KEEP)')
 
 format: $(STAMP) ## Put the code in shape
 	$(BIN)/ruff check --fix .

@@ -57,6 +57,10 @@ class ProcessChanged(DefinitionError):
     """This name and version is deployed already, with other content. Raise the version."""
 
 
+class PoolerBetween(PerennialError):
+    """A pooler stands between us and Postgres and lends no session for long enough. The message says what to do."""
+
+
 class UnusableConnection(PerennialError, TypeError):
     """What was given as `connection=` can't carry a statement of ours. The message says what can."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -28,6 +28,10 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = Field(
         None, description="Postgres, as a SQLAlchemy or libpq URL."
+    )
+    database_pooler: Literal["session", "transaction"] | None = Field(
+        None,
+        description="What lends sessions to us, where a pooler stands before Postgres. Found out, if not set.",
     )
     broker_url: SecretStr | None = Field(
         None, description="Celery's broker; Redis or Valkey also carries timers."

@@ -24,10 +24,11 @@ from orchestrator.engine.definitions import Definitions
 from orchestrator.engine.liveness import Identity
 from orchestrator.engine.messenger import Messenger, SilentMessenger
 from orchestrator.engine.pace import Pace
+from orchestrator.errors import PerennialError
 from orchestrator.faults import reach
 from orchestrator.settings import Settings, SettingsError
 from orchestrator.store.session import connection_arguments, set_up
-from orchestrator.store.statement import COMMITS_EACH
+from orchestrator.store.statement import COMMITS_EACH, pooler_in
 from orchestrator.store.together import Gathering
 
 log = logging.getLogger(__name__)
@@ -179,7 +180,11 @@ def connect(
         if finds_by_key:
             also.update({f"enable_{way}": "off" for way in ("seqscan", "hashjoin", "mergejoin")})
         set_up(
-            connection, also=also, keeps=frozenset() if commits_each else frozenset({"search_path"})
+            connection,
+            also=also,
+            keeps=frozenset() if commits_each else frozenset({"search_path"}),
+            pooler=settings.database_pooler,
+            needs_session=finds_by_key,
         )
 
     event.listen(engine, "connect", prepare, insert=True)  # before SQLAlchemy looks at the server
@@ -230,15 +235,16 @@ def _close_what_has_failed(engine: Engine) -> None:
     that is kept, each failure leaves a plan in its Postgres process (12 KiB and more; 3.3.9).
     """
 
-    def note(failure: ExceptionContext) -> None:
+    def note(failure: ExceptionContext) -> PerennialError | None:
         if failure.connection is not None and not failure.connection.invalidated:
             failure.connection.info[_HAS_FAILED] = True
+        return pooler_in(failure.original_exception)
 
     def close(_connection: object, record: ConnectionPoolEntry) -> None:
         if record.info.pop(_HAS_FAILED, False):
             record.invalidate(soft=False)
 
-    event.listen(engine, "handle_error", note)
+    event.listen(engine, "handle_error", note, retval=True)
     event.listen(engine, "checkin", close)
 
 

@@ -161,7 +161,7 @@ class Caretaker:
             keepalives_idle=30,
             **connection_arguments(),
         )
-        set_up(connection)
+        set_up(connection, pooler=self._member.settings.database_pooler, needs_session=True)
         connection.execute(f"LISTEN {NOTIFY_CHANNEL}")
         return connection
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 from psycopg.adapt import AdaptersMap
@@ -21,7 +21,10 @@ from psycopg.types import TypesRegistry
 from psycopg.types.array import register_all_arrays
 from psycopg.types.json import set_json_loads
 
-from orchestrator.errors import PerennialError
+from orchestrator.errors import PerennialError, PoolerBetween
+
+Pooler = Literal["session", "transaction"]
+"""For how long a pooler lends one of its sessions."""
 
 PINNED: Mapping[str, str] = {
     # Each statement is fenced by itself, and sees what others have committed when it begins.
@@ -67,8 +70,16 @@ def connection_arguments() -> dict[str, Any]:
     return {"client_encoding": "utf8", "context": ADAPTERS}
 
 
-def settings_sql(also: Mapping[str, str] | None = None, keeps: frozenset[str] = frozenset()) -> str:
-    """The one statement that pins what we rely on, and `also` that. Its answer: whose triggers fire."""
+def settings_sql(
+    also: Mapping[str, str] | None = None,
+    keeps: frozenset[str] = frozenset(),
+    backend_pid: int | None = None,
+) -> str:
+    """The one statement that pins what we rely on, and `also` that, for the session that it meets.
+
+    `backend_pid`: the server process that a connection was promised. Where another one answers, nothing is set.
+    Its answer: whose triggers fire, and whether it was that one.
+    """
     settings = {**PINNED, **(also or {})}
     calls = [
         f"set_config('{name}', '{value}', false)"
@@ -79,7 +90,12 @@ def settings_sql(also: Mapping[str, str] | None = None, keeps: frozenset[str] = 
         "CASE WHEN current_setting('server_version_num')::int >= 170000"
         " THEN set_config('transaction_timeout', '0', false) END"
     )
-    return f"SELECT current_setting('session_replication_role'), {', '.join(calls)}"
+    is_own = "true" if backend_pid is None else f"pg_backend_pid() = {backend_pid}"
+    return (
+        "SELECT current_setting('session_replication_role'), session.is_own,"
+        f" CASE WHEN session.is_own THEN ARRAY[{', '.join(calls)}] END"
+        f" FROM (SELECT {is_own} AS is_own) session"
+    )
 
 
 def set_up(
@@ -87,19 +103,47 @@ def set_up(
     *,
     also: Mapping[str, str] | None = None,
     keeps: frozenset[str] = frozenset(),
+    pooler: Pooler | None = None,
+    needs_session: bool = False,
 ) -> None:
     """Pin what we rely on, and `also` that, for the whole session. `keeps`: what stays as it was found.
 
-    Raises PerennialError where the record's rules are switched off and this role may not switch them on.
+    Where a pooler stands between, nothing is set, since others would come to feel it, and nothing is prepared
+    by name, since others would meet it. `pooler`: which it is, where that is known: one that lends a whole
+    session is as good as none. `needs_session`: then one that doesn't, or may not, is refused.
+
+    Raises PoolerBetween; PerennialError where the record's rules are switched off and this role may not switch
+    them on.
     """
-    was_autocommit = connection.autocommit
-    connection.autocommit = True  # nothing but the one statement
-    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
-        cursor.execute(settings_sql(also, keeps).encode(), prepare=False)
-        row = cursor.fetchone()
-        if row is not None and row[0] == "replica":
-            _switch_rules_on(cursor)
-    connection.autocommit = was_autocommit
+    try:
+        if pooler == "transaction":
+            _do_without(connection, needs_session=needs_session)
+            return
+        was_autocommit = connection.autocommit
+        connection.autocommit = True  # nothing but the one statement
+        backend_pid = connection.pgconn.backend_pid if pooler is None else None
+        with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+            cursor.execute(settings_sql(also, keeps, backend_pid).encode(), prepare=False)
+            row = cursor.fetchone() or ("", False)
+            if not row[1]:
+                _do_without(connection, needs_session=needs_session)
+            elif row[0] == "replica":
+                _switch_rules_on(cursor)
+        connection.autocommit = was_autocommit
+    except BaseException:
+        connection.close()  # nobody else has it yet
+        raise
+
+
+def _do_without(connection: psycopg.Connection[Any], *, needs_session: bool) -> None:
+    if needs_session:
+        raise PoolerBetween(
+            "a pooler stands between this worker and Postgres (another server process answers than the one that"
+            " was promised, or PERENNIAL_DATABASE_POOLER says so), and a worker needs sessions of its own. Give it"
+            " Postgres' own address; or, if the pooler lends whole sessions (PgBouncer's `session` mode), set"
+            " PERENNIAL_DATABASE_POOLER=session"
+        )
+    connection.prepare_threshold = None
 
 
 def _switch_rules_on(cursor: psycopg.Cursor[Any]) -> None:

@@ -25,6 +25,7 @@ from psycopg.rows import RowMaker, namedtuple_row
 from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
+from orchestrator.errors import PoolerBetween
 from orchestrator.faults import reach
 from orchestrator.store.session import ADAPTERS
 from orchestrator.store.together import Gathering
@@ -145,7 +146,13 @@ class Statement:
     ) -> Sequence[Any]:
         """Whatever its cursors, row factories and adapters are, and in its pipeline, if it has one open."""
         cursor = _CallersCursor(connection, row_factory=self._row_maker)
-        cursor.execute(self._text, parameters)
+        try:
+            cursor.execute(self._text, parameters)
+        except psycopg.Error as error:
+            pooler = pooler_in(error)
+            if pooler is None:
+                raise
+            raise pooler from error
         if connection.pgconn.pipeline_status == PipelineStatus.OFF:
             return cursor.fetchall() if cursor.pgresult and cursor.pgresult.nfields else ()
         try:
@@ -208,6 +215,20 @@ class Statement:
         """Run it; the first row, or None."""
         found = self.rows(connection, **parameters)
         return found[0] if found else None
+
+
+def pooler_in(error: BaseException) -> PoolerBetween | None:
+    """What a refusal means by which a pooler shows itself: a prepared name is another's, or is in another session."""
+    if not isinstance(
+        error, psycopg.errors.DuplicatePreparedStatement | psycopg.errors.InvalidSqlStatementName
+    ):
+        return None
+    return PoolerBetween(
+        f"Postgres refused ({error.sqlstate}): {error.diag.message_primary}. So a pooler stands between that lends"
+        " a session for one transaction (PgBouncer's `transaction` mode). A worker must be given Postgres' own"
+        " address; a producer sets PERENNIAL_DATABASE_POOLER=transaction, and a connection of your own"
+        " prepare_threshold=None"
+    )
 
 
 def is_psycopg(connection: Connection) -> bool:

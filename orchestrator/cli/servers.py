@@ -22,6 +22,7 @@ import typer
 from orchestrator.addresses import masked
 from orchestrator.cli.definitions import read_processes
 from orchestrator.cli.failures import CommandRefused, FleetFailed
+from orchestrator.cli.leftovers import end_leftovers, forget, remember
 from orchestrator.cli.output import Printer, text
 from orchestrator.cli.session import (
     DEFAULT_DATA_DIR,
@@ -147,11 +148,14 @@ def up(
         )
     session.data_dir = data_dir or session.data_dir
     printer = Printer(session)
-    supervisor = Supervisor(partial(printer.note, style="yellow"))
+    supervisor = Supervisor(
+        partial(printer.note, style="yellow"), partial(remember, session.data_dir)
+    )
     with ExitStack() as cleanup:
         cleanup.enter_context(stop_signals(_nothing))  # left last: nothing cuts the cleanup short
         with stop_signals(_interrupt):
             _own(session.data_dir, cleanup)
+            end_leftovers(session.data_dir, partial(printer.note, style="yellow"))
             _take_app_there_is(session, printer)
             _find_servers(session, printer, cleanup)
             fleet = _prepare(
@@ -167,6 +171,7 @@ def up(
                 finally:
                     printer.note("Stopping ... (once more to kill)", "dim")
                     supervisor.stop()
+                    forget(session.data_dir)
     printer.note(f"Stopped. What there is to keep is in {session.data_dir}.", "dim")
 
 
@@ -329,6 +334,8 @@ def _tell_when_ready(fleet: Fleet, workers: int, supervisor: Supervisor, printer
 
     def tell(answered: int) -> None:
         pids = supervisor.pids
+        if answered == workers:
+            supervisor.has_settled()
         printer.emit(fleet.document(pids), lambda: _page(fleet, pids, answered))
 
     def listen() -> None:

@@ -25,6 +25,9 @@ from orchestrator.cli.failures import FleetFailed
 STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 EARLY_DEATH_SECONDS = 10.0
 EARLY_DEATHS_MAX = 3
+"""Of a program of which none has lived: so often it is tried."""
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 60.0
 STOP_GRACE_SECONDS = 15.0
 KILL_GRACE_SECONDS = 5.0
 LOG_TAIL_LINES = 12
@@ -32,7 +35,7 @@ LOG_TAIL_LINES = 12
 
 @dataclass(frozen=True)
 class Program:
-    """What to run. When it keeps dying early, an essential one takes everything down with it."""
+    """What to run. When it keeps dying from the first, an essential one takes everything down with it."""
 
     name: str
     arguments: tuple[str, ...]
@@ -50,10 +53,20 @@ class _Child:
 
 
 class Supervisor:
-    """Starts programs, starts them again when they die, stops them. `note` tells the operator."""
+    """Starts programs, starts them again when they die, stops them. `note` tells the operator.
 
-    def __init__(self, note: Callable[[str], None]) -> None:
-        self._note = note
+    What has lived once is never given up: a trouble of its servers passes, and it is there again. It is started
+    at once, and after early deaths at pauses that double to a minute.
+
+    `remember` is told what runs, whenever that changes.
+    """
+
+    def __init__(
+        self, note: Callable[[str], None], remember: Callable[[dict[str, int]], None] | None = None
+    ) -> None:
+        self._note, self._remember = note, remember
+        self._has_lived: set[str] = set()
+        self._resting: list[tuple[float, Program, int]] = []
         self._events: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._children: dict[str, _Child] = {}
         self._failure: FleetFailed | None = None
@@ -86,6 +99,8 @@ class Supervisor:
             )
         child = _Child(program, process, time.monotonic(), early_deaths)
         self._children[program.name] = child
+        if self._remember is not None:
+            self._remember(self.pids)
         Thread(
             target=self._await_end, args=(child,), name=f"await-{program.name}", daemon=True
         ).start()
@@ -94,9 +109,23 @@ class Supervisor:
     def watch(self) -> None:
         """Until someone asks to stop. Raises FleetFailed if an essential program can't be kept."""
         while not self._is_stopping:
-            self._events.get()()
+            with suppress(Empty):
+                self._events.get(timeout=self._start_rested())()
         if self._failure is not None:
             raise self._failure
+
+    def has_settled(self) -> None:
+        """All that runs now has lived: from here on it is brought back, whatever happens to it."""
+        self._has_lived |= self._children.keys()
+
+    def _start_rested(self) -> float | None:
+        """Start those whose pause is over; how long until the next one's is."""
+        now = time.monotonic()
+        due = [rest for rest in self._resting if rest[0] <= now]
+        self._resting = [rest for rest in self._resting if rest[0] > now]
+        for _, program, early_deaths in due:
+            self.start(program, early_deaths=early_deaths)
+        return min((rest[0] - now for rest in self._resting), default=None)
 
     def stop(self) -> None:
         """Ask every program to end; kill what is there after a grace period, with its children."""
@@ -138,12 +167,27 @@ class Supervisor:
             return
         how = f"{program.name} (pid {child.process.pid}) {_how_it_ended(child.process.returncode)}"
         died_early = time.monotonic() - child.started_at < EARLY_DEATH_SECONDS
+        if not died_early:
+            self._has_lived.add(program.name)
         early_deaths = child.early_deaths + 1 if died_early else 0
-        if early_deaths < EARLY_DEATHS_MAX:
-            self._note(
-                f"{how}; started again as pid {self.start(program, early_deaths=early_deaths)}"
-            )
-            return
+        if early_deaths <= 1:
+            pid = self.start(program, early_deaths=early_deaths)
+            self._note(f"{how}; started again as pid {pid}")
+        elif program.name in self._has_lived or early_deaths < EARLY_DEATHS_MAX:
+            self._rest(program, early_deaths, how)
+        else:
+            self._give_up(program, early_deaths, how)
+
+    def _rest(self, program: Program, early_deaths: int, how: str) -> None:
+        doubled = FIRST_PAUSE_SECONDS * 2.0 ** min(early_deaths - 2, 10)
+        pause_seconds = min(doubled, LONGEST_PAUSE_SECONDS)
+        self._resting.append((time.monotonic() + pause_seconds, program, early_deaths))
+        last = next(iter(_tail(program.log)[-1:]), "nothing")
+        self._note(
+            f"{how}; started again in {pause_seconds:g} s. Its log, {program.log}, ends: {last.strip()}"
+        )
+
+    def _give_up(self, program: Program, early_deaths: int, how: str) -> None:
         tail = "\n".join(f"  {line}" for line in _tail(program.log))
         told = (
             f"{how}, {early_deaths} times within {EARLY_DEATH_SECONDS:.0f} s of its start. "

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -12,6 +14,7 @@ from threading import Thread
 import psutil
 import pytest
 
+from orchestrator.cli import leftovers
 from orchestrator.cli import supervisor as supervision
 from orchestrator.cli.failures import FleetFailed
 from orchestrator.cli.supervisor import Program, Supervisor, stop_signals
@@ -84,7 +87,7 @@ def test_an_essential_program_that_keeps_dying_ends_it_all_and_its_log_is_shown(
         supervisor.watch()
     assert "no such broker" in str(caught.value)
     assert supervisor.pids == {}
-    assert notes.qsize() == supervision.EARLY_DEATHS_MAX - 1
+    assert notes.qsize() == supervision.EARLY_DEATHS_MAX - 1, "a line for each start"
 
 
 def test_a_program_that_is_not_essential_is_given_up_alone(supervisor, program, notes):
@@ -98,6 +101,89 @@ def test_a_program_that_is_not_essential_is_given_up_alone(supervisor, program, 
     Thread(target=stop_when_given_up).start()
     supervisor.watch()
     assert supervisor.pids == {}
+
+
+@pytest.mark.parametrize("essential", [True, False])
+def test_what_has_lived_is_brought_back_at_growing_pauses_and_nothing_else_is_stopped(
+    supervisor, program, notes, monkeypatch, essential
+):
+    """A broker that refuses every write ends each worker as it starts, for as long as it is full."""
+    monkeypatch.setattr(supervision, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(supervision, "LONGEST_PAUSE_SECONDS", 0.04)
+    supervisor.start(program("raise SystemExit('OOM command not allowed')", essential=essential))
+    supervisor.has_settled()
+    told: list[str] = []
+
+    def stop_after_seven() -> None:
+        told.extend(notes.get() for _ in range(7))
+        supervisor.ask_to_stop()
+
+    Thread(target=stop_after_seven).start()
+    supervisor.watch()
+    assert "; started again as pid " in told[0]
+    pauses = [float(note.partition("again in ")[2].split(" ")[0]) for note in told[1:]]
+    assert pauses == [0.01, 0.02, 0.04, 0.04, 0.04, 0.04]
+    assert all("OOM command not allowed" in note and "\n" not in note for note in told[1:])
+
+
+def test_one_that_rests_is_not_started_while_all_is_stopped(supervisor, program, notes):
+    supervisor.start(program("raise SystemExit(1)"))
+    supervisor.has_settled()
+
+    def stop_when_it_rests() -> None:
+        while "started again in 1 s" not in notes.get():
+            pass
+        supervisor.ask_to_stop()
+
+    Thread(target=stop_when_it_rests).start()
+    supervisor.watch()
+    supervisor.stop()
+    assert supervisor.pids == {}
+
+
+def test_what_a_killed_up_left_is_ended_by_the_next_with_its_children(
+    program, notes, said, tmp_path
+):
+    pid = Supervisor(notes.put, partial(leftovers.remember, tmp_path)).start(program(HAS_A_CHILD))
+    child = psutil.Process(int(said()))
+    leftovers.end_leftovers(tmp_path, notes.put)
+    assert leftovers.began(pid) is None
+    child.wait(timeout=10)
+    assert notes.get() == f"worker-1 (pid {pid}) was left by an `up` that was killed: ended"
+    assert not (tmp_path / leftovers.PROGRAMS_FILE).exists()
+
+
+def test_one_that_is_deaf_is_killed(program, notes, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(leftovers, "GRACE_SECONDS", 0.1)
+    pid = Supervisor(notes.put, partial(leftovers.remember, tmp_path)).start(
+        program(IGNORES_SIGTERM)
+    )
+    said()
+    leftovers.end_leftovers(tmp_path, notes.put)
+    leftovers.end_leftovers(tmp_path, notes.put)  # nothing is named any more
+    assert leftovers.began(pid) is None
+
+
+def test_a_program_that_has_the_process_id_by_now_is_left_alone(
+    supervisor, program, said, notes, tmp_path
+):
+    """Guards the moment at which it began: ids come again, soonest in a container that was restarted."""
+    pid = supervisor.start(program(WAITS_FOR_SIGNAL))
+    said()
+    named = [{"name": "worker-1", "pid": pid, "began": "12345"}]
+    (tmp_path / leftovers.PROGRAMS_FILE).write_text(json.dumps(named))
+    leftovers.end_leftovers(tmp_path, notes.put)
+    assert leftovers.began(pid) is not None
+    assert notes.empty()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", "[7]", '[{"name": "x", "pid": "y", "began": 1}]']
+)
+def test_a_broken_list_of_leftovers_names_none(tmp_path, notes, content):
+    (tmp_path / leftovers.PROGRAMS_FILE).write_text(content)
+    leftovers.end_leftovers(tmp_path, notes.put)
+    assert notes.empty()
 
 
 def test_stop_ends_every_program(supervisor, program, said):

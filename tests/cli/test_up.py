@@ -317,6 +317,17 @@ def test_a_killed_worker_is_started_again_with_a_note(shop, fleet):
     assert not any(process.is_running() for process in pool)
 
 
+def test_the_workers_and_flower_of_a_killed_up_are_ended_by_the_next(shop, fleet):
+    """They would join it under the same names, with old code, and keep Flower's port."""
+    old = [psutil.Process(pid) for pid in fleet["pids"].values()]
+    shop.stop_up(signal.SIGKILL)
+    assert all(process.is_running() for process in old)
+    shop.told = shop.start_up()
+    assert not any(process.is_running() for process in old)
+    assert not {process.pid for process in old} & set(shop.told["pids"].values())
+    assert shop.told["flower_url"] == fleet["flower_url"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_ends_all_that_was_started_and_the_next_start_finds_the_data(shop, fleet, number):
     shop.perennial("start", "ship", "--key", f"kept-{number}", "--input", '{"item": "tea"}')

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from orchestrator.core.retries import Retry
     from orchestrator.core.run import RunStatus
     from orchestrator.core.steps import idempotency_key, step
+    from orchestrator.engine.reports import RunReport
     from orchestrator.errors import ActivityFailed, Fail, PerennialError, SignalTimedOut
     from orchestrator.fleet import install
     from orchestrator.settings import Settings
@@ -46,6 +47,7 @@ __all__ = [
     "Process",
     "Registry",
     "Retry",
+    "RunReport",
     "RunStatus",
     "Settings",
     "SignalTimedOut",
@@ -79,6 +81,7 @@ _HOMES = {
     "Process": "orchestrator.core.definition",
     "Registry": "orchestrator.core.definition",
     "Retry": "orchestrator.core.retries",
+    "RunReport": "orchestrator.engine.reports",
     "RunStatus": "orchestrator.core.run",
     "Settings": "orchestrator.settings",
     "SignalTimedOut": "orchestrator.errors",

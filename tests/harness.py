@@ -32,6 +32,7 @@ from sqlalchemy import Engine, create_engine, event, text
 
 from orchestrator import Client, Registry, Settings
 from orchestrator.core.definition import Process
+from orchestrator.core.notice import RunNotice
 from orchestrator.core.outcome import NewActivity
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import Started
@@ -160,7 +161,7 @@ class CollectingMessenger:
         self.handed_off: list[Handoff] = []
         self.armed: list[ArmedTimer] = []
         self.disarmed: list[UUID] = []
-        self.announced: list[tuple[UUID, str, RunStatus, str | None]] = []
+        self.announced: list[RunNotice] = []
 
     def hand_off(self, handoffs: Sequence[Handoff]) -> Sequence[Handoff]:
         if not self.is_deaf:
@@ -187,10 +188,8 @@ class CollectingMessenger:
         if not self.is_deaf:
             self.disarmed.extend(timer_id for timer_id, _ in timers)
 
-    def announce(
-        self, run_id: UUID, process: str, status: RunStatus, waiting_for: str | None
-    ) -> None:
-        self.announced.append((run_id, process, status, waiting_for))
+    def announce(self, notice: RunNotice) -> None:
+        self.announced.append(notice)
 
 
 class GoesOn:

@@ -111,6 +111,7 @@ def run_page(run: RunView, clock: Clock) -> RenderableType:
         if run.untaken_turn or not run.waits:
             parts += [_turn(run, clock), Text()]
         parts.pop()
+        parts += _tracebacks(run)
     return Group(*parts)
 
 
@@ -359,9 +360,28 @@ def _incident(run: RunView, clock: Clock) -> RenderableType:
         Text(),
         text(f"{error.get('type', 'incident')}", "bold red"),
         _diff(error),
+        *_tracebacks(run),
         Text(),
         Text(advice, "dim"),
     )
+
+
+def _tracebacks(run: RunView) -> list[RenderableType]:
+    """Those of the activities that failed; the run's own where it adds to them. Lines to read and to copy."""
+    own = (run.error or {}).get("traceback")
+    found = [
+        (f"{failed.key}, attempt {failed.attempt}", failed.traceback)
+        for failed in run.failures
+        if failed.traceback
+    ]
+    if own and (run.error or {}).get("type") != "ActivityFailed":
+        found.insert(0, ("The flow", own))
+    parts: list[RenderableType] = []
+    for title, trace in found:
+        shown = text(trace.rstrip(), "dim")
+        shown.no_wrap, shown.overflow = True, "ignore"
+        parts += [Text(), text(title, "red"), shown]
+    return parts
 
 
 def _diff(error: dict[str, Any]) -> Text:
@@ -381,6 +401,7 @@ def _ending(run: RunView, clock: Clock) -> RenderableType:
     ]
     if run.error:
         parts += [Text(), text(run.error.get("type", "error"), "bold red"), _diff(run.error)]
+        parts += _tracebacks(run)
     if run.status is RunStatus.FAILED:
         advice = (
             "A failed run stays failed: mend the cause, and start another one, under another key."

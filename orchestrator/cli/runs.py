@@ -132,7 +132,8 @@ def _asked(
         '"previous_stage", "revision", "input", "output", "error", "attributes", "created_at", '
         '"started_at", "last_progress_at", "expires_at", "closed_at", "next_timer_at", "waiting_for", '
         '"active_milliseconds", "waits": [{"kind", "key", "name", "who", "since", '
-        '"next": [{"what", "at"}], "attempt", "detail"}], "queue", "untaken_turn"}',
+        '"next": [{"what", "at"}], "attempt", "detail"}], "queue", "untaken_turn", '
+        '"failures": [{"key", "attempt", "type", "message", "traceback"}]}',
     ),
 )
 def show(context: typer.Context, run: Run, _json: Json = False) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from orchestrator.core import codec
 from orchestrator.core.approvals import ApprovalRequest
+from orchestrator.core.failures import traceback_of
 from orchestrator.core.flow import Request, SignalWait, Sleep, StageCall, StepCall
 from orchestrator.core.journal import Activity, ActivityState
 from orchestrator.core.run import RunStatus
@@ -75,12 +76,24 @@ class TurnOutcome:
     waiting_for: str | None = None
     output: str | None = None
     error: dict[str, Any] | None = None
+    raised: BaseException | None = field(default=None, compare=False, repr=False)
+    """What the flow raised, where that is how it ended or was parked."""
     goes_on: bool = False
     """The flow wants an inline step, but on facts not recorded yet: commit, and take another turn."""
 
 
-def park(run: RunContext, journal: Sequence[Activity], *, kind: str, message: str) -> TurnOutcome:
-    """The outcome that makes a run an incident, as it stands: nothing more is opened."""
+def park(
+    run: RunContext,
+    journal: Sequence[Activity],
+    *,
+    kind: str,
+    message: str,
+    raised: BaseException | None = None,
+) -> TurnOutcome:
+    """The outcome that makes a run an incident, as it stands: nothing more is opened.
+
+    `raised`: by the flow, whose traceback is kept.
+    """
     return TurnOutcome(
         status=RunStatus.INCIDENT,
         unsettled=tuple(activity.key for activity in journal if not activity.is_settled),
@@ -88,8 +101,10 @@ def park(run: RunContext, journal: Sequence[Activity], *, kind: str, message: st
             "type": kind,
             "message": codec.readable(message),
             "process": f"{run.process} version {run.version}",
+            **({} if raised is None else {"traceback": traceback_of(raised)}),
         },
         waiting_for="an operator",
+        raised=raised,
     )
 
 

@@ -21,6 +21,7 @@ from orchestrator.core import codec
 from orchestrator.core.approvals import ApprovalRequest, Decision
 from orchestrator.core.checks import check_key, check_words
 from orchestrator.core.definition import Process, Registry, Stage, result_type_of
+from orchestrator.core.failures import FAILURES, lines_of, message_of, traceback_of, type_of
 from orchestrator.core.flow import (
     Ask,
     Flow,
@@ -88,7 +89,7 @@ class _Parked(BaseException):
 @dataclass(slots=True)
 class _Answer:
     value: Any = None
-    error: Exception | None = None
+    error: BaseException | None = None
 
 
 PerformStep = Callable[[Request, Activity | None], Activity]
@@ -154,8 +155,8 @@ class _Turn:
             outcome = self._ended_by(error)
         except TurnAbandoned:
             raise
-        except Exception as error:  # noqa: BLE001 - any bug of a flow parks its run, explained
-            outcome = self._incident(type(error).__name__, self._explain(error))
+        except FAILURES as error:  # any bug of a flow parks its run, explained
+            outcome = self._incident(type_of(error), self._explain(error), raised=error)
         except BaseException:
             if self.parked is None:
                 raise
@@ -222,7 +223,7 @@ class _Turn:
                 if inspect.iscoroutine(branch):
                     self._let_go(branch)  # those that a contradiction kept from starting
         failed = [answer for answer in answers if answer is not None and answer.error is not None]
-        bugs = [answer for answer in failed if not isinstance(answer.error, _OUTCOMES)]
+        bugs = [answer for answer in failed if not issubclass(type(answer.error), _OUTCOMES)]
         if bugs:
             return bugs[0]  # told at once; a failed activity waits for its siblings
         settled = [answer for answer in answers if answer is not None]
@@ -238,7 +239,7 @@ class _Turn:
         self.times[branch_scope] = started_at
         try:
             answer = self._drive(branch, scope=branch_scope)
-        except Exception as error:  # noqa: BLE001 - a branch's failure is the gather's to raise
+        except FAILURES as error:  # a branch's failure is the gather's to raise
             answer = _Answer(error=error)
         self._saw(self.times[branch_scope], scope)
         return answer
@@ -445,13 +446,17 @@ class _Turn:
         return self._closed(RunStatus.COMPLETED, output=output)
 
     def _ended_by(self, error: Exception) -> TurnOutcome:
-        return self._closed(
-            RunStatus.FAILED,
-            error={"type": type(error).__name__, "message": codec.readable(str(error))},
-        )
+        kept = {"type": type_of(error), "message": message_of(error)}
+        traced = {"traceback": traceback_of(error)}
+        return self._closed(RunStatus.FAILED, error={**kept, **traced}, raised=error)
 
     def _closed(
-        self, status: RunStatus, *, output: str | None = None, error: dict[str, Any] | None = None
+        self,
+        status: RunStatus,
+        *,
+        output: str | None = None,
+        error: dict[str, Any] | None = None,
+        raised: Exception | None = None,
     ) -> TurnOutcome:
         """The run ends: what it had asked for and nobody needs any more is not opened."""
         answered = tuple(
@@ -463,22 +468,23 @@ class _Turn:
             consumed=tuple(self.consumed.values()),
             output=output,
             error=error,
+            raised=raised,
         )
 
-    def _incident(self, kind: str, message: str) -> TurnOutcome:
-        return park(self.run, tuple(self.entries.values()), kind=kind, message=message)
+    def _incident(
+        self, kind: str, message: str, *, raised: BaseException | None = None
+    ) -> TurnOutcome:
+        journal = tuple(self.entries.values())
+        return park(self.run, journal, kind=kind, message=message, raised=raised)
 
-    def _explain(self, error: Exception) -> str:
+    def _explain(self, error: BaseException) -> str:
         """The error, and the flow's own line it came through."""
-        frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
-        own = [
-            frame for frame in frames if frame.filename == self.process.flow.__code__.co_filename
-        ]
-        elsewhere = (
-            [] if isinstance(error, PayloadError) else frames
-        )  # we raise those, and say of what
+        lines = lines_of(error)
+        own = [line for line in lines if line[0] == self.process.flow.__code__.co_filename]
+        # PayloadErrors we raise ourselves, and say of what.
+        elsewhere = [] if issubclass(type(error), PayloadError) else lines
         at = (own or elsewhere)[-1:]
-        return f"{error}" + "".join(f" (at {frame.filename}:{frame.lineno})" for frame in at)
+        return message_of(error) + "".join(f" (at {file}:{line})" for file, line in at)
 
     def _opened(self) -> list[NewActivity]:
         """New activities; a wait whose signal was there already is recorded as done."""

@@ -52,8 +52,8 @@ class Retry:
 
     def allows_another(self, attempt: int, error: BaseException | None = None) -> bool:
         """Whether an attempt may follow the failed `attempt`. `error` None: its worker was lost."""
-        if error is not None and isinstance(error, (*self.non_retryable, Fail, PayloadError)):
-            return False
+        if error is not None and issubclass(type(error), (*self.non_retryable, Fail, PayloadError)):
+            return False  # of its type: its attributes, `__class__` too, may raise
         return attempt < self.max_attempts
 
     def as_policy(self) -> dict[str, Any]:

@@ -68,9 +68,22 @@ class RunSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedActivity:
+    """What an activity's last failed attempt has raised: `type`, `message`, and its bounded `traceback`."""
+
+    key: str
+    attempt: int
+    type: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunView:
     """A run as `show` shows it. `input`, `output`, `error` and `attributes` are plain JSON.
 
+    `error`, where there is one, has `type`, `message` and mostly `traceback`; `failures` are those of the run's
+    activities that count: those that failed for good, and those that are tried again.
     `waiting_for` sums up `waits`, or names what no worker of the fleet has. `untaken_turn` is not empty when
     its next turn was asked for again and again, on `queue` (None: the default), and no worker took it.
     """
@@ -98,6 +111,7 @@ class RunView:
     waits: tuple[Wait, ...]
     queue: str | None = None
     untaken_turn: str = ""
+    failures: tuple[FailedActivity, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

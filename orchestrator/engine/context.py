@@ -24,6 +24,7 @@ from orchestrator.engine.definitions import Definitions
 from orchestrator.engine.liveness import Identity
 from orchestrator.engine.messenger import Messenger, SilentMessenger
 from orchestrator.engine.pace import Pace
+from orchestrator.engine.reports import Reports
 from orchestrator.errors import PerennialError
 from orchestrator.faults import reach
 from orchestrator.settings import Settings, SettingsError
@@ -59,6 +60,8 @@ class EngineContext:
     chance: Callable[[], float] = random.random
     stopwatch: Callable[[], float] = time.monotonic
     pace: Pace = field(default_factory=Pace)
+    reports: Reports = field(default_factory=Reports)
+    """Who is told of what has failed."""
     others: Others | None = None
     """Those that this one goes on together with, if it does."""
     spare: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(POOL_SIZE))

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from orchestrator.core.journal import ActivityKind
 from orchestrator.core.run import RunStatus
 from orchestrator.engine.context import EngineContext
+from orchestrator.engine.reports import read_report
 from orchestrator.store import approvals, firing, outbox, runs, timers
 from orchestrator.store.firing_together import FiredTogether, fire_together_if_due
 from orchestrator.store.outbox import Handoff
@@ -35,6 +36,14 @@ EXPIRY = "expiry"
 
 def fire(context: EngineContext, timer_id: UUID) -> list[Handoff]:
     """Fire the timer if it is armed and due, once. The handoffs it left are in the outbox; send them."""
+    expired: list[UUID] = []
+    handoffs = _fire(context, timer_id, expired)
+    for run_id in expired:
+        _report_expired(context, run_id)
+    return handoffs
+
+
+def _fire(context: EngineContext, timer_id: UUID, expired: list[UUID]) -> list[Handoff]:
     with context.transaction() as connection:
         due = timers.lock_due_timer(connection, timer_id)
         if due is None:
@@ -43,7 +52,8 @@ def fire(context: EngineContext, timer_id: UUID) -> list[Handoff]:
             timers.mark_cancelled(connection, timer_id)
             return []
         if due.kind == EXPIRY:
-            _expire(connection, due)
+            if _expire(connection, due):
+                expired.append(due.run_id)
             return []
         handoffs = _ACTIONS[due.kind](context, connection, due)
         if handoffs is None:
@@ -150,13 +160,27 @@ _ACTIONS = {
 }
 
 
-def _expire(connection: Connection, due: DueTimer) -> None:
+def _expire(connection: Connection, due: DueTimer) -> bool:
     """Close the run. Its timer has fired by then: a run that closes cancels what is armed."""
     timers.mark_fired(connection, due.id)
-    error = {"type": "Expired", "message": "the run did not end in the time it was given"}
-    runs.close_run_if_open(
-        connection, due.run_id, status=RunStatus.EXPIRED, actor=TIMER, error=error
+    return runs.close_run_if_open(
+        connection, due.run_id, status=RunStatus.EXPIRED, actor=TIMER, error=_EXPIRED
     )
+
+
+_EXPIRED = {"type": "Expired", "message": "the run did not end in the time it was given"}
+
+
+def _report_expired(context: EngineContext, run_id: UUID) -> None:
+    """It is committed: what fails here must not look as if the timer had not fired."""
+    try:
+        with context.connection() as connection:
+            report = read_report(connection, run_id, RunStatus.EXPIRED, _EXPIRED)
+    except DBAPIError as error:
+        log.error("run %s expired; more could not be read: %s", run_id, error.orig)  # noqa: TRY400 - one line
+        return
+    if report is not None:
+        context.reports.run_ended(report)
 
 
 def _ask_for_turn(context: EngineContext, connection: Connection, due: DueTimer) -> list[Handoff]:

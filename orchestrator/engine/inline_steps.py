@@ -18,12 +18,13 @@ from uuid_utils.compat import uuid7
 
 from orchestrator.core import codec
 from orchestrator.core.definition import result_type_of
+from orchestrator.core.failures import FAILURES, error_of, let_go
 from orchestrator.core.flow import Request, StepCall
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState
 from orchestrator.core.replay import TurnAbandoned
 from orchestrator.core.steps import working_on_step
 from orchestrator.engine.context import EngineContext
-from orchestrator.engine.failure import error_of
+from orchestrator.engine.reports import FailedAttempt
 from orchestrator.store import activities, exits, turns
 from orchestrator.store.activities import FlowStep
 from orchestrator.store.statement import AnyConnection
@@ -87,7 +88,8 @@ class HeldTurn:
             self.context.others.step_aside(request.name)
         self.hold(loaded)
         assert isinstance(request.ask, StepCall)  # noqa: S101 - replay asks for nothing else
-        end = self._call(request, request.ask, entry.attempt if entry else 1)
+        attempt = entry.attempt if entry else 1
+        end, raised = self._call(request, request.ask, attempt)
         was_held, settled_at, armed = activities.remember_flow_step_if_held(
             self.connection,
             self.run_id,
@@ -101,6 +103,9 @@ class HeldTurn:
         self.steps_recorded += 1
         if armed is not None:
             self.context.messenger.arm([armed])
+        if raised is not None:
+            self._report(loaded, end, attempt, raised)
+            let_go(raised)
         return Activity(
             key=end.key,
             scope=end.scope,
@@ -112,6 +117,22 @@ class HeldTurn:
             result=None if end.result is None else codec.parse(end.result),
             error=end.error,
             settled_at=settled_at,
+        )
+
+    def _report(
+        self, loaded: LoadedRun, end: FlowStep, attempt: int, raised: BaseException
+    ) -> None:
+        self.context.reports.attempt_failed(
+            FailedAttempt(
+                loaded.context,
+                ActivityKind.STEP,
+                end.key,
+                end.name,
+                attempt,
+                end.error or {},
+                raised,
+                end.delay_seconds,
+            )
         )
 
     def hold(self, loaded: LoadedRun) -> None:
@@ -152,7 +173,10 @@ class HeldTurn:
                 self.connection.rollback()  # it was cut: on to another
             turns.release_turn(self.connection, self.run_id, turn_token=self.token)
 
-    def _call(self, request: Request, call: StepCall, attempt: int) -> FlowStep:
+    def _call(
+        self, request: Request, call: StepCall, attempt: int
+    ) -> tuple[FlowStep, BaseException | None]:
+        """The step's end; and what it raised, if it failed."""
         end = partial(
             FlowStep,
             key=request.key,
@@ -168,15 +192,16 @@ class HeldTurn:
                 value = call.function(*call.args, **call.kwargs)
             what = f"result of step {request.name}"
             result = codec.encode(value, result_type_of(call.function), what=what)
-            return end(state=ActivityState.DONE, attempt=attempt, result=result)
-        except Exception as error:  # noqa: BLE001 - whatever a step raises is its outcome
+            return end(state=ActivityState.DONE, attempt=attempt, result=result), None
+        except FAILURES as error:  # whatever a step raises is its outcome
             failure = error_of(error)
             if not call.retry.allows_another(attempt, error):
-                return end(state=ActivityState.FAILED, attempt=attempt, error=failure)
+                return end(state=ActivityState.FAILED, attempt=attempt, error=failure), error
             delay = call.retry.delay_before_next(attempt, chance=self.context.chance())
-            return end(
+            rests = end(
                 state=ActivityState.RETRYING,
                 attempt=attempt + 1,
                 error=failure,
                 delay_seconds=delay,
             )
+            return rests, error

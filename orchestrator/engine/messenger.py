@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 from uuid import UUID
 
-from orchestrator.core.run import RunStatus
+from orchestrator.core.notice import RunNotice
 from orchestrator.store.outbox import Handoff
 from orchestrator.store.timers import ArmedTimer
 
@@ -26,9 +26,7 @@ class Messenger(Protocol):
     def disarm(self, timers: Sequence[tuple[UUID, str | None]]) -> None:
         """Take timers (id, queue) out of the index."""
 
-    def announce(
-        self, run_id: UUID, process: str, status: RunStatus, waiting_for: str | None
-    ) -> None:
+    def announce(self, notice: RunNotice) -> None:
         """Tell whoever watches the fleet how a run stands."""
 
 
@@ -51,7 +49,5 @@ class SilentMessenger:
     def disarm(self, timers: Sequence[tuple[UUID, str | None]]) -> None:
         """Nothing is indexed."""
 
-    def announce(
-        self, run_id: UUID, process: str, status: RunStatus, waiting_for: str | None
-    ) -> None:
+    def announce(self, notice: RunNotice) -> None:
         """Nobody listens."""

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from orchestrator.core.failures import without_traceback
 from orchestrator.core.run import RunStatus
 from orchestrator.store import firing
 
@@ -36,5 +37,5 @@ def park_attempt(
         from_status=from_status,
         key=key,
         attempt=attempt,
-        detail=error,
+        detail=without_traceback(error),
     )

@@ -20,10 +20,13 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from orchestrator.core.notice import RunNotice
 from orchestrator.core.retries import Retry
+from orchestrator.core.run import RunStatus
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.fire import fire_all
 from orchestrator.engine.park import park_attempt
+from orchestrator.engine.reports import read_report
 from orchestrator.store import exits, firing, outbox, timers, turns, workers
 from orchestrator.store.outbox import Handoff
 
@@ -213,15 +216,31 @@ def recover_attempts(context: EngineContext) -> int:
         )
     after_commit: list[list[Handoff]] = []
     for attempt in lost:
-        with (
-            _one_by_one("%s of run %s could not be recovered", attempt.key, attempt.run_id),
-            context.transaction() as connection,
-        ):
-            handoffs = _recover(context, connection, attempt.run_id, attempt.key, attempt.attempt)
+        with _one_by_one("%s of run %s could not be recovered", attempt.key, attempt.run_id):
+            parked: dict[str, Any] | None = None
+            with context.transaction() as connection:
+                handoffs, parked = _recover(
+                    context, connection, attempt.run_id, attempt.key, attempt.attempt
+                )
             after_commit.append(handoffs)
+            if parked is not None:
+                _report_parked(context, attempt.run_id, parked)
     for handoffs in after_commit:
         context.messenger.hand_off(handoffs)
     return len(after_commit)
+
+
+def _report_parked(context: EngineContext, run_id: UUID, error: dict[str, Any]) -> None:
+    """A lost worker's run, of which this worker knows nothing yet."""
+    with context.connection() as connection:
+        report = read_report(connection, run_id, RunStatus.INCIDENT, error)
+    if report is not None:
+        context.messenger.announce(
+            RunNotice(
+                run_id, report.process, report.status, report.business_key, error=report.error
+            )
+        )
+        context.reports.run_ended(report)
 
 
 @contextmanager
@@ -235,11 +254,14 @@ def _one_by_one(message: str, *arguments: object) -> Iterator[None]:
 
 def _recover(
     context: EngineContext, connection: Connection, run_id: UUID, key: str, attempt: int
-) -> list[Handoff]:
-    """One lost attempt: the next one, or, with none left, a failure (timeout) or an incident (lost worker)."""
+) -> tuple[list[Handoff], dict[str, Any] | None]:
+    """One lost attempt: the next one, or, with none left, a failure (timeout) or an incident (lost worker).
+
+    Answers the handoffs it left, and the error of a run that was parked.
+    """
     locked = workers.lock_lost_attempt(connection, run_id, key, attempt)
     if locked is None:
-        return []
+        return [], None
     reason = exits.exit_reason(
         connection, run_id, since=locked.claimed_at, key=key, attempt=attempt
     )
@@ -274,7 +296,7 @@ def _recover(
             error=error,
             actor=RECOVERY,
         )
-        return []
+        return [], error
     firing.bump_revision(connection, run_id)
     firing.tell(
         connection,
@@ -286,7 +308,7 @@ def _recover(
         attempt=attempt,
         detail=error,
     )
-    return handoffs
+    return handoffs, None
 
 
 def _loss(locked: Any, attempt: int, reason: str | None) -> dict[str, Any]:

@@ -18,11 +18,14 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from orchestrator.core import codec
 from orchestrator.core.definition import Stage, name_of, result_type_of
-from orchestrator.core.journal import ActivityState
+from orchestrator.core.failures import FAILURES, error_of, presentable
+from orchestrator.core.journal import ActivityKind, ActivityState
+from orchestrator.core.notice import Resting, RunNotice
+from orchestrator.core.run import RunStatus
 from orchestrator.core.steps import StageContext, working_on, working_on_step
 from orchestrator.engine.context import EngineContext, once_more_if_cut
-from orchestrator.engine.failure import error_of
 from orchestrator.engine.park import park_attempt
+from orchestrator.engine.reports import FailedAttempt, RunReport
 from orchestrator.engine.turn import MayTake, settle_and_advance, take_nothing
 from orchestrator.errors import RecordedOtherwise
 from orchestrator.faults import around
@@ -98,48 +101,107 @@ def work_and_settle(
     except RecordedOtherwise as misfit:
         _park(context, claim, misfit)
         return None
-    except Exception as raised:  # noqa: BLE001 - whatever a stage raises is its outcome
+    except FAILURES as raised:  # whatever a stage raises is its outcome
         result, error = None, raised
     elapsed = context.stopwatch() - started
+    failure = None if error is None else _Failure(context, claim, stage, error)
     settle = partial(
         _settle,
         context,
         claim,
-        stage,
         result=result,
-        error=error,
+        failure=failure,
         elapsed=elapsed,
         may_take=may_take,
     )
-    return once_more_if_cut(settle)
+    try:
+        taken = once_more_if_cut(settle)
+        if failure is not None:
+            failure.say_if_dropped()
+        return taken
+    finally:
+        del error, failure, settle  # its traceback leads here
 
 
 def _settle(
     context: EngineContext,
     claim: Claim,
-    stage: Stage[..., Any],
     *,
     result: str | None,
-    error: Exception | None,
+    failure: _Failure | None,
     elapsed: float,
     may_take: MayTake,
 ) -> Claim | None:
     """Twice does no harm: the attempt's fence sees to it. An hour's work isn't lost by a dead connection."""
     with context.asking() as connection:
-        if error is not None and stage.retry.allows_another(claim.attempt, error):
-            _rest_until_retry(context, connection, claim, stage, error=error, elapsed=elapsed)
+        if failure is not None and failure.delay_seconds is not None:
+            _rest_until_retry(context, connection, claim, failure, elapsed=elapsed)
             return None
         settlement = Settlement(
             key=claim.key,
             attempt=claim.attempt,
             name=claim.name,
-            state=ActivityState.DONE if error is None else ActivityState.FAILED,
+            state=ActivityState.DONE if failure is None else ActivityState.FAILED,
             settled_at=claim.claimed_at + timedelta(seconds=elapsed),
             result=result,
-            error=None if error is None else _told(claim, stage, error),
+            error=None if failure is None else failure.error,
             active_milliseconds=round(elapsed * 1000),
         )
-        return settle_and_advance(context, connection, claim.run, settlement, may_take)
+        on_settled = _nothing if failure is None else failure.report
+        return settle_and_advance(
+            context, connection, claim.run, settlement, may_take, on_settled=on_settled
+        )
+
+
+def _nothing() -> None:
+    """Of an attempt that did not fail there is nothing to say."""
+
+
+class _Failure:
+    """What an attempt has raised: what is recorded of it, whether another follows, and to whom it is said."""
+
+    def __init__(
+        self, context: EngineContext, claim: Claim, stage: Stage[..., Any], raised: BaseException
+    ) -> None:
+        self._context, self._claim, self._raised = context, claim, raised
+        self.error = _told(claim, stage, raised)
+        self.delay_seconds: float | None = None
+        if stage.retry.allows_another(claim.attempt, raised):
+            self.delay_seconds = stage.retry.delay_before_next(
+                claim.attempt, chance=context.chance()
+            )
+        self._is_said = False
+
+    def report(self) -> None:
+        """Once it is recorded."""
+        self._is_said = True
+        claim = self._claim
+        self._context.reports.attempt_failed(
+            FailedAttempt(
+                claim.run.context,
+                ActivityKind.STAGE,
+                claim.key,
+                claim.name,
+                claim.attempt,
+                self.error,
+                self._raised,
+                self.delay_seconds,
+            )
+        )
+
+    def say_if_dropped(self) -> None:
+        """Another attempt has taken its place, or the run has ended: it is in no record, so it is in the log."""
+        if not self._is_said:
+            claim = self._claim
+            log.warning(
+                "%s of run %s failed at attempt %s, which isn't recorded: it was handed out again, or the run"
+                " has ended",
+                claim.key,
+                claim.run.context.id,
+                claim.attempt,
+                exc_info=presentable(self._raised),
+                extra=_extra("fenced", claim.run.context.id, claim.key, claim.attempt),
+            )
 
 
 def _work(context: EngineContext, stage: Stage[..., Any], claim: Claim) -> str:
@@ -221,10 +283,27 @@ def _park(context: EngineContext, claim: Claim, misfit: RecordedOtherwise) -> No
             error=error_of(misfit),
             actor=context.identity.name,
         )
-    log.warning("%s", misfit, extra=_extra("park", run_id, claim.key, claim.attempt))
+    run = claim.run.context
+    error = error_of(misfit)
+    context.messenger.announce(
+        RunNotice(
+            run.id, run.process, RunStatus.INCIDENT, run.business_key, run.created_at, error=error
+        )
+    )
+    context.reports.run_ended(
+        RunReport(
+            run.id,
+            run.business_key,
+            run.process,
+            run.version,
+            RunStatus.INCIDENT,
+            error,
+            misfit,
+        )
+    )
 
 
-def _told(claim: Claim, stage: Stage[..., Any], error: Exception) -> dict[str, Any]:
+def _told(claim: Claim, stage: Stage[..., Any], error: BaseException) -> dict[str, Any]:
     """One name for an overrun, whoever notices it: recovery, or Celery in the middle of the stage."""
     told = error_of(error)
     if told["type"] != "SoftTimeLimitExceeded":  # Celery's class; the engine knows no Celery
@@ -238,19 +317,18 @@ def _rest_until_retry(
     context: EngineContext,
     connection: AnyConnection,
     claim: Claim,
-    stage: Stage[..., Any],
+    failure: _Failure,
     *,
-    error: Exception,
     elapsed: float,
 ) -> None:
-    delay = stage.retry.delay_before_next(claim.attempt, chance=context.chance())
+    assert failure.delay_seconds is not None  # noqa: S101 - another attempt follows
     is_ours, armed = activities.retry_attempt_if_claimed(
         connection,
         claim.run.context.id,
         claim.key,
         claim.attempt,
-        error=_told(claim, stage, error),
-        delay_seconds=delay,
+        error=failure.error,
+        delay_seconds=failure.delay_seconds,
         actor=context.identity.name,
         active_milliseconds=round(elapsed * 1000),
         queue=claim.run.queue,
@@ -258,15 +336,20 @@ def _rest_until_retry(
     )
     if is_ours and armed is not None:
         context.messenger.arm([armed])
-    log.info(
-        "%s of run %s failed at attempt %s (%s); the next in %.1f s",
-        claim.key,
-        claim.run.context.id,
-        claim.attempt,
-        type(error).__name__,
-        delay,
-        extra=_extra("retry", claim.run.context.id, claim.key, claim.attempt),
-    )
+    if is_ours:
+        run = claim.run.context
+        resting = Resting(claim.key, claim.attempt + 1, failure.delay_seconds, failure.error)
+        context.messenger.announce(
+            RunNotice(
+                run.id,
+                run.process,
+                RunStatus.RUNNING,
+                run.business_key,
+                run.created_at,
+                resting=resting,
+            )
+        )
+        failure.report()
 
 
 def _extra(action: str, run_id: UUID, stage: str, attempt: int | None = None) -> dict[str, object]:

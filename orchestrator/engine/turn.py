@@ -18,12 +18,15 @@ from uuid import UUID
 from sqlalchemy.exc import DataError
 
 from orchestrator.core import codec
+from orchestrator.core.failures import let_go, without_traceback
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState
+from orchestrator.core.notice import notice_of_turn
 from orchestrator.core.outcome import NewActivity, TurnOutcome, park
 from orchestrator.core.replay import StageIsMissing, TurnAbandoned, take_turn
 from orchestrator.core.run import RunStatus
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.inline_steps import HandedBack, HeldTurn, TurnPoisoned
+from orchestrator.engine.reports import REPORTED, RunReport
 from orchestrator.errors import DefinitionError, UnknownProcess, UnknownStage
 from orchestrator.store import outbox, turns
 from orchestrator.store.activities import Claim
@@ -77,12 +80,14 @@ def settle_and_advance(
     loaded: LoadedRun,
     settlement: Settlement,
     may_take: MayTake = take_nothing,
+    *,
+    on_settled: Callable[[], None] = lambda: None,
 ) -> Claim | None:
     """Record the end of an attempt that is ours, with the turn that follows from it if we can take it.
 
-    Returns the stage that was taken over, as `advance` does.
+    `on_settled` is called once it is recorded. Returns the stage that was taken over, as `advance` does.
     """
-    progress = take_turns(context, connection, loaded, settlement, may_take)
+    progress = take_turns(context, connection, loaded, settlement, may_take, on_settled=on_settled)
     if progress.is_recorded:
         return progress.taken
     is_ours, queue = turns.record_settlement_if_claimed(
@@ -94,6 +99,7 @@ def settle_and_advance(
     )
     if is_ours:
         context.messenger.hand_off([Handoff.advance(loaded.context.id, queue)])
+        on_settled()
     else:
         _log_lost(loaded.context.id, settlement)
     return None
@@ -114,11 +120,14 @@ def take_turns(
     loaded: LoadedRun,
     settlement: Settlement | None = None,
     may_take: MayTake = take_nothing,
+    *,
+    on_settled: Callable[[], None] = lambda: None,
 ) -> Progress:
     """Decide and commit until a commit holds."""
     run_id = loaded.context.id
     with HeldTurn(context, connection, run_id) as held:
         turn = _Turn(context, connection, run_id, may_take, held)
+        turn.on_settled = on_settled
         for _ in range(CONFLICTS_MAX):
             if not loaded.status.is_moving:
                 break
@@ -171,6 +180,7 @@ class _Turn:
     ) -> None:
         self.context, self.connection, self.run_id = context, connection, run_id
         self.may_take, self.held = may_take, held
+        self.on_settled: Callable[[], None] = lambda: None
         self.taken: Claim | None = None
 
     def try_once(self, loaded: LoadedRun, settlement: Settlement | None) -> Tried:
@@ -227,6 +237,7 @@ class _Turn:
                 horizon_seconds=context.settings.horizon_seconds,
             )
         if committed is None:
+            let_go(outcome.raised)
             return Tried.OVERTAKEN
         self.held.committed()
         if taken is not None and committed.taken_at is not None:
@@ -243,10 +254,28 @@ class _Turn:
         context.messenger.hand_off(handoffs)
         context.messenger.arm(committed.armed)
         context.messenger.disarm([(timer_id, loaded.queue) for timer_id in committed.disarmed])
-        if outcome.status is not loaded.status or outcome.status is RunStatus.WAITING:
-            name = loaded.context.process
-            context.messenger.announce(self.run_id, name, outcome.status, outcome.waiting_for)
+        has_rested = settlement is not None and settlement.attempt > 1
+        if outcome.status is not loaded.status or outcome.status is RunStatus.WAITING or has_rested:
+            context.messenger.announce(notice_of_turn(loaded.context, outcome))
+        if settlement is not None:
+            self.on_settled()
+        if outcome.status in REPORTED:
+            self._report(loaded, outcome)
         return Tried.GOES_ON if outcome.goes_on else Tried.COMMITTED
+
+    def _report(self, loaded: LoadedRun, outcome: TurnOutcome) -> None:
+        run = loaded.context
+        self.context.reports.run_ended(
+            RunReport(
+                run.id,
+                run.business_key,
+                run.process,
+                run.version,
+                outcome.status,
+                outcome.error or {},
+                outcome.raised,
+            )
+        )
 
     @contextmanager
     def _taking(self, taken: NewActivity | None) -> Iterator[Taking | None]:
@@ -366,7 +395,7 @@ def _facts_of(
                 context.identity.name,
                 settlement.key,
                 settlement.attempt,
-                settlement.error,
+                without_traceback(settlement.error),
             )
         )
     facts += [
@@ -377,7 +406,7 @@ def _facts_of(
     ]
     facts += [Fact("signal consumed", FLOW, consumed.key) for consumed in outcome.consumed]
     if not outcome.status.is_moving:
-        facts.append(Fact(outcome.status, FLOW, detail=outcome.error))
+        facts.append(Fact(outcome.status, FLOW, detail=without_traceback(outcome.error)))
     return facts
 
 

@@ -18,8 +18,10 @@ from math import inf
 from typing import Any
 
 from celery import Celery, Task, uuid
-from celery.app.trace import build_tracer
+from celery.app import trace
+from celery.states import RETRY
 
+from orchestrator.core.failures import repr_of
 from orchestrator.core.outcome import NewActivity
 from orchestrator.fleet.routes import Routes
 from orchestrator.store.activities import Claim
@@ -103,11 +105,22 @@ class InPlaceTasks:
             )
         finally:
             _in_hand.reset(token)
-        if traced.info is None:
-            self._tell("task-succeeded", uuid=task_id, result="None", runtime=traced.runtime)
-        else:
-            self._tell("task-failed", uuid=task_id, exception=repr(traced.info.retval))
+        self._tell_end(task_id, traced)
         return hand.taken
+
+    def _tell_end(self, task_id: str, traced: Any) -> None:
+        """As a worker tells it of a task that came by a message."""
+        ended, told = traced.info, {"uuid": task_id}
+        if ended is None:
+            self._tell("task-succeeded", result="None", runtime=traced.runtime, **told)
+            return
+        printed = str(getattr(traced.retval, "traceback", ""))
+        if ended.state == RETRY:
+            self._tell(
+                "task-retried", exception=repr_of(ended.retval.exc), traceback=printed, **told
+            )
+        else:
+            self._tell("task-failed", exception=repr_of(ended.retval), traceback=printed, **told)
 
     def _request_of(self, task: Task, task_id: str, arguments: tuple[Any, ...]) -> dict[str, Any]:
         of = self._request
@@ -143,6 +156,7 @@ def _limits_of(task: Task | None, request: Any = None) -> _Limits:
 def _tracer_of(task: Task, app: Celery) -> Callable[..., Any]:
     """A worker makes one for each task as it starts; a stage that was defined later has none yet."""
     if task.__trace__ is None:
-        task.__trace__ = build_tracer(task.name, task, app=app)
+        # By its module's name: Sentry and others put their own in its place.
+        task.__trace__ = trace.build_tracer(task.name, task, app=app)
     tracer: Callable[..., Any] = task.__trace__
     return tracer

@@ -6,6 +6,7 @@ two tasks of our own take turns and fire timers; a bootstep starts the services 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -14,12 +15,15 @@ from uuid import UUID
 from celery import Celery, Task
 
 from orchestrator.core.definition import Registry, Stage, default_registry
+from orchestrator.core.failures import let_go
 from orchestrator.engine.context import once_more_if_cut
 from orchestrator.engine.fire import fire_all
 from orchestrator.engine.in_place import advance_in_place, run_stage_in_place
 from orchestrator.engine.together import advance_together
 from orchestrator.errors import DefinitionError
+from orchestrator.fleet import failures
 from orchestrator.fleet.alarms import FIRE
+from orchestrator.fleet.failures import OnRun
 from orchestrator.fleet.in_place import is_in_hand
 from orchestrator.fleet.member import Member
 from orchestrator.fleet.services import ServicesStep
@@ -38,14 +42,32 @@ _TASK_OPTIONS: dict[str, Any] = {
 
 
 def install(
-    app: Celery, *, registry: Registry = default_registry, settings: Settings | None = None
+    app: Celery,
+    *,
+    registry: Registry = default_registry,
+    settings: Settings | None = None,
+    on_failed: OnRun | None = None,
+    on_incident: OnRun | None = None,
 ) -> Member:
     """Make a Celery app a member of the fleet. Call it once, where the app is made.
 
-    `settings`: None reads the environment when a worker first needs it. Raises DefinitionError when a
-    stage has the name of a task that the app has already.
+    `settings`: None reads the environment when a worker first needs it.
+
+    `on_failed(report)` is called when a run has failed or expired, `on_incident(report)` when one needs an
+    operator: after the commit, in the worker that made it, with a `RunReport`. At most once for each: a worker
+    that dies between the two calls nothing, and the record has it all the same. What a hook raises is logged,
+    and changes nothing; while it runs, its worker does nothing else.
+
+    Raises DefinitionError when a stage has the name of a task that the app has already, or wraps a task that
+    can't be a stage.
     """
-    member = Member(app, registry, settings)
+    member = Member(
+        app,
+        registry,
+        settings,
+        failures.TaskReports(app, on_failed=on_failed, on_incident=on_incident),
+    )
+    logging.getLogger("celery.app.trace").addFilter(failures.said_once)
     _register(app, ADVANCE, _advance_with(member))
     _register(app, FIRE, _fire_with(member))
     registry.for_each_stage(lambda stage: _register_stage(app, member, stage))
@@ -76,7 +98,8 @@ def _register(app: Celery, name: str, function: Callable[..., None], **options: 
     # connection that a restart of Postgres has left dead in its pool, waits for one resending after another.
     @wraps(function)
     def once_or_twice(*arguments: Any) -> None:
-        once_more_if_cut(lambda: function(*arguments))
+        with failures.raising_what_fails():
+            once_more_if_cut(lambda: function(*arguments))
 
     app.task(
         name=name, is_perennial=True, after_return=_let_go_of_failure, **_TASK_OPTIONS, **options
@@ -91,10 +114,8 @@ def _let_go_of_failure(task: Task, status: str, outcome: object, *rest: Any) -> 
     does not count: a worker grew by 50 MiB in two minutes of a full disk.
     """
     super(type(task), task).after_return(status, outcome, *rest)  # as the app's own tasks have it
-    failure = outcome if isinstance(outcome, BaseException) else None
-    while failure is not None and failure.__traceback__ is not None:
-        failure.__traceback__ = None
-        failure = failure.__cause__ or failure.__context__
+    failures.end_of_task()
+    let_go(outcome if isinstance(outcome, BaseException) else None)
 
 
 def _advance_with(member: Member) -> Callable[..., None]:

@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 from orchestrator.core.definition import Registry
 from orchestrator.engine.context import EngineContext, connect
 from orchestrator.engine.liveness import Heart, Identity
+from orchestrator.engine.reports import Reports
 from orchestrator.engine.together import TOGETHER_MAX
 from orchestrator.fleet.alarms import Alarms
 from orchestrator.fleet.audience import Audience
@@ -32,8 +33,15 @@ from orchestrator.store import workers
 class Member:
     """What `install` gives an app: `context` is the engine, for the process that asks."""
 
-    def __init__(self, app: Celery, registry: Registry, settings: Settings | None) -> None:
+    def __init__(
+        self,
+        app: Celery,
+        registry: Registry,
+        settings: Settings | None,
+        reports: Reports | None = None,
+    ) -> None:
         self.app = app
+        self._reports = reports or Reports()
         self.registry = registry
         self.routes = Routes(app, registry)
         self.audience = Audience()
@@ -96,6 +104,7 @@ class Member:
                 routes=self.routes,
             ),
             identity=identity,
+            reports=self._reports,
         )
         # A connection of its own, if it comes to need one: a heart that waited for the pool would pass for dead.
         heart_database = connect(settings, pool_size=1)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -16,28 +16,17 @@ from kombu.entity import Queue
 from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
 
-from orchestrator.core.run import RunStatus
+from orchestrator.core.notice import RunNotice
 from orchestrator.engine.together import TOGETHER_MAX
 from orchestrator.faults import around
 from orchestrator.fleet.alarms import Alarms
 from orchestrator.fleet.audience import Audience
 from orchestrator.fleet.routes import Routes
+from orchestrator.fleet.rows import event_of
 from orchestrator.store.outbox import ADVANCE, Handoff
 from orchestrator.store.timers import ArmedTimer
 
 log = logging.getLogger(__name__)
-
-# How a run's status looks in Flower: Celery's own events where one says it, ours where none does.
-_EVENTS = {
-    RunStatus.RUNNING: "task-started",
-    RunStatus.WAITING: "task-waiting",
-    RunStatus.PAUSED: "task-paused",
-    RunStatus.INCIDENT: "task-incident",
-    RunStatus.COMPLETED: "task-succeeded",
-    RunStatus.FAILED: "task-failed",
-    RunStatus.CANCELLED: "task-revoked",
-    RunStatus.EXPIRED: "task-failed",
-}
 
 _WAIT = "%s handoff(s) wait in the outbox: %s (%s)"
 
@@ -107,26 +96,24 @@ class Publisher:
         except Exception as error:  # noqa: BLE001 - the same
             log.debug("%s timer(s) stay in the index: Redis says %r", len(timers), error)
 
-    def announce(
-        self, run_id: UUID, process: str, status: RunStatus, waiting_for: str | None
-    ) -> None:
+    def announce(self, notice: RunNotice) -> None:
         """A task event of the run's own id: Flower shows a row for it."""
-        self.tell(
-            _EVENTS[status],
-            uuid=str(run_id),
-            name=process,
-            received=time.time(),  # Flower sorts its rows by it
-            args="",
-            kwargs=f"waits for {waiting_for}" if waiting_for else "",
-            retries=0,
-            result=status.value,
-            exception=status.value if status in (RunStatus.FAILED, RunStatus.EXPIRED) else None,
-            runtime=None,
-        )
+        if self.is_heard:
+            try:
+                event, fields = event_of(notice, datetime.now(UTC))
+            except Exception as error:  # noqa: BLE001 - nobody waits for an event
+                log.debug("a run was not announced: %r", error)
+                return
+            self.tell(event, **fields)
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody hears events."""
+        return self._audience is None or self._audience.is_there
 
     def tell(self, event: str, **fields: Any) -> None:
         """Send an event, if anybody hears it."""
-        if self._audience is not None and not self._audience.is_there:
+        if not self.is_heard:
             return
         try:
             self._event_dispatcher().send(event, **fields)

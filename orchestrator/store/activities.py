@@ -101,7 +101,8 @@ WITH ends AS MATERIALIZED (
 ), told AS (
     INSERT INTO perennial.history (run_id, actor, event, key, attempt, from_status, to_status, detail)
     SELECT h.run_id, 'flow', CASE WHEN h.state = 'retrying' THEN 'attempt failed' ELSE 'step ' || h.state END,
-        h.key, CASE WHEN h.state = 'retrying' THEN h.attempt - 1 ELSE h.attempt END, h.status, h.status, h.error
+        h.key, CASE WHEN h.state = 'retrying' THEN h.attempt - 1 ELSE h.attempt END, h.status, h.status,
+        h.error - 'traceback'
     FROM holder h JOIN written ON written.run_id = h.run_id
 )
 SELECT written.run_id, written.settled_at, armed.indexed FROM written
@@ -138,7 +139,8 @@ WITH fence AS (
     RETURNING id, indexed
 ), told AS (
     INSERT INTO perennial.history (run_id, actor, event, key, attempt, from_status, to_status, detail)
-    SELECT fence.id, %(actor)s, 'attempt failed', %(key)s, %(attempt)s, fence.status, fence.status, %(error)s::jsonb
+    SELECT fence.id, %(actor)s, 'attempt failed', %(key)s, %(attempt)s, fence.status, fence.status,
+        %(error)s::jsonb - 'traceback'
     FROM fence, released
 )
 SELECT armed.id, armed.indexed FROM armed

@@ -11,7 +11,15 @@ from sqlalchemy import Connection, Select, and_, func, select, text
 
 from orchestrator.core.journal import ActivityKind, ActivityState
 from orchestrator.core.run import RunStatus
-from orchestrator.core.views import ApprovalView, HistoryEntry, RunSummary, RunView, Upcoming, Wait
+from orchestrator.core.views import (
+    ApprovalView,
+    FailedActivity,
+    HistoryEntry,
+    RunSummary,
+    RunView,
+    Upcoming,
+    Wait,
+)
 from orchestrator.store.tables import activity, approval, history, outbox, run, timer, worker
 
 _OPEN_STATES = [ActivityState.PENDING, ActivityState.CLAIMED, ActivityState.RETRYING]
@@ -27,6 +35,9 @@ _TURN_SENDS = (
     .where(outbox.c.run_id == run.c.id, outbox.c.key == "")
     .scalar_subquery()
 ).label("turn_sends")
+
+FAILURES_MAX = 5
+"""So many of a run's failed activities are read with it."""
 
 UNTAKEN_SENDS = 3
 """A handoff sent so often, over 15 s or more, is waited for by itself: no worker took it."""
@@ -62,6 +73,7 @@ def get_run(connection: Connection, run_id: UUID) -> RunView | None:
         waits=_waits(connection, row),
         queue=row.queue,
         untaken_turn=_untaken_turn(row),
+        failures=_failures(connection, row),
     )
 
 
@@ -218,6 +230,32 @@ def _approval_view(row: Any) -> ApprovalView:
         decided_at=row.decided_at,
         comment=row.comment,
         input=row.input,
+    )
+
+
+def _failures(connection: Connection, run_row: Any) -> tuple[FailedActivity, ...]:
+    """The newest few. Of a run that completed nobody asks for them; its history has them."""
+    if run_row.status == RunStatus.COMPLETED:
+        return ()
+    rows = connection.execute(
+        select(activity.c.key, activity.c.state, activity.c.attempt, activity.c.error)
+        .where(
+            activity.c.run_id == run_row.id,
+            activity.c.error.is_not(None),
+            activity.c.state != ActivityState.DONE,
+        )
+        .order_by(activity.c.opened_at.desc(), activity.c.ordinal.desc())
+        .limit(FAILURES_MAX)
+    )
+    return tuple(
+        FailedActivity(
+            row.key,
+            row.attempt - (row.state != ActivityState.FAILED),
+            str(row.error.get("type")),
+            str(row.error.get("message")),
+            str(row.error.get("traceback", "")),
+        )
+        for row in rows
     )
 
 

@@ -23,7 +23,7 @@ CLOSE_TRIES_MAX = 20
 # waited for the run's row is not in its sight, and would stay open. `ANY(ARRAY(...))`: as in a commit.
 _CLOSE = Statement(
     "close_run",
-    """
+    f"""
 WITH before AS (
     SELECT r.id, r.status, r.revision FROM perennial.run r WHERE r.id = %(run_id)s AND r.closed_at IS NULL
 ), fence AS (
@@ -49,7 +49,8 @@ WITH before AS (
     INSERT INTO perennial.history (run_id, actor, event, from_status, to_status, detail)
     SELECT fence.id, %(actor)s, %(status)s, fence.from_status, %(status)s, %(error)s::jsonb FROM fence
 )
-SELECT fence.id IS NOT NULL AS is_closed FROM before LEFT JOIN fence ON true
+SELECT fence.id IS NOT NULL AS is_closed, pg_notify('{NOTIFY_CHANNEL}', fence.id::text)
+FROM before LEFT JOIN fence ON true
 """,
 )
 
@@ -74,7 +75,9 @@ WITH fence AS (
     INSERT INTO perennial.history (run_id, actor, event, from_status, to_status)
     SELECT fence.id, %(actor)s, %(event)s, fence.from_status, %(status)s FROM fence
 )
-SELECT fence.id, pg_notify('{NOTIFY_CHANNEL}', '') FROM fence
+SELECT fence.id, pg_notify('{NOTIFY_CHANNEL}', fence.id::text),
+    CASE WHEN %(status)s = 'running' THEN pg_notify('{NOTIFY_CHANNEL}', '') END
+FROM fence
 """,
 )
 

@@ -28,7 +28,8 @@ from orchestrator.store.together import Together, if_many
 # The columns of a journal line, as JSON. Times travel as text with their zone.
 JOURNAL_LINE = """jsonb_build_object(
     'key', a.key, 'scope', a.scope, 'ordinal', a.ordinal, 'kind', a.kind, 'name', a.name, 'state', a.state,
-    'attempt', a.attempt, 'parent_key', a.parent_key, 'result', a.result, 'error', a.error,
+    'attempt', a.attempt, 'parent_key', a.parent_key, 'result', a.result,
+    'error', a.error - 'traceback',
     'settled_at', a.settled_at)"""
 
 # Whoever finds a turn held leaves it; only those who may judge who is dead free it (engine.recover).

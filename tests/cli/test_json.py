@@ -32,6 +32,7 @@ RUN = {
     "waits",
     "queue",
     "untaken_turn",
+    "failures",
 }
 ROW = {
     "id",
@@ -72,6 +73,7 @@ def test_show_prints_the_run_with_its_waits(perennial):
     assert (run["id"], run["status"]) == (str(RUN_ID), "waiting")
     (wait,) = run["waits"]
     assert set(wait) == {"kind", "key", "name", "who", "since", "next", "attempt", "detail"}
+    assert run["failures"] == []
     assert (wait["kind"], wait["who"]) == ("approval", ["alice"])
     assert set(wait["next"][0]) == {"what", "at"}
 

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.cli.times import Clock, spell
 from orchestrator.core.journal import ActivityKind
 from orchestrator.core.run import RunStatus
-from orchestrator.core.views import Upcoming, Wait
+from orchestrator.core.views import FailedActivity, Upcoming, Wait
 from tests.cli.samples import HISTORY, MANAGER, NOW, RUN_ID, WAITING, ago, ahead, summary
 
 QUESTIONS = ("Waiting for", "Who can act", "Since", "Next")
@@ -60,6 +60,22 @@ def test_show_of_a_failed_run_says_why_and_that_nothing_follows(perennial, clien
     assert "start another one" in page
     assert "nothing: it failed" in page
     assert "nothing happens by itself" in page
+
+
+def test_show_has_the_tracebacks_of_what_failed(perennial, client):
+    trace = 'Traceback (most recent call last):\n  File "/app/shop.py", line 7, in charge\nValueError: no money\n'
+    failed = FailedActivity("charge", 8, "ValueError", "no money", trace)
+    error = {"type": "ActivityFailed", "message": "charge failed", "traceback": "of the flow"}
+    closed = {"status": RunStatus.FAILED, "waits": (), "closed_at": ago(seconds=3)}
+    client.answers["get"] = replace(WAITING, **closed, error=error, failures=(failed,))
+    page = perennial("show", "permit-17").stdout
+    assert trace.strip() in page
+    assert "charge, attempt 8" in page
+    assert "of the flow" not in page  # it only says that the stage failed
+    own = {"type": "KeyError", "message": "'x'", "traceback": "of the flow"}
+    incident = {"status": RunStatus.INCIDENT, "waits": (), "error": own}
+    client.answers["get"] = replace(WAITING, **incident)
+    assert "of the flow" in perennial("show", "permit-17").stdout
 
 
 def test_show_cuts_a_message_that_is_a_payload(perennial, client):

@@ -11,6 +11,7 @@ import pytest
 from celery import Celery
 
 from orchestrator import RunStatus
+from orchestrator.core.notice import RunNotice
 from orchestrator.fleet.audience import Audience
 from orchestrator.fleet.publisher import Publisher
 
@@ -78,5 +79,5 @@ def test_an_event_that_nobody_hears_is_not_sent(
         sent.append(event)
 
     monkeypatch.setattr(publisher, "_event_dispatcher", lambda: SimpleNamespace(send=send))
-    publisher.announce(uuid4(), "p", RunStatus.WAITING, None)
+    publisher.announce(RunNotice(uuid4(), "p", RunStatus.WAITING))
     assert sent == (["task-waiting"] if is_there else [])

@@ -15,6 +15,7 @@ from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
 
 from orchestrator import Registry, RunStatus, Settings, install, stage
+from orchestrator.core.notice import RunNotice
 from orchestrator.engine.together import TOGETHER_MAX
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.fleet.services import limit_stages
@@ -120,7 +121,7 @@ def test_no_word_to_the_fleet_raises() -> None:
     publisher._app = Angry()
     publisher.arm([ArmedTimer(uuid4(), 1.0, None)])
     publisher.disarm([(uuid4(), None)])
-    publisher.announce(uuid4(), "p", RunStatus.WAITING, None)
+    publisher.announce(RunNotice(uuid4(), "p", RunStatus.WAITING))
     assert publisher.backlog_of("q") == 0
 
 
@@ -175,7 +176,7 @@ def test_events_come_from_the_worker_whatever_runs_them(monkeypatch) -> None:
 
     monkeypatch.setattr(app.events, "Dispatcher", Dispatcher)
     publisher = Publisher(app, None, hostname="w1@here")
-    publisher.announce(uuid4(), "p", RunStatus.WAITING, "approval m")
+    publisher.announce(RunNotice(uuid4(), "p", RunStatus.WAITING, waiting_for="approval m"))
     assert told == [("w1@here", "task-waiting")]
 
 

@@ -342,7 +342,7 @@ class Play:
                 for timer in messenger.armed
             ]
             self.ended |= {
-                run_id for run_id, _, status, _ in messenger.announced if status.is_closed
+                notice.run_id for notice in messenger.announced if notice.status.is_closed
             }
             messenger.handed_off, messenger.armed, messenger.announced = [], [], []
         self.bag += sorted(

@@ -1,0 +1,136 @@
+"""What has failed is said: in the log, with its traceback, and to whoever listens besides.
+
+    attempt_failed   a stage's attempt or an inline step's: WARNING where another follows, ERROR for good
+    run_ended        a run that failed, expired, or became an incident: ERROR, once
+
+Said after the commit that records it, by whoever made that commit. Said, not asked: what a listener raises is
+logged, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from orchestrator.core.failures import FAILURES, LINE_LENGTH_MAX, let_go, presentable
+from orchestrator.core.journal import ActivityKind
+from orchestrator.core.outcome import RunContext
+from orchestrator.core.run import RunStatus
+from orchestrator.store.reads import get_run
+
+log = logging.getLogger(__name__)
+
+REPORTED = frozenset({RunStatus.FAILED, RunStatus.INCIDENT, RunStatus.EXPIRED})
+"""Ends, and stops, that somebody should look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """An attempt that raised. `retry_in_seconds` None: it was the last. `error`: as the record has it."""
+
+    run: RunContext
+    kind: ActivityKind
+    key: str
+    name: str
+    attempt: int
+    error: dict[str, Any]
+    raised: BaseException
+    retry_in_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """A run that failed, expired, or became an incident, as its record has it.
+
+    `status` says which. `error` has `type` and `message`, and mostly `traceback`. `exception` is what its
+    flow raised, in the process where it did; None where a lost worker or a deadline ended it.
+    """
+
+    run_id: UUID
+    business_key: str | None
+    process: str
+    version: int
+    status: RunStatus
+    error: dict[str, Any] = field(default_factory=dict)
+    exception: BaseException | None = field(default=None, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"run {self.run_id} ({named(self.process, self.version, self.business_key)})"
+
+
+OnRun = Callable[[RunReport], None]
+
+
+class Reports:
+    """Who is told beside the log: nobody, until somebody listens."""
+
+    def __init__(self) -> None:
+        self.on_run: list[OnRun] = []
+
+    def attempt_failed(self, failed: FailedAttempt) -> None:
+        """Log it with its traceback, and tell."""
+        run = failed.run
+        last = failed.retry_in_seconds is None
+        log.log(
+            logging.ERROR if last else logging.WARNING,
+            "%s %s of run %s (%s) failed at attempt %s, %s: %s: %s",
+            failed.kind,
+            failed.key,
+            run.id,
+            named(run.process, run.version, run.business_key),
+            failed.attempt,
+            "for good" if last else f"the next in {failed.retry_in_seconds:.1f} s",
+            failed.error.get("type"),
+            str(failed.error.get("message"))[:LINE_LENGTH_MAX],
+            exc_info=presentable(failed.raised),
+            extra={
+                "action": "fail" if last else "retry",
+                "run_id": str(run.id),
+                "stage": failed.key,
+                "attempt": failed.attempt,
+            },
+        )
+
+    def run_ended(self, report: RunReport) -> None:
+        """Log it, once, and tell. Its exception's tracebacks are let go: whoever wants them reads them now."""
+        log.error(
+            "%s %s: %s: %s",
+            report,
+            "is an incident" if report.status is RunStatus.INCIDENT else report.status,
+            report.error.get("type"),
+            str(report.error.get("message"))[:LINE_LENGTH_MAX],
+            exc_info=None if report.exception is None else presentable(report.exception),
+            extra={"action": str(report.status), "run_id": str(report.run_id)},
+        )
+        for listener in self.on_run:
+            _tell(listener, report)
+        let_go(report.exception)
+
+
+def named(process: str, version: int, business_key: str | None) -> str:
+    """A run for people, beside its id."""
+    return f"{process} version {version}" + (f", {business_key}" if business_key else "")
+
+
+def read_report(
+    connection: Connection, run_id: UUID, status: RunStatus, error: dict[str, Any]
+) -> RunReport | None:
+    """Of a run that was ended without being loaded. None: it is gone."""
+    run = get_run(connection, run_id)
+    if run is None:
+        return None
+    return RunReport(run.id, run.business_key, run.process, run.version, status, error)
+
+
+def _tell(listener: Callable[[Any], None], what: object) -> None:
+    try:
+        listener(what)
+    except FAILURES as error:
+        log.error(  # noqa: TRY400 - what it raised may be as hard to print as what it was told of
+            "%r failed, which was told of a failure", listener, exc_info=presentable(error)
+        )

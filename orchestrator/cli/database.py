@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -35,7 +35,7 @@ def upgrade(context: typer.Context, _json: Json = False) -> None:
         before = migrate.current(engine)
         after = migrate.upgrade(engine)
     told = (
-        f"is at {after} already"
+        f"is at {after}: nothing to do"
         if before == after
         else f"went from {before or 'nothing'} to {after}"
     )
@@ -63,6 +63,27 @@ def check(context: typer.Context, _json: Json = False) -> None:
         if not printer.as_json:
             printer.note("`perennial db upgrade` brings them there.", "yellow")
         raise typer.Exit(ExitCode.REFUSED)
+
+
+@commands.command(
+    epilog=examples(
+        "perennial db grants shop | psql --set ON_ERROR_STOP=1",
+        json_shape='{"role", "statements"}',
+    )
+)
+def grants(
+    context: typer.Context,
+    role: Annotated[str, typer.Argument(help="The role of workers and clients.")],
+    _json: Json = False,
+) -> None:
+    """Print the least rights that a worker or a client needs, as SQL for the owner of the tables."""
+    from orchestrator.store.rights import grants_of
+
+    statements = grants_of(role)
+    Printer(session_of(context)).emit(
+        {"role": role, "statements": statements},
+        lambda: text("\n".join(f"{statement};" for statement in statements)),
+    )
 
 
 def _compare(context: typer.Context) -> bool:

@@ -13,6 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
+from orchestrator.errors import PerennialError
 from orchestrator.store.session import PINNED
 from orchestrator.store.tables import SCHEMA
 
@@ -20,7 +21,15 @@ _ADVISORY_LOCK = 0x506572656E6E  # "Perenn": one upgrade at a time
 
 
 def upgrade(engine: Engine, revision: str = "head") -> str:
-    """Upgrade to `revision`; returns the revision reached. Safe to call from many processes at once."""
+    """Upgrade to `revision`; returns the revision reached. Safe to call from many processes at once.
+
+    Where there is nothing to do, nothing is asked of Postgres but the revision. The role needs to own the schema,
+    or to be allowed to create one. Raises PerennialError where it may not.
+    """
+    if revision == "head":
+        reached = current(engine)
+        if reached == head():
+            return reached or ""
     with (
         engine.connect().execution_options(isolation_level="READ COMMITTED") as connection,
         connection.begin(),
@@ -32,12 +41,39 @@ def upgrade(engine: Engine, revision: str = "head") -> str:
                 text("SELECT set_config(:name, :value, true)"), {"name": name, "value": value}
             )
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ADVISORY_LOCK})
-        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+        _make_schema(connection)
         config = _config(str(home))
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
         reached = _current(connection)
     return reached or ""
+
+
+def _make_schema(connection: Connection) -> None:
+    """Only where there is none: to ask for it again would take the right to create one."""
+    asked = {"schema": SCHEMA}
+    found = connection.execute(
+        text(
+            "SELECT current_user AS role, current_database() AS database,"
+            " has_database_privilege(current_database(), 'CREATE') AS may_create,"
+            " n.oid IS NOT NULL AS is_there, pg_has_role(n.nspowner, 'USAGE') AS is_owner"
+            " FROM (SELECT) one LEFT JOIN pg_namespace n ON n.nspname = :schema"
+        ),
+        asked,
+    ).one()
+    role = found.role.replace('"', '""')
+    if found.is_there and not found.is_owner:
+        raise PerennialError(
+            f"{found.role} doesn't own the schema {SCHEMA} of database {found.database}, and upgrades are its"
+            f" owner's. Upgrade as its owner; `perennial db grants {found.role}` prints what a worker needs"
+        )
+    if not found.is_there and not found.may_create:
+        raise PerennialError(
+            f"database {found.database} has no schema {SCHEMA}, and {found.role} may not create one. Let whoever"
+            f' may: CREATE SCHEMA {SCHEMA} AUTHORIZATION "{role}"; then upgrade again'
+        )
+    if not found.is_there:
+        connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
 
 
 def current(engine: Engine) -> str | None:

@@ -93,7 +93,13 @@ BEGIN
 END $$
 """
 
-FUNCTIONS = (BREAK, REFUSE, RUN_IS_CLOSED, LEAVES_OPEN, TURN_IS_HELD)
+OWNS = """
+CREATE FUNCTION perennial.owns(on_table regclass) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c WHERE c.oid = on_table
+$$
+"""
+
+FUNCTIONS = (BREAK, REFUSE, RUN_IS_CLOSED, LEAVES_OPEN, TURN_IS_HELD, OWNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,14 +232,14 @@ RULES = (
         "a signal is consumed once",
     ),
     Rule("history_stands", "history", "AFTER UPDATE", "", "history never changes"),
-    # Whoever drops old history says so, in the transaction that does it (docs/operating.md).
+    # Whoever drops old history owns it, and says so in the transaction that does it (docs/operating.md).
     Rule(
         "history_stays",
         "history",
         "AFTER DELETE",
         "OLD.at >= coalesce(nullif(current_setting('perennial.drop_history_before', true), '')::timestamptz,"
-        " '-infinity')",
-        "history stays, unless the transaction has set perennial.drop_history_before to a later moment",
+        " '-infinity') OR NOT perennial.owns('perennial.history')",
+        "history stays, unless its owner has set perennial.drop_history_before to a later moment in the transaction",
     ),
     Rule("history_is_not_emptied", "history", "BEFORE TRUNCATE", "", "history stays"),
 )

@@ -1,0 +1,45 @@
+"""The least rights of a role that works on the record, and doesn't own it: what workers and clients do, and no more.
+
+A test does all of that as such a role. What is in no statement of ours is granted to nobody: to change history, to
+delete a run, to make or drop tables.
+"""
+
+from __future__ import annotations
+
+from psycopg import sql
+
+from orchestrator.store.tables import SCHEMA
+
+RIGHTS = {
+    "activity": "SELECT, INSERT, UPDATE",
+    "approval": "SELECT, INSERT, UPDATE",
+    "approval_vote": "INSERT",
+    "history": "SELECT, INSERT",
+    "outbox": "SELECT, INSERT, UPDATE, DELETE",
+    "process": "SELECT, INSERT, UPDATE",
+    "run": "SELECT, INSERT, UPDATE",
+    "schema_version": "SELECT",
+    "signal": "SELECT, INSERT, UPDATE",
+    "timer": "SELECT, INSERT, UPDATE",
+    "worker": "SELECT, INSERT, UPDATE, DELETE",
+}
+"""By table. `schedule` is in no statement yet."""
+
+
+def grants_of(role: str) -> list[str]:
+    """What the owner of the tables executes, so that `role` may work. Its name is quoted."""
+    to, schema = sql.Identifier(role), sql.Identifier(SCHEMA)
+    grants = [
+        sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, to),
+        sql.SQL("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {} TO {}").format(schema, to),
+        *(
+            sql.SQL("GRANT {} ON {}.{} TO {}").format(
+                sql.SQL(rights),
+                schema,
+                sql.Identifier(table),
+                to,
+            )
+            for table, rights in RIGHTS.items()
+        ),
+    ]
+    return [grant.as_string(None) for grant in grants]

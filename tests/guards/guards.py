@@ -1335,4 +1335,44 @@ FROM perennial.run r""",
             ),
         ),
     ),
+    Guard(
+        "what is set in a session that is lent",
+        "Others come to feel it: behind a pooler nothing is set.",
+        f"{STORE}session.py",
+        '"true" if backend_pid is None else f"pg_backend_pid() = {backend_pid}"',
+        '"true"',
+        (
+            (
+                "tests/engine/test_poolers.py::"
+                "test_a_pooler_is_found_out_by_a_producer_that_nobody_has_told"
+            ),
+        ),
+    ),
+    Guard(
+        "our own adapters on a caller's connection",
+        "A decision in Django's transaction reads what it wrote.",
+        f"{STORE}statement.py",
+        "cursor = _CallersCursor(connection, row_factory=self._row_maker)",
+        "cursor = connection.cursor(row_factory=self._row_maker)",
+        (
+            (
+                "tests/engine/test_callers_connections.py::"
+                "test_every_verb_works_on_a_callers_connection[psycopg, other adapters]"
+            ),
+        ),
+        shows_as=(*A_REFUSAL, "TypeError", "AttributeError"),
+    ),
+    Guard(
+        "history is its owner's to drop",
+        "A right to delete in all tables is no right to drop history.",
+        f"{STORE}migrations/versions/v0004_history_is_its_owners_to_drop.py",
+        " OR NOT perennial.owns('perennial.history')",
+        "",
+        (
+            (
+                "tests/store/test_rights.py::"
+                "test_history_is_dropped_by_its_owner_alone_whatever_others_are_granted"
+            ),
+        ),
+    ),
 ]

@@ -51,7 +51,7 @@ def test_the_commands_of_the_issue_are_all_there():
         "result",
         "services",
         "version",
-    } | {"db upgrade", "db current", "db check"}
+    } | {"db upgrade", "db current", "db check", "db grants"}
 
 
 def test_root_help_documents_exit_codes_and_error_shape(perennial):

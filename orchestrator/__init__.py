@@ -31,7 +31,13 @@ if TYPE_CHECKING:
     from orchestrator.core.run import RunStatus
     from orchestrator.core.steps import idempotency_key, step
     from orchestrator.engine.reports import RunReport
-    from orchestrator.errors import ActivityFailed, Fail, PerennialError, SignalTimedOut
+    from orchestrator.errors import (
+        ActivityFailed,
+        Fail,
+        PerennialError,
+        SignalTimedOut,
+        WorkerLost,
+    )
     from orchestrator.fleet import install
     from orchestrator.settings import Settings
 
@@ -52,6 +58,7 @@ __all__ = [
     "Settings",
     "SignalTimedOut",
     "Stage",
+    "WorkerLost",
     "approval",
     "days",
     "default_registry",
@@ -86,6 +93,7 @@ _HOMES = {
     "Settings": "orchestrator.settings",
     "SignalTimedOut": "orchestrator.errors",
     "Stage": "orchestrator.core.definition",
+    "WorkerLost": "orchestrator.errors",
     "approval": "orchestrator.core.definition",
     "days": "orchestrator.core.definition",
     "default_registry": "orchestrator.core.definition",

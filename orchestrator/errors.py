@@ -5,7 +5,7 @@ Those of one part alone stand with it: `cli`, `demo`, `embedded`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -100,6 +100,21 @@ class ActivityFailed(PerennialError):
     def __init__(self, key: str, *, error_type: str, message: str, attempts: int) -> None:
         self.key, self.error_type, self.message, self.attempts = key, error_type, message, attempts
         super().__init__(f"{key} failed after {attempts} attempt(s): {error_type}: {message}")
+
+
+class WorkerLost(ActivityFailed):
+    """The worker of a stage's last attempt died or fell silent: its work may be done, in part or not at all.
+
+    Raised at the await of a stage with `Retry(on_lost="raise")`; by default its run becomes an incident.
+    """
+
+
+def activity_failed(key: str, error: dict[str, Any], *, attempts: int) -> ActivityFailed:
+    """What a flow meets at the await of a failed activity, of its recorded error."""
+    kind = error.get("type", "Error")
+    # An author's error of that name has the line that raised it.
+    raised = WorkerLost if kind == "WorkerLost" and "at" not in error else ActivityFailed
+    return raised(key, error_type=kind, message=error.get("message", ""), attempts=attempts)
 
 
 class SignalTimedOut(PerennialError, TimeoutError):

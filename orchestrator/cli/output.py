@@ -75,7 +75,7 @@ def as_json(value: Any, *, indent: int | None = 2) -> str:
     """JSON text of views, payloads and plain values."""
     from pydantic_core import to_jsonable_python
 
-    return json.dumps(to_jsonable_python(value), indent=indent, ensure_ascii=False)
+    return json.dumps(to_jsonable_python(value, fallback=repr), indent=indent, ensure_ascii=False)
 
 
 def text(value: object, style: str = "") -> Text:

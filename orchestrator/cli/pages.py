@@ -400,7 +400,7 @@ def _ending(run: RunView, clock: Clock) -> RenderableType:
         _answers(what=f"nothing: it {_ENDED[run.status]}", who="nobody", since=took, upcoming=())
     ]
     if run.error:
-        parts += [Text(), text(run.error.get("type", "error"), "bold red"), _diff(run.error)]
+        parts += [Text(), text(run.error.get("type") or "error", "bold red"), _diff(run.error)]
         parts += _tracebacks(run)
     if run.status is RunStatus.FAILED:
         advice = (

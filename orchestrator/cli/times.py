@@ -19,7 +19,13 @@ class Clock:
 
     def stamp(self, at: datetime) -> str:
         """`2026-03-01 14:05:09 CET`."""
-        return at.astimezone(self.zone).strftime("%Y-%m-%d %H:%M:%S %Z")
+        try:
+            return at.astimezone(self.zone).strftime("%Y-%m-%d %H:%M:%S %Z")
+        except (
+            OverflowError,
+            ValueError,
+        ):  # at the ends of the calendar, where not each zone has a date
+            return at.isoformat(sep=" ", timespec="seconds")
 
     def relative(self, at: datetime) -> str:
         """`2 h 5 min ago`, `in 1 d 3 h`, `now`."""

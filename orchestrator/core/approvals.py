@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from orchestrator.core.checks import check_delay, check_words
+from orchestrator.core.checks import check_delay, check_words, composed
 from orchestrator.errors import (
     AlreadyDecided,
     DecisionTooEarly,
@@ -87,11 +87,11 @@ def request_approval(
     where = f"approval {name!r}"
     if isinstance(assign, str):
         raise DefinitionError("assign is a list of people or groups, not one string", where=where)
-    assignees = tuple(assign)
+    assignees = tuple(dict.fromkeys(composed(person) for person in assign))
     if not assignees:
         raise DefinitionError("needs at least one assignee", where=where)
     escalations = tuple(
-        Escalation(after.total_seconds(), tuple(people))
+        Escalation(after.total_seconds(), tuple(composed(person) for person in people))
         for after, people in sorted((escalate or {}).items())
     )
     for person in (

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
+from unicodedata import normalize
 
 from orchestrator.errors import DefinitionError
 
 DELAY_SECONDS_MAX = 100 * 365 * 86_400.0
+EARLIEST = datetime(1, 1, 3, tzinfo=UTC)
+LATEST = datetime(9999, 12, 29, tzinfo=UTC)
+"""Moments between these can be shown in every time zone; Postgres holds many more."""
+
 WORDS_LENGTH_MAX = 200
 
 _KEYS_IN_REDIS = re.compile(r"perennial:|unacked(_|$)|_kombu\.")
@@ -21,6 +27,22 @@ def check_delay(delay_seconds: float, *, what: str) -> None:
             f"{what} is given {delay_seconds} seconds",
             remedy="Use a delay from 0 to a hundred years.",
         )
+
+
+def check_moment(at: datetime, *, what: str) -> None:
+    """A moment has a time zone, and can be shown in every other. Raises DefinitionError."""
+    if at.tzinfo is None or at.utcoffset() is None:
+        raise DefinitionError(f"{what}({at!r}) has no time zone", remedy="Use an aware datetime.")
+    if not EARLIEST <= at <= LATEST:
+        raise DefinitionError(
+            f"{what} is given {at.isoformat()}, which other time zones can't show",
+            remedy=f"Use a moment from {EARLIEST:%Y-%m-%d} to {LATEST:%Y-%m-%d}.",
+        )
+
+
+def composed(words: str) -> str:
+    """Words in Unicode's composed form (NFC), so that what looks the same is the same: é is é, however it was typed."""
+    return words if words.isascii() else normalize("NFC", words)
 
 
 def check_words(words: str, *, what: str, where: str) -> None:

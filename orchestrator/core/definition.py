@@ -21,7 +21,8 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints, overload
 
-from orchestrator.core.checks import check_name, check_queue
+from orchestrator.core.checks import check_delay, check_name, check_queue
+from orchestrator.core.codec import Undeclared
 from orchestrator.core.retries import Retry
 from orchestrator.errors import DefinitionError, UnknownProcess, UnknownStage
 
@@ -247,8 +248,10 @@ def stage(
         chosen = name or name_of(target)
         check_name("stage", chosen, where_of(target))
         check_queue(queue, where=where_of(target))
-        if timeout_seconds is not None and timeout_seconds <= 0:
-            raise DefinitionError("timeout_seconds must be positive", where=where_of(target))
+        if timeout_seconds is not None:
+            if not timeout_seconds > 0:
+                raise DefinitionError("timeout_seconds must be positive", where=where_of(target))
+            check_delay(timeout_seconds, what=f"the timeout of stage {chosen!r}")
         defined: Stage[..., Any] = Stage(
             target,
             name=chosen,
@@ -307,6 +310,8 @@ def process(
         chosen = name or name_of(flow)
         check_name("process", chosen, where)
         check_queue(queue, where=where)
+        if expires_after is not None:
+            check_delay(expires_after.total_seconds(), what=f"expires_after of process {chosen!r}")
         input_type, takes_input = _input_of(flow, where)
         defined = Process(
             name=chosen,
@@ -382,11 +387,33 @@ def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=1024)
 def result_type_of(function: Callable[..., Any]) -> Any:
-    """The declared result of any callable; Any where it declares none or can't be read."""
+    """The declared result of any callable; Any where it declares none.
+
+    What declares one that can't be read at run time, as it is imported for type checkers only, is `Undeclared`.
+    """
     try:
         return _hints_of(function).get("return", Any)
-    except (DefinitionError, TypeError, AttributeError):
+    except DefinitionError:
+        return _declared_result_of(inspect.unwrap(function))
+    except (TypeError, AttributeError):
         return Any
+
+
+def _declared_result_of(function: Callable[..., Any]) -> Any:
+    """The result alone: another annotation may be the one that can't be read."""
+
+    def shim() -> None: ...
+
+    try:
+        shim.__annotations__ = {"return": function.__annotations__["return"]}
+        scope = getattr(function, "__globals__", {})
+        return get_type_hints(shim, globalns=scope, include_extras=True)["return"]
+    except KeyError:
+        return Any
+    except NameError as error:
+        return Undeclared(
+            f"the annotation of {where_of(function)} can't be read: {error}. Import the name at run time"
+        )
 
 
 def _source_of(function: Callable[..., Any]) -> str:

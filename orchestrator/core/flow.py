@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast, overload
 from uuid import UUID
 
 from orchestrator.core.approvals import ApprovalRequest, Decision, request_approval
-from orchestrator.core.checks import check_delay, check_key
+from orchestrator.core.checks import check_delay, check_key, check_moment, composed
 from orchestrator.core.definition import Stage, name_of
 from orchestrator.core.journal import ActivityKind
 from orchestrator.core.retries import Retry
@@ -189,10 +189,7 @@ class Flow:
 
     def sleep_until(self, at: datetime, *, key: str | None = None) -> Pending[None]:
         """Wait until a moment, which must carry a time zone."""
-        if at.tzinfo is None:
-            raise DefinitionError(
-                f"flow.sleep_until({at!r}) has no time zone", remedy="Use an aware datetime."
-            )
+        check_moment(at, what="flow.sleep_until")
         return Pending(self._recorder.request(ActivityKind.SLEEP, "sleep", key, Sleep(at=at)))
 
     def signal(
@@ -211,7 +208,7 @@ class Flow:
         if timeout_seconds is not None:
             check_delay(timeout_seconds, what=f"the timeout of signal {name!r}")
         wait = SignalWait(timeout_seconds, type)
-        return Pending(self._recorder.request(ActivityKind.SIGNAL, name, key, wait))
+        return Pending(self._recorder.request(ActivityKind.SIGNAL, composed(name), key, wait))
 
     def approval(
         self,
@@ -226,6 +223,7 @@ class Flow:
 
         Any one of `assign` decides. After each duration of `escalate` its people may decide too.
         """
+        name = composed(name)
         ask = request_approval(name, assign=assign, escalate=escalate, timeout=timeout)
         return Pending(self._recorder.request(ActivityKind.APPROVAL, name, key, ask))
 
@@ -244,9 +242,14 @@ class Flow:
         """
         own_key = self._recorder.gather_key(key)
         if len(awaitables) == 1 and isinstance(awaitables[0], Mapping):
-            names = [str(name) for name in awaitables[0]]
+            names = [composed(str(name)) for name in awaitables[0]]
             for name in names:
                 check_key(name, where="flow.gather")
+            if len(set(names)) < len(names):
+                raise DefinitionError(
+                    f"flow.gather was given two branches of one name: {', '.join(sorted(names))}",
+                    remedy="Name each otherwise; 1 and '1' are one name, and so is é however it is typed.",
+                )
             branches = list(zip(names, awaitables[0].values(), strict=True))
             return Gather(own_key, branches, lambda results: dict(zip(names, results, strict=True)))
         return Gather(

@@ -116,7 +116,7 @@ def open_activity(request: Request) -> NewActivity:
             stage = ask.stage
             what = f"argument of stage {stage.name}"
             parts = [
-                f"{codec.encode(name, what=what)}:{codec.encode(value, stage.parameters[name], what=what)}"
+                f"{codec.encode_name(name)}:{codec.encode(value, stage.parameters[name], what=what)}"
                 for name, value in ask.arguments.items()
             ]
             return NewActivity(

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from orchestrator.core import codec
 from orchestrator.core.approvals import ApprovalRequest, Decision
-from orchestrator.core.checks import check_key, check_words
+from orchestrator.core.checks import check_key, check_words, composed
 from orchestrator.core.definition import Process, Registry, Stage, result_type_of
 from orchestrator.core.failures import FAILURES, lines_of, message_of, traceback_of, type_of
 from orchestrator.core.flow import (
@@ -58,6 +58,7 @@ from orchestrator.errors import (
     PayloadError,
     SignalTimedOut,
     UnknownStage,
+    activity_failed,
 )
 
 log = logging.getLogger(__name__)
@@ -295,6 +296,7 @@ class _Turn:
             raise StageIsMissing(str(error)) from None
 
     def _free_key(self, wanted: str, *, named: bool) -> str:
+        wanted = composed(wanted)
         if named:
             check_key(wanted, where=self.process.where)
         path = f"{self.scope}/{wanted}" if self.scope else wanted
@@ -502,15 +504,8 @@ def _answer_of(request: Request, entry: Activity) -> _Answer:
     if entry.state is ActivityState.TIMED_OUT:
         return _Answer(error=SignalTimedOut(request.key, name=request.name))
     if entry.state is ActivityState.FAILED:
-        error = entry.error or {}
-        return _Answer(
-            error=ActivityFailed(
-                request.key,
-                error_type=error.get("type", "Error"),
-                message=error.get("message", ""),
-                attempts=entry.attempt,
-            )
-        )
+        error = activity_failed(request.key, entry.error or {}, attempts=entry.attempt)
+        return _Answer(error=error)
     return _decoded(entry.result, _result_type(request.ask), what=f"result of {entry.describe()}")
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from orchestrator.core.checks import DELAY_SECONDS_MAX
 from orchestrator.errors import DefinitionError, Fail, PayloadError
 
 
@@ -16,6 +17,10 @@ class Retry:
     The delay before attempt n+1 is `delay_seconds * backoff**(n-1)`, at most `max_delay_seconds`,
     spread by ±`jitter` (a fraction) so that a fleet doesn't retry in step. Errors of the classes in
     `non_retryable`, `Fail`, and unserialisable results fail at once.
+
+    An attempt whose worker died counts like one that failed, its delay from the worker's last sign of life. When it
+    was the last, nobody knows whether its work was done: `on_lost="park"` makes the run an incident, whose `resume`
+    makes one attempt more; `"raise"` raises WorkerLost at the stage's await.
     """
 
     max_attempts: int = 5
@@ -24,6 +29,7 @@ class Retry:
     max_delay_seconds: float = 3600.0
     jitter: float = 0.1
     non_retryable: tuple[type[BaseException], ...] = ()
+    on_lost: Literal["park", "raise"] = "park"
 
     def __post_init__(self) -> None:
         if self.max_attempts < 1:
@@ -38,6 +44,8 @@ class Retry:
             raise DefinitionError("Retry delays are not negative, and backoff is at least 1")
         if not 0 <= self.jitter <= 1:
             raise DefinitionError("Retry(jitter) is a fraction from 0 to 1")
+        if self.on_lost not in ("park", "raise"):
+            raise DefinitionError(f'Retry(on_lost) is "park" or "raise", not {self.on_lost!r}')
 
     def delay_before_next(self, attempt: int, *, chance: float) -> float:
         """Seconds between the failed `attempt` (1-based) and the next. `chance` is a random in [0, 1)."""
@@ -47,7 +55,7 @@ class Retry:
             delay = self.delay_seconds * self.backoff ** (attempt - 1)
         except OverflowError:
             delay = math.inf
-        delay = min(delay, self.max_delay_seconds)
+        delay = min(delay, self.max_delay_seconds, DELAY_SECONDS_MAX / 2)
         return delay * (1 + self.jitter * (2 * chance - 1))
 
     def allows_another(self, attempt: int, error: BaseException | None = None) -> bool:
@@ -58,13 +66,14 @@ class Retry:
 
     def as_policy(self) -> dict[str, Any]:
         """The part that travels in the record, for those who must judge without the Python class."""
-        return {
+        policy = {
             "max_attempts": self.max_attempts,
             "delay_seconds": self.delay_seconds,
             "backoff": self.backoff,
             "max_delay_seconds": self.max_delay_seconds,
             "jitter": self.jitter,
         }
+        return policy if self.on_lost == "park" else {**policy, "on_lost": self.on_lost}
 
     @classmethod
     def from_policy(cls, policy: dict[str, Any]) -> Retry:

@@ -19,12 +19,14 @@ from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from orchestrator.core import jsonb
 from orchestrator.core.definition import Registry
 from orchestrator.engine.definitions import Definitions
 from orchestrator.engine.liveness import Identity
 from orchestrator.engine.messenger import Messenger, SilentMessenger
 from orchestrator.engine.pace import Pace
 from orchestrator.engine.reports import Reports
+from orchestrator.engine.set_aside import SetAside
 from orchestrator.errors import PerennialError
 from orchestrator.faults import reach
 from orchestrator.settings import Settings, SettingsError
@@ -69,6 +71,7 @@ class EngineContext:
 
     def __post_init__(self) -> None:
         self.definitions = Definitions(self.registry)
+        self.set_aside = SetAside(self.stopwatch)
         # Connections that `connect` makes commit each statement. Whoever's else are told so for each use.
         self._each = (
             self.database
@@ -161,6 +164,7 @@ def connect(
         pool_reset_on_return=None,
         skip_autocommit_rollback=True,
         hide_parameters=True,  # payloads stay out of logs and of recorded errors
+        json_deserializer=jsonb.loads,
         isolation_level="AUTOCOMMIT" if commits_each else None,
         execution_options={COMMITS_EACH: True} if commits_each else {},
         connect_args={

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from orchestrator.core import codec
 from orchestrator.core.approvals import Decision, Outcome, check_decision
-from orchestrator.core.checks import check_words
+from orchestrator.core.checks import check_words, composed
 from orchestrator.core.run import RunStatus
 from orchestrator.errors import DecisionRefused, DecisionTooLate, RunClosed, RunNotFound
 from orchestrator.store import approvals, runs, signals
@@ -30,6 +30,8 @@ def signal(
 
     Raises RunNotFound, RunClosed, PayloadError.
     """
+    name, by = composed(name), composed(by)
+    signal_id = None if signal_id is None else composed(signal_id)
     for words, what in (
         (name, "a signal's name"),
         (signal_id, "a signal's id"),
@@ -71,7 +73,8 @@ def decide(
     check_words(by, what="a person", where="decision")
     if approval is not None:
         check_words(approval, what="an approval's name", where="decision")
-    name = approval if approval is not None else _chosen(connection, run_id)
+    name = composed(approval) if approval is not None else _chosen(connection, run_id)
+    by = composed(by)
     for _ in range(CHANGES_MAX):
         taken = approvals.decide_if_allowed(
             connection, run_id, name, outcome=outcome, by=by, comment=codec.readable(comment)

@@ -66,20 +66,30 @@ def _fire(context: EngineContext, timer_id: UUID, expired: list[UUID]) -> list[H
 def fire_all(context: EngineContext, timer_ids: Sequence[UUID]) -> tuple[Sequence[Handoff], int]:
     """Fire those that are armed and due, each once. Answers the handoffs they left, and how many failed.
 
-    What fails is told, and keeps no other back: it is overdue, and a sweep fires it. Only without
+    What fails is told, and keeps no other back: it is set aside, and a sweep fires it later. Only without
     Postgres nothing is tried any more, and its error is raised.
     """
     if len(timer_ids) <= 1:
-        return [handoff for timer_id in timer_ids for handoff in fire(context, timer_id)], 0
+        return [handoff for timer_id in timer_ids for handoff in _try(context, timer_id)], 0
     together = _fire_together(context, timer_ids)
     handoffs, failed = list(together.handoffs), 0
     for timer_id in together.left:
         try:
-            handoffs += fire(context, timer_id)
+            handoffs += _try(context, timer_id)
         except Exception:
             failed += 1
             log.exception("timer %s could not be fired", timer_id)
     return handoffs, failed
+
+
+def _try(context: EngineContext, timer_id: UUID) -> list[Handoff]:
+    try:
+        handoffs = fire(context, timer_id)
+    except Exception:
+        context.set_aside.failed(timer_id)
+        raise
+    context.set_aside.over(timer_id)
+    return handoffs
 
 
 def _fire_together(context: EngineContext, timer_ids: Sequence[UUID]) -> FiredTogether:

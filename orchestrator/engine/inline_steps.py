@@ -7,6 +7,7 @@ HeldTurn.hold      keep other workers out, and be counted as lost if this one di
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -24,6 +25,7 @@ from orchestrator.core.journal import Activity, ActivityKind, ActivityState
 from orchestrator.core.replay import TurnAbandoned
 from orchestrator.core.steps import working_on_step
 from orchestrator.engine.context import EngineContext
+from orchestrator.engine.refusal import in_plain_characters, refused
 from orchestrator.engine.reports import FailedAttempt
 from orchestrator.store import activities, exits, turns
 from orchestrator.store.activities import FlowStep
@@ -76,8 +78,6 @@ class HeldTurn:
         """Run a step of the flow under the held turn, and record it before the flow goes on."""
         try:
             return self._perform_held(loaded, request, entry)
-        except DataError:
-            raise  # Postgres refuses what the step returned, and always will
         except SQLAlchemyError as error:  # any other trouble is no fault of the flow's
             raise TurnAbandoned(f"step {request.key} could not be recorded") from error
 
@@ -90,14 +90,15 @@ class HeldTurn:
         assert isinstance(request.ask, StepCall)  # noqa: S101 - replay asks for nothing else
         attempt = entry.attempt if entry else 1
         end, raised = self._call(request, request.ask, attempt)
-        was_held, settled_at, armed = activities.remember_flow_step_if_held(
-            self.connection,
-            self.run_id,
-            end,
-            turn_token=self.token or uuid7(),
-            queue=loaded.queue,
-            horizon_seconds=self.context.settings.horizon_seconds,
-        )
+        try:
+            was_held, settled_at, armed = self._remember(loaded, end)
+        except DataError as refusal:  # and it always will: the step isn't called again for that
+            if raised is None:
+                raised = refused(f"what step {request.key} came to", refusal)
+                end = replace(end, state=ActivityState.FAILED, result=None, error=error_of(raised))
+            else:
+                end = replace(end, error=in_plain_characters(end.error or {}))
+            was_held, settled_at, armed = self._remember(loaded, end)
         if not was_held:
             raise TurnAbandoned(f"the turn was lost while step {request.key} ran")
         self.steps_recorded += 1
@@ -117,6 +118,16 @@ class HeldTurn:
             result=None if end.result is None else codec.parse(end.result),
             error=end.error,
             settled_at=settled_at,
+        )
+
+    def _remember(self, loaded: LoadedRun, end: FlowStep) -> activities.Remembered:
+        return activities.remember_flow_step_if_held(
+            self.connection,
+            self.run_id,
+            end,
+            turn_token=self.token or uuid7(),
+            queue=loaded.queue,
+            horizon_seconds=self.context.settings.horizon_seconds,
         )
 
     def _report(
@@ -184,14 +195,15 @@ class HeldTurn:
             ordinal=request.ordinal,
             name=request.name,
         )
+        declared, what = result_type_of(call.function), f"result of step {request.name}"
         try:
+            codec.check_declared(declared, what=what)
             with (
                 working_on_step(f"{self.run_id}/{request.key}"),
                 self.context.calling(request.name),
             ):
                 value = call.function(*call.args, **call.kwargs)
-            what = f"result of step {request.name}"
-            result = codec.encode(value, result_type_of(call.function), what=what)
+            result = codec.encode(value, declared, what=what)
             return end(state=ActivityState.DONE, attempt=attempt, result=result), None
         except FAILURES as error:  # whatever a step raises is its outcome
             failure = error_of(error)

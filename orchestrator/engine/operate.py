@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from orchestrator.core import codec
-from orchestrator.core.checks import check_words
+from orchestrator.core.checks import check_words, composed
 from orchestrator.core.run import MOVES, RunStatus
 from orchestrator.errors import PerennialError, RunClosed, RunNotFound
 from orchestrator.store import runs
@@ -61,7 +61,7 @@ def _move(
 def _actor(by: str) -> str:
     if by:
         check_words(by, what="an operator", where="by")
-    return by or "operator"
+    return composed(by) or "operator"
 
 
 def _why_not(connection: AnyConnection, run_id: UUID, what: str) -> PerennialError:

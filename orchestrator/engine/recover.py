@@ -11,14 +11,15 @@ up in between, however much there is to do.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from orchestrator.core.notice import RunNotice
 from orchestrator.core.retries import Retry
@@ -27,8 +28,10 @@ from orchestrator.engine.context import EngineContext
 from orchestrator.engine.fire import fire_all
 from orchestrator.engine.park import park_attempt
 from orchestrator.engine.reports import read_report
-from orchestrator.store import exits, firing, outbox, timers, turns, workers
+from orchestrator.errors import DefinitionError
+from orchestrator.store import activities, exits, firing, outbox, timers, turns, workers
 from orchestrator.store.outbox import Handoff
+from orchestrator.store.timers import ArmedTimer
 
 log = logging.getLogger(__name__)
 
@@ -63,21 +66,53 @@ def sweep(context: EngineContext, *, may_judge: bool = True) -> Swept:
 
     `may_judge` False: leave workers that look dead; the caller hasn't watched for long enough.
     """
-    settings = context.settings
-    with context.connection() as connection:
-        care = workers.what_needs_care(
-            connection,
-            horizon_seconds=settings.horizon_seconds,
-            grace_seconds=settings.timer_grace_seconds,
-            dead_after=settings.dead_after_seconds,
-            timeout_grace=settings.timeout_grace_seconds,
-        )
+    care = _look(context)
+    relay_share = partial(relay, may_judge=may_judge)
     return Swept(
-        attempts_recovered=recover_attempts(context) if care.attempts_lost and may_judge else 0,
-        timers_fired=fire_overdue(context) if care.timers_overdue else 0,
-        timers_indexed=index_timers(context) if care.timers_to_index else 0,
-        handoffs=relay(context, may_judge=may_judge) if care.handoffs else 0,
+        attempts_recovered=_share(context, recover_attempts) if care.attempts and may_judge else 0,
+        timers_fired=_share(context, fire_overdue) if care.overdue else 0,
+        timers_indexed=_share(context, index_timers) if care.to_index else 0,
+        handoffs=_share(context, relay_share) if care.handoffs else 0,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Care:
+    """Which kinds of work there are."""
+
+    attempts: bool = True
+    overdue: bool = True
+    to_index: bool = True
+    handoffs: bool = True
+
+
+def _look(context: EngineContext) -> _Care:
+    """One statement. If a row of one kind makes it fail, each kind is looked at by itself."""
+    settings = context.settings
+    try:
+        with context.connection() as connection:
+            found = workers.what_needs_care(
+                connection,
+                horizon_seconds=settings.horizon_seconds,
+                grace_seconds=settings.timer_grace_seconds,
+                dead_after=settings.dead_after_seconds,
+                timeout_grace=settings.timeout_grace_seconds,
+            )
+    except DataError as error:
+        log.warning("what needs care can't be read at once: %s", error.orig)
+        return _Care()
+    return _Care(found.attempts_lost, found.timers_overdue, found.timers_to_index, found.handoffs)
+
+
+def _share(context: EngineContext, work: Callable[[EngineContext], int]) -> int:
+    """A share of one kind of work. What is wrong with its rows is told, and keeps no other kind back."""
+    try:
+        return work(context)
+    except Exception as error:
+        if isinstance(error, DBAPIError) and not isinstance(error, DataError | IntegrityError):
+            raise  # Postgres itself is in trouble, for all kinds alike
+        log.exception("a kind of work could not be done")
+        return 0
 
 
 def relay(context: EngineContext, *, may_judge: bool = True) -> int:
@@ -174,11 +209,12 @@ def index_timers(context: EngineContext) -> int:
 def fire_overdue(context: EngineContext) -> int:
     """Fire timers whose message never came."""
     with context.connection() as connection:
-        overdue = timers.overdue_timers(
+        found = timers.overdue_timers(
             connection,
             grace_seconds=context.settings.timer_grace_seconds,
-            limit=context.settings.batch_size,
+            limit=context.settings.batch_size + len(context.set_aside),
         )
+    overdue = context.set_aside.share(found, of=context.settings.batch_size, mark=_itself)
     fired = 0
     with _one_by_one("%s timer(s) could not be fired", len(overdue)):
         handoffs, failed = fire_all(context, overdue)
@@ -187,9 +223,13 @@ def fire_overdue(context: EngineContext) -> int:
     return fired
 
 
+def _itself(timer_id: UUID) -> UUID:
+    return timer_id
+
+
 def rebuild_index(context: EngineContext) -> int:
     """Redis was emptied: put every timer within the horizon back, and make every unclaimed handoff due."""
-    total, after = 0, (datetime.min.replace(tzinfo=UTC), UUID(int=0))
+    total, after = 0, ("-infinity", UUID(int=0))
     while True:
         with context.connection() as connection:
             page, after = timers.indexed_timers(
@@ -208,25 +248,28 @@ def recover_attempts(context: EngineContext) -> int:
     """Hand out again what dead workers had claimed, or what overran its timeout."""
     settings = context.settings
     with context.connection() as connection:
-        lost = workers.lost_attempts(
+        found = workers.lost_attempts(
             connection,
             dead_after=settings.dead_after_seconds,
             timeout_grace=settings.timeout_grace_seconds,
-            limit=settings.batch_size,
+            limit=settings.batch_size + len(context.set_aside),
         )
-    after_commit: list[list[Handoff]] = []
+    lost = context.set_aside.share(found, of=settings.batch_size, mark=_mark_of)
+    after_commit: list[_Recovered] = []
     for attempt in lost:
         with _one_by_one("%s of run %s could not be recovered", attempt.key, attempt.run_id):
-            parked: dict[str, Any] | None = None
+            context.set_aside.failed(_mark_of(attempt))  # until it is done
             with context.transaction() as connection:
-                handoffs, parked = _recover(
+                recovered = _recover(
                     context, connection, attempt.run_id, attempt.key, attempt.attempt
                 )
-            after_commit.append(handoffs)
-            if parked is not None:
-                _report_parked(context, attempt.run_id, parked)
-    for handoffs in after_commit:
-        context.messenger.hand_off(handoffs)
+            context.set_aside.over(_mark_of(attempt))
+            after_commit.append(recovered)
+            if recovered.parked is not None:
+                _report_parked(context, attempt.run_id, recovered.parked)
+    for recovered in after_commit:
+        context.messenger.hand_off(recovered.handoffs)
+        context.messenger.arm(recovered.armed)
     return len(after_commit)
 
 
@@ -243,6 +286,10 @@ def _report_parked(context: EngineContext, run_id: UUID, error: dict[str, Any]) 
         context.reports.run_ended(report)
 
 
+def _mark_of(attempt: Any) -> tuple[UUID, str, int]:
+    return attempt.run_id, attempt.key, attempt.attempt
+
+
 @contextmanager
 def _one_by_one(message: str, *arguments: object) -> Iterator[None]:
     """What fails is told, and does not keep the rest of its batch waiting."""
@@ -252,23 +299,45 @@ def _one_by_one(message: str, *arguments: object) -> Iterator[None]:
         log.exception(message, *arguments)
 
 
+@dataclass(frozen=True, slots=True)
+class _Recovered:
+    """What the fleet is told once it is committed."""
+
+    handoffs: Sequence[Handoff] = ()
+    armed: Sequence[ArmedTimer] = ()
+    parked: dict[str, Any] | None = None
+    """The error of a run that became an incident."""
+
+
 def _recover(
     context: EngineContext, connection: Connection, run_id: UUID, key: str, attempt: int
-) -> tuple[list[Handoff], dict[str, Any] | None]:
-    """One lost attempt: the next one, or, with none left, a failure (timeout) or an incident (lost worker).
-
-    Answers the handoffs it left, and the error of a run that was parked.
+) -> _Recovered:
+    """One lost attempt: the next one when its delay is over, or, with none left, a failure (a timeout, or as
+    `Retry.on_lost` says) or an incident (a lost worker).
     """
     locked = workers.lock_lost_attempt(connection, run_id, key, attempt)
     if locked is None:
-        return [], None
+        return _Recovered()
     reason = exits.exit_reason(
         connection, run_id, since=locked.claimed_at, key=key, attempt=attempt
     )
     error = _loss(locked, attempt, reason)
     log.warning("lost: %s of run %s, attempt %s: %s", key, run_id, attempt, error["message"])
     handoffs: list[Handoff] = []
-    if Retry.from_policy(locked.policy or {}).allows_another(attempt):
+    retry = _policy_of(locked)
+    if retry.allows_another(attempt):
+        rest = _rest_seconds(context, locked, retry, attempt)
+        if rest > 0:
+            return _rest_until_retry(
+                context,
+                connection,
+                run_id,
+                key=key,
+                attempt=attempt,
+                queue=locked.run_queue,
+                rest_seconds=rest,
+                error=error,
+            )
         row = firing.hand_out_again_if_claimed(connection, run_id, key, attempt, error=error)
         handoffs = (
             [Handoff(run_id, key, row.attempt, row.name, row.queue)] if row is not None else []
@@ -276,7 +345,7 @@ def _recover(
         for handoff in handoffs:
             outbox.hand_off(connection, handoff, relay_after=context.settings.relay_after_seconds)
         event = "attempt handed out again"
-    elif locked.timed_out:
+    elif locked.timed_out or retry.on_lost == "raise":
         firing.fail_attempt_if_claimed(connection, run_id, key, attempt, error=error)
         advance = outbox.ask_for_turn(
             connection, run_id, relay_after=context.settings.relay_after_seconds
@@ -296,7 +365,7 @@ def _recover(
             error=error,
             actor=RECOVERY,
         )
-        return [], error
+        return _Recovered(parked=error)
     firing.bump_revision(connection, run_id)
     firing.tell(
         connection,
@@ -308,7 +377,53 @@ def _recover(
         attempt=attempt,
         detail=error,
     )
-    return handoffs, None
+    return _Recovered(handoffs)
+
+
+def _rest_seconds(context: EngineContext, locked: Any, retry: Retry, attempt: int) -> float:
+    """What is left of the delay, which began when the attempt ended: at its timeout, or its worker's last sign."""
+    delay = retry.delay_before_next(attempt, chance=context.chance())
+    since: float = (
+        locked.claimed_seconds - locked.timeout_seconds
+        if locked.timed_out
+        else locked.silent_seconds
+    )
+    return delay - since
+
+
+def _rest_until_retry(
+    context: EngineContext,
+    connection: Connection,
+    run_id: UUID,
+    *,
+    key: str,
+    attempt: int,
+    queue: str | None,
+    rest_seconds: float,
+    error: dict[str, Any],
+) -> _Recovered:
+    _, armed = activities.retry_attempt_if_claimed(
+        connection,
+        run_id,
+        key,
+        attempt,
+        error=error,
+        delay_seconds=rest_seconds,
+        actor=RECOVERY,
+        active_milliseconds=0,
+        queue=queue,
+        horizon_seconds=context.settings.horizon_seconds,
+        event="attempt handed out again",
+    )
+    return _Recovered(armed=() if armed is None else (armed,))
+
+
+def _policy_of(locked: Any) -> Retry:
+    """As its stage said. What can't be read allows no other attempt: an operator decides."""
+    try:
+        return Retry.from_policy(locked.policy or {})
+    except (DefinitionError, TypeError, AttributeError):
+        return Retry(max_attempts=1)
 
 
 def _loss(locked: Any, attempt: int, reason: str | None) -> dict[str, Any]:

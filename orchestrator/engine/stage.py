@@ -25,6 +25,7 @@ from orchestrator.core.run import RunStatus
 from orchestrator.core.steps import StageContext, working_on, working_on_step
 from orchestrator.engine.context import EngineContext, once_more_if_cut
 from orchestrator.engine.park import park_attempt
+from orchestrator.engine.refusal import in_plain_characters, refused
 from orchestrator.engine.reports import FailedAttempt, RunReport
 from orchestrator.engine.turn import MayTake, settle_and_advance, take_nothing
 from orchestrator.errors import RecordedOtherwise
@@ -132,7 +133,34 @@ def _settle(
     elapsed: float,
     may_take: MayTake,
 ) -> Claim | None:
-    """Twice does no harm: the attempt's fence sees to it. An hour's work isn't lost by a dead connection."""
+    """Twice does no harm: the attempt's fence sees to it. An hour's work isn't lost by a dead connection.
+
+    What Postgres refuses to keep is a failure, recorded at once: the work isn't done again.
+    """
+    record = partial(_record, context, claim, elapsed=elapsed, may_take=may_take)
+    try:
+        return record(result=result, failure=failure)
+    except DataError as refusal:
+        if failure is None:
+            why = refused(f"what stage {claim.name} came to", refusal)
+            failure = _Failure(context, claim, context.registry.stage(claim.name), why)
+        else:
+            failure.error = in_plain_characters(failure.error)
+    try:
+        return record(result=None, failure=failure)
+    finally:
+        del failure  # its traceback leads here
+
+
+def _record(
+    context: EngineContext,
+    claim: Claim,
+    *,
+    result: str | None,
+    failure: _Failure | None,
+    elapsed: float,
+    may_take: MayTake,
+) -> Claim | None:
     with context.asking() as connection:
         if failure is not None and failure.delay_seconds is not None:
             _rest_until_retry(context, connection, claim, failure, elapsed=elapsed)
@@ -207,6 +235,8 @@ class _Failure:
 def _work(context: EngineContext, stage: Stage[..., Any], claim: Claim) -> str:
     """The stage's result as JSON text; raises what the stage raises."""
     what = f"argument of stage {stage.name}"
+    of_result = f"result of stage {stage.name}"
+    codec.check_declared(stage.result_type, what=of_result)
     arguments = {
         name: codec.decode_recorded(value, stage.parameters.get(name, Any), what=f"{what}: {name}")
         for name, value in claim.input.items()
@@ -218,7 +248,7 @@ def _work(context: EngineContext, stage: Stage[..., Any], claim: Claim) -> str:
         context.calling(stage.name),
     ):
         value = stage(**arguments)
-    return codec.encode(value, stage.result_type, what=f"result of stage {stage.name}")
+    return codec.encode(value, stage.result_type, what=of_result)
 
 
 @dataclass
@@ -240,11 +270,13 @@ class _Steps:
         declared, what = result_type_of(function), f"result of step {key}"
         if key in self.claim.steps:
             return codec.decode_recorded(self.claim.steps[key], declared, what=what)
+        codec.check_declared(declared, what=what)
         run_id = self.claim.run.context.id
         with working_on_step(f"{run_id}/{key}"):
             value = function(*args, **kwargs)
-        self._remember(key, name, codec.encode(value, declared, what=what))
-        return value
+        kept = codec.keep(value, declared, what=what)
+        self._remember(key, name, kept.text)
+        return kept.value  # what every later attempt will get
 
     def _remember(self, key: str, name: str, result: str) -> None:
         try:
@@ -259,8 +291,8 @@ class _Steps:
                     name=name,
                     result=result,
                 )
-        except DataError:
-            raise  # Postgres refuses what the step returned, and always will
+        except DataError as refusal:  # and it always will: no attempt is to call the step again
+            raise refused(f"result of step {key}", refusal) from None
         except SQLAlchemyError as error:
             raise RecordAway(error) from error
         if not is_ours:

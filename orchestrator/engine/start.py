@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 
 from orchestrator.core import codec
-from orchestrator.core.checks import check_delay, check_words
+from orchestrator.core.checks import check_delay, check_words, composed
 from orchestrator.core.definition import Process, Registry
 from orchestrator.core.views import Started
 from orchestrator.engine.batching import Batches
@@ -190,10 +190,12 @@ def _seconds(expires_in: timedelta | None) -> float | None:
 def _actor(by: str) -> str:
     if by:
         check_words(by, what="a producer", where="start")
-    return by or "producer"
+    return composed(by) or "producer"
 
 
 def _checked_key(key: str | None) -> str | None:
+    """One key for what looks the same."""
+    key = composed(key) if key is not None else None
     if key is not None and not (0 < len(key) <= KEY_LENGTH_MAX and key.isprintable()):
         raise PayloadError(
             f"a business key has 1 to {KEY_LENGTH_MAX} printable characters: {key[:40]!r}"

@@ -139,7 +139,7 @@ WITH fence AS (
     RETURNING id, indexed
 ), told AS (
     INSERT INTO perennial.history (run_id, actor, event, key, attempt, from_status, to_status, detail)
-    SELECT fence.id, %(actor)s, 'attempt failed', %(key)s, %(attempt)s, fence.status, fence.status,
+    SELECT fence.id, %(actor)s, %(event)s, %(key)s, %(attempt)s, fence.status, fence.status,
         %(error)s::jsonb - 'traceback'
     FROM fence, released
 )
@@ -298,6 +298,7 @@ def retry_attempt_if_claimed(
     active_milliseconds: int,
     queue: str | None,
     horizon_seconds: float,
+    event: str = "attempt failed",
 ) -> tuple[bool, ArmedTimer | None]:
     """Let a failed attempt rest until its retry timer. (False, None): the attempt isn't ours any more."""
     row = _RETRY.row(
@@ -308,6 +309,7 @@ def retry_attempt_if_claimed(
         error=json.dumps(error),
         delay_seconds=delay_seconds,
         actor=actor,
+        event=event,
         active_milliseconds=active_milliseconds,
         timer_id=uuid7(),
         horizon_seconds=horizon_seconds,

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Select, and_, func, select, text
 
+from orchestrator.core.checks import composed
 from orchestrator.core.journal import ActivityKind, ActivityState
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import (
@@ -60,7 +61,7 @@ def get_run(connection: Connection, run_id: UUID) -> RunView | None:
         revision=row.revision,
         input=row.input,
         output=row.output,
-        error=row.error,
+        error=_object(row.error) or None,
         attributes=row.attributes,
         created_at=row.created_at,
         started_at=row.started_at,
@@ -109,7 +110,7 @@ def list_runs(
         if set(statuses) == {RunStatus.INCIDENT}:
             query = query.where(run.c.error.is_not(None))  # always so; what its index is made of
     if business_key is not None:
-        query = query.where(run.c.business_key == business_key)
+        query = query.where(run.c.business_key.in_({composed(business_key), business_key}))
     if after is not None:
         query = query.where(run.c.id < after)
     return [
@@ -153,7 +154,7 @@ def list_approvals(
     if state is not None:
         query = query.where(approval.c.state == state)
     if assignee is not None:
-        query = query.where(approval.c.assignees.contains([assignee]))
+        query = query.where(approval.c.assignees.contains([composed(assignee)]))
     if process is not None:
         query = query.where(run.c.process == process)
     if run_id is not None:
@@ -177,7 +178,7 @@ def run_history(connection: Connection, run_id: UUID) -> list[HistoryEntry]:
             row.attempt,
             row.from_status,
             row.to_status,
-            row.detail or {},
+            _object(row.detail),
         )
         for row in rows
     ]
@@ -188,7 +189,7 @@ def timer_lateness(
 ) -> list[float]:
     """Seconds between each fired timer's due moment and its firing."""
     query = select(func.extract("epoch", timer.c.fired_at - timer.c.due_at).label("late")).where(
-        timer.c.state == "fired"
+        timer.c.state == "fired", func.isfinite(timer.c.due_at)
     )
     if process is not None:
         query = query.join(run, run.c.id == timer.c.run_id).where(run.c.process == process)
@@ -340,11 +341,25 @@ def _who(row: Any) -> tuple[str, ...]:
 
 def _what_happens(row: Any, deadline: Any) -> str:
     if deadline.kind == "escalation":
-        people = row.escalations[deadline.level - 1]["assignees"]
-        return f"escalates to {', '.join(people)}"
+        return f"escalates to {_escalates_to(row.escalations, deadline.level)}"
     if deadline.kind == "retry":
         return f"attempt {row.attempt} is made"
     return "goes on" if deadline.kind == "sleep" else "times out"
+
+
+def _escalates_to(escalations: Any, level: int) -> str:
+    """The people of that level, however the row came about."""
+    try:
+        return ", ".join(escalations[level - 1]["assignees"])
+    except (TypeError, LookupError):
+        return "others"
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """An error or a detail is an object; what other hands have written is shown all the same."""
+    if value is None or isinstance(value, dict):
+        return value or {}
+    return {"message": value if isinstance(value, str) else repr(value)}
 
 
 def _detail(row: Any) -> str:
@@ -352,9 +367,8 @@ def _detail(row: Any) -> str:
     if row.state == ActivityState.PENDING and untaken:
         return untaken
     if row.error is not None:
-        return (
-            f"attempt {row.attempt - 1} failed: {row.error.get('type')}: {row.error.get('message')}"
-        )
+        error = _object(row.error)
+        return f"attempt {row.attempt - 1} failed: {error.get('type')}: {error.get('message')}"
     if row.state == ActivityState.CLAIMED:
         return "at work"
     return ""

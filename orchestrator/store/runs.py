@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from orchestrator.core.checks import composed
 from orchestrator.errors import PerennialError
 from orchestrator.store.outbox import ADVANCE, NOTIFY_CHANNEL
 from orchestrator.store.statement import AnyConnection, Statement
@@ -157,5 +158,9 @@ def find_runs(connection: AnyConnection, reference: str) -> Sequence[Any]:
         run_id = UUID(reference)
     except ValueError:
         run_id = None
-    found = _FIND.rows(connection, id=run_id, key=reference)
+    found = _FIND.rows(connection, id=run_id, key=composed(reference))
+    if (
+        not found and composed(reference) != reference
+    ):  # started by a release that took keys as they came
+        found = _FIND.rows(connection, id=run_id, key=reference)
     return [row for row in found if row.by_id] or found

@@ -9,7 +9,6 @@ A caller's own connection keeps its settings, and no answer to a caller depends 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -19,9 +18,9 @@ from psycopg.postgres import register_default_adapters, register_default_types
 from psycopg.rows import tuple_row
 from psycopg.types import TypesRegistry
 from psycopg.types.array import register_all_arrays
-from psycopg.types.json import set_json_loads
 
 from orchestrator.errors import PerennialError, PoolerBetween
+from orchestrator.store import loaders
 
 Pooler = Literal["session", "transaction"]
 """For how long a pooler lends one of its sessions."""
@@ -57,7 +56,7 @@ def _adapters() -> AdaptersMap:
     adapters = AdaptersMap(types=types)
     register_default_adapters(adapters)
     register_all_arrays(adapters)
-    set_json_loads(json.loads, adapters)
+    loaders.register(adapters)
     return adapters
 
 

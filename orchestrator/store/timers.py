@@ -20,22 +20,26 @@ from uuid_utils.compat import uuid7
 from orchestrator.core.outcome import NewActivity
 from orchestrator.store.statement import AnyConnection, Statement
 
+# Seconds that are left; a moment no interval leads to is far away, or long past.
+_REMAINING = """extract(epoch FROM greatest(least(t.due_at, perennial.now() + interval '200 years'),
+    perennial.now() - interval '200 years') - perennial.now())::float8"""
+
 _TO_INDEX = Statement(
     "take_timers_to_index",
-    """
+    f"""
 UPDATE perennial.timer t SET indexed = true FROM (
     SELECT id FROM perennial.timer WHERE state = 'armed' AND NOT indexed
         AND due_at <= perennial.now() + %(horizon_seconds)s * interval '1 second'
     ORDER BY due_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
 ) soon, perennial.run r WHERE t.id = soon.id AND r.id = t.run_id
-RETURNING t.id, extract(epoch FROM t.due_at - perennial.now())::float8 AS remaining_seconds, r.queue
+RETURNING t.id, {_REMAINING} AS remaining_seconds, r.queue
 """,
 )
 
 _INDEXED = Statement(
     "indexed_timers",
-    """
-SELECT t.id, t.due_at, extract(epoch FROM t.due_at - perennial.now())::float8 AS remaining_seconds, r.queue
+    f"""
+SELECT t.id, t.due_at::text AS due, {_REMAINING} AS remaining_seconds, r.queue
 FROM perennial.timer t JOIN perennial.run r ON r.id = t.run_id
 WHERE t.state = 'armed' AND t.indexed AND (t.due_at, t.id) > (%(after_due)s::timestamptz, %(after_id)s::uuid)
 ORDER BY t.due_at, t.id LIMIT %(limit)s
@@ -134,11 +138,14 @@ def take_timers_to_index(
 
 
 def indexed_timers(
-    connection: AnyConnection, *, after: tuple[datetime, UUID], limit: int
-) -> tuple[Sequence[ArmedTimer], tuple[datetime, UUID]]:
-    """A page of the armed timers that the index should hold, to rebuild it, and where the next begins."""
+    connection: AnyConnection, *, after: tuple[str, UUID], limit: int
+) -> tuple[Sequence[ArmedTimer], tuple[str, UUID]]:
+    """A page of the armed timers that the index should hold, to rebuild it, and where the next begins.
+
+    Moments as text: Postgres knows more of them than Python.
+    """
     rows = _INDEXED.rows(connection, after_due=after[0], after_id=after[1], limit=limit)
-    last = (rows[-1].due_at, rows[-1].id) if rows else after
+    last = (rows[-1].due, rows[-1].id) if rows else after
     return [ArmedTimer(row.id, row.remaining_seconds, row.queue) for row in rows], last
 
 

@@ -22,6 +22,7 @@ from uuid import UUID
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState, BufferedSignal
 from orchestrator.core.outcome import RunContext
 from orchestrator.core.run import RunStatus
+from orchestrator.store.loaders import moment
 from orchestrator.store.statement import AnyConnection, Statement
 from orchestrator.store.together import Together, if_many
 
@@ -328,7 +329,7 @@ def loaded_from(row: Any) -> LoadedRun:
                 UUID(signal["id"]),
                 signal["name"],
                 signal["payload"],
-                datetime.fromisoformat(signal["received_at"]),
+                moment(signal["received_at"]),
             )
             for signal in row.signals
         ),
@@ -350,5 +351,5 @@ def activity_from(line: dict[str, Any]) -> Activity:
         parent_key=line["parent_key"],
         result=line["result"],
         error=line["error"],
-        settled_at=datetime.fromisoformat(settled_at) if settled_at else None,
+        settled_at=moment(settled_at) if settled_at else None,
     )

@@ -23,11 +23,11 @@ ON CONFLICT (id) DO UPDATE SET heartbeat_at = perennial.now()
 )
 
 # A claim is a sign of life, like a beat. Only claimed activities are looked at: as many as the fleet has
-# hands, however many runs wait.
+# hands, however many runs wait. `least`: a timeout that no interval holds must not stop the look at all others.
 _ATTEMPTS_LOST = """perennial.activity a LEFT JOIN perennial.worker w ON w.id = a.worker_id
 WHERE a.state = 'claimed' AND (
     greatest(w.heartbeat_at, a.claimed_at) <= perennial.now() - %(dead_after)s * interval '1 second'
-    OR perennial.now() >= a.claimed_at + (a.timeout_seconds + %(timeout_grace)s) * interval '1 second')"""
+    OR perennial.now() - (least(a.timeout_seconds, 4e9) + %(timeout_grace)s) * interval '1 second' >= a.claimed_at)"""
 
 _LOST = Statement(
     "lost_attempts",
@@ -45,8 +45,13 @@ _LOCK_LOST = Statement(
     "lock_lost_attempt",
     """
 SELECT a.name, a.policy, a.queue, a.claimed_at, a.timeout_seconds, r.status, r.queue AS run_queue,
-    coalesce(perennial.now() >= a.claimed_at + a.timeout_seconds * interval '1 second', false) AS timed_out
-FROM perennial.activity a JOIN perennial.run r ON r.id = a.run_id
+    coalesce(perennial.now() - least(a.timeout_seconds, 4e9) * interval '1 second' >= a.claimed_at, false)
+        AS timed_out,
+    extract(epoch FROM perennial.now() - least(perennial.now(), greatest(a.claimed_at,
+        perennial.now() - interval '200 years')))::float8 AS claimed_seconds,
+    extract(epoch FROM perennial.now() - least(perennial.now(), greatest(w.heartbeat_at, a.claimed_at,
+        perennial.now() - interval '200 years')))::float8 AS silent_seconds
+FROM perennial.activity a JOIN perennial.run r ON r.id = a.run_id LEFT JOIN perennial.worker w ON w.id = a.worker_id
 WHERE a.run_id = %(run_id)s AND a.key = %(key)s AND a.attempt = %(attempt)s AND a.state = 'claimed'
 FOR NO KEY UPDATE OF r, a
 """,

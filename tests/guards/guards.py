@@ -860,7 +860,7 @@ FROM perennial.run r""",
         "an overdue timer is fired by a sweep",
         "A timer whose message never came fires all the same.",
         f"{ENGINE}recover.py",
-        "fire_overdue(context) if care.timers_overdue else 0",
+        "_share(context, fire_overdue) if care.overdue else 0",
         "0",
         (f"{SCENARIOS}test_an_overdue_timer_is_fired_by_a_sweep",),
     ),
@@ -912,8 +912,8 @@ FROM perennial.run r""",
         "a stage has a time limit",
         "A stage that hangs is handed out again, though its worker beats.",
         f"{STORE}workers.py",
-        "\n    OR perennial.now() >= a.claimed_at"
-        " + (a.timeout_seconds + %(timeout_grace)s) * interval '1 second')",
+        "\n    OR perennial.now() - (least(a.timeout_seconds, 4e9) + %(timeout_grace)s)"
+        " * interval '1 second' >= a.claimed_at)",
         ")",
         (
             (

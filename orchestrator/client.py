@@ -66,7 +66,7 @@ class Client:
         self._owns_engine = not isinstance(database, Engine)
         engine = database if isinstance(database, Engine) else connect(settings)
         self._registry = registry
-        self._context = EngineContext(engine, registry, settings)
+        self._context = EngineContext(engine, registry, settings, looks_before_use=True)
         self._starts = Starts(self._context)
 
     def __enter__(self) -> Self:

@@ -21,6 +21,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.core import jsonb
 from orchestrator.core.definition import Registry
+from orchestrator.engine.alive import connect_alive
 from orchestrator.engine.definitions import Definitions
 from orchestrator.engine.liveness import Identity
 from orchestrator.engine.messenger import Messenger, SilentMessenger
@@ -69,6 +70,9 @@ class EngineContext:
     spare: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(POOL_SIZE))
     """Half of the connections that may be open: so many may be held by one who may come to ask for another."""
 
+    looks_before_use: bool = False
+    """Whether a connection that was cut in its pool is seen before it is used: for who can't repeat a verb."""
+
     def __post_init__(self) -> None:
         self.definitions = Definitions(self.registry)
         self.set_aside = SetAside(self.stopwatch)
@@ -88,7 +92,7 @@ class EngineContext:
 
     def connection(self) -> Connection:
         """For verbs of one statement: each is its own transaction, in one round trip. Close it, as `with` does."""
-        return self._each.connect()
+        return self._take(self._each)
 
     @contextmanager
     def asking(self) -> Iterator[Connection | Gathering]:
@@ -111,10 +115,13 @@ class EngineContext:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """For verbs of several statements: all or nothing."""
-        with self._together.begin() as connection:
+        with self._take(self._together) as connection, connection.begin():
             yield connection
             reach("before", "transaction")
         reach("after", "transaction")
+
+    def _take(self, engine: Engine) -> Connection:
+        return connect_alive(engine) if self.looks_before_use else engine.connect()
 
 
 def once_more_if_cut(deed: Callable[[], Done]) -> Done:

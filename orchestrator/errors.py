@@ -57,6 +57,10 @@ class ProcessChanged(DefinitionError):
     """This name and version is deployed already, with other content. Raise the version."""
 
 
+class SchemaNotReady(PerennialError):
+    """The database lacks Perennial's tables, or has older ones. `perennial db upgrade` makes them."""
+
+
 class PoolerBetween(PerennialError):
     """A pooler stands between us and Postgres and lends no session for long enough. The message says what to do."""
 

@@ -32,7 +32,7 @@ from orchestrator.errors import PerennialError
 from orchestrator.faults import reach
 from orchestrator.settings import Settings, SettingsError
 from orchestrator.store.session import connection_arguments, set_up
-from orchestrator.store.statement import COMMITS_EACH, pooler_in
+from orchestrator.store.statement import COMMITS_EACH, lack_in, pooler_in
 from orchestrator.store.together import Gathering
 
 log = logging.getLogger(__name__)
@@ -252,7 +252,8 @@ def _close_what_has_failed(engine: Engine) -> None:
     def note(failure: ExceptionContext) -> PerennialError | None:
         if failure.connection is not None and not failure.connection.invalidated:
             failure.connection.info[_HAS_FAILED] = True
-        return pooler_in(failure.original_exception)
+        error = failure.original_exception
+        return pooler_in(error) or lack_in(error, failure.statement)
 
     def close(_connection: object, record: ConnectionPoolEntry) -> None:
         if record.info.pop(_HAS_FAILED, False):

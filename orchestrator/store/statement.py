@@ -25,7 +25,7 @@ from psycopg.rows import RowMaker, namedtuple_row
 from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
-from orchestrator.errors import PoolerBetween
+from orchestrator.errors import PoolerBetween, SchemaNotReady
 from orchestrator.faults import reach
 from orchestrator.store.session import ADAPTERS
 from orchestrator.store.together import Gathering
@@ -228,6 +228,24 @@ def pooler_in(error: BaseException) -> PoolerBetween | None:
         " a session for one transaction (PgBouncer's `transaction` mode). A worker must be given Postgres' own"
         " address; a producer sets PERENNIAL_DATABASE_POOLER=transaction, and a connection of your own"
         " prepare_threshold=None"
+    )
+
+
+def lack_in(error: BaseException, statement: object) -> SchemaNotReady | None:
+    """What a refusal of one of our statements means, where a table, column, function or the schema isn't there."""
+    if not isinstance(
+        error,
+        psycopg.errors.UndefinedTable
+        | psycopg.errors.UndefinedColumn
+        | psycopg.errors.UndefinedFunction
+        | psycopg.errors.InvalidSchemaName,
+    ):
+        return None
+    told = error.diag.message_primary or ""
+    if "perennial" not in told and "perennial" not in str(statement):
+        return None  # a statement of the caller's, about tables of his own
+    return SchemaNotReady(
+        f"the database lacks Perennial's tables, or has older ones ({told}). `perennial db upgrade` makes them"
     )
 
 

@@ -66,7 +66,9 @@ def python_of(page: str) -> str:
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
 def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path):
     """In an interpreter of its own: pages define processes in the default registry."""
-    module = tmp_path / f"{Path(page).stem.lower()}.py"
+    module = (
+        tmp_path / f"page_{Path(page).stem.lower()}.py"
+    )  # a page may be called as a module of Python
     module.write_text(python_of(page), encoding="utf-8")
     server = databases._server_at(os.environ.get(databases.TEST_DATABASE_VARIABLE))
     environment = {

@@ -22,9 +22,10 @@ from uuid import UUID
 
 import pytest
 
+from orchestrator.core.branches import TurnAbandoned
 from orchestrator.core.journal import Activity, BufferedSignal
 from orchestrator.core.outcome import ConsumedSignal, RunContext, TurnOutcome, done_by
-from orchestrator.core.replay import PerformStep, TurnAbandoned, take_turn
+from orchestrator.core.replay import PerformStep, take_turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +104,23 @@ def leaving_early(on_leave: Callable[[UUID], None]) -> TakeTurn:
             on_leave(run.id)
             raise TurnAbandoned("its flow was thrown away after a step")
 
-        def decide(offered: Sequence[BufferedSignal]) -> TurnOutcome:
+        def decide(offered: Sequence[BufferedSignal], *, may_perform: bool = True) -> TurnOutcome:
             return take_turn(
-                process, run, journal, offered, perform_step=perform_and_leave, **options
+                process,
+                run,
+                journal,
+                offered,
+                perform_step=perform_and_leave,
+                **{**options, "may_perform": may_perform},
             )
 
         outcome = decide(signals)
         assert decide(signals) == outcome, "a second replay of the same journal came to another end"
-        return outcome if not outcome.consumed else _stopped_at(outcome.consumed[0], decide(()))
+        return (
+            outcome
+            if not outcome.consumed
+            else _stopped_at(outcome.consumed[0], decide((), may_perform=False))
+        )
 
     return take_little
 

@@ -16,7 +16,7 @@ from uuid import UUID
 from orchestrator.core.approvals import ApprovalRequest, Decision, request_approval
 from orchestrator.core.checks import check_delay, check_key, check_moment, composed
 from orchestrator.core.definition import Stage, name_of
-from orchestrator.core.journal import ActivityKind
+from orchestrator.core.journal import ActivityKind, describe
 from orchestrator.core.retries import Retry
 from orchestrator.errors import DefinitionError
 
@@ -71,6 +71,12 @@ class Request:
     kind: ActivityKind
     name: str
     ask: Ask
+    asked: str = ""
+    """A digest of its arguments, to be compared at each replay (`core.asked`)."""
+
+    def describe(self) -> str:
+        """As an activity's."""
+        return describe(self.kind, self.name, self.key)
 
 
 class Pending(Generic[T]):

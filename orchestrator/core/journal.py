@@ -9,7 +9,7 @@ stage's key as `parent_key`, and replay never looks at it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -40,6 +40,13 @@ class ActivityState(StrEnum):
 SETTLED = frozenset({ActivityState.DONE, ActivityState.FAILED, ActivityState.TIMED_OUT})
 
 
+Place = tuple[float, datetime, int, str]
+"""Where a fact stands in its run's order: what one commit has recorded goes by time, and then by ordinal and key."""
+
+EARLIEST, LATEST = float("-inf"), float("inf")
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
 @dataclass(frozen=True, slots=True)
 class Activity:
     """One line of the journal. `result`, `input` and `error` are plain JSON."""
@@ -56,11 +63,22 @@ class Activity:
     result: Any = None
     error: dict[str, Any] | None = None
     settled_at: datetime | None = None
+    settled_revision: int | None = None
+    """The run's revision that recorded its end. None: it is open, or was settled by a release that kept none."""
+    asked: str | None = None
+    """A digest of its arguments. None: it was recorded by a release that kept none."""
 
     @property
     def is_settled(self) -> bool:
         """True when its await has an answer."""
         return self.state in SETTLED
+
+    @property
+    def place(self) -> Place:
+        """Of its end among the facts of its run."""
+        revision = self.settled_revision
+        at = self.settled_at or _LONG_AGO
+        return (EARLIEST if revision is None else revision, at, self.ordinal, self.key)
 
     def describe(self) -> str:
         """One readable line, for diffs."""
@@ -80,3 +98,11 @@ class BufferedSignal:
     name: str
     payload: Any
     received_at: datetime
+    received_revision: int | None = None
+    """The run's revision that recorded it. None: it was sent by a release that kept none."""
+
+    @property
+    def place(self) -> Place:
+        """Of its coming among the facts of its run."""
+        revision = LATEST if self.received_revision is None else self.received_revision
+        return (revision, self.received_at, 0, str(self.id))

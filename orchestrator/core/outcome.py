@@ -47,6 +47,7 @@ class NewActivity:
     input: str | None = None
     result: str | None = None
     settled_at: datetime | None = None
+    settled_revision: int | None = None
     queue: str | None = None
     policy: dict[str, Any] | None = None
     timeout_seconds: float | None = None
@@ -62,6 +63,7 @@ class ConsumedSignal:
     signal_id: UUID
     payload: Any
     received_at: datetime
+    received_revision: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,5 +164,9 @@ def done_by(consumed: ConsumedSignal, activity: NewActivity) -> NewActivity:
     """A wait whose signal was there already: recorded as done."""
     payload = codec.encode(consumed.payload, what=f"signal {activity.request.name}")
     return NewActivity(
-        activity.request, ActivityState.DONE, result=payload, settled_at=consumed.received_at
+        activity.request,
+        ActivityState.DONE,
+        result=payload,
+        settled_at=consumed.received_at,
+        settled_revision=consumed.received_revision,
     )

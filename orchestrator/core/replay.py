@@ -2,32 +2,33 @@
 
     TurnOutcome = take_turn(process, run, journal, signals, ...)
 
-No event loop: the coroutine is sent each answer the journal holds. At the first await without one
-it is let go, and what it asked for becomes new activities. The same journal gives the same outcome,
-on any worker, on any day.
+No event loop: the coroutine is sent each answer the journal holds, in the order in which the facts came
+to the run. When nothing is left to answer it is let go, and what it asked for becomes new activities. The
+same journal gives the same outcome, on any worker, on any day; and what a flow did at its first pass it
+does again at each later one, whatever its branches share. (docs/adr/0001, 0030)
 """
 
 from __future__ import annotations
 
-import inspect
-import logging
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NoReturn
+from zlib import crc32
 
 from orchestrator.core import codec
 from orchestrator.core.approvals import ApprovalRequest, Decision
+from orchestrator.core.asked import different_arguments, digest_of
+from orchestrator.core.branches import OUTCOMES, Answer, Branches, TurnAbandoned, TurnOver
 from orchestrator.core.checks import check_key, check_words, composed
+from orchestrator.core.contradictions import explain_contradiction
 from orchestrator.core.definition import Process, Registry, Stage, result_type_of
 from orchestrator.core.failures import FAILURES, lines_of, message_of, traceback_of, type_of
 from orchestrator.core.flow import (
     Ask,
     Flow,
     FlowCoroutine,
-    Gather,
-    Pending,
     Request,
     SignalWait,
     Sleep,
@@ -39,7 +40,6 @@ from orchestrator.core.journal import (
     ActivityKind,
     ActivityState,
     BufferedSignal,
-    describe,
 )
 from orchestrator.core.outcome import (
     ConsumedSignal,
@@ -52,45 +52,23 @@ from orchestrator.core.outcome import (
 )
 from orchestrator.core.run import RunStatus
 from orchestrator.errors import (
-    ActivityFailed,
     DefinitionError,
-    Fail,
     PayloadError,
     SignalTimedOut,
     UnknownStage,
     activity_failed,
 )
 
-log = logging.getLogger(__name__)
-
 REQUESTS_PER_TURN_MAX = 10_000
 """More activities than this in one run is a runaway loop (DESIGN rule 9)."""
-
-
-_OUTCOMES = (ActivityFailed, SignalTimedOut, Fail)
-"""What a flow may meet in the course of things; any other exception is a bug of its."""
-
-
-class TurnAbandoned(BaseException):
-    """The turn can't go on here, and nothing of it is recorded. Not for flow code to catch."""
 
 
 class StageIsMissing(TurnAbandoned):
     """This worker lacks a stage that the flow asks for by name."""
 
 
-class _TurnOver(BaseException):
-    """Raised into a flow that asks for more while it is being let go."""
-
-
 class _Parked(BaseException):
     """The flow contradicts its journal, or runs away: its run is an incident. Not for flow code to catch."""
-
-
-@dataclass(slots=True)
-class _Answer:
-    value: Any = None
-    error: BaseException | None = None
 
 
 PerformStep = Callable[[Request, Activity | None], Activity]
@@ -126,7 +104,9 @@ class _Turn:
     registry: Registry
     perform_step: PerformStep
     may_perform: bool
-    scope: str = ""
+    branches: Branches = field(init=False)
+    salt: int = field(init=False)
+    """Of the run's digests."""
     asked: dict[str, Request] = field(default_factory=dict)
     entries: dict[str, Activity] = field(default_factory=dict)
     places: dict[tuple[str, int], Activity] = field(default_factory=dict)
@@ -135,24 +115,34 @@ class _Turn:
     gathers: set[str] = field(default_factory=set)
     opened: dict[str, NewActivity] = field(default_factory=dict)
     consumed: dict[str, ConsumedSignal] = field(default_factory=dict)
+    facts: list[Activity | BufferedSignal] = field(default_factory=list)
+    """What the record holds, in the run's order; the flow has come past the first `facts_past` of them."""
+    facts_past: int = 0
+    arrived: set[str] = field(default_factory=set)
+    """Keys of the settled activities that the flow has come past, in the run's order."""
+    buffered: dict[str, deque[BufferedSignal]] = field(default_factory=dict)
+    """Signals that the flow has come past, and no wait has consumed, by name."""
+    waits: dict[str, dict[str, Request]] = field(default_factory=dict)
+    """Awaited waits for a signal that hasn't come: by its name, and then by their keys."""
+    due_steps: dict[str, Request] = field(default_factory=dict)
+    """Awaited inline steps that are to be performed."""
     answered: set[str] = field(default_factory=set)
-    is_over: bool = False
     parked: str | None = None
     postponed_step: str | None = None
-    times: dict[str, datetime] = field(default_factory=dict)  # of the last fact seen, by scope
 
     # -- the story ---------------------------------------------------------------------------
 
     def take(self) -> TurnOutcome:
-        self.times[""] = self.run.created_at
+        self.branches = Branches(self._look, where=self.process.where, began_at=self.run.created_at)
+        self.salt = crc32(self.run.id.bytes)
         for activity in self.journal:
             if activity.parent_key is None:
                 self.entries[activity.key] = activity
                 self.places[activity.scope, activity.ordinal] = activity
         try:
-            answer = self._drive(self._start_flow(), scope="")
+            answer = self._drive()
             self._refuse_forgotten()
-        except _OUTCOMES as error:
+        except OUTCOMES as error:
             outcome = self._ended_by(error)
         except TurnAbandoned:
             raise
@@ -182,85 +172,107 @@ class _Turn:
             flow, codec.decode_recorded(self.run.input, self.process.input_type, what=what)
         )
 
-    def _drive(self, flow: FlowCoroutine, *, scope: str) -> _Answer | None:
-        """Send a coroutine its answers. None when it waits; raises what it raises."""
-        answer = _Answer()
-        while True:
-            self.scope = scope
-            try:
-                awaited = (
-                    flow.send(answer.value) if answer.error is None else flow.throw(answer.error)
-                )
-            except StopIteration as stop:
-                return _Answer(stop.value)
-            answered = self._answer(awaited, scope)
-            if answered is None:
-                self._let_go(flow)
-                return None
-            answer = answered
+    def _drive(self) -> Answer | None:
+        """Fact by fact, then step by step, until nothing more can be answered. None: the flow waits.
 
-    def _answer(self, awaited: Any, scope: str) -> _Answer | None:
-        if isinstance(awaited, Pending):
-            return self._answer_from_journal(awaited.request, scope)
-        if isinstance(awaited, Gather):
-            return self._answer_gather(awaited, scope)
-        return _Answer(
-            error=DefinitionError(
-                f"a flow awaited {awaited!r}, which is not one of flow's own",
-                where=self.process.where,
-                remedy="Await flow.stage, flow.step, flow.sleep, flow.signal, flow.approval or flow.gather.",
-            )
+        Between two facts whatever is ready runs until it waits. So what has happened before a fact hangs on
+        earlier facts alone: it is the same whether the later ones are recorded yet or not.
+        """
+        self.facts += self.signals
+        self.facts += (entry for entry in self.entries.values() if entry.is_settled)
+        self.facts.sort(key=lambda fact: fact.place)
+        try:
+            self.branches.start(self._start_flow())
+            self.branches.run()
+            while self.branches.answer_of_flow is None and (
+                self._come_to_next_fact() or self._perform_next_step()
+            ):
+                self.branches.run()
+        finally:
+            self.branches.let_go()
+        return self.branches.answer_of_flow
+
+    def _come_to_next_fact(self) -> bool:
+        """Go on to the next fact that somebody awaits. False: there is none."""
+        while self.facts_past < len(self.facts):
+            fact = self.facts[self.facts_past]
+            self.facts_past += 1
+            if isinstance(fact, BufferedSignal):
+                key = self._arrive(fact)
+            else:
+                key = fact.key
+                self.arrived.add(fact.key)
+            if key is not None and self.branches.is_awaited(key):
+                self.branches.answer(key)
+                return True
+        return False
+
+    def _arrive(self, signal: BufferedSignal) -> str | None:
+        """A signal goes to whoever came first to wait for one of its name. None: it is kept for who comes."""
+        waits = self.waits.get(signal.name, {})
+        while waits:
+            request = waits.pop(next(iter(waits)))
+            if self.branches.is_awaited(request.key):
+                self._consume(request, signal)
+                return request.key
+        self.buffered.setdefault(signal.name, deque()).append(signal)
+        return None
+
+    def _perform_next_step(self) -> bool:
+        """Call an inline step: all else waits by now. False: there is none, or it must not be called yet.
+
+        What the flow has asked for, and what it stands on, is recorded before anything is done for it.
+        """
+        while self.due_steps:
+            key = next(iter(self.due_steps))
+            if not self.branches.is_awaited(key):
+                del self.due_steps[key]
+            elif not self._may_perform(key):
+                return False
+            elif self._perform(self.due_steps.pop(key)):
+                self.branches.answer(key)
+                return True
+        return False
+
+    def _may_perform(self, key: str) -> bool:
+        if not self.may_perform or self.consumed or self.opened:
+            self.postponed_step = key
+            return False
+        return True
+
+    def _perform(self, request: Request) -> bool:
+        """Call the step. False: it is to be tried again later."""
+        key = request.key
+        entry = self.entries[key] = self.perform_step(request, self.entries.get(key))
+        if entry.is_settled:
+            self.arrived.add(key)
+        return entry.is_settled
+
+    def _is_next(self, request: Request, entry: Activity | None) -> bool:
+        """Come to what is awaited, where that is the next thing to happen: the short way round.
+
+        Whoever awaits it is the only one that is ready, so it would be the next to run anyway.
+        """
+        if self.facts_past < len(self.facts):
+            if entry is not self.facts[self.facts_past] or self.branches.is_awaited(request.key):
+                return False
+            self.facts_past += 1
+            self.arrived.add(request.key)
+            return True
+        return (
+            isinstance(request.ask, StepCall)
+            and _is_due(entry)
+            and not self.due_steps
+            and self._may_perform(request.key)
+            and self._perform(request)
         )
-
-    def _answer_gather(self, gather: Gather[Any], scope: str) -> _Answer | None:
-        started_at = self.times[scope]
-        try:
-            answers = [
-                self._answer_branch(branch, scope, f"{gather.key}/{name}", started_at)
-                for name, branch in gather.branches
-            ]
-        finally:
-            for _, branch in gather.branches:
-                if inspect.iscoroutine(branch):
-                    self._let_go(branch)  # those that a contradiction kept from starting
-        failed = [answer for answer in answers if answer is not None and answer.error is not None]
-        bugs = [answer for answer in failed if not issubclass(type(answer.error), _OUTCOMES)]
-        if bugs:
-            return bugs[0]  # told at once; a failed activity waits for its siblings
-        settled = [answer for answer in answers if answer is not None]
-        if len(settled) < len(answers):
-            return None
-        return failed[0] if failed else _Answer(gather.shape([answer.value for answer in settled]))
-
-    def _answer_branch(
-        self, branch: Awaitable[Any], scope: str, branch_scope: str, started_at: datetime
-    ) -> _Answer | None:
-        if not inspect.iscoroutine(branch):
-            return self._answer(branch, scope)
-        self.times[branch_scope] = started_at
-        try:
-            answer = self._drive(branch, scope=branch_scope)
-        except FAILURES as error:  # a branch's failure is the gather's to raise
-            answer = _Answer(error=error)
-        self._saw(self.times[branch_scope], scope)
-        return answer
-
-    def _let_go(self, flow: FlowCoroutine) -> None:
-        """Close the coroutine; what its `finally` blocks ask for is not part of the turn."""
-        was_over, self.is_over = self.is_over, True
-        try:
-            flow.close()
-        except (Exception, _TurnOver, TurnAbandoned):
-            log.debug("a flow's clean-up failed while it was let go", exc_info=True)
-        finally:
-            self.is_over = was_over
 
     # -- what flows ask (Recorder) -----------------------------------------------------------
 
     def request(self, kind: ActivityKind, name: str, key: str | None, ask: Ask) -> Request:
         """Give a request its key and ordinal, and hold it against the journal."""
-        if self.is_over:
-            raise _TurnOver
+        if self.branches.is_over:
+            raise TurnOver
         if len(self.asked) >= REQUESTS_PER_TURN_MAX:
             self._park(
                 f"the flow asked for more than {REQUESTS_PER_TURN_MAX} activities: split the work over runs"
@@ -268,11 +280,12 @@ class _Turn:
         check_words(name, what="a name", where=self.process.where)
         request = Request(
             self._free_key(key or name, named=key is not None),
-            self.scope,
+            self.branches.scope,
             self._next_ordinal(),
             kind,
             name,
             ask,
+            digest_of(ask, self.salt),
         )
         self.asked[request.key] = request
         self._hold_against_journal(request)
@@ -282,8 +295,8 @@ class _Turn:
 
     def gather_key(self, key: str | None) -> str:
         """The key of a gather: a head for its branches' keys."""
-        if self.is_over:
-            raise _TurnOver
+        if self.branches.is_over:
+            raise TurnOver
         found = self._free_key(key or "gather", named=key is not None)
         self.gathers.add(found)
         return found
@@ -299,7 +312,8 @@ class _Turn:
         wanted = composed(wanted)
         if named:
             check_key(wanted, where=self.process.where)
-        path = f"{self.scope}/{wanted}" if self.scope else wanted
+        scope = self.branches.scope
+        path = f"{scope}/{wanted}" if scope else wanted
         self.names[path] += 1
         count = self.names[path]
         if count == 1 and path not in self.asked and path not in self.gathers:
@@ -313,57 +327,52 @@ class _Turn:
         return f"{path}#{max(count, 2)}"
 
     def _next_ordinal(self) -> int:
-        self.ordinals[self.scope] += 1
-        return self.ordinals[self.scope]
+        scope = self.branches.scope
+        self.ordinals[scope] += 1
+        return self.ordinals[scope]
 
     @property
     def now(self) -> datetime:
         """The time of the last fact that the code now running has seen."""
-        return self.times[self.scope]
-
-    def _saw(self, at: datetime, scope: str) -> None:
-        self.times[scope] = max(self.times[scope], at)
+        return self.branches.times[self.branches.scope]
 
     # -- the journal -------------------------------------------------------------------------
 
-    def _answer_from_journal(self, request: Request, scope: str) -> _Answer | None:
+    def _look(self, request: Request, scope: str, is_alone: bool) -> Answer | None:  # noqa: FBT001 - a callback
+        """The answer that the flow has come past. None: it has to wait."""
+        entry, ask = self.entries.get(request.key), request.ask
+        if request.key in self.arrived or (is_alone and self._is_next(request, entry)):
+            entry = self.entries[request.key]
+            self.answered.add(request.key)
+            if entry.settled_at is not None:
+                self.branches.saw(entry.settled_at, scope)
+            return _answer_of(request, entry)
         entry = self.entries.get(request.key)
-        if isinstance(request.ask, StepCall) and _is_due(entry):
-            if not self.may_perform or self.consumed:
-                self.postponed_step = request.key
-                return None
-            entry = self.entries[request.key] = self.perform_step(request, entry)
-        if isinstance(request.ask, SignalWait) and (entry is None or not entry.is_settled):
-            return self._answer_from_signals(request, request.ask, scope)
-        if entry is None or not entry.is_settled:
+        if entry is not None and entry.is_settled:
             return None
-        self.answered.add(request.key)
-        if entry.settled_at is not None:
-            self._saw(entry.settled_at, scope)
-        return _answer_of(request, entry)
-
-    def _answer_from_signals(
-        self, request: Request, wait: SignalWait, scope: str
-    ) -> _Answer | None:
-        consumed = self.consumed.get(request.key) or self._consume(request)
-        if consumed is None:
-            return None
-        self.answered.add(request.key)
-        self._saw(consumed.received_at, scope)
-        return _decoded(
-            consumed.payload, wait.type, what=f"signal {request.name}", decode=codec.decode
-        )
-
-    def _consume(self, request: Request) -> ConsumedSignal | None:
-        taken = {consumed.signal_id for consumed in self.consumed.values()}
-        for signal in self.signals:
-            if signal.name == request.name and signal.id not in taken:
-                consumed = ConsumedSignal(
-                    request.key, signal.id, signal.payload, signal.received_at
-                )
-                self.consumed[request.key] = consumed
-                return consumed
+        if isinstance(ask, SignalWait):
+            return self._look_among_signals(request, ask, scope)
+        if isinstance(ask, StepCall) and _is_due(entry):
+            self.due_steps[request.key] = request
         return None
+
+    def _look_among_signals(self, request: Request, wait: SignalWait, scope: str) -> Answer | None:
+        consumed = self.consumed.get(request.key)
+        if consumed is None:
+            buffered = self.buffered.get(request.name)
+            if not buffered:
+                self.waits.setdefault(request.name, {})[request.key] = request
+                return None
+            consumed = self._consume(request, buffered.popleft())
+        self.answered.add(request.key)
+        self.branches.saw(consumed.received_at, scope)
+        return _sent(request, wait, consumed.payload)
+
+    def _consume(self, request: Request, signal: BufferedSignal) -> ConsumedSignal:
+        consumed = self.consumed[request.key] = ConsumedSignal(
+            request.key, signal.id, signal.payload, signal.received_at, signal.received_revision
+        )
+        return consumed
 
     def _hold_against_journal(self, request: Request) -> None:
         recorded = self.places.get((request.scope, request.ordinal))
@@ -375,7 +384,10 @@ class _Turn:
             and entry is not None
             and (entry.kind, entry.name) == (request.kind, request.name)
         ):
-            return
+            if entry.asked is None or entry.asked == request.asked:
+                return
+            if not different_arguments(entry.asked, request.asked):
+                return
         self._park(self._diff(request.scope))
 
     def _refuse_forgotten(self) -> None:
@@ -387,32 +399,11 @@ class _Turn:
         """From here on the flow asks in vain: the first contradiction is the one to tell."""
         if self.parked is None:
             self.parked = why
-        self.is_over = True
+        self.branches.is_over = True
         raise _Parked(why)
 
     def _diff(self, scope: str) -> str:
-        """Journal (`-`) and flow (`+`) of one scope, line by line."""
-        recorded = {
-            entry.ordinal: entry.describe()
-            for entry in self.entries.values()
-            if entry.scope == scope
-        }
-        asked = {
-            request.ordinal: describe(request.kind, request.name, request.key)
-            for request in self.asked.values()
-            if request.scope == scope
-        }
-        lines = [f"in {scope}:" if scope else "in the flow:"]
-        for ordinal in range(1, max((*recorded, *asked), default=0) + 1):
-            before, after = recorded.get(ordinal), asked.get(ordinal)
-            if before == after:
-                lines.append(f"    {ordinal}. {before}")
-                continue
-            if before is not None:
-                lines.append(f"  - {ordinal}. {before}   (in the journal)")
-            if after is not None:
-                lines.append(f"  + {ordinal}. {after}   (asked by the flow now)")
-        return "\n".join(lines)
+        return explain_contradiction(scope, self.entries.values(), self.asked.values())
 
     # -- how turns end -----------------------------------------------------------------------
 
@@ -500,27 +491,34 @@ def _is_due(entry: Activity | None) -> bool:
     return entry is None or entry.state is ActivityState.PENDING
 
 
-def _answer_of(request: Request, entry: Activity) -> _Answer:
+def _answer_of(request: Request, entry: Activity) -> Answer:
     if entry.state is ActivityState.TIMED_OUT:
-        return _Answer(error=SignalTimedOut(request.key, name=request.name))
+        return Answer(error=SignalTimedOut(request.key, name=request.name))
     if entry.state is ActivityState.FAILED:
         error = activity_failed(request.key, entry.error or {}, attempts=entry.attempt)
-        return _Answer(error=error)
-    return _decoded(entry.result, _result_type(request.ask), what=f"result of {entry.describe()}")
+        return Answer(error=error)
+    if isinstance(request.ask, SignalWait):
+        return _sent(request, request.ask, entry.result)
+    declared = _result_type(request.ask)
+    try:
+        return Answer(codec.decode_recorded(entry.result, declared, what=entry.key))
+    except PayloadError:  # that is rare: only now is it worth its words
+        return _decoded(
+            codec.decode_recorded, entry.result, declared, f"result of {entry.describe()}"
+        )
 
 
-def _decoded(
-    value: Any,
-    declared: Any,
-    *,
-    what: str,
-    decode: Callable[..., Any] = codec.decode_recorded,
-) -> _Answer:
+def _sent(request: Request, wait: SignalWait, payload: Any) -> Answer:
+    """What a signal has brought, as the type that its wait names: the same whether it is recorded as taken or not."""
+    return _decoded(codec.decode, payload, wait.type, f"signal {request.name}")
+
+
+def _decoded(decode: Callable[..., Any], value: Any, declared: Any, what: str) -> Answer:
     """The value as its type, or the flow's to catch that it isn't."""
     try:
-        return _Answer(decode(value, declared, what=what))
+        return Answer(decode(value, declared, what=what))
     except PayloadError as error:
-        return _Answer(error=error)
+        return Answer(error=error)
 
 
 def _result_type(ask: Ask) -> Any:

@@ -18,11 +18,11 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 from uuid_utils.compat import uuid7
 
 from orchestrator.core import codec
+from orchestrator.core.branches import TurnAbandoned
 from orchestrator.core.definition import result_type_of
 from orchestrator.core.failures import FAILURES, error_of, let_go
 from orchestrator.core.flow import Request, StepCall
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState
-from orchestrator.core.replay import TurnAbandoned
 from orchestrator.core.steps import working_on_step
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.refusal import in_plain_characters, refused
@@ -42,6 +42,13 @@ class TurnPoisoned(BaseException):
 
 class HandedBack(TurnAbandoned):
     """Others must not wait for this run's inline step: another message brings it to a worker."""
+
+
+class FactCame(TurnAbandoned):
+    """A step is recorded, and before it a fact that this try has not read: the next one sees both, in their order.
+
+    A flow that went on would do so without that fact, and at each later pass with it.
+    """
 
 
 class HeldTurn:
@@ -91,22 +98,24 @@ class HeldTurn:
         attempt = entry.attempt if entry else 1
         end, raised = self._call(request, request.ask, attempt)
         try:
-            was_held, settled_at, armed = self._remember(loaded, end)
+            remembered = self._remember(loaded, end)
         except DataError as refusal:  # and it always will: the step isn't called again for that
             if raised is None:
                 raised = refused(f"what step {request.key} came to", refusal)
                 end = replace(end, state=ActivityState.FAILED, result=None, error=error_of(raised))
             else:
                 end = replace(end, error=in_plain_characters(end.error or {}))
-            was_held, settled_at, armed = self._remember(loaded, end)
-        if not was_held:
+            remembered = self._remember(loaded, end)
+        if remembered is None:
             raise TurnAbandoned(f"the turn was lost while step {request.key} ran")
         self.steps_recorded += 1
-        if armed is not None:
-            self.context.messenger.arm([armed])
+        if remembered.armed is not None:
+            self.context.messenger.arm([remembered.armed])
         if raised is not None:
             self._report(loaded, end, attempt, raised)
             let_go(raised)
+        if remembered.revision != loaded.revision + self.steps_recorded:
+            raise FactCame(f"a fact came while step {request.key} ran")
         return Activity(
             key=end.key,
             scope=end.scope,
@@ -117,10 +126,11 @@ class HeldTurn:
             attempt=end.attempt,
             result=None if end.result is None else codec.parse(end.result),
             error=end.error,
-            settled_at=settled_at,
+            settled_at=remembered.settled_at,
+            settled_revision=remembered.revision,
         )
 
-    def _remember(self, loaded: LoadedRun, end: FlowStep) -> activities.Remembered:
+    def _remember(self, loaded: LoadedRun, end: FlowStep) -> activities.Remembered | None:
         return activities.remember_flow_step_if_held(
             self.connection,
             self.run_id,
@@ -194,6 +204,7 @@ class HeldTurn:
             scope=request.scope,
             ordinal=request.ordinal,
             name=request.name,
+            asked=request.asked,
         )
         declared, what = result_type_of(call.function), f"result of step {request.name}"
         try:

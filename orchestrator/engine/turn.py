@@ -18,14 +18,15 @@ from uuid import UUID
 from sqlalchemy.exc import DataError
 
 from orchestrator.core import codec
+from orchestrator.core.branches import TurnAbandoned
 from orchestrator.core.failures import let_go, without_traceback
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState
 from orchestrator.core.notice import notice_of_turn
 from orchestrator.core.outcome import NewActivity, TurnOutcome, park
-from orchestrator.core.replay import StageIsMissing, TurnAbandoned, take_turn
+from orchestrator.core.replay import StageIsMissing, take_turn
 from orchestrator.core.run import RunStatus
 from orchestrator.engine.context import EngineContext
-from orchestrator.engine.inline_steps import HandedBack, HeldTurn, TurnPoisoned
+from orchestrator.engine.inline_steps import FactCame, HandedBack, HeldTurn, TurnPoisoned
 from orchestrator.engine.reports import REPORTED, RunReport
 from orchestrator.errors import DefinitionError, UnknownProcess, UnknownStage
 from orchestrator.store import outbox, turns
@@ -38,7 +39,7 @@ from orchestrator.store.turns import LoadedRun, Settlement
 log = logging.getLogger(__name__)
 
 CONFLICTS_MAX = 20
-"""How often a turn decides again before it leaves the run to the outbox."""
+"""How often a turn decides again in vain before it leaves the run to the outbox."""
 
 SUSPICIOUS_SENDS = 10
 """A turn asked for so often, and never committed, may kill its workers: it is taken under a hold, which counts."""
@@ -128,9 +129,8 @@ def take_turns(
     with HeldTurn(context, connection, run_id) as held:
         turn = _Turn(context, connection, run_id, may_take, held)
         turn.on_settled = on_settled
-        for _ in range(CONFLICTS_MAX):
-            if not loaded.status.is_moving:
-                break
+        conflicts = 0
+        while loaded.status.is_moving and conflicts < CONFLICTS_MAX:
             try:
                 tried = turn.try_once(loaded, settlement)
             except (UnknownProcess, UnknownStage, DefinitionError, StageIsMissing) as lack:
@@ -155,6 +155,8 @@ def take_turns(
                 return Progress(is_recorded=True)
             if tried is Tried.OVERTAKEN and again.revision == loaded.revision:
                 break  # no fact came: another worker holds the turn, and will see ours
+            if tried is Tried.OVERTAKEN and not held.steps_recorded:
+                conflicts += 1  # a try that has recorded something is no vain one
             loaded = again
     return Progress(is_recorded=settlement is None)
 
@@ -189,7 +191,7 @@ class _Turn:
             self.connection, loaded.context.process, loaded.context.version
         )
         self.held.begin_try()
-        journal = _with_settlement(loaded.journal, settlement)
+        journal = _with_settlement(loaded, settlement)
         try:
             if loaded.sends >= SUSPICIOUS_SENDS:
                 self.held.hold(loaded)
@@ -203,6 +205,8 @@ class _Turn:
                 may_perform=settlement is None,
             )
             return self._commit(loaded, outcome, settlement)
+        except FactCame:
+            return Tried.OVERTAKEN
         except TurnPoisoned as poison:
             kind, message = "WorkerLost", str(poison)
         except DataError as error:
@@ -311,11 +315,10 @@ def _leave(
     )
 
 
-def _with_settlement(
-    journal: tuple[Activity, ...], settlement: Settlement | None
-) -> tuple[Activity, ...]:
+def _with_settlement(loaded: LoadedRun, settlement: Settlement | None) -> tuple[Activity, ...]:
+    """The journal as the commit on this revision leaves it."""
     if settlement is None:
-        return journal
+        return loaded.journal
     return tuple(
         replace(
             activity,
@@ -323,10 +326,11 @@ def _with_settlement(
             result=None if settlement.result is None else codec.parse(settlement.result),
             error=settlement.error,
             settled_at=settlement.settled_at,
+            settled_revision=loaded.revision + 1,
         )
         if activity.key == settlement.key
         else activity
-        for activity in journal
+        for activity in loaded.journal
     )
 
 
@@ -351,6 +355,7 @@ def _after(
             kind=each.request.kind,
             name=each.request.name,
             state=ActivityState.CLAIMED if each is taken else each.state,
+            asked=each.request.asked,
         )
         for each in outcome.opened
     )
@@ -359,7 +364,7 @@ def _after(
         status=outcome.status,
         revision=loaded.revision + 1,
         turn_revision=loaded.revision + 1,
-        journal=(*_with_settlement(loaded.journal, settlement), *opened),
+        journal=(*_with_settlement(loaded, settlement), *opened),
         sends=0,
         is_in_hand=True,
     )

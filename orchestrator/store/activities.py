@@ -46,7 +46,8 @@ SELECT {RUN_COLUMNS}, claimed.name AS claimed_name, claimed.input AS claimed_inp
     (SELECT coalesce(jsonb_agg({JOURNAL_LINE}), '[]') FROM perennial.activity a
         WHERE a.run_id = r.id AND (a.parent_key IS NULL OR a.parent_key = claimed.key)) AS journal,
     (SELECT coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'name', s.name, 'payload', s.payload,
-            'received_at', s.received_at) ORDER BY s.received_at, s.id), '[]')
+            'received_at', s.received_at, 'received_revision', s.received_revision)
+            ORDER BY s.received_at, s.id), '[]')
         FROM perennial.signal s WHERE s.run_id = r.id AND s.consumed_key IS NULL) AS signals
 FROM claimed JOIN perennial.run r ON r.id = claimed.run_id
 """,
@@ -75,21 +76,23 @@ RETURNING key
 _REMEMBER_FLOW_STEP = """
 WITH ends AS MATERIALIZED (
     SELECT t.* FROM jsonb_to_recordset(%(ends)s::jsonb) AS t(run_id uuid, turn_token uuid, key text, scope text,
-        ordinal int, name text, state text, attempt int, result text, error jsonb, timer_id uuid,
+        ordinal int, name text, asked text, state text, attempt int, result text, error jsonb, timer_id uuid,
         delay_seconds float8)%(whose_run_is_free)s
 ), holder AS (
     UPDATE perennial.run r SET revision = r.revision + 1, turn_losses = 0
     FROM ends WHERE r.id = ends.run_id AND r.id = ANY(ARRAY(SELECT run_id FROM ends))
         AND r.turn_token = ends.turn_token
-    RETURNING ends.*, r.status
+    RETURNING ends.*, r.status, r.revision AS recorded_revision
 ), written AS (
     INSERT INTO perennial.activity AS a (run_id, key, scope, ordinal, kind, name, state, attempt, result, error,
-        settled_at)
-    SELECT run_id, key, scope, ordinal, 'step', name, state, attempt, result::jsonb, error,
-        CASE WHEN state <> 'retrying' THEN perennial.now() END
+        asked, settled_at, settled_revision)
+    SELECT run_id, key, scope, ordinal, 'step', name, state, attempt, result::jsonb, error, asked,
+        CASE WHEN state <> 'retrying' THEN perennial.now() END,
+        CASE WHEN state <> 'retrying' THEN recorded_revision END
     FROM holder
     ON CONFLICT (run_id, key) DO UPDATE SET state = excluded.state, attempt = excluded.attempt,
-        result = excluded.result, error = excluded.error, settled_at = excluded.settled_at
+        result = excluded.result, error = excluded.error, settled_at = excluded.settled_at,
+        settled_revision = excluded.settled_revision
     WHERE a.state = 'pending'
     RETURNING a.run_id, a.settled_at
 ), armed AS (
@@ -105,8 +108,8 @@ WITH ends AS MATERIALIZED (
         h.error - 'traceback'
     FROM holder h JOIN written ON written.run_id = h.run_id
 )
-SELECT written.run_id, written.settled_at, armed.indexed FROM written
-    LEFT JOIN armed ON armed.run_id = written.run_id
+SELECT written.run_id, written.settled_at, holder.recorded_revision, armed.indexed
+FROM written JOIN holder ON holder.run_id = written.run_id LEFT JOIN armed ON armed.run_id = written.run_id
 """
 
 
@@ -210,6 +213,7 @@ class FlowStep:
     name: str
     state: ActivityState
     attempt: int
+    asked: str = ""
     result: str | None = None
     error: dict[str, Any] | None = None
     delay_seconds: float = 0.0
@@ -223,12 +227,18 @@ def remember_flow_step_if_held(
     turn_token: UUID,
     queue: str | None,
     horizon_seconds: float,
-) -> Remembered:
-    """Record an inline step's end: (True, when it settled, its retry timer), or False: the turn was lost."""
+) -> Remembered | None:
+    """Record an inline step's end. None: the turn was lost."""
     return _REMEMBER(connection, _StepEnd(run_id, step, turn_token, queue, horizon_seconds))
 
 
-Remembered = tuple[bool, datetime | None, ArmedTimer | None]
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """The run's revision that recorded a step, when it settled, and its retry's timer."""
+
+    revision: int
+    settled_at: datetime | None
+    armed: ArmedTimer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +258,7 @@ class _StepEnd:
             "scope": step.scope,
             "ordinal": step.ordinal,
             "name": step.name,
+            "asked": step.asked,
             "state": step.state,
             "attempt": step.attempt,
             "result": step.result,
@@ -257,7 +268,9 @@ class _StepEnd:
         }
 
 
-def _remember_all(connection: AnyConnection, ends: Sequence[_StepEnd]) -> Sequence[Remembered]:
+def _remember_all(
+    connection: AnyConnection, ends: Sequence[_StepEnd]
+) -> Sequence[Remembered | None]:
     timer_ids = [uuid7() if end.step.state is ActivityState.RETRYING else None for end in ends]
     rows = _remember_flow_step(if_many(ends)).rows(
         connection,
@@ -273,16 +286,19 @@ def _remember_all(connection: AnyConnection, ends: Sequence[_StepEnd]) -> Sequen
     ]
 
 
-def _remembered(end: _StepEnd, timer_id: UUID | None, row: Any | None) -> Remembered:
+def _remembered(end: _StepEnd, timer_id: UUID | None, row: Any | None) -> Remembered | None:
     if row is None:
-        return False, None, None
-    if timer_id is None or not row.indexed:
-        return True, row.settled_at, None
-    return True, row.settled_at, ArmedTimer(timer_id, end.step.delay_seconds, end.queue)
+        return None
+    armed = (
+        ArmedTimer(timer_id, end.step.delay_seconds, end.queue)
+        if timer_id is not None and row.indexed
+        else None
+    )
+    return Remembered(row.recorded_revision, row.settled_at, armed)
 
 
-_REMEMBER: Together[_StepEnd, Remembered] = Together(
-    "remember_flow_step", _remember_all, is_left_out=lambda remembered: not remembered[0]
+_REMEMBER: Together[_StepEnd, Remembered | None] = Together(
+    "remember_flow_step", _remember_all, is_left_out=lambda remembered: remembered is None
 )
 
 

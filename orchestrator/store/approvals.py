@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from orchestrator.core.approvals import ApprovalState
+from orchestrator.store.firing import NEXT_REVISION
 from orchestrator.store.outbox import ADVANCE, NOTIFY_CHANNEL
 from orchestrator.store.statement import AnyConnection, Statement
 
@@ -34,17 +35,18 @@ WITH fence AS (
     UPDATE perennial.run r SET revision = r.revision + 1
     WHERE r.id = %(run_id)s AND r.closed_at IS NULL AND EXISTS (
         SELECT FROM perennial.approval p WHERE p.run_id = r.id AND p.key = {_MEANT} AND {_MAY_BE_DECIDED})
-    RETURNING r.id, r.queue, r.status
+    RETURNING r.id, r.queue, r.status, r.revision
 ), decided AS (
     UPDATE perennial.approval p SET state = %(outcome)s, decided_by = %(by)s, decided_at = perennial.now(),
         comment = %(comment)s
     FROM fence WHERE p.run_id = fence.id AND p.key = {_MEANT} AND {_MAY_BE_DECIDED}
-    RETURNING p.run_id, p.key, {DECISION} AS decision
+    RETURNING p.run_id, p.key, {DECISION} AS decision, fence.revision
 ), voted AS (
     INSERT INTO perennial.approval_vote (run_id, key, person, outcome, comment)
     SELECT decided.run_id, decided.key, %(by)s, %(outcome)s, %(comment)s FROM decided
 ), settled AS (
-    UPDATE perennial.activity a SET state = 'done', result = decided.decision, settled_at = perennial.now()
+    UPDATE perennial.activity a SET state = 'done', result = decided.decision, settled_at = perennial.now(),
+        settled_revision = decided.revision
     FROM decided WHERE a.run_id = decided.run_id AND a.key = decided.key AND a.state = 'pending'
 ), handed_off AS (
     INSERT INTO perennial.outbox AS o (run_id, key, attempt, task, queue, publish_at)
@@ -102,7 +104,8 @@ WITH ended AS (
     WHERE p.run_id = %(run_id)s AND p.key = %(key)s AND p.state = 'open'
     RETURNING p.run_id, p.key, {DECISION} AS decision
 )
-UPDATE perennial.activity a SET state = 'done', result = ended.decision, settled_at = perennial.now()
+UPDATE perennial.activity a SET state = 'done', result = ended.decision, settled_at = perennial.now(),
+    settled_revision = {NEXT_REVISION}
 FROM ended WHERE a.run_id = ended.run_id AND a.key = ended.key AND a.state = 'pending'
 RETURNING a.key
 """,

@@ -54,7 +54,7 @@ fence AS (
     WHERE r.id = t.run_id AND r.id = ANY(ARRAY(SELECT run_id FROM turns))
         AND r.revision = t.revision AND r.status IN ('running', 'waiting')
         AND {TURN_IS_FREE} AND %(attempt_fence)s
-    RETURNING t.*
+    RETURNING t.*, r.revision AS recorded_revision
 )"""
 
 _FENCE_ALONE = _FENCE.replace("%(attempt_fence)s", "true")
@@ -63,13 +63,15 @@ _FENCE_WITH_ATTEMPT = _FENCE.replace("%(attempt_fence)s", ATTEMPT_HOLDS)
 _OPENED = """
 opened AS (
     INSERT INTO perennial.activity (run_id, key, scope, ordinal, kind, name, state, queue, policy, timeout_seconds,
-        input, result, settled_at, worker_id, claimed_at)
+        asked, input, result, settled_at, settled_revision, worker_id, claimed_at)
     SELECT o.run_id, o.key, o.scope, o.ordinal, o.kind, o.name, o.state, o.queue, o.policy, o.timeout_seconds,
-        o.input::jsonb, o.result::jsonb, o.settled_at, o.worker_id,
+        o.asked, o.input::jsonb, o.result::jsonb, o.settled_at,
+        CASE WHEN o.settled_at IS NOT NULL THEN coalesce(o.settled_revision, fence.recorded_revision) END, o.worker_id,
         CASE WHEN o.state = 'claimed' THEN perennial.now() END
     FROM fence JOIN jsonb_to_recordset(%(opened)s::jsonb) AS o(run_id uuid, key text, scope text, ordinal int,
-        kind text, name text, state text, queue text, policy jsonb, timeout_seconds float8, input text, result text,
-        settled_at timestamptz, worker_id uuid) ON o.run_id = fence.run_id
+        kind text, name text, state text, queue text, policy jsonb, timeout_seconds float8, asked text, input text,
+        result text,
+        settled_at timestamptz, settled_revision bigint, worker_id uuid) ON o.run_id = fence.run_id
     RETURNING run_id, key, claimed_at
 )"""
 
@@ -84,7 +86,8 @@ consumed AS (
     WHERE s.id = c.signal_id AND s.run_id = fence.run_id
     RETURNING s.id
 ), answered AS (
-    UPDATE perennial.activity a SET state = 'done', result = s.payload, settled_at = s.received_at
+    UPDATE perennial.activity a SET state = 'done', result = s.payload, settled_at = s.received_at,
+        settled_revision = coalesce(s.received_revision, fence.recorded_revision)
     FROM fence JOIN jsonb_to_recordset(%(consumed)s::jsonb) AS c(run_id uuid, key text, signal_id uuid)
         ON c.run_id = fence.run_id
     JOIN perennial.signal s ON s.id = c.signal_id
@@ -374,9 +377,11 @@ def _activity_row(commit: TurnCommit, opened: NewActivity) -> dict[str, Any]:
         "queue": opened.queue,
         "policy": opened.policy,
         "timeout_seconds": opened.timeout_seconds,
+        "asked": request.asked,
         "input": opened.input,
         "result": opened.result,
         "settled_at": opened.settled_at.isoformat() if opened.settled_at else None,
+        "settled_revision": opened.settled_revision,
     }
 
 

@@ -1,4 +1,7 @@
-"""What a due timer, a lost attempt or a rebuilt claim changes; the run's row is locked by the caller."""
+"""What a due timer, a lost attempt or a rebuilt claim changes; the run's row is locked by the caller.
+
+What settles an activity here is recorded by the run's next revision: the caller raises it, in the same transaction.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +11,31 @@ from uuid import UUID
 
 from orchestrator.store.statement import AnyConnection, Statement
 
+NEXT_REVISION = "(SELECT r.revision + 1 FROM perennial.run r WHERE r.id = a.run_id)"
+"""For a statement that settles an activity `a` before its caller bumps the revision."""
+
 _BUMP = Statement(
     "bump_revision", "UPDATE perennial.run SET revision = revision + 1 WHERE id = %(run_id)s"
 )
 
 _WAKE = Statement(
     "end_sleep",
-    """
-UPDATE perennial.activity a SET state = 'done', settled_at = perennial.now()
+    f"""
+UPDATE perennial.activity a SET state = 'done', settled_at = perennial.now(), settled_revision = {NEXT_REVISION}
 WHERE a.run_id = %(run_id)s AND a.key = %(key)s AND a.state = 'pending' RETURNING a.key
 """,
 )
 
 _ANSWER = Statement(
     "answer_wait_from_buffer",
-    """
+    f"""
 WITH oldest AS (
-    SELECT s.id, s.payload, s.received_at FROM perennial.signal s JOIN perennial.activity a
+    SELECT s.id, s.payload, s.received_at, s.received_revision FROM perennial.signal s JOIN perennial.activity a
         ON a.run_id = s.run_id AND a.key = %(key)s AND a.name = s.name AND a.state = 'pending'
     WHERE s.run_id = %(run_id)s AND s.consumed_key IS NULL ORDER BY s.received_at, s.id LIMIT 1
 ), answered AS (
-    UPDATE perennial.activity a SET state = 'done', result = oldest.payload, settled_at = oldest.received_at
+    UPDATE perennial.activity a SET state = 'done', result = oldest.payload, settled_at = oldest.received_at,
+        settled_revision = coalesce(oldest.received_revision, {NEXT_REVISION})
     FROM oldest WHERE a.run_id = %(run_id)s AND a.key = %(key)s AND a.state = 'pending'
 )
 UPDATE perennial.signal s SET consumed_key = %(key)s FROM oldest WHERE s.id = oldest.id RETURNING s.id
@@ -37,8 +44,8 @@ UPDATE perennial.signal s SET consumed_key = %(key)s FROM oldest WHERE s.id = ol
 
 _SIGNAL_TIMEOUT = Statement(
     "time_out_signal",
-    """
-UPDATE perennial.activity a SET state = 'timed_out', settled_at = perennial.now()
+    f"""
+UPDATE perennial.activity a SET state = 'timed_out', settled_at = perennial.now(), settled_revision = {NEXT_REVISION}
 WHERE a.run_id = %(run_id)s AND a.key = %(key)s AND a.state = 'pending' RETURNING a.key
 """,
 )
@@ -64,8 +71,9 @@ RETURNING a.name, a.queue, a.attempt
 
 _FAIL = Statement(
     "fail_attempt",
-    """
-UPDATE perennial.activity a SET state = 'failed', error = %(error)s::jsonb, settled_at = perennial.now()
+    f"""
+UPDATE perennial.activity a SET state = 'failed', error = %(error)s::jsonb, settled_at = perennial.now(),
+    settled_revision = {NEXT_REVISION}
 WHERE a.run_id = %(run_id)s AND a.key = %(key)s AND a.attempt = %(attempt)s AND a.state = 'claimed'
 RETURNING a.key
 """,

@@ -29,7 +29,7 @@ WITH asked AS MATERIALIZED (
     SELECT t.id FROM perennial.timer t WHERE t.id = ANY(%(timer_ids)s::uuid[]) AND t.state = 'armed'
         AND t.due_at <= perennial.now()
 ), crowd AS MATERIALIZED (
-    SELECT t.id, t.run_id, t.key, t.kind, t.attempt, r.status, r.queue
+    SELECT t.id, t.run_id, t.key, t.kind, t.attempt, r.status, r.queue, r.revision + 1 AS next_revision
     FROM perennial.timer t JOIN perennial.run r ON r.id = t.run_id
     WHERE t.id = ANY(%(timer_ids)s::uuid[]) AND t.state = 'armed' AND t.due_at <= perennial.now()
         AND t.kind IN ({_KINDS}) AND r.closed_at IS NULL
@@ -37,16 +37,17 @@ WITH asked AS MATERIALIZED (
             AND other.due_at <= perennial.now() AND other.kind NOT IN ({_KINDS}))
     FOR NO KEY UPDATE OF r, t SKIP LOCKED
 ), slept AS (
-    UPDATE perennial.activity a SET state = 'done', settled_at = perennial.now()
+    UPDATE perennial.activity a SET state = 'done', settled_at = perennial.now(), settled_revision = crowd.next_revision
     FROM crowd WHERE crowd.kind = 'sleep' AND a.run_id = crowd.run_id AND a.key = crowd.key AND a.state = 'pending'
     RETURNING crowd.id, a.run_id, a.key, crowd.status, crowd.queue
 ), timed_out AS (
     UPDATE perennial.approval p SET state = 'timed_out'
     FROM crowd WHERE crowd.kind = 'approval-timeout' AND p.run_id = crowd.run_id AND p.key = crowd.key
         AND p.state = 'open'
-    RETURNING crowd.id, p.run_id, p.key, crowd.status, crowd.queue, {DECISION} AS decision
+    RETURNING crowd.id, p.run_id, p.key, crowd.status, crowd.queue, crowd.next_revision, {DECISION} AS decision
 ), answered AS (
-    UPDATE perennial.activity a SET state = 'done', result = timed_out.decision, settled_at = perennial.now()
+    UPDATE perennial.activity a SET state = 'done', result = timed_out.decision, settled_at = perennial.now(),
+        settled_revision = timed_out.next_revision
     FROM timed_out WHERE a.run_id = timed_out.run_id AND a.key = timed_out.key AND a.state = 'pending'
     RETURNING timed_out.id, a.run_id, a.key, timed_out.status, timed_out.queue
 ), retried AS (

@@ -1,8 +1,11 @@
 """What the record refuses, whoever writes: states that no constraint can see, and moves that must not be.
 
+And what it fills in for those who write less: workers of a release before.
+
     refuse            the move itself is wrong: the trigger's WHEN has seen it, and this only says so
     refuse_*          WHEN has seen a move that may be wrong, and this looks
     RULES             the triggers, table by table
+    FILLS             triggers that fill in what a worker of the release before doesn't know of
 
 A WHEN is compared where the row is written, and costs the main path next to nothing; a function is called
 only where it holds. Two of them hold at work that is right: something is opened, a run closes.
@@ -99,7 +102,25 @@ CREATE FUNCTION perennial.owns(on_table regclass) RETURNS boolean LANGUAGE sql S
 $$
 """
 
-FUNCTIONS = (BREAK, REFUSE, RUN_IS_CLOSED, LEAVES_OPEN, TURN_IS_HELD, OWNS)
+# A worker of the release before keeps no place of a fact: it is that of the run's revision, which its statement has
+# raised, or will raise as it ends. Then it shares the place of the fact before it, and stands after it by its time.
+PLACE_FACT = """
+CREATE FUNCTION perennial.place_fact() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.settled_revision := (SELECT r.revision FROM perennial.run r WHERE r.id = NEW.run_id);
+    RETURN NEW;
+END $$
+"""
+
+FUNCTIONS = (BREAK, REFUSE, RUN_IS_CLOSED, LEAVES_OPEN, TURN_IS_HELD, OWNS, PLACE_FACT)
+
+FILLS = (
+    f"""
+CREATE TRIGGER activity_has_its_place BEFORE INSERT OR UPDATE ON {SCHEMA}.activity FOR EACH ROW
+WHEN (NEW.settled_at IS NOT NULL AND NEW.settled_revision IS NULL AND NEW.parent_key IS NULL
+    AND NEW.state <> 'cancelled') EXECUTE FUNCTION {SCHEMA}.place_fact()
+""",
+)
 
 
 @dataclass(frozen=True, slots=True)

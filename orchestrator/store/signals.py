@@ -18,10 +18,10 @@ WITH fence AS (
     UPDATE perennial.run r SET revision = r.revision + 1
     WHERE r.id = %(run_id)s AND r.closed_at IS NULL AND (%(signal_id)s::text IS NULL OR NOT EXISTS (
         SELECT FROM perennial.signal s WHERE s.run_id = r.id AND s.signal_id = %(signal_id)s))
-    RETURNING r.id, r.queue, r.status
+    RETURNING r.id, r.queue, r.status, r.revision
 ), arrived AS (
-    INSERT INTO perennial.signal (id, run_id, name, signal_id, payload, sender)
-    SELECT %(id)s, fence.id, %(name)s, %(signal_id)s, %(payload)s::jsonb, %(sender)s FROM fence
+    INSERT INTO perennial.signal (id, run_id, name, signal_id, payload, sender, received_revision)
+    SELECT %(id)s, fence.id, %(name)s, %(signal_id)s, %(payload)s::jsonb, %(sender)s, fence.revision FROM fence
     ON CONFLICT (run_id, signal_id) DO NOTHING
     RETURNING id
 ), handed_off AS (

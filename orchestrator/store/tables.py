@@ -166,6 +166,10 @@ activity = Table(
     _now("opened_at"),
     _time("claimed_at"),
     _time("settled_at"),
+    # The run's revision that recorded the end: its place among the facts of the run (docs/adr/0030).
+    Column("settled_revision", BigInteger),
+    # A digest of the arguments, for replay to compare (core/asked.py).
+    Column("asked", Text),
     CheckConstraint("kind IN ('stage', 'step', 'approval', 'signal', 'sleep')", name="kind"),
     CheckConstraint(
         "state IN ('pending', 'claimed', 'retrying', 'done', 'failed', 'timed_out', 'cancelled')",
@@ -280,6 +284,7 @@ signal = Table(
     Column("sender", Text, nullable=False, server_default=""),
     _now("received_at"),
     Column("consumed_key", Text),
+    Column("received_revision", BigInteger),
     UniqueConstraint("run_id", "signal_id"),
     Index("signal_buffered", "run_id", postgresql_where=text("consumed_key IS NULL")),
 )

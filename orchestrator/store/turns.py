@@ -31,7 +31,7 @@ JOURNAL_LINE = """jsonb_build_object(
     'key', a.key, 'scope', a.scope, 'ordinal', a.ordinal, 'kind', a.kind, 'name', a.name, 'state', a.state,
     'attempt', a.attempt, 'parent_key', a.parent_key, 'result', a.result,
     'error', a.error - 'traceback',
-    'settled_at', a.settled_at)"""
+    'settled_at', a.settled_at, 'settled_revision', a.settled_revision, 'asked', a.asked)"""
 
 # Whoever finds a turn held leaves it; only those who may judge who is dead free it (engine.recover).
 TURN_IS_FREE = "(r.turn_token IS NULL OR r.turn_token = t.turn_token)"
@@ -53,7 +53,8 @@ SELECT {RUN_COLUMNS},
     (SELECT coalesce(jsonb_agg({JOURNAL_LINE}), '[]') FROM perennial.activity a
         WHERE a.run_id = r.id AND a.parent_key IS NULL) AS journal,
     (SELECT coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'name', s.name, 'payload', s.payload,
-            'received_at', s.received_at) ORDER BY s.received_at, s.id), '[]')
+            'received_at', s.received_at, 'received_revision', s.received_revision)
+            ORDER BY s.received_at, s.id), '[]')
         FROM perennial.signal s WHERE s.run_id = r.id AND s.consumed_key IS NULL) AS signals,
     (SELECT o.publishes FROM perennial.outbox o WHERE o.run_id = r.id AND o.key = '') AS sends
 FROM perennial.run r WHERE r.id = ANY(%(run_ids)s::uuid[])
@@ -123,7 +124,7 @@ ATTEMPT_HOLDS = """EXISTS (SELECT FROM perennial.activity a WHERE a.run_id = t.r
 SETTLED = """
 settled AS (
     UPDATE perennial.activity a SET state = fence.settled_state, result = fence.settled_result::jsonb,
-        error = fence.settled_error, settled_at = fence.settled_at
+        error = fence.settled_error, settled_at = fence.settled_at, settled_revision = fence.recorded_revision
     FROM fence WHERE a.run_id = fence.run_id AND a.key = fence.settled_key AND a.attempt = fence.settled_attempt
         AND a.state = 'claimed'
     RETURNING a.key
@@ -140,7 +141,7 @@ WITH turns AS (
     UPDATE perennial.run r SET revision = r.revision + 1, last_progress_at = perennial.now(),
         active_milliseconds = r.active_milliseconds + t.active_milliseconds
     FROM turns t WHERE r.id = t.run_id AND r.closed_at IS NULL AND {ATTEMPT_HOLDS}
-    RETURNING t.*, r.queue, r.status
+    RETURNING t.*, r.queue, r.status, r.revision AS recorded_revision
 ), {SETTLED.strip()}, handed_off AS (
     INSERT INTO perennial.outbox AS o (run_id, key, attempt, task, queue, publishes, publish_at)
     SELECT fence.run_id, '', 1, 'perennial.advance', fence.queue, 1,
@@ -330,6 +331,7 @@ def loaded_from(row: Any) -> LoadedRun:
                 signal["name"],
                 signal["payload"],
                 moment(signal["received_at"]),
+                signal["received_revision"],
             )
             for signal in row.signals
         ),
@@ -352,4 +354,6 @@ def activity_from(line: dict[str, Any]) -> Activity:
         result=line["result"],
         error=line["error"],
         settled_at=moment(settled_at) if settled_at else None,
+        settled_revision=line["settled_revision"],
+        asked=line["asked"],
     )

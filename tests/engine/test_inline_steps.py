@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator import Flow, Registry, RunStatus, process, stage
+from orchestrator import Flow, Registry, RunStatus, hours, process, stage
 from orchestrator.engine.recover import relay, sweep
 from orchestrator.engine.stage import run_stage
-from orchestrator.engine.turn import advance
+from orchestrator.engine.turn import CONFLICTS_MAX, advance
 from orchestrator.store import turns
 
 
@@ -264,3 +264,219 @@ def test_a_step_is_not_called_on_a_signal_that_is_not_recorded_as_taken(harness)
     harness.drain()
     assert harness.client.result(run) == 7
     assert taken == ["amount"]
+
+
+ASKED = {
+    "approval": (
+        lambda flow: flow.approval("boss", assign=["bob"], timeout=hours(1)),
+        "SELECT name || ' ' || state || ' ' || (deadline IS NOT NULL) FROM perennial.approval",
+        "boss open true",
+    ),
+    "signal": (
+        lambda flow: flow.signal("go", timeout=hours(1)),
+        "SELECT kind || ' ' || state FROM perennial.timer",
+        "signal-timeout armed",
+    ),
+    "sleep": (
+        lambda flow: flow.sleep(60),
+        "SELECT kind || ' ' || state FROM perennial.timer",
+        "sleep armed",
+    ),
+    "stage": (
+        lambda flow: flow.stage("quick"),
+        "SELECT kind || ' ' || (state <> 'cancelled') FROM perennial.activity WHERE kind = 'stage'",
+        "stage true",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ASKED)
+def test_what_was_asked_is_there_while_the_step_after_it_runs(harness, kind):
+    """A link that is mailed leads to an approval that is open, with its deadline."""
+    ask, where, expected = ASKED[kind]
+    found = []
+
+    @stage(registry=harness.registry)
+    def quick() -> int:
+        return 1
+
+    def mail_link() -> int:
+        found.append(harness.database.value(where))
+        return 1
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> int:
+        asked = ask(flow)
+        await flow.step(mail_link)
+        await asked
+        return 1
+
+    harness.run(p)
+    assert found == [expected]
+
+
+def test_a_stage_is_handed_off_before_a_step_of_another_branch_runs(harness):
+    """Also what a sibling has asked for is on its way before anything is done inline."""
+    found = []
+
+    @stage(registry=harness.registry)
+    def quick() -> int:
+        return 1
+
+    def look() -> int:
+        found.append(
+            harness.database.value(
+                "SELECT count(*) FROM perennial.activity WHERE kind IN ('stage', 'approval')"
+            )
+        )
+        return 1
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> list[int]:
+        async def looks() -> int:
+            return await flow.step(look)
+
+        async def asks() -> int:
+            flow.approval("boss", assign=["bob"])
+            return await flow.stage(quick)
+
+        return await flow.gather(looks(), asks())
+
+    run = harness.run(p)
+    assert found == [2]
+    assert harness.client.result(run) == [1, 1]
+
+
+def test_a_decision_is_taken_while_the_step_that_mailed_its_link_still_runs(harness):
+    """And the flow sees it after the step, as often as it is replayed."""
+
+    def mail_link() -> int:
+        harness.client.approve(run, by="bob")
+        return 1
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> bool:
+        asked = flow.approval("boss", assign=["bob"])
+        await flow.step(mail_link)
+        return (await asked).approved
+
+    run = harness.start(p)
+    harness.drain()
+    assert harness.client.result(run) is True
+
+
+def test_a_worker_killed_after_what_was_asked_is_recorded_asks_once(harness):
+    """The crash between that commit and the step: the step is called again, the approval stays as it is."""
+    called = []
+
+    def dies_once() -> int:
+        called.append("step")
+        if len(called) == 1:
+            raise WorkerKilled
+        return 1
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> bool:
+        asked = flow.approval("boss", assign=["bob"])
+        await flow.step(dies_once)
+        return (await asked).approved
+
+    harness.freeze()
+    run = harness.start(p)
+    with pytest.raises(WorkerKilled):
+        harness.drain()
+    (asked,) = harness.client.approvals(run=run.run_id)
+    harness.recover()
+    assert called == ["step", "step"]
+    harness.client.approve(run, by="bob")
+    harness.drain()
+    assert harness.client.result(run) is True
+    assert harness.events(run).count("approval asked") == 1
+    assert asked.key == "boss"
+
+
+def test_as_many_things_as_one_likes_may_be_asked_between_steps_in_one_turn(harness):
+    """To record what was asked is no conflict: a turn goes on however often it does."""
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> int:
+        for number in range(CONFLICTS_MAX + 5):
+            flow.signal(f"s-{number}")
+            await flow.step(int, number)
+        return 1
+
+    run = harness.start(p)
+    advance(harness.context, run.run_id)
+    if harness.status(run) is not RunStatus.COMPLETED:  # where its mode leaves a turn early
+        harness.drain()
+    assert harness.client.result(run) == 1
+
+
+def test_a_fact_that_came_before_a_step_was_recorded_is_seen_before_the_flow_goes_on(harness):
+    """Else the flow would go on without it now, and with it at each replay: another way."""
+    called = []
+
+    def slow() -> int:
+        harness.client.signal(run, "stop")
+        return 1
+
+    def after(what: str) -> str:
+        called.append(what)
+        return what
+
+    def dies_once() -> int:
+        called.append("dies once")
+        if called.count("dies once") == 1:
+            raise WorkerKilled
+        return 1
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> str:
+        stopped = []
+
+        async def works() -> str:
+            await flow.step(slow)
+            done = await flow.step(after, "stopped" if stopped else "on")
+            await flow.step(dies_once)
+            return done
+
+        async def listens() -> None:
+            await flow.signal("stop")
+            stopped.append(True)
+
+        (done, _) = await flow.gather(works(), listens())
+        return done
+
+    harness.freeze()
+    run = harness.start(p)
+    for _ in range(2):
+        with contextlib.suppress(WorkerKilled):
+            harness.recover()
+    assert harness.client.result(run) == "stopped"
+    assert called == ["stopped", "dies once", "dies once"]
+
+
+def test_workers_that_race_for_facts_see_them_in_one_order(harness):
+    """A pool of branches on one iterator, in every mode: each item is taken once."""
+    done = []
+
+    @stage(registry=harness.registry)
+    def work(item: int) -> int:
+        done.append(item)
+        return item
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> list[int]:
+        items, order = iter(range(8)), []
+
+        async def takes() -> None:
+            for item in items:
+                await flow.step(int, item)
+                order.append(await flow.stage(work, item, key=f"work-{item}"))
+
+        await flow.gather(*(takes() for _ in range(3)))
+        return order
+
+    run = harness.run(p)
+    assert sorted(harness.client.result(run)) == list(range(8))
+    assert sorted(set(done)) == list(range(8))

@@ -3,10 +3,16 @@
 Every stage and step records its call before anything else, is handed what its scope has seen last, and
 answers with the number of its call. So whoever reads the record afterwards can tell which call's result
 was kept, and whether all that followed stands on that one.
+
+And each is handed what all branches share: how much they have seen by then, whatever was seen last by any of them,
+and a number from one iterator. A replay that came past the answers in another order than an earlier pass would ask
+for other things than are recorded, and its run would be an incident, which is never predicted.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +64,7 @@ class Hopeless(Exception):
 TINY = {"delay_seconds": 0.02, "backoff": 1.0, "jitter": 0.0, "non_retryable": (Hopeless,)}
 PATIENT = Retry(max_attempts=PATIENT_ATTEMPTS, **TINY)
 FRAIL = Retry(max_attempts=FRAIL_ATTEMPTS, **TINY)
+LATE = 5
 TIMEOUT_SECONDS = 60.0
 """Of a timed stage. None is ever at work for so long: only a worker that hangs overruns it."""
 
@@ -66,19 +73,19 @@ TIMEOUT_SECONDS = 60.0
 
 
 @stage(registry=registry, retry=PATIENT, timeout_seconds=None)
-def patient(what: Stage, seen: str) -> str:
+def patient(what: Stage, seen: str, _shared: list[Any]) -> str:
     """Succeeds in the end, or fails at once."""
     return do(what, seen)
 
 
 @stage(registry=registry, retry=PATIENT, timeout_seconds=TIMEOUT_SECONDS)
-def timed(what: Stage, seen: str) -> str:
+def timed(what: Stage, seen: str, _shared: list[Any]) -> str:
     """The same, under a time limit."""
     return do(what, seen)
 
 
 @stage(registry=registry, retry=FRAIL, timeout_seconds=None)
-def frail(what: Stage, seen: str) -> str:
+def frail(what: Stage, seen: str, _shared: list[Any]) -> str:
     """Has few attempts."""
     return do(what, seen)
 
@@ -111,7 +118,7 @@ def do_step(what: Step, body: int) -> str:
     return f"{what.name}@{call}"
 
 
-def inline(what: Inline, seen: str) -> str:
+def inline(what: Inline, seen: str, _shared: list[Any]) -> str:
     """A step of the flow itself."""
     call = effects.begin(seen=seen)
     end(what.key, what.failures, call, what.ending)
@@ -140,10 +147,24 @@ async def random_program(flow: Flow, program: Program) -> list[Any]:
 
 
 @dataclass
+class Shared:
+    """What all scopes of a run share, as plain objects of its flow."""
+
+    answers: list[str] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+    is_late: bool = False
+
+    def look(self) -> list[Any]:
+        """As it is now."""
+        return [len(self.answers), self.answers[-1:], next(self.numbers), self.is_late]
+
+
+@dataclass
 class Scope:
     """The flow itself, or a branch of a gather: what it has to tell, and the result it saw last."""
 
     flow: Flow
+    shared: Shared = field(default_factory=Shared)
     seen: str = ""
     told: list[Any] = field(default_factory=list)
 
@@ -157,7 +178,9 @@ class Scope:
         match part:
             case Repeat():
                 for _ in range(part.times):
-                    self.saw(await self.flow.stage(patient, part.stage, self.seen))
+                    self.saw(
+                        await self.flow.stage(patient, part.stage, self.seen, self.shared.look())
+                    )
             case Await():
                 for _ in range(part.times):
                     await self.answer(part, self.ask(part))
@@ -185,10 +208,12 @@ class Scope:
         flow = self.flow
         match part:
             case Stage():
-                return flow.stage(stage_of(part), part, self.seen, key=part.key)
+                return flow.stage(stage_of(part), part, self.seen, self.shared.look(), key=part.key)
             case Inline():
                 retry = FRAIL if part.ending == "exhausted" else PATIENT
-                return flow.step(inline, part, self.seen, key=part.key, retry=retry)
+                return flow.step(
+                    inline, part, self.seen, self.shared.look(), key=part.key, retry=retry
+                )
             case Sleep():
                 return flow.sleep(part.seconds, key=part.key)
             case Await():
@@ -208,6 +233,8 @@ class Scope:
     async def answer(self, part: Any, asked: Any) -> None:
         """Wait for it."""
         answer = await asked
+        self.shared.answers.append(str(answer))
+        self.shared.is_late = len(self.shared.answers) > LATE
         match part:
             case Stage() | Inline():
                 self.saw(answer)
@@ -223,7 +250,7 @@ class Scope:
 
     async def gather(self, part: Gather) -> None:
         """Branches go on from what was seen before; what follows goes on from the first branch."""
-        branches = [Scope(self.flow, self.seen) for _ in part.branches]
+        branches = [Scope(self.flow, self.shared, self.seen) for _ in part.branches]
         await self.flow.gather(
             *(branch.run(block) for branch, block in zip(branches, part.branches, strict=True)),
             key=part.key,

@@ -41,7 +41,8 @@ def test_the_schema_is_as_the_tables_and_the_rules_say(database, empty_database)
         connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
         connection.exec_driver_sql(NOW)
         metadata.create_all(connection)
-        for statement in (*rules.FUNCTIONS, *(rule.ddl() for rule in rules.RULES)):
+        triggers = (*(rule.ddl() for rule in rules.RULES), *rules.FILLS)
+        for statement in (*rules.FUNCTIONS, *triggers):
             connection.execute(text(statement))
     assert catalog(database) == catalog(empty_database)
 

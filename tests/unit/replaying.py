@@ -17,6 +17,7 @@ from uuid import UUID
 
 from orchestrator import Registry, process
 from orchestrator.core import codec
+from orchestrator.core.branches import TurnAbandoned
 from orchestrator.core.definition import Process, result_type_of
 from orchestrator.core.flow import Request, StepCall
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState, BufferedSignal
@@ -33,6 +34,10 @@ def define(flow: Callable[..., Any], registry: Registry | None = None, **options
     return process(version=1, registry=registry or Registry(), **options)(flow)
 
 
+class FactCame(TurnAbandoned):
+    """As the engine's: a fact came before a step was recorded."""
+
+
 @dataclass
 class World:
     process: Process
@@ -41,6 +46,9 @@ class World:
     journal: dict[str, Activity] = field(default_factory=dict)
     signals: list[BufferedSignal] = field(default_factory=list)
     now: datetime = BEGIN
+    revision: int = 0
+    read_revision: int = 0
+    """Of the try at a turn that is on, with its own steps."""
     steps_called: list[str] = field(default_factory=list)
     before_step: Callable[[Request], None] = lambda _request: None
     after_step: Callable[[Request], None] = lambda _request: None
@@ -49,6 +57,14 @@ class World:
 
     def look(self) -> TurnOutcome:
         """Take a turn and record nothing but its steps, as a turn that loses its commit."""
+        while True:
+            try:
+                return self._look()
+            except FactCame:
+                continue
+
+    def _look(self) -> TurnOutcome:
+        self.read_revision = self.revision
         return take_turn(
             self.process,
             RunContext(RUN_ID, self.process.name, self.process.version, "KEY", self.input, BEGIN),
@@ -82,6 +98,8 @@ class World:
                 state=opened.state,
                 result=None if opened.result is None else json.loads(opened.result),
                 settled_at=opened.settled_at,
+                settled_revision=opened.settled_revision,
+                asked=request.asked,
             )
         for consumed in outcome.consumed:
             self.signals = [signal for signal in self.signals if signal.id != consumed.signal_id]
@@ -91,6 +109,7 @@ class World:
                     state=ActivityState.DONE,
                     result=consumed.payload,
                     settled_at=consumed.received_at,
+                    settled_revision=consumed.received_revision,
                 )
         return outcome
 
@@ -110,14 +129,21 @@ class World:
             state=ActivityState.DONE,
             result=json.loads(text),
             settled_at=self.tick(),
+            settled_revision=self.revision,
+            asked=request.asked,
         )
         self.after_step(request)
+        self.read_revision += 1
+        if self.read_revision != self.revision:
+            raise FactCame
         return self.journal[request.key]
 
     # -- the world ---------------------------------------------------------------------------
 
     def tick(self) -> datetime:
+        """A fact: it has a time, and a place in the run's order."""
         self.now += timedelta(seconds=1)
+        self.revision += 1
         return self.now
 
     def open(self, *kinds: ActivityKind) -> list[Activity]:
@@ -136,7 +162,15 @@ class World:
         error: dict[str, Any] | None = None,
     ) -> None:
         assert not self.journal[key].is_settled
-        self._put(key, state=state, result=result, error=error, settled_at=self.tick())
+        at = self.tick()
+        self._put(
+            key,
+            state=state,
+            result=result,
+            error=error,
+            settled_at=at,
+            settled_revision=self.revision,
+        )
 
     def fail(self, key: str, error_type: str = "ValueError", message: str = "broken") -> None:
         self.settle(key, state=ActivityState.FAILED, error={"type": error_type, "message": message})
@@ -155,7 +189,8 @@ class World:
         identity = UUID(
             int=len(self.signals) + 1000 + int((self.now - BEGIN).total_seconds()) * 1000
         )
-        self.signals.append(BufferedSignal(identity, name, payload, self.tick()))
+        at = self.tick()
+        self.signals.append(BufferedSignal(identity, name, payload, at, self.revision))
 
     def _put(self, key: str, **changes: Any) -> None:
         self.journal[key] = replace(self.journal[key], **changes)

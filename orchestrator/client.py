@@ -31,9 +31,7 @@ from orchestrator.engine import deliver, operate
 from orchestrator.engine.context import EngineContext, connect, settings_of
 from orchestrator.engine.deploy import Deployed
 from orchestrator.engine.deploy import deploy as deploy_definitions
-from orchestrator.engine.start import Starts
-from orchestrator.engine.start import check as check_start
-from orchestrator.engine.start import start as start_runs
+from orchestrator.engine.start import IfClosed, Starts, ask
 from orchestrator.errors import PerennialError, RunFailed, RunNotClosed, RunNotFound, UnknownProcess
 from orchestrator.settings import Settings
 from orchestrator.store import reads, runs
@@ -85,7 +83,9 @@ class Client:
     def deploy(self, *processes: Process, by: str = "") -> list[Deployed]:
         """Record definitions, all or none. Raises ProcessChanged where a version has other content."""
         with self._context.transaction() as connection:
-            return deploy_definitions(connection, processes, by=by)
+            deployed = deploy_definitions(connection, processes, by=by)
+        self._starts.learn(processes)
+        return deployed
 
     def start(
         self,
@@ -97,28 +97,31 @@ class Client:
         attributes: dict[str, Any] | None = None,
         expires_in: timedelta | None = None,
         by: str = "",
+        if_closed: IfClosed = "existing",
         connection: CallersConnection | None = None,
     ) -> Started:
         """Start a run of the newest deployed version, or of `version`.
 
-        `key`: a business key, unique among the process's runs: a second start returns the first run.
-        `connection`: your own SQLAlchemy, psycopg or Django connection; the run starts when you commit.
-        Raises UnknownProcess, InvalidInput, PayloadError, UnusableConnection.
+        `key`: a business key, unique among the process's runs: a second start returns the first run, and how it
+        stands. `if_closed`: what to do when that run has ended. `"existing"` returns it all the same; `"again"`
+        starts a new run if it failed, expired or was cancelled; `"always"` even if it completed. The run that
+        ended gives its key up then. `connection`: your own SQLAlchemy, psycopg or Django connection; the run
+        starts when you commit. Raises UnknownProcess, InvalidInput, PayloadError, UnusableConnection.
         """
-        request = check_start(
-            self._registry,
+        asked = ask(
             process,
             [input],
             keys=[key],
             version=version,
             attributes=attributes,
             expires_in=expires_in,
+            if_closed=if_closed,
             by=by,
         )
         if connection is None:
-            return self._starts.start(request)
-        with self._on(connection) as callers:
-            (started,) = start_runs(callers, request)
+            return self._starts.start(asked)
+        with usable(connection) as callers:
+            (started,) = self._starts.start_all(asked, callers)
         return started
 
     def start_many(
@@ -129,21 +132,48 @@ class Client:
         keys: Sequence[str | None] | None = None,
         version: int | None = None,
         by: str = "",
+        if_closed: IfClosed = "existing",
         connection: CallersConnection | None = None,
     ) -> list[Started]:
         """Start a run for each input (at most 10,000) in one statement; answers in their order."""
-        request = check_start(
-            self._registry,
+        asked = ask(
             process,
             inputs,
             keys=keys if keys is not None else [None] * len(inputs),
             version=version,
             attributes=None,
             expires_in=None,
+            if_closed=if_closed,
             by=by,
         )
+        if connection is None:
+            return self._starts.start_all(asked)
+        with usable(connection) as callers:
+            return self._starts.start_all(asked, callers)
+
+    def restart(
+        self,
+        run: RunReference,
+        *,
+        version: int | None = None,
+        even_if_completed: bool = False,
+        by: str = "",
+        connection: CallersConnection | None = None,
+    ) -> Started:
+        """Start a run that has ended once more: same input, attributes and business key, a new run.
+
+        It is of the newest deployed version, or of `version`. The run that ended gives its key up, and the
+        history of both says so. A run that was restarted before answers with the run that follows it, `created`
+        False. Raises RunNotFound, RunNotClosed, RunCompleted, InvalidInput.
+        """
         with self._on(connection) as own:
-            return start_runs(own, request)
+            return self._starts.restart(
+                self._id_of(own, run),
+                own,
+                version=version,
+                even_if_completed=even_if_completed,
+                by=by,
+            )
 
     def signal(
         self,

@@ -144,6 +144,10 @@ class RunNotClosed(PerennialError):
     """The run has not ended yet, so it has no result."""
 
 
+class RunCompleted(PerennialError):
+    """The run has completed: it is started once more only by who says so."""
+
+
 class RunFailed(PerennialError):
     """The run ended without a result: failed, cancelled or expired. `status` says which."""
 

@@ -28,7 +28,7 @@ class ExplainingGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except Exception as error:
-            failure = explain(error)
+            failure = explain(error, run=session_of(ctx).run)
             if failure is None:
                 raise
             Printer(session_of(ctx)).failure(failure)

@@ -24,8 +24,8 @@ commands = typer.Typer()
     epilog=examples(
         "perennial deploy access-request.yaml",
         "perennial deploy --app workers.app",
-        json_shape='{"deployed": [{"name", "version", "fingerprint", "created"}]}; '
-        "not created if it was there",
+        json_shape='{"deployed": [{"name", "version", "fingerprint", "created", "replaced", "unchecked"}]}; '
+        "not created if it was there, replaced if no run had used that",
     ),
 )
 def deploy(

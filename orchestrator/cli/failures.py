@@ -5,6 +5,8 @@ What is not explained here is a bug, and keeps its traceback.
 
 from __future__ import annotations
 
+import re
+import shlex
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,18 +71,22 @@ _NEXT: tuple[tuple[type[PerennialError], str], ...] = (
         errors.RunNotClosed,
         "`perennial show RUN` tells what it waits for; `--wait SECONDS` waits for the end.",
     ),
-    (errors.RunFailed, "`perennial history RUN` tells the story."),
+    (
+        errors.RunFailed,
+        "`perennial history RUN` tells the story; `perennial restart RUN` starts it once more.",
+    ),
+    (errors.RunCompleted, "`perennial restart RUN --even-if-completed` says so."),
     (errors.DecisionRefused, "`perennial show RUN` tells where it stands."),
 )
 
 
-def explain(error: BaseException) -> Failure | None:
-    """What to tell about an error; None when it isn't ours to explain."""
+def explain(error: BaseException, *, run: str | None = None) -> Failure | None:
+    """What to tell about an error; None when it isn't ours to explain. `run`: as who asks has named it."""
     if isinstance(error, CommandRefused | errors.SettingsError):
         return Failure(type(error).__name__, str(error), ExitCode.USAGE)
     if isinstance(error, PerennialError):
         code = ExitCode.NOT_FOUND if isinstance(error, _NOT_FOUND) else ExitCode.REFUSED
-        return Failure(type(error).__name__, _with_next_step(error), code)
+        return Failure(type(error).__name__, _as_named(_with_next_step(error), run), code)
     if isinstance(error, ImportError):
         return _explain_import(error)
     for root, explanation in (
@@ -115,6 +121,19 @@ def _with_next_step(error: PerennialError) -> str:
     if not step or "`perennial" in message:
         return message
     return f"{message.rstrip()}{'' if message.rstrip().endswith(('.', '!', '?')) else '.'} {step}"
+
+
+def _as_named(message: str, run: str | None) -> str:
+    """With the run as it was typed: a key, say, and not the id that it stands for."""
+    if run is None:
+        return message
+    message = message.replace(" RUN`", f" {shlex.quote(run)}`")
+    return (
+        _RUN_ID.sub(lambda _: f"run {run}", message) if not _RUN_ID.match(f"run {run}") else message
+    )
+
+
+_RUN_ID = re.compile(r"\brun [0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 
 
 def _message_of(error: PerennialError) -> str:

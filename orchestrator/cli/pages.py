@@ -178,12 +178,24 @@ def deployed_table(deployed: Iterable[Deployed], *, width: int) -> RenderableTyp
                 text(each.name, "bold"),
                 text(each.version),
                 text(each.fingerprint[:FINGERPRINT_CHARACTERS]),
-                Text("new", "green") if each.created else Text("unchanged", "dim"),
+                _news(each),
             )
             for each in deployed
         ],
         width=width,
     )
+
+
+def _news(deployed: Deployed) -> Text:
+    if deployed.created:
+        news = Text("new", "green")
+    elif deployed.replaced:
+        news = Text("replaced: no run had used it", "green")
+    else:
+        news = Text("unchanged", "dim")
+    if deployed.unchecked:
+        news += text(f"; inputs are unchecked: {deployed.unchecked}", "yellow")
+    return news
 
 
 def facts_table(facts: Iterable[tuple[str, object]]) -> Table:
@@ -270,6 +282,12 @@ def _facts(run: RunView, clock: Clock) -> Table:
         facts.append((f"{run.status}", clock.both(run.closed_at)))
     else:
         facts.append(("last progress", clock.both(run.last_progress_at)))
+    if run.former_key is not None:
+        facts.append(("key", f"{run.former_key}, until it was started anew"))
+    if run.followed_by:
+        facts.append(("followed by", run.followed_by))
+    if run.follows:
+        facts.append(("follows", run.follows))
     if run.previous_stage:
         facts.append(("last stage", run.previous_stage))
     if run.input is not None:
@@ -402,11 +420,14 @@ def _ending(run: RunView, clock: Clock) -> RenderableType:
     if run.error:
         parts += [Text(), text(run.error.get("type") or "error", "bold red"), _diff(run.error)]
         parts += _tracebacks(run)
-    if run.status is RunStatus.FAILED:
-        advice = (
-            "A failed run stays failed: mend the cause, and start another one, under another key."
-        )
-        parts += [Text(), Text(advice, "dim")]
+    if run.followed_by:
+        parts += [
+            Text(),
+            command(f"perennial show {run.followed_by}", label="It was started anew: "),
+        ]
+    elif run.status is not RunStatus.COMPLETED:
+        advice = "It stays so. Mend the cause, and start it once more: "
+        parts += [Text(), command(f"perennial restart {called(run)}", label=advice)]
     if run.output is not None:
         shown = as_json(run.output)
         if len(shown) > PAYLOAD_CHARACTERS_MAX:

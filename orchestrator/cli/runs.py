@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
@@ -11,6 +11,12 @@ import typer
 from orchestrator.cli.output import Printer, text
 from orchestrator.cli.session import By, Json, Run, examples, os_user, read_json, session_of
 from orchestrator.core.run import RunStatus
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from orchestrator.core.views import Started
+    from orchestrator.engine.start import IfClosed
 
 commands = typer.Typer()
 
@@ -27,7 +33,9 @@ LIST_LIMIT_MAX = 1000
         "perennial start access-request --input @request.json --key permit-17",
         """perennial start access-request --input '{"user": "ada", "role": "admin"}'""",
         "make-request | perennial start access-request --input -",
-        json_shape='{"run_id", "process", "version", "created"}; not created if the key had a run',
+        "perennial start access-request --input @request.json --key permit-17 --again",
+        json_shape='{"run_id", "process", "version", "created", "status"}; not created if the key had a '
+        "run, whose status that is",
     ),
 )
 def start(
@@ -49,21 +57,81 @@ def start(
     version: Annotated[
         int | None, typer.Option(min=1, help="The newest deployed when not given.")
     ] = None,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again",
+            help="If the key's run failed, expired or was cancelled, start a new one under the key.",
+        ),
+    ] = False,
+    even_if_completed: Annotated[
+        bool, typer.Option("--even-if-completed", help="The same, even if it completed.")
+    ] = False,
     by: By = "",
     _json: Json = False,
 ) -> None:
     """Start a run of a deployed process."""
     session = session_of(context)
     value = read_json(payload, what="--input") if payload is not None else None
+    if_closed: IfClosed = "always" if even_if_completed else "again" if again else "existing"
     with session.client() as client:
-        started = client.start(process, value, key=key, version=version, by=by or os_user())
-    printer = Printer(session)
-    verb = "Started" if started.created else f"The key {key!r} has its run already:"
-    printer.emit(
+        started = client.start(
+            process, value, key=key, version=version, if_closed=if_closed, by=by or os_user()
+        )
+    Printer(session).emit(started, lambda: _started_page(started, key))
+
+
+def _started_page(started: Started, key: str | None) -> Text:
+    which = f"{started.process} v{started.version}  {started.run_id}\n"
+    show = text(f"perennial show {shlex.quote(key or str(started.run_id))}", "green")
+    if started.created:
+        return text(f"Started {which}") + show
+    told = text(f"The key {key!r} has its run already, which ")
+    told += text("has " if started.status is RunStatus.COMPLETED else "is ")
+    told += text(started.status, "bold") + text(f": {which}") + show
+    if started.status.is_closed:
+        completed = started.status is RunStatus.COMPLETED
+        option = "--even-if-completed" if completed else "--again"
+        told += text("\nNothing runs under the key. ", "yellow")
+        told += text(f"`start … {option}` starts anew with other input, `perennial restart ", "dim")
+        told += text(f"{shlex.quote(key or '')}` with the same.", "dim")
+    return told
+
+
+@commands.command(
+    rich_help_panel=_OPERATE,
+    epilog=examples(
+        "perennial restart permit-17",
+        "perennial restart permit-17 --version 2",
+        json_shape='{"run_id", "process", "version", "created", "status"}; not created if it was '
+        "restarted before",
+    ),
+)
+def restart(
+    context: typer.Context,
+    *,
+    run: Run,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="The newest deployed when not given.")
+    ] = None,
+    even_if_completed: Annotated[
+        bool, typer.Option("--even-if-completed", help="Do again what was done.")
+    ] = False,
+    by: By = "",
+    _json: Json = False,
+) -> None:
+    """Start a run that has ended once more: a new run, with the same input and business key."""
+    session = session_of(context)
+    with session.client() as client:
+        started = client.restart(
+            run, version=version, even_if_completed=even_if_completed, by=by or os_user()
+        )
+    told = "Started once more" if started.created else f"Followed already ({started.status})"
+    Printer(session).emit(
         started,
         lambda: (
-            text(f"{verb} {started.process} v{started.version}  {started.run_id}\n")
-            + text(f"perennial show {shlex.quote(key or str(started.run_id))}", "green")
+            text(f"{told}: {started.process} v{started.version}  {started.run_id}\n")
+            + text(f"perennial show {started.run_id}", "green")
         ),
     )
 
@@ -133,7 +201,8 @@ def _asked(
         '"started_at", "last_progress_at", "expires_at", "closed_at", "next_timer_at", "waiting_for", '
         '"active_milliseconds", "waits": [{"kind", "key", "name", "who", "since", '
         '"next": [{"what", "at"}], "attempt", "detail"}], "queue", "untaken_turn", '
-        '"failures": [{"key", "attempt", "type", "message", "traceback"}]}',
+        '"failures": [{"key", "attempt", "type", "message", "traceback"}], '
+        '"former_key", "follows", "followed_by"}',
     ),
 )
 def show(context: typer.Context, run: Run, _json: Json = False) -> None:

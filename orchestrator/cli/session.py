@@ -48,6 +48,8 @@ class Session:
     """Whether the caller has named the app."""
     data_dir: Path = DEFAULT_DATA_DIR
     as_json: bool = False
+    run: str | None = None
+    """The run that the command is about, as it was typed."""
     open_client: Callable[[str], Client] = field(default=_open_client, repr=False)
     now: Callable[[], datetime] = field(default=_utc_now, repr=False)
     zone: tzinfo | None = None
@@ -186,8 +188,21 @@ App = Annotated[
         callback=_remember_app,
     ),
 ]
+
+
+def _note_run(context: typer.Context, value: str) -> str:
+    session_of(context).run = value
+    return value
+
+
 Run = Annotated[
-    str, typer.Argument(metavar="RUN", help="The run's id or its business key.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="The run's id or its business key.",
+        show_default=False,
+        callback=_note_run,
+    ),
 ]
 By = Annotated[
     str, typer.Option("--by", metavar="WHO", show_default="your user name", help="Who says so.")

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import textwrap
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -23,6 +22,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints, overload
 
 from orchestrator.core.checks import check_delay, check_name, check_queue
 from orchestrator.core.codec import Undeclared
+from orchestrator.core.fingerprints import meaning_of, source_of
 from orchestrator.core.retries import Retry
 from orchestrator.errors import DefinitionError, UnknownProcess, UnknownStage
 
@@ -136,14 +136,29 @@ class Process:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what is deployed; two definitions with one fingerprint are the same."""
+        """SHA-256 of what it means; two definitions with one fingerprint are the same.
+
+        Of a flow in Python its syntax tree counts, and not where it stands or how it is written.
+        """
+        if self.kind != "python":
+            return self._fingerprint_of(self.spec)
+        return self._fingerprint_of(_without(self.spec, "flow", "source"))
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """The fingerprint, and the one that releases before 0.2 recorded for the same code."""
+        if self.kind != "python":
+            return (self.fingerprint,)
+        return (self.fingerprint, self._fingerprint_of(_without(self.spec, "means")))
+
+    def _fingerprint_of(self, spec: dict[str, Any]) -> str:
         content = {
             "name": self.name,
             "version": self.version,
             "kind": self.kind,
             "queue": self.queue,
             "expires_after_seconds": self.expires_after_seconds,
-            "spec": self.spec,
+            "spec": spec,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -322,7 +337,11 @@ def process(
             result_type=_hints_of(flow).get("return", Any),
             queue=queue,
             expires_after_seconds=expires_after.total_seconds() if expires_after else None,
-            spec={"flow": where, "source": hashlib.sha256(_source_of(flow).encode()).hexdigest()},
+            spec={
+                "flow": where,
+                "source": source_of(flow),
+                "means": meaning_of(flow, decorators=(process,)),
+            },
             where=where,
         )
         (registry or default_registry).add_process(defined)
@@ -416,18 +435,8 @@ def _declared_result_of(function: Callable[..., Any]) -> Any:
         )
 
 
-def _source_of(function: Callable[..., Any]) -> str:
-    """The function's source without blank and comment lines; its names and constants where it has none."""
-    try:
-        lines = textwrap.dedent(inspect.getsource(function)).splitlines()
-    except (OSError, TypeError):
-        code = function.__code__
-        return repr(
-            (code.co_names, [const for const in code.co_consts if not inspect.iscode(const)])
-        )
-    return "\n".join(
-        line.rstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")
-    )
+def _without(spec: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: part for name, part in spec.items() if name not in names}
 
 
 def _taken(what: str, name: str, where: str, known: str) -> DefinitionError:

@@ -13,12 +13,16 @@ from orchestrator.core.run import RunStatus
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The answer to `Client.start`. `created` is False when the business key's run was there already."""
+    """The answer to `Client.start`. `created` is False when the business key's run was there already.
+
+    `status` is how that run stands: it may have ended, and then nothing runs under the key.
+    """
 
     run_id: UUID
     process: str
     version: int
     created: bool
+    status: RunStatus = RunStatus.RUNNING
 
     def __str__(self) -> str:
         return str(self.run_id)
@@ -86,6 +90,8 @@ class RunView:
     activities that count: those that failed for good, and those that are tried again.
     `waiting_for` sums up `waits`, or names what no worker of the fleet has. `untaken_turn` is not empty when
     its next turn was asked for again and again, on `queue` (None: the default), and no worker took it.
+    A run that was started anew gave its business key up: it is the `former_key` then, and `followed_by` the run
+    that `follows` it.
     """
 
     id: UUID
@@ -112,6 +118,9 @@ class RunView:
     queue: str | None = None
     untaken_turn: str = ""
     failures: tuple[FailedActivity, ...] = ()
+    former_key: str | None = None
+    follows: UUID | None = None
+    followed_by: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

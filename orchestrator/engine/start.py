@@ -1,16 +1,23 @@
 """Start runs: one statement, in the producer's own transaction if it likes.
 
-request = check(registry, "access-request", [...], keys=["REQ-1"], ...)    it may be started
-start(connection, request)                                                 in one statement
-Starts(context).start(request)                                             in one with other threads' starts
+request = ask("access-request", [...], keys=["REQ-1"], ...)    what is asked
+starts.start(request)                            in one statement, with other threads' starts
+starts.start_all(request, connection)            in one statement
+starts.restart(run_id, ...)                      a run that has ended, once more
+
+An input is checked by what this client knows of the process (engine/inputs.py). Where the record knows another
+schema by now, Postgres starts nothing and answers with that one: the input is checked again, and asked again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, Literal, TypeVar, get_args
+from uuid import UUID
 
 from psycopg.errors import LockNotAvailable
 from sqlalchemy.exc import IntegrityError
@@ -18,12 +25,33 @@ from uuid_utils.compat import uuid7
 
 from orchestrator.core import codec
 from orchestrator.core.checks import check_delay, check_words, composed
-from orchestrator.core.definition import Process, Registry
+from orchestrator.core.definition import Process
+from orchestrator.core.run import RunStatus
+from orchestrator.core.schemas import InputSchema, input_schema_of
 from orchestrator.core.views import Started
 from orchestrator.engine.batching import Batches
 from orchestrator.engine.context import EngineContext, is_refused
-from orchestrator.errors import PayloadError, UnknownProcess
-from orchestrator.store.starts import NewRun, Terms, has_started, start_runs
+from orchestrator.engine.inputs import Contract, Contracts
+from orchestrator.errors import (
+    InvalidInput,
+    PayloadError,
+    PerennialError,
+    RunCompleted,
+    RunNotClosed,
+    RunNotFound,
+    UnknownProcess,
+)
+from orchestrator.store import processes
+from orchestrator.store.processes import InputOf
+from orchestrator.store.starts import (
+    NewRun,
+    Terms,
+    has_started,
+    read_to_restart,
+    restart_run,
+    start_runs,
+    started_of_id,
+)
 from orchestrator.store.statement import AnyConnection
 
 RUNS_PER_CALL_MAX = 10_000
@@ -34,18 +62,64 @@ KEY_LENGTH_MAX = 500
 PATIENCE_MILLISECONDS = 50
 """So long a statement that holds several threads' starts waits for a key that somebody's transaction holds."""
 
+CHECKS_MAX = 5
+"""So often an input is checked anew, each time because the process was deployed at that very moment."""
+
+NAMES_MAX = 1_000
+"""So many names of processes are looked at for one that may have been meant."""
+
+IfClosed = Literal["existing", "again", "always"]
+"""What a start does with a business key whose run has ended: answer with that run; start anew if it didn't
+complete; start anew in any case."""
+
+_AGAIN_AFTER: dict[str, tuple[str, ...]] = {
+    "existing": (),
+    "again": (RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.EXPIRED),
+    "always": (RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.EXPIRED, RunStatus.COMPLETED),
+}
+
+Answer = TypeVar("Answer")
+
 
 @dataclass(frozen=True, slots=True)
 class StartRequest:
-    """Runs that are asked for, and may be: of the process's newest version, or of `version`."""
+    """Runs that may be started: of the process's newest version, or of `version`. `checked`: what they fit."""
 
     process: str
     version: int | None
     runs: Sequence[NewRun]
+    checked: InputOf
+    again_after: tuple[str, ...]
 
 
-def check(
-    registry: Registry,
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Runs that are asked for, a run for each input. `definition`: the process itself, where that was given."""
+
+    process: str
+    version: int | None
+    definition: Process | None
+    inputs: Sequence[Any]
+    ids: Sequence[UUID]
+    keys: Sequence[str | None]
+    terms: Terms
+    again_after: tuple[str, ...]
+
+    def by(self, contract: Contract, definition: Process | None) -> StartRequest:
+        """What may be started by that contract. Raises InvalidInput and PayloadError."""
+        return StartRequest(
+            self.process,
+            self.version,
+            [
+                NewRun(run_id, key, contract.written(value, definition), self.terms)
+                for run_id, key, value in zip(self.ids, self.keys, self.inputs, strict=True)
+            ],
+            contract.takes,
+            self.again_after,
+        )
+
+
+def ask(
     process: str | Process,
     inputs: Sequence[Any],
     *,
@@ -53,9 +127,10 @@ def check(
     version: int | None,
     attributes: dict[str, Any] | None,
     expires_in: timedelta | None,
+    if_closed: IfClosed,
     by: str,
-) -> StartRequest:
-    """A run for each input. Raises InvalidInput where the process's type is known here, and PayloadError."""
+) -> Asked:
+    """A run for each input, which isn't checked yet. Raises PayloadError."""
     if len(inputs) > RUNS_PER_CALL_MAX:
         raise PayloadError(
             f"{len(inputs)} runs in one call; the bound is {RUNS_PER_CALL_MAX}. Start them in parts."
@@ -64,26 +139,31 @@ def check(
         raise PayloadError(
             f"{len(inputs)} inputs, but {len(keys)} keys: give one key for each input"
         )
-    name, version, definition = _definition(registry, process, version)
-    declared = definition.input_type if definition is not None else Any
-    what = f"input of {name}"
+    if if_closed not in _AGAIN_AFTER:
+        raise PayloadError(
+            f"if_closed is one of {', '.join(map(repr, get_args(IfClosed)))}, not {if_closed!r}"
+        )
+    definition = process if isinstance(process, Process) else None
+    name = definition.name if definition is not None else str(process)
     terms = Terms(_written(attributes, name), _seconds(expires_in), _actor(by))
-    return StartRequest(
+    return Asked(
         name,
-        version,
-        [
-            NewRun(uuid7(), _checked_key(key), codec.check_input(value, declared, what=what), terms)
-            for value, key in zip(inputs, keys, strict=True)
-        ],
+        definition.version if definition is not None else version,
+        definition,
+        inputs,
+        [uuid7() for _ in inputs],
+        [_checked_key(key) for key in keys],
+        terms,
+        _AGAIN_AFTER[if_closed],
     )
 
 
 def start(
     connection: AnyConnection, request: StartRequest, *, patience_milliseconds: int | None = None
-) -> list[Started]:
+) -> list[Started] | InputOf:
     """Start them, in one statement; the answers come in their order. Raises UnknownProcess.
 
-    `patience_milliseconds`: as `start_runs` says.
+    InputOf: nothing is started, the process takes something else. `patience_milliseconds`: as `start_runs` says.
     """
     if not request.runs:
         return []
@@ -93,14 +173,13 @@ def start(
         request.process,
         runs,
         version=request.version,
+        checked=request.checked,
+        again_after=request.again_after,
         patience_milliseconds=patience_milliseconds,
     )
     if answers is None:
-        wanted = f"process {request.process!r}"
-        if request.version is not None:
-            wanted += f" version {request.version}"
-        raise UnknownProcess(f"no {wanted} is deployed; deploy it with `perennial deploy`")
-    if len(runs) == len(request.runs):
+        raise _unknown(connection, request.process, request.version)
+    if isinstance(answers, InputOf) or len(runs) == len(request.runs):
         return answers
     found = {run.business_key or run.id: answer for run, answer in zip(runs, answers, strict=True)}
     return [found[run.business_key or run.id] for run in request.runs]
@@ -116,40 +195,169 @@ def _first_of_each_key(runs: Sequence[NewRun]) -> Sequence[NewRun]:
 
 
 class Starts:
-    """Starts by the threads of one process. Those that come at once go in one statement (docs/adr/0023)."""
+    """A client's starts. Those that its threads ask for at once go in one statement (docs/adr/0023)."""
 
     def __init__(self, context: EngineContext) -> None:
         self._context = context
-        self._batches: Batches[StartRequest, Started] = Batches(
+        self.contracts = Contracts()
+        self._batches: Batches[StartRequest, Started | InputOf] = Batches(
             self._start_together,
             self._start_alone,
-            kind=lambda request: (request.process, request.version),
+            kind=lambda request: (
+                request.process,
+                request.version,
+                request.again_after,
+                request.checked,
+            ),
             mark=lambda request: request.runs[0].business_key,
             goes_alone=_goes_alone,
         )
 
-    def start(self, request: StartRequest) -> Started:
+    def learn(self, deployed: Sequence[Process]) -> None:
+        """What was deployed just now need not be asked for. Of a newer version the record will tell."""
+        for process in deployed:
+            takes = input_schema_of(process.input_type) if process.takes_input else InputSchema()
+            known = InputOf(process.version, takes.digest, takes.schema)
+            self.contracts.learn(process.name, process.version, known)
+            newest = self.contracts.find(process.name, None)
+            if newest is None or newest.takes.version <= process.version:
+                self.contracts.learn(process.name, None, known)
+
+    def start(self, asked: Asked) -> Started:
         """Start the one run that is asked for, in a transaction of its own or of several threads'."""
-        return self._batches.ask(request)
+        return self._checked(asked, None, self._batches.ask)
 
-    def _start_together(self, asks: Sequence[StartRequest]) -> list[Started]:
+    def start_all(self, asked: Asked, connection: AnyConnection | None = None) -> list[Started]:
+        """Start all that are asked for, in one statement; on the caller's connection, in its transaction."""
+
+        def start_them(checked: StartRequest) -> list[Started] | InputOf:
+            with self._on(connection) as own:
+                return start(own, checked)
+
+        return self._checked(asked, connection, start_them) if asked.inputs else []
+
+    def restart(
+        self,
+        run_id: UUID,
+        connection: AnyConnection,
+        *,
+        version: int | None,
+        even_if_completed: bool,
+        by: str,
+    ) -> Started:
+        """Start a run that has ended once more, under its key; a second restart finds the first one's run.
+
+        Raises RunNotFound, RunNotClosed, RunCompleted, InvalidInput.
+        """
+
+        def restart(checked: StartRequest) -> Started | InputOf | None:
+            return restart_run(
+                connection,
+                checked.process,
+                checked.runs[0],
+                follows=run_id,
+                version=checked.version,
+                checked=checked.checked,
+                again_after=checked.again_after,
+            )
+
+        for _ in range(CHECKS_MAX):
+            old = read_to_restart(connection, run_id)
+            if old is None:
+                raise RunNotFound(f"there is no run {run_id}")
+            if old.followed_by is not None:
+                following = started_of_id(connection, old.followed_by)
+                if following is not None:
+                    return following
+            status = RunStatus(old.status)
+            again_after = _AGAIN_AFTER["always" if even_if_completed else "again"]
+            if not status.is_closed:
+                raise RunNotClosed(
+                    f"run {old.business_key or run_id} is {status}: only a run that has ended is "
+                    "started once more. `perennial cancel RUN` ends it"
+                )
+            if status not in again_after:
+                raise RunCompleted(
+                    f"run {old.business_key or run_id} has completed: to start it once more is to do "
+                    "it twice. Say that you mean it (`even_if_completed`)"
+                )
+            terms = Terms(old.attributes, old.expires_in_seconds, _actor(by))
+            asked = Asked(
+                old.process,
+                version,
+                None,
+                [codec.parse(old.input)],
+                [uuid7()],
+                [old.business_key],
+                terms,
+                again_after,
+            )
+            started = self._checked(asked, connection, restart)
+            if started is not None:
+                return started
+        raise PerennialError(f"run {run_id} changed at every try to start it once more; try again")
+
+    def _checked(
+        self,
+        asked: Asked,
+        connection: AnyConnection | None,
+        act: Callable[[StartRequest], Answer | InputOf],
+    ) -> Answer:
+        """Check the inputs, and act; once more where the process takes something else by now."""
+        process, version = asked.process, asked.version
+        contract, is_old = self.contracts.find(process, version), True
+        for _ in range(CHECKS_MAX):
+            if contract is None:
+                contract, is_old = self._learn(asked, connection), False
+            # That version as this program has it, if it has it.
+            definition = asked.definition or self._context.registry.processes.get(
+                (process, contract.takes.version)
+            )
+            try:
+                request = asked.by(contract, definition)
+            except InvalidInput:
+                if not is_old:
+                    raise
+                contract = None  # what is known here may be old, and the record may take it
+                continue
+            answer = act(request)
+            if not isinstance(answer, InputOf):
+                return answer
+            contract, is_old = self.contracts.learn(process, version, answer), False
+        raise PerennialError(
+            f"process {process!r} was deployed anew at every try to start it; try again"
+        )
+
+    def _learn(self, asked: Asked, connection: AnyConnection | None) -> Contract:
+        """Ask the record what the process takes."""
+        with self._on(connection) as own:
+            takes = processes.read_input(own, asked.process, asked.version)
+            if takes is None:
+                raise _unknown(own, asked.process, asked.version)
+        return self.contracts.learn(asked.process, asked.version, takes)
+
+    def _on(self, connection: AnyConnection | None) -> AbstractContextManager[AnyConnection]:
+        return self._context.connection() if connection is None else nullcontext(connection)
+
+    def _start_together(self, asks: Sequence[StartRequest]) -> Sequence[Started | InputOf]:
         runs = [run for request in asks for run in request.runs]
-        together = StartRequest(asks[0].process, asks[0].version, runs)
+        together = replace(asks[0], runs=runs)
         with self._context.connection() as connection:
-            return start(connection, together, patience_milliseconds=PATIENCE_MILLISECONDS)
+            answers = start(connection, together, patience_milliseconds=PATIENCE_MILLISECONDS)
+        return [answers] * len(asks) if isinstance(answers, InputOf) else answers
 
-    def _start_alone(self, request: StartRequest) -> Started:
+    def _start_alone(self, request: StartRequest) -> Started | InputOf:
         try:
             with self._context.connection() as connection:
-                (started,) = start(connection, request)
+                answers = start(connection, request)
         except IntegrityError:
             # Among others it may have started, though whoever asked for all of them was ended before it said so.
             with self._context.connection() as connection:
                 found = has_started(connection, request.runs[0])
             if found is None:
                 raise
-            started = found
-        return started
+            return found
+        return answers if isinstance(answers, InputOf) else answers[0]
 
 
 def _goes_alone(failure: Exception, how_many: int) -> bool:
@@ -162,16 +370,22 @@ def _goes_alone(failure: Exception, how_many: int) -> bool:
     return is_refused(failure) and (how_many > 1 or is_impatience)
 
 
-def _definition(
-    registry: Registry, process: str | Process, version: int | None
-) -> tuple[str, int | None, Process | None]:
-    """Name, version and, where this program has it, the definition: to check inputs early."""
-    if isinstance(process, Process):
-        return process.name, process.version, process
-    try:
-        return process, version, registry.process(process, version)
-    except UnknownProcess:
-        return process, version, None
+def _unknown(connection: AnyConnection, process: str, version: int | None) -> UnknownProcess:
+    """Says which name may have been meant, of those that are deployed."""
+    names = processes.names_of(connection, limit=NAMES_MAX)
+    if version is not None and process in names:
+        newest = processes.read_input(connection, process, None)
+        known = f"; the newest is version {newest.version}" if newest else ""
+        return UnknownProcess(
+            f"no process {process!r} version {version} is deployed{known}; "
+            "deploy it with `perennial deploy`"
+        )
+    meant = get_close_matches(process, names, n=1)
+    asked = f" Did you mean {meant[0]!r}?" if meant else ""
+    which = f"{process!r}" if version is None else f"{process!r} version {version}"
+    return UnknownProcess(
+        f"no process {which} is deployed; deploy it with `perennial deploy`.{asked}"
+    )
 
 
 def _written(attributes: dict[str, Any] | None, process: str) -> str:

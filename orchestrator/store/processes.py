@@ -1,21 +1,68 @@
-"""Deployed definitions: immutable, content-fingerprinted."""
+"""Deployed definitions: content-fingerprinted, and immutable once a run has used them.
+
+deploy_if_same      insert it, or find the same content there
+replace_if_unused   other content for a version that no run has used
+runs_of             who uses a version, when it can't be replaced
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 from orchestrator.core.definition import Process
+from orchestrator.core.schemas import InputSchema
 from orchestrator.store.statement import AnyConnection, Statement
 
+# What is there under a fingerprint of the release before is the same, and has today's from here on. The schema
+# of the input is no part of the content: another release of pydantic may write another one.
 _DEPLOY = Statement(
     "deploy_process",
     """
-INSERT INTO perennial.process AS p (name, version, fingerprint, kind, spec, queue, expires_after_seconds, deployed_by)
-VALUES (%(name)s, %(version)s, %(fingerprint)s, %(kind)s, %(spec)s::jsonb, %(queue)s, %(expires_after_seconds)s, %(by)s)
-ON CONFLICT (name, version) DO UPDATE SET name = excluded.name
-RETURNING p.fingerprint, p.deployed_at, p.xmax = 0 AS created
+INSERT INTO perennial.process AS p (name, version, fingerprint, kind, spec, queue, expires_after_seconds,
+    input_schema, input_schema_digest, deployed_by)
+VALUES (%(name)s, %(version)s, %(fingerprint)s, %(kind)s, %(spec)s::jsonb, %(queue)s, %(expires_after_seconds)s,
+    %(input_schema)s::jsonb, %(input_schema_digest)s, %(by)s)
+ON CONFLICT (name, version) DO UPDATE SET fingerprint = excluded.fingerprint, spec = excluded.spec,
+    input_schema = excluded.input_schema, input_schema_digest = excluded.input_schema_digest
+    WHERE p.fingerprint = ANY(%(fingerprints)s::text[])
+RETURNING p.fingerprint, p.xmax = 0 AS created
+""",
+)
+
+# A run that is started holds the row by its foreign key until its transaction ends: then the version is used.
+_LOCK = Statement(
+    "lock_process_if_unused",
+    """
+SELECT p.name FROM perennial.process p
+WHERE p.name = %(name)s AND p.version = %(version)s FOR UPDATE SKIP LOCKED
+""",
+)
+
+# A statement of its own: it sees what was committed before the lock.
+_REPLACE = Statement(
+    "replace_process",
+    """
+UPDATE perennial.process p SET fingerprint = %(fingerprint)s, kind = %(kind)s, spec = %(spec)s::jsonb,
+    queue = %(queue)s, expires_after_seconds = %(expires_after_seconds)s,
+    input_schema = %(input_schema)s::jsonb, input_schema_digest = %(input_schema_digest)s,
+    deployed_at = perennial.now(), deployed_by = %(by)s
+WHERE p.name = %(name)s AND p.version = %(version)s
+    AND NOT EXISTS (SELECT FROM perennial.run r WHERE r.process = %(name)s AND r.version = %(version)s)
+RETURNING p.fingerprint
+""",
+)
+
+_RUNS = Statement(
+    "runs_of_process",
+    """
+SELECT r.id, r.business_key, r.status, count(*) OVER () AS runs,
+    count(*) FILTER (WHERE r.closed_at IS NULL) OVER () AS open_runs, p.deployed_at
+FROM perennial.process p LEFT JOIN perennial.run r ON r.process = p.name AND r.version = p.version
+WHERE p.name = %(name)s AND p.version = %(version)s
+ORDER BY r.closed_at IS NOT NULL, r.id DESC LIMIT %(limit)s
 """,
 )
 
@@ -24,6 +71,27 @@ _READ = Statement(
     """
 SELECT p.kind, p.spec FROM perennial.process p WHERE p.name = %(name)s AND p.version = %(version)s
 """,
+)
+
+_CONTRACT = Statement(
+    "read_contract",
+    """
+SELECT p.version, p.input_schema_digest, p.input_schema::text AS input_schema FROM perennial.process p
+WHERE p.name = %(name)s AND (%(version)s::int IS NULL OR p.version = %(version)s::int)
+ORDER BY p.version DESC LIMIT 1
+""",
+)
+
+_FINGERPRINTS = Statement(
+    "read_fingerprints",
+    """
+SELECT p.name, p.version, p.fingerprint FROM perennial.process p WHERE p.name = ANY(%(names)s::text[])
+""",
+)
+
+_NAMES = Statement(
+    "names_of_processes",
+    "SELECT DISTINCT p.name FROM perennial.process p ORDER BY p.name LIMIT %(limit)s",
 )
 
 
@@ -35,22 +103,84 @@ class DeployedSpec:
     spec: dict[str, Any]
 
 
-def deploy(connection: AnyConnection, process: Process, *, by: str) -> Any:
-    """Insert if new. The row tells the fingerprint that stands, and whether this call created it."""
-    return _DEPLOY.row(
-        connection,
-        name=process.name,
-        version=process.version,
-        fingerprint=process.fingerprint,
-        kind=process.kind,
-        spec=json.dumps(process.spec),
-        queue=process.queue,
-        expires_after_seconds=process.expires_after_seconds,
-        by=by,
+@dataclass(frozen=True, slots=True)
+class InputOf:
+    """Which input the version takes. `schema` None: any, as far as the record knows."""
+
+    version: int
+    digest: str | None
+    schema: dict[str, Any] | None = field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, row: Any) -> Self:
+        """Of a row that has it, its schema as text: a caller's own connection may read jsonb otherwise."""
+        schema = row.input_schema
+        return cls(row.version, row.input_schema_digest, schema and json.loads(schema))
+
+
+def deploy_if_same(
+    connection: AnyConnection, process: Process, takes: InputSchema, *, by: str
+) -> bool | None:
+    """Insert it if new. True: it was; False: the same content was there; None: other content is."""
+    row = _DEPLOY.row(
+        connection, fingerprints=list(process.fingerprints), **_columns(process, takes, by)
     )
+    return None if row is None else row.created
+
+
+def replace_if_unused(
+    connection: AnyConnection, process: Process, takes: InputSchema, *, by: str
+) -> bool:
+    """Other content, for a version that no run has used. False: one has, or is being started.
+
+    In one transaction, which the caller commits.
+    """
+    return (
+        _LOCK.row(connection, name=process.name, version=process.version) is not None
+        and _REPLACE.row(connection, **_columns(process, takes, by)) is not None
+    )
+
+
+def runs_of(connection: AnyConnection, name: str, version: int, *, limit: int) -> Sequence[Any]:
+    """Some of a version's runs, the open ones first, and how many there are; one row of None without any."""
+    return _RUNS.rows(connection, name=name, version=version, limit=limit)
 
 
 def read_process(connection: AnyConnection, name: str, version: int) -> DeployedSpec | None:
     """The deployed definition; None: not deployed."""
     row = _READ.row(connection, name=name, version=version)
     return None if row is None else DeployedSpec(row.kind, row.spec)
+
+
+def read_input(connection: AnyConnection, name: str, version: int | None) -> InputOf | None:
+    """What that version, or the newest, takes; None: not deployed."""
+    row = _CONTRACT.row(connection, name=name, version=version)
+    return row and InputOf.of(row)
+
+
+def read_fingerprints(
+    connection: AnyConnection, names: Iterable[str]
+) -> dict[tuple[str, int], str]:
+    """What is deployed under these names, by name and version."""
+    rows = _FINGERPRINTS.rows(connection, names=sorted(set(names)))
+    return {(row.name, row.version): row.fingerprint for row in rows}
+
+
+def names_of(connection: AnyConnection, *, limit: int) -> list[str]:
+    """The names that are deployed."""
+    return [row.name for row in _NAMES.rows(connection, limit=limit)]
+
+
+def _columns(process: Process, takes: InputSchema, by: str) -> dict[str, Any]:
+    return {
+        "name": process.name,
+        "version": process.version,
+        "fingerprint": process.fingerprint,
+        "kind": process.kind,
+        "spec": json.dumps(process.spec),
+        "queue": process.queue,
+        "expires_after_seconds": process.expires_after_seconds,
+        "input_schema": None if takes.schema is None else json.dumps(takes.schema),
+        "input_schema_digest": takes.digest,
+        "by": by,
+    }

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, and_, func, select, text
+from sqlalchemy import Connection, Select, and_, func, or_, select, text
 
 from orchestrator.core.checks import composed
 from orchestrator.core.journal import ActivityKind, ActivityState
@@ -75,6 +75,9 @@ def get_run(connection: Connection, run_id: UUID) -> RunView | None:
         queue=row.queue,
         untaken_turn=_untaken_turn(row),
         failures=_failures(connection, row),
+        former_key=row.former_key,
+        follows=row.follows,
+        followed_by=row.followed_by,
     )
 
 
@@ -110,7 +113,8 @@ def list_runs(
         if set(statuses) == {RunStatus.INCIDENT}:
             query = query.where(run.c.error.is_not(None))  # always so; what its index is made of
     if business_key is not None:
-        query = query.where(run.c.business_key.in_({composed(business_key), business_key}))
+        keys = {composed(business_key), business_key}
+        query = query.where(or_(run.c.business_key.in_(keys), run.c.former_key.in_(keys)))
     if after is not None:
         query = query.where(run.c.id < after)
     return [

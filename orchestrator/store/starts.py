@@ -2,17 +2,23 @@
 
 Its text takes runs in three ways (one, many on the same terms, many each on its own), with business keys and
 without. A start is the producer's wait, so none pays for what another needs. (docs/adr/0022)
+
+Inputs were checked before, by what the starter knew of the process. Where another schema stands in the record by
+now, nothing is started, and the answer is that schema. A run may follow one that has ended: that gives its
+business key up in the same statement. (docs/adr/0032)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
+from orchestrator.core.run import RunStatus
 from orchestrator.core.views import Started
 from orchestrator.store.outbox import ADVANCE, NOTIFY_CHANNEL
+from orchestrator.store.processes import InputOf
 from orchestrator.store.statement import AnyConnection, Statement
 
 
@@ -55,55 +61,134 @@ _PATIENTLY = """
         AND CASE WHEN %(patience)s::text IS NULL THEN true
             ELSE set_config('lock_timeout', %(patience)s::text, true) IS NOT NULL END"""
 
+# Whoever has ended gives the key up, in the order of keys as runs go in. Of two that start anew at once, the
+# second waits here, finds that the key is another run's, and then that run.
+_BY_KEY = """
+    FROM perennial.run r JOIN asked ON asked.business_key = r.business_key, definition
+    WHERE r.process = definition.name"""
+_BY_ID = """
+    FROM perennial.run r, definition
+    WHERE r.id = %(follows)s AND r.process = definition.name AND r.followed_by IS NULL"""
+
+
+def _given_up(which: str) -> str:
+    return f"""held AS (
+    SELECT r.id{which} AND definition.is_checked AND r.closed_at IS NOT NULL
+        AND r.status = ANY(%(again_after)s::text[])
+    ORDER BY r.business_key FOR UPDATE OF r
+), given_up AS (
+    UPDATE perennial.run r SET former_key = r.business_key, business_key = NULL, followed_by = asked.id
+    FROM held, asked WHERE r.id = held.id AND r.business_key IS NOT DISTINCT FROM asked.business_key
+    RETURNING r.id, r.former_key, asked.id AS next_id
+), """
+
+
 # A run that has the business key already is left alone, and not locked: its turns go on while a
 # producer's transaction is open. Rows go in by key, so that two batches can't wait for each other.
 _IN_THE_ORDER_OF_KEYS = """
     ORDER BY asked.business_key
     ON CONFLICT (process, business_key) DO NOTHING"""
 
+_CHECKED_BY = """definition.is_checked, definition.input_schema_digest,
+    CASE WHEN NOT definition.is_checked THEN definition.input_schema::text END AS input_schema"""
+
 _ALL_ARE_NEW = f"""
-SELECT definition.name AS process, definition.version, (SELECT pg_notify('{NOTIFY_CHANNEL}', '') IS NULL) AS notified
+SELECT definition.name AS process, definition.version, {_CHECKED_BY},
+    CASE WHEN definition.is_checked THEN (SELECT pg_notify('{NOTIFY_CHANNEL}', '') IS NULL) END AS notified
 FROM definition"""
+
+_NEW = f"""
+SELECT started.id, started.process, started.version, started.business_key, 'running' AS status, true AS created,
+    NULL::boolean AS is_checked, NULL AS input_schema_digest, NULL AS input_schema,
+    (SELECT pg_notify('{NOTIFY_CHANNEL}', '') IS NULL) AS notified
+FROM started"""
+
+_AND_THERE = """
+UNION ALL
+SELECT there.id, there.process, there.version, there.business_key, there.status, false, NULL, NULL, NULL, NULL
+FROM definition, asked, LATERAL (
+    SELECT r.id, r.process, r.version, r.business_key, r.status FROM perennial.run r
+    WHERE r.process = definition.name AND r.business_key = asked.business_key LIMIT 1
+) there"""
 
 # The last row, after all others, ends the patience: the commit waits for other commits that notify, however long.
 # It is there if the process is: runs that another has started meanwhile are in no row before it.
-_NEW_AND_THERE = f"""
-SELECT started.id, started.process, started.version, started.business_key, true AS created,
-    (SELECT pg_notify('{NOTIFY_CHANNEL}', '') IS NULL) AS notified
-FROM started
+_AND_THE_PROCESS = f"""
 UNION ALL
-SELECT there.id, there.process, there.version, there.business_key, false, NULL
-FROM definition, asked, LATERAL (
-    SELECT r.id, r.process, r.version, r.business_key FROM perennial.run r
-    WHERE r.process = definition.name AND r.business_key = asked.business_key LIMIT 1
-) there
-UNION ALL
-SELECT NULL, definition.name, definition.version, NULL, false,
+SELECT NULL, definition.name, definition.version, NULL, NULL, false, {_CHECKED_BY},
     CASE WHEN %(patience)s::text IS NOT NULL THEN set_config('lock_timeout', NULL, true) IS NULL END
 FROM definition"""
 
 
-def _start(way: _Way, *, is_keyed: bool) -> Statement:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Form:
+    """What a start's text has where it looks for business keys, and where runs follow others."""
+
+    patiently: str = ""
+    given_up: str = ""
+    follows: str = "NULL::uuid"
+    of: str = "asked, definition WHERE definition.is_checked"
+    order: str = ""
+    answer: str = _ALL_ARE_NEW
+
+    def told(self, way: _Way) -> str:
+        """The lines of history."""
+        if not self.given_up:
+            return f"""INSERT INTO perennial.history (run_id, actor, event, to_status)
+    SELECT started.id, {way.actor}, 'started', 'running' FROM {way.started}"""
+        return f"""INSERT INTO perennial.history (run_id, actor, event, to_status, detail)
+    SELECT started.id, {way.actor}, 'started', 'running', CASE WHEN started.follows IS NOT NULL
+        THEN jsonb_build_object('follows', started.follows) END FROM started JOIN asked USING (id)
+    UNION ALL
+    SELECT given_up.id, {way.actor}, 'followed', NULL, jsonb_build_object('by', given_up.next_id)
+    FROM given_up JOIN asked ON asked.id = given_up.next_id"""
+
+
+_PLAIN = _Form()
+_KEYED = _Form(
+    patiently=_PATIENTLY,
+    order=_IN_THE_ORDER_OF_KEYS,
+    answer=f"{_NEW}{_AND_THERE}{_AND_THE_PROCESS}",
+)
+# To count what was given up is to have done it, before the first run goes in.
+_AGAIN = replace(
+    _KEYED,
+    given_up=_given_up(_BY_KEY),
+    follows="given_up.id",
+    of="""definition, asked LEFT JOIN given_up ON given_up.next_id = asked.id
+    WHERE definition.is_checked AND (SELECT count(*) FROM given_up) >= 0""",
+)
+_RESTART = replace(
+    _AGAIN,
+    given_up=_given_up(_BY_ID),
+    of="""definition, asked JOIN given_up ON given_up.next_id = asked.id
+    WHERE (SELECT count(*) FROM given_up) >= 0""",
+    answer=f"{_NEW}{_AND_THE_PROCESS}",
+)
+
+
+def _start(way: _Way, form: _Form, name: str = "start_runs") -> Statement:
     """Starts what is `asked`. The expiry of a run, its one timer from here, has the run's own id."""
-    patiently, order, answer = (
-        (_PATIENTLY, _IN_THE_ORDER_OF_KEYS, _NEW_AND_THERE) if is_keyed else ("", "", _ALL_ARE_NEW)
-    )
     return Statement(
-        "start_runs",
+        name,
         f"""
 WITH asked AS (
     {way.asked}
 ), definition AS (
-    SELECT p.name, p.version, p.queue, p.expires_after_seconds FROM perennial.process p
-    WHERE p.name = %(process)s AND (%(version)s::int IS NULL OR p.version = %(version)s::int){patiently}
+    SELECT p.name, p.version, p.queue, p.expires_after_seconds, p.input_schema, p.input_schema_digest,
+        p.version = %(checked_version)s::int
+            AND p.input_schema_digest IS NOT DISTINCT FROM %(checked_by)s::text AS is_checked
+    FROM perennial.process p
+    WHERE p.name = %(process)s AND (%(version)s::int IS NULL OR p.version = %(version)s::int){form.patiently}
     ORDER BY p.version DESC LIMIT 1
-), started AS (
-    INSERT INTO perennial.run AS r (id, process, version, business_key, status, queue, input, attributes, expires_at)
-    SELECT asked.id, definition.name, definition.version, asked.business_key, 'running', definition.queue,
-        asked.input, asked.attributes, perennial.now()
+), {form.given_up}started AS (
+    INSERT INTO perennial.run AS r (id, process, version, business_key, follows, status, queue, input, attributes,
+        expires_at)
+    SELECT asked.id, definition.name, definition.version, asked.business_key, {form.follows}, 'running',
+        definition.queue, asked.input, asked.attributes, perennial.now()
         + coalesce(asked.expires_in_seconds, definition.expires_after_seconds) * interval '1 second'
-    FROM asked, definition{order}
-    RETURNING r.id, r.process, r.version, r.business_key, r.queue, r.expires_at
+    FROM {form.of}{form.order}
+    RETURNING r.id, r.process, r.version, r.business_key, r.follows, r.queue, r.expires_at
 ), handed_off AS (
     INSERT INTO perennial.outbox (run_id, key, attempt, task, queue, publish_at)
     SELECT started.id, '', 1, '{ADVANCE}', started.queue, perennial.now() FROM started
@@ -112,29 +197,43 @@ WITH asked AS (
     SELECT started.id, started.id, '', 'expiry', started.expires_at FROM started
     WHERE started.expires_at IS NOT NULL
 ), told AS (
-    INSERT INTO perennial.history (run_id, actor, event, to_status)
-    SELECT started.id, {way.actor}, 'started', 'running' FROM {way.started}
-){answer}
+    {form.told(way)}
+){form.answer}
 """,
     )
 
 
 _STARTS = {
-    (way, is_keyed): _start(way, is_keyed=is_keyed)
+    (way, form): _start(way, form)
     for way in (_ONE, _MANY, _EACH)
-    for is_keyed in (False, True)
+    for form in (_PLAIN, _KEYED, _AGAIN)
 }
+
+_START_OF_ONE_AGAIN = _start(_ONE, _RESTART, "restart_run")
 
 _THERE = Statement(
     "runs_that_are_there",
     """
-SELECT r.id, r.process, r.version, r.business_key, false AS created FROM perennial.run r
+SELECT r.id, r.process, r.version, r.business_key, r.status, false AS created FROM perennial.run r
 WHERE r.process = %(process)s AND r.business_key = ANY(%(keys)s::text[])
 """,
 )
 
 _OF_ID = Statement(
-    "run_of_id", "SELECT r.id, r.process, r.version FROM perennial.run r WHERE r.id = %(id)s"
+    "run_of_id",
+    "SELECT r.id, r.process, r.version, r.status FROM perennial.run r WHERE r.id = %(id)s",
+)
+
+# A run's own expiry is started anew with it; what its definition said then is said anew by the one of now.
+_TO_RESTART = Statement(
+    "run_to_restart",
+    """
+SELECT r.process, r.business_key, r.status, r.input::text AS input, r.attributes::text AS attributes, r.followed_by,
+    CASE WHEN r.expires_at - r.created_at IS DISTINCT FROM p.expires_after_seconds * interval '1 second'
+        THEN extract(epoch FROM r.expires_at - r.created_at)::float8 END AS expires_in_seconds
+FROM perennial.run r JOIN perennial.process p ON p.name = r.process AND p.version = r.version
+WHERE r.id = %(run_id)s
+""",
 )
 
 
@@ -163,29 +262,52 @@ def start_runs(
     runs: Sequence[NewRun],
     *,
     version: int | None,
+    checked: InputOf,
+    again_after: Sequence[str] = (),
     patience_milliseconds: int | None = None,
-) -> list[Started] | None:
+) -> list[Started] | InputOf | None:
     """Start runs, at least one, of the process's newest (or that) version, or find those that have their keys.
 
     The answers come in the order of `runs`, of which no two have one key. None: no such process is deployed.
+    `checked`: the inputs fit that; when the process takes another one, nothing is started, and that is the answer.
+    `again_after`: a run that has ended so gives its key up, to the new run that follows it.
     `patience_milliseconds`: wait no longer for whoever holds a key in an open transaction; then Postgres refuses
     (`lock_not_available`), and nothing is started.
     """
     keys = {run.business_key for run in runs} - {None}
+    form = _PLAIN
     way, parameters = _inputs(runs)
     if keys:
+        form = _KEYED
         parameters["patience"] = (
             None if patience_milliseconds is None else f"{patience_milliseconds}ms"
         )
-    found = _STARTS[way, bool(keys)].rows(
-        connection, process=process, version=version, **parameters
+        if again_after:
+            form = _AGAIN
+            parameters["again_after"] = list(again_after)
+    found = _STARTS[way, form].rows(
+        connection,
+        process=process,
+        version=version,
+        checked_version=checked.version,
+        checked_by=checked.digest,
+        **parameters,
     )
     if not found:
         return None
+    if not found[-1].is_checked:
+        return InputOf.of(found[-1])
     if not keys:
         (it,) = found
-        return [Started(run.id, it.process, it.version, created=True) for run in runs]
-    there = {row.business_key or row.id: row for row in found if row.id is not None}
+        return [
+            Started(run.id, it.process, it.version, created=True, status=RunStatus.RUNNING)
+            for run in runs
+        ]
+    there = {
+        row.business_key or row.id: row
+        for row in found
+        if row.id is not None and (row.created or row.status not in again_after)
+    }
     missing = keys - there.keys()
     if missing:  # committed by somebody else while this statement ran, so it couldn't see them
         rows = _THERE.rows(connection, process=process, keys=list(missing))
@@ -193,15 +315,61 @@ def start_runs(
     return [_answer(run, there[run.business_key or run.id]) for run in runs]
 
 
+def restart_run(
+    connection: AnyConnection,
+    process: str,
+    run: NewRun,
+    *,
+    follows: UUID,
+    version: int | None,
+    checked: InputOf,
+    again_after: Sequence[str],
+) -> Started | InputOf | None:
+    """Start a run that follows another, which gives its key up. None: that isn't so any more, or never was."""
+    *started, definition = _START_OF_ONE_AGAIN.rows(
+        connection,
+        follows=follows,
+        process=process,
+        version=version,
+        checked_version=checked.version,
+        checked_by=checked.digest,
+        again_after=list(again_after),
+        patience=None,
+        **_inputs([run])[1],
+    )
+    if not definition.is_checked:
+        return InputOf.of(definition)
+    return _answer(run, started[0]) if started else None
+
+
+def read_to_restart(connection: AnyConnection, run_id: UUID) -> Any | None:
+    """What a run was started with, how it stands, and which run follows it; None: no such run."""
+    return _TO_RESTART.row(connection, run_id=run_id)
+
+
+def started_of_id(connection: AnyConnection, run_id: UUID) -> Started | None:
+    """The run of that id, as who finds it by its key is told of it; None: no such run."""
+    row = _OF_ID.row(connection, id=run_id)
+    return row and Started(
+        row.id, row.process, row.version, created=False, status=RunStatus(row.status)
+    )
+
+
 def has_started(connection: AnyConnection, run: NewRun) -> Started | None:
     """What an earlier attempt of this very start has come to: nobody else knows its id. None: to nothing."""
-    row = _OF_ID.row(connection, id=run.id)
-    return row and Started(row.id, row.process, row.version, created=True)
+    found = started_of_id(connection, run.id)
+    return found and replace(found, created=True)
 
 
 def _answer(run: NewRun, row: Any) -> Started:
     """A run of its own id is there by an earlier attempt of this very start."""
-    return Started(row.id, row.process, row.version, row.created or row.id == run.id)
+    return Started(
+        row.id,
+        row.process,
+        row.version,
+        created=row.created or row.id == run.id,
+        status=RunStatus(row.status),
+    )
 
 
 def _inputs(runs: Sequence[NewRun]) -> tuple[_Way, dict[str, object]]:

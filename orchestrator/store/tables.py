@@ -84,6 +84,8 @@ process = Table(
     Column("spec", JSONB, nullable=False),
     Column("queue", Text),
     Column("expires_after_seconds", Double),
+    Column("input_schema", JSONB),
+    Column("input_schema_digest", Text),
     _now("deployed_at"),
     Column("deployed_by", Text, nullable=False, server_default=""),
     CheckConstraint("version >= 1", name="version"),
@@ -97,6 +99,10 @@ run = Table(
     Column("process", Text, nullable=False),
     Column("version", Integer, nullable=False),
     Column("business_key", Text),
+    # The key that a run had which has given it up, and the run that has it since, or did the same.
+    Column("former_key", Text),
+    Column("follows", Uuid),
+    Column("followed_by", Uuid),
     Column("status", Text, nullable=False),
     Column("stage", Text),
     Column("previous_stage", Text),
@@ -125,6 +131,7 @@ run = Table(
     ),
     # The key first: whoever asks by the key alone finds it here too.
     UniqueConstraint("business_key", "process"),
+    Index("run_former_key", "former_key", postgresql_where=text("former_key IS NOT NULL")),
     CheckConstraint(
         "status IN ('running', 'waiting', 'paused', 'incident', 'completed', 'failed', 'cancelled', 'expired')",
         name="status",

@@ -27,6 +27,7 @@ def client() -> FakeClient:
     return FakeClient(
         {
             "start": Started(RUN_ID, "access-request", 1, created=True),
+            "restart": Started(RUN_ID, "access-request", 2, created=True),
             "list": [summary(WAITING)],
             "get": WAITING,
             "history": HISTORY,

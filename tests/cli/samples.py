@@ -117,6 +117,8 @@ class Deployed:
     version: int
     fingerprint: str
     created: bool
+    replaced: bool = False
+    unchecked: str = ""
 
 
 @dataclass

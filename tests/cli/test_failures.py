@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import shlex
 import socket
 
 import pytest
@@ -37,7 +38,7 @@ def test_each_refusal_has_its_exit_code_and_its_type(perennial, client, error, c
     told = perennial("show", "x")
     assert told.exit_code == code
     assert told.stdout == ""
-    assert told.stderr.startswith(f"error: {error}")
+    assert told.stderr.startswith(f"error: {str(error).replace(str(RUN_ID), 'x')}")
     assert told.stderr.count("\n") == 1
     assert "Traceback" not in told.stderr
     assert client.closed
@@ -58,6 +59,20 @@ def test_a_second_decision_is_told_who_decided(perennial, client):
 def test_a_refusal_without_a_next_step_gets_one(perennial, client):
     client.answers["get"] = errors.RunNotFound("there is no run 'x'")
     assert "`perennial ps` lists the runs." in perennial("show", "x").stderr
+
+
+@pytest.mark.parametrize("run", ["order 7", "permit-17", str(RUN_ID)])
+def test_a_refusal_names_the_run_as_it_was_typed(perennial, client, run):
+    """A key for a key, an id for an id; also in what to type next."""
+    client.answers["result"] = errors.RunNotClosed(f"run {RUN_ID} is waiting")
+    client.answers["cancel"] = errors.RunClosed(f"run {RUN_ID} is failed")
+    told = perennial("result", run).stderr
+    assert told.startswith(
+        f"error: run {run} is waiting. `perennial show {shlex.quote(run)}` tells"
+    )
+    for refused in (told, perennial("cancel", run).stderr):
+        assert "RUN" not in refused
+        assert (str(RUN_ID) in refused) is (run == str(RUN_ID))
 
 
 def test_the_notes_of_an_error_are_told_too():

@@ -48,6 +48,7 @@ def test_the_commands_of_the_issue_are_all_there():
         "cancel",
         "pause",
         "resume",
+        "restart",
         "result",
         "services",
         "version",

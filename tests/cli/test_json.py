@@ -33,6 +33,9 @@ RUN = {
     "queue",
     "untaken_turn",
     "failures",
+    "former_key",
+    "follows",
+    "followed_by",
 }
 ROW = {
     "id",
@@ -98,7 +101,23 @@ def test_start_tells_the_run_and_whether_it_is_new(perennial):
         "process": "access-request",
         "version": 1,
         "created": True,
+        "status": "running",
     }
+    assert perennial.json("restart", "permit-17")["version"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "if_closed"),
+    [
+        ([], "existing"),
+        (["--again"], "again"),
+        (["--even-if-completed"], "always"),
+        (["--again", "--even-if-completed"], "always"),
+    ],
+)
+def test_a_key_is_used_again_by_whoever_says_so(perennial, client, options, if_closed):
+    perennial.json("start", "access-request", "--key", "k", *options)
+    assert client.calls[-1][2]["if_closed"] == if_closed
 
 
 @pytest.mark.parametrize("verb", ["approve", "reject"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
@@ -57,9 +59,42 @@ def test_show_of_a_failed_run_says_why_and_that_nothing_follows(perennial, clien
     )
     page = perennial("show", "permit-17").stdout
     assert "provision-access failed after 8 attempt(s)" in page
-    assert "start another one" in page
+    assert "start it once more: perennial restart permit-17" in page
     assert "nothing: it failed" in page
     assert "nothing happens by itself" in page
+    next_id = UUID(int=7)
+    client.answers["get"] = replace(
+        client.answers["get"], business_key=None, former_key="permit-17", followed_by=next_id
+    )
+    page = perennial("show", str(RUN_ID)).stdout
+    assert "permit-17, until it was started anew" in page
+    assert f"It was started anew: perennial show {next_id}" in page
+    assert "restart" not in page
+    client.answers["get"] = replace(WAITING, follows=RUN_ID)
+    assert re.search(f"follows +{RUN_ID}", perennial("show", "permit-17").stdout)
+
+
+@pytest.mark.parametrize(
+    ("status", "how", "option"),
+    [
+        (RunStatus.CANCELLED, "is cancelled", "--again"),
+        (RunStatus.FAILED, "is failed", "--again"),
+        (RunStatus.COMPLETED, "has completed", "--even-if-completed"),
+        (RunStatus.WAITING, "is waiting", ""),
+    ],
+)
+def test_start_says_how_the_run_stands_that_has_the_key(perennial, client, status, how, option):
+    client.answers["start"] = replace(client.answers["start"], created=False, status=status)
+    page = perennial("start", "access-request", "--key", "permit-17").stdout
+    assert f"The key 'permit-17' has its run already, which {how}: access-request v1" in page
+    assert ("Nothing runs under the key" in page) is bool(option)
+    assert f"start … {option}`" in page or not option
+
+
+def test_restart_says_whether_it_was_done_before(perennial, client):
+    assert "Started once more: access-request v2" in perennial("restart", "permit-17").stdout
+    client.answers["restart"] = replace(client.answers["start"], created=False)
+    assert "Followed already (running)" in perennial("restart", "permit-17").stdout
 
 
 def test_show_has_the_tracebacks_of_what_failed(perennial, client):

@@ -156,7 +156,8 @@ def test_a_deployed_version_keeps_its_content(harness):
 
     assert harness.client.deploy(version_of("a"))[0].created
     assert not harness.client.deploy(version_of("a"))[0].created
-    with pytest.raises(ProcessChanged, match="Raise its version to 2"):
+    harness.client.start("p", key="k1")
+    with pytest.raises(ProcessChanged, match=r"1 run.* 1 .*open: k1 \(running\).*version to 2"):
         harness.client.deploy(version_of("b"))
 
 

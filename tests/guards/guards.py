@@ -12,6 +12,8 @@ from pathlib import Path
 CROWDS = "tests/engine/test_crowds.py::"
 RACE = "tests/race/test_races.py::test_the_loser_writes_nothing_and_no_wake_up_is_lost"
 STARTS = "tests/race/test_starts.py::"
+INPUTS = "tests/engine/test_start_inputs.py::"
+RESTARTS = "tests/engine/test_restarts.py::"
 BATCHING = "tests/unit/test_batching.py::"
 EARLY = "tests/store/test_plans_made_early.py::test_a_plan_that_was_made_early_finds_its_rows_by_key[analysed empty]"
 VERBS = "tests/store/test_verbs.py::"
@@ -625,6 +627,14 @@ FROM perennial.run r""",
         shows_as=("DeadlockDetected",),
     ),
     Guard(
+        "who starts anew second finds the new run",
+        "Of two callers that start anew under one key, both get the one new run.",
+        f"{STORE}starts.py",
+        " and (row.created or row.status not in again_after)",
+        "",
+        (f"{RESTARTS}test_of_two_that_start_anew_at_once_one_does[start]",),
+    ),
+    Guard(
         "patience of starts that go together",
         "A key that somebody's open transaction holds keeps no other thread waiting.",
         f"{ENGINE}start.py",
@@ -753,10 +763,26 @@ FROM perennial.run r""",
     Guard(
         "a deployed version keeps its content",
         "Runs of a version are never moved by other code that claims to be it.",
-        f"{ENGINE}deploy.py",
-        "if row.fingerprint != process.fingerprint:",
-        "if False:",
+        f"{STORE}processes.py",
+        "\n    AND NOT EXISTS (SELECT FROM perennial.run r WHERE r.process = %(name)s AND r.version = %(version)s)",
+        "",
         (f"{SCENARIOS}test_a_deployed_version_keeps_its_content",),
+    ),
+    Guard(
+        "a version whose first run is being started",
+        "It is held by a start that has not committed.",
+        f"{STORE}processes.py",
+        " FOR UPDATE SKIP LOCKED",
+        "",
+        ("tests/engine/test_deploy.py::test_a_start_that_is_not_committed_yet_holds_its_version",),
+    ),
+    Guard(
+        "an input is checked by what is deployed now",
+        "What a producer knows of a process may be old.",
+        f"{STORE}starts.py",
+        "p.version = %(checked_version)s::int\n",
+        "true OR p.version = %(checked_version)s::int\n",
+        (f"{INPUTS}test_a_start_by_name_is_checked_by_the_version_that_is_started",),
     ),
     # -- approvals -------------------------------------------------------------------------------
     Guard(

@@ -256,16 +256,18 @@ def test_when_who_asks_for_all_is_ended_after_the_commit_the_others_have_started
 @pytest.mark.parametrize("key", [None, "k"])
 def test_the_patience_ends_with_the_statement(harness, patient, key):
     """The commit that follows waits for other commits that notify, and may be long in it."""
-    request = starting.check(
-        harness.registry,
+    asked = starting.ask(
         patient,
         [0],
         keys=[key],
         version=None,
         attributes=None,
         expires_in=None,
+        if_closed="existing",
         by="",
     )
+    contract = harness.client._starts.contracts.find("patient", 1)
+    request = asked.by(contract, patient)
     with harness.database.psycopg() as connection:
         before = connection.execute("SHOW lock_timeout").fetchone()
         starting.start(connection, request, patience_milliseconds=50)

@@ -21,6 +21,7 @@ from orchestrator.store import (
     workers,
 )
 from orchestrator.store.outbox import Handoff
+from orchestrator.store.processes import InputOf
 from orchestrator.store.starts import NewRun, Terms, start_runs
 
 WORKER = uuid4()
@@ -41,7 +42,8 @@ def record(connection: Connection) -> Connection:
 @pytest.fixture
 def run_id(record: Connection) -> UUID:
     new = NewRun(uuid4(), None, "null", Terms("{}", None, "x"))
-    (started,) = start_runs(record, "p", [new], version=None) or ()
+    checked = InputOf(1, None, None)
+    (started,) = start_runs(record, "p", [new], version=None, checked=checked) or ()
     return started.run_id
 
 

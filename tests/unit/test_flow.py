@@ -181,7 +181,7 @@ def test_a_definition_with_other_content_has_another_fingerprint():
     async def p(flow: Flow) -> None: ...
 
     async def changed(flow: Flow) -> None:
-        """Other content."""
+        await flow.sleep(1)
 
     base = define(p, name="p")
     assert define(p, name="p").fingerprint == base.fingerprint

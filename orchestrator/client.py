@@ -25,6 +25,7 @@ from sqlalchemy import URL, Connection, Engine
 from orchestrator.core import codec
 from orchestrator.core.approvals import Decision, Outcome
 from orchestrator.core.definition import Process, Registry, default_registry
+from orchestrator.core.no_result import why_failed, why_not_closed
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import ApprovalView, HistoryEntry, RunSummary, RunView, Started
 from orchestrator.engine import deliver, operate
@@ -351,16 +352,12 @@ class Client:
         while not found.status.is_closed:
             left = give_up_at - time.monotonic()
             if left <= 0:
-                raise RunNotClosed(
-                    f"run {found.id} is {found.status}; it waits for {_waiting_for(found)}"
-                )
+                raise RunNotClosed(why_not_closed(found))
             nobody.wait(min(pause_seconds, left))
             pause_seconds = min(pause_seconds * 1.5, _SLOWEST_LOOK_SECONDS)
             found = self.get(found.id)
         if found.status is not RunStatus.COMPLETED:
-            raise RunFailed(
-                found.id, status=found.status, message=(found.error or {}).get("message", "")
-            )
+            raise RunFailed(found.id, status=found.status, message=why_failed(found))
         return codec.decode(
             found.output, self._result_type(found), what=f"result of run {found.id}"
         )
@@ -400,7 +397,3 @@ class Client:
             return self._registry.process(run.process, run.version).result_type
         except UnknownProcess:
             return Any
-
-
-def _waiting_for(run: RunView) -> str:
-    return ", ".join(f"{wait.kind} {wait.name}" for wait in run.waits) or "its next turn"

@@ -201,7 +201,7 @@ def _asked(
         '"started_at", "last_progress_at", "expires_at", "closed_at", "next_timer_at", "waiting_for", '
         '"active_milliseconds", "waits": [{"kind", "key", "name", "who", "since", '
         '"next": [{"what", "at"}], "attempt", "detail"}], "queue", "untaken_turn", '
-        '"failures": [{"key", "attempt", "type", "message", "traceback"}], '
+        '"failures": [{"key", "attempt", "type", "message", "traceback", "at"}], '
         '"former_key", "follows", "followed_by"}',
     ),
 )

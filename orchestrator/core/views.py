@@ -73,13 +73,16 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True)
 class FailedActivity:
-    """What an activity's last failed attempt has raised: `type`, `message`, and its bounded `traceback`."""
+    """What an activity's last failed attempt has raised: `type`, `message`, its bounded `traceback`, and `at`,
+    the author's file and line.
+    """
 
     key: str
     attempt: int
     type: str
     message: str
     traceback: str
+    at: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,9 @@ _TURN_SENDS = (
 FAILURES_MAX = 5
 """So many of a run's failed activities are read with it."""
 
+AT_WORK = "at work"
+"""The detail of a wait for what a worker has claimed."""
+
 UNTAKEN_SENDS = 3
 """A handoff sent so often, over 15 s or more, is waited for by itself: no worker took it."""
 
@@ -259,6 +262,7 @@ def _failures(connection: Connection, run_row: Any) -> tuple[FailedActivity, ...
             str(row.error.get("type")),
             str(row.error.get("message")),
             str(row.error.get("traceback", "")),
+            str(row.error.get("at", "")),
         )
         for row in rows
     )
@@ -374,7 +378,7 @@ def _detail(row: Any) -> str:
         error = _object(row.error)
         return f"attempt {row.attempt - 1} failed: {error.get('type')}: {error.get('message')}"
     if row.state == ActivityState.CLAIMED:
-        return "at work"
+        return AT_WORK
     return ""
 
 

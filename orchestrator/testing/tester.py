@@ -10,7 +10,8 @@ There is no Celery, no Redis and no waiting. Every call does all the work that i
 by the verbs that workers use: relay, advance, run a stage, fire a timer. The clock stands still
 between calls; only `advance_time` moves it, and a retry's delay passes no sooner than that.
 
-Two things are the fleet's alone and don't happen here: stage timeouts and dead workers.
+A crash (`SystemExit`, Ctrl-C) in a stage or step comes through to the test, as the end of a worker. Its attempt is
+handed out again when the clock has moved by what a fleet takes to see it. Stage timeouts are the fleet's alone.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from uuid import UUID
 
 import psycopg
 from pydantic import SecretStr
-from sqlalchemy import URL, Engine, event, select
+from sqlalchemy import URL, Engine, event, func, select
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.client import Client, RunReference
@@ -33,14 +34,17 @@ from orchestrator.core.views import HistoryEntry, RunView
 from orchestrator.engine.context import EngineContext, connect
 from orchestrator.engine.fire import fire
 from orchestrator.engine.messenger import SilentMessenger
-from orchestrator.engine.recover import relay
+from orchestrator.engine.recover import recover_attempts, relay
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
+from orchestrator.errors import RunFailed, RunNotClosed
 from orchestrator.settings import Settings
 from orchestrator.store.callers import CallersConnection
 from orchestrator.store.outbox import ADVANCE, Handoff
-from orchestrator.store.tables import timer
+from orchestrator.store.reads import AT_WORK
+from orchestrator.store.tables import activity, timer
 from orchestrator.testing.databases import fresh_database
+from orchestrator.testing.witness import Witness
 
 _CLOCK = "perennial.now"
 _NO_JITTER = 0.5  # the middle of the spread: retries come after exactly their delay
@@ -79,9 +83,15 @@ class ProcessTester:
             self.database = connect(settings, commits_each=False)
             stack.callback(self.database.dispose)
             event.listen(self.database, "checkout", self._set_clock)
-            self._inbox = _Inbox()
+            self._inbox, self._witness = _Inbox(), Witness()
+            self._may_be_lost = False
             self._context = EngineContext(
-                self.database, self._registry, settings, self._inbox, chance=lambda: _NO_JITTER
+                self.database,
+                self._registry,
+                settings,
+                self._inbox,
+                chance=lambda: _NO_JITTER,
+                reports=self._witness,
             )
             self.client = Client(self.database, registry=self._registry)
             self.client.deploy(*self._registry.processes.values())
@@ -185,8 +195,21 @@ class ProcessTester:
         return self.client.get(run)
 
     def result(self, run: RunReference) -> Any:
-        """The result of a run that completed. Raises RunNotClosed, RunFailed."""
-        return self.client.result(self.get(run))
+        """The result of a run that completed. Raises RunNotClosed, RunFailed, from what its code has raised."""
+        found = self.get(run)
+        try:
+            return self.client.result(found)
+        except (RunNotClosed, RunFailed) as error:
+            cause = self._witness.cause_of(found.id)
+            if any(wait.detail == AT_WORK for wait in found.waits):
+                seconds = self._context.settings.dead_after_seconds
+                raise RunNotClosed(
+                    f"{error}, which was cut short{f' by {cause!r}' if cause else ''}. A fleet takes it for a dead "
+                    f"worker's, and hands it out again: `advance_time(seconds({seconds:g}))` does"
+                ) from cause
+            if cause is None or not (found.error or found.failures):
+                raise
+            raise error from cause
 
     def history(self, run: RunReference) -> Sequence[HistoryEntry]:
         """Every fact of the run, in order."""
@@ -201,21 +224,54 @@ class ProcessTester:
     def _work_until(self, moment: datetime) -> None:
         """Do all that is due, and whatever becomes due until then, in the order of time."""
         self._do_handoffs()
-        while (due := self._next_timer(moment)) is not None:
+        while (due := self._next_due(moment)) is not None:
             timer_id, due_at = due
             self.now = max(self.now, due_at)
-            self._inbox.hand_off(fire(self._context, timer_id))
+            if timer_id is None:
+                recover_attempts(self._context)
+            else:
+                self._inbox.hand_off(fire(self._context, timer_id))
             self._do_handoffs()
-        self.now = moment
+        if self.now < moment:
+            self.now = moment
+            self._do_handoffs()
+
+    def _next_due(self, moment: datetime) -> tuple[UUID | None, datetime] | None:
+        """The next timer; or, as None, when the fleet would take for lost what a crash has left at work."""
+        due, lost_at = self._next_timer(moment), self._next_loss(moment)
+        if lost_at is not None and (due is None or lost_at < due[1]):
+            return None, lost_at
+        return due
+
+    def _next_loss(self, moment: datetime) -> datetime | None:
+        if not self._may_be_lost:
+            return None
+        claims = select(func.min(activity.c.claimed_at)).where(activity.c.state == "claimed")
+        with self._context.connection() as connection:
+            claimed_at = connection.execute(claims).scalar_one()
+        if claimed_at is None:
+            return None
+        lost_at: datetime = claimed_at + timedelta(
+            seconds=self._context.settings.dead_after_seconds
+        )
+        return lost_at if lost_at <= moment else None
 
     def _do_handoffs(self) -> None:
         while self._inbox.handoffs or relay(self._context):
             while self._inbox.handoffs:
                 handoff = self._inbox.handoffs.popleft()
-                if handoff.task == ADVANCE:
-                    advance(self._context, handoff.run_id)
-                else:
-                    run_stage(self._context, handoff.run_id, handoff.key, handoff.attempt)
+                try:
+                    self._do(handoff)
+                except BaseException as crash:  # as the end of a worker's process: at work it stays
+                    self._may_be_lost = True
+                    self._witness.note(handoff.run_id, crash)
+                    raise
+
+    def _do(self, handoff: Handoff) -> None:
+        if handoff.task == ADVANCE:
+            advance(self._context, handoff.run_id)
+        else:
+            run_stage(self._context, handoff.run_id, handoff.key, handoff.attempt)
 
     def _next_timer(self, moment: datetime) -> tuple[UUID, datetime] | None:
         due = select(timer.c.id, timer.c.due_at).where(

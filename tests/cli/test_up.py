@@ -319,13 +319,14 @@ def test_a_killed_worker_is_started_again_with_a_note(shop, fleet):
 
 def test_the_workers_and_flower_of_a_killed_up_are_ended_by_the_next(shop, fleet):
     """They would join it under the same names, with old code, and keep Flower's port."""
-    old = [psutil.Process(pid) for pid in fleet["pids"].values()]
+    named = json.loads((shop.home / ".perennial" / "programs.json").read_text())
+    assert {each["name"] for each in named} == {"worker-1", "worker-2", "flower"}
+    old = [psutil.Process(each["pid"]) for each in named]
     shop.stop_up(signal.SIGKILL)
     assert all(process.is_running() for process in old)
     shop.told = shop.start_up()
     assert not any(process.is_running() for process in old)
     assert not {process.pid for process in old} & set(shop.told["pids"].values())
-    assert shop.told["flower_url"] == fleet["flower_url"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

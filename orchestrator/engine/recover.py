@@ -14,7 +14,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -67,12 +66,12 @@ def sweep(context: EngineContext, *, may_judge: bool = True) -> Swept:
     `may_judge` False: leave workers that look dead; the caller hasn't watched for long enough.
     """
     care = _look(context)
-    relay_share = partial(relay, may_judge=may_judge)
     return Swept(
         attempts_recovered=_share(context, recover_attempts) if care.attempts and may_judge else 0,
         timers_fired=_share(context, fire_overdue) if care.overdue else 0,
         timers_indexed=_share(context, index_timers) if care.to_index else 0,
-        handoffs=_share(context, relay_share) if care.handoffs else 0,
+        # The last, so that it keeps no other kind back, and whoever sweeps hears that it fails.
+        handoffs=relay(context, may_judge=may_judge) if care.handoffs else 0,
     )
 
 

@@ -191,18 +191,21 @@ class _Failure:
     def __init__(
         self, context: EngineContext, claim: Claim, stage: Stage[..., Any], raised: BaseException
     ) -> None:
-        self._context, self._claim, self._raised = context, claim, raised
+        self._context, self._claim = context, claim
+        self._raised: BaseException | None = raised
+        """Until it is said. The turn that settles it may live on, and the frames of its traceback with it."""
         self.error = _told(claim, stage, raised)
         self.delay_seconds: float | None = None
         if stage.retry.allows_another(claim.attempt, raised):
             self.delay_seconds = stage.retry.delay_before_next(
                 claim.attempt, chance=context.chance()
             )
-        self._is_said = False
 
     def report(self) -> None:
         """Once it is recorded."""
-        self._is_said = True
+        raised, self._raised = self._raised, None
+        if raised is None:
+            return
         claim = self._claim
         self._context.reports.attempt_failed(
             FailedAttempt(
@@ -212,14 +215,15 @@ class _Failure:
                 claim.name,
                 claim.attempt,
                 self.error,
-                self._raised,
+                raised,
                 self.delay_seconds,
             )
         )
 
     def say_if_dropped(self) -> None:
         """Another attempt has taken its place, or the run has ended: it is in no record, so it is in the log."""
-        if not self._is_said:
+        raised, self._raised = self._raised, None
+        if raised is not None:
             claim = self._claim
             log.warning(
                 "%s of run %s failed at attempt %s, which isn't recorded: it was handed out again, or the run"
@@ -227,7 +231,7 @@ class _Failure:
                 claim.key,
                 claim.run.context.id,
                 claim.attempt,
-                exc_info=presentable(self._raised),
+                exc_info=presentable(raised),
                 extra=_extra("fenced", claim.run.context.id, claim.key, claim.attempt),
             )
 

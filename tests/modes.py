@@ -119,17 +119,20 @@ def leaving_early(on_leave: Callable[[UUID], None]) -> TakeTurn:
         return (
             outcome
             if not outcome.consumed
-            else _stopped_at(outcome.consumed[0], decide((), may_perform=False))
+            else _stopped_at(outcome.consumed[0], outcome, decide((), may_perform=False))
         )
 
     return take_little
 
 
-def _stopped_at(taken: ConsumedSignal, unanswered: TurnOutcome) -> TurnOutcome:
+def _stopped_at(
+    taken: ConsumedSignal, outcome: TurnOutcome, unanswered: TurnOutcome
+) -> TurnOutcome:
     """The turn without the signals, and one of them recorded: its flow has not seen it."""
     return replace(
         unanswered,
         consumed=(taken,),
+        set_aside=tuple(unfit for unfit in outcome.set_aside if unfit.key == taken.key),
         opened=tuple(
             done_by(taken, opened) if opened.request.key == taken.key else opened
             for opened in unanswered.opened

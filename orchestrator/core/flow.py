@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Generic, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast, overload
 from uuid import UUID
 
 from orchestrator.core.approvals import ApprovalRequest, Decision, request_approval
@@ -22,6 +22,9 @@ from orchestrator.errors import DefinitionError
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+OnUnfit = Literal["set_aside", "raise"]
+"""What becomes of a signal that does not fit the type of its wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +47,13 @@ class StepCall:
 
 @dataclass(frozen=True, slots=True)
 class SignalWait:
-    """A wait for the next signal of a name; `type` is what its payload must fit."""
+    """A wait for the next signal of a name; `type` is what its payload must fit, and `on_unfit` what becomes of
+    one that doesn't.
+    """
 
     timeout_seconds: float | None
     type: Any
+    on_unfit: OnUnfit = "set_aside"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,16 +210,23 @@ class Flow:
         *,
         timeout: timedelta | None = None,
         type: Any = Any,  # noqa: A002 - the natural word
+        on_unfit: OnUnfit = "set_aside",
         key: str | None = None,
     ) -> Pending[Any]:
         """Wait for the next unconsumed signal of that name; awaiting gives its payload as `type`.
 
-        A signal that came before the wait counts. Raises SignalTimedOut at the await.
+        A signal that came before the wait counts. One that does not fit `type` is set aside, in sight (`show`,
+        `history`), and the next one is taken; with `on_unfit="raise"` it is taken, and PayloadError raised at the
+        await. Raises SignalTimedOut at the await.
         """
+        if on_unfit not in ("set_aside", "raise"):
+            raise DefinitionError(
+                f'flow.signal(on_unfit) is "set_aside" or "raise", not {on_unfit!r}'
+            )
         timeout_seconds = timeout.total_seconds() if timeout is not None else None
         if timeout_seconds is not None:
             check_delay(timeout_seconds, what=f"the timeout of signal {name!r}")
-        wait = SignalWait(timeout_seconds, type)
+        wait = SignalWait(timeout_seconds, type, on_unfit)
         return Pending(self._recorder.request(ActivityKind.SIGNAL, composed(name), key, wait))
 
     def approval(

@@ -67,12 +67,23 @@ class ConsumedSignal:
 
 
 @dataclass(frozen=True, slots=True)
+class SetAsideSignal:
+    """A buffered signal that does not fit the type of the wait `key`, and why; it answers nobody."""
+
+    key: str
+    signal_id: UUID
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class TurnOutcome:
     """What a turn decided: the commands to record, and how the run stands after them."""
 
     status: RunStatus
     opened: tuple[NewActivity, ...] = ()
     consumed: tuple[ConsumedSignal, ...] = ()
+    set_aside: tuple[SetAsideSignal, ...] = ()
     unsettled: tuple[str, ...] = ()
     stage: str | None = None
     waiting_for: str | None = None

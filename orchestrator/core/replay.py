@@ -18,12 +18,12 @@ from typing import Any, NoReturn
 from zlib import crc32
 
 from orchestrator.core import codec
-from orchestrator.core.approvals import ApprovalRequest, Decision
+from orchestrator.core.answers import answer_of, sent, why_unfit
 from orchestrator.core.asked import different_arguments, digest_of
 from orchestrator.core.branches import OUTCOMES, Answer, Branches, TurnAbandoned, TurnOver
 from orchestrator.core.checks import check_key, check_words, composed
 from orchestrator.core.contradictions import explain_contradiction
-from orchestrator.core.definition import Process, Registry, Stage, result_type_of
+from orchestrator.core.definition import Process, Registry, Stage
 from orchestrator.core.failures import FAILURES, lines_of, message_of, traceback_of, type_of
 from orchestrator.core.flow import (
     Ask,
@@ -31,8 +31,6 @@ from orchestrator.core.flow import (
     FlowCoroutine,
     Request,
     SignalWait,
-    Sleep,
-    StageCall,
     StepCall,
 )
 from orchestrator.core.journal import (
@@ -45,6 +43,7 @@ from orchestrator.core.outcome import (
     ConsumedSignal,
     NewActivity,
     RunContext,
+    SetAsideSignal,
     TurnOutcome,
     done_by,
     open_activity,
@@ -54,9 +53,7 @@ from orchestrator.core.run import RunStatus
 from orchestrator.errors import (
     DefinitionError,
     PayloadError,
-    SignalTimedOut,
     UnknownStage,
-    activity_failed,
 )
 
 REQUESTS_PER_TURN_MAX = 10_000
@@ -115,6 +112,7 @@ class _Turn:
     gathers: set[str] = field(default_factory=set)
     opened: dict[str, NewActivity] = field(default_factory=dict)
     consumed: dict[str, ConsumedSignal] = field(default_factory=dict)
+    unfit: list[SetAsideSignal] = field(default_factory=list)
     facts: list[Activity | BufferedSignal] = field(default_factory=list)
     """What the record holds, in the run's order; the flow has come past the first `facts_past` of them."""
     facts_past: int = 0
@@ -211,10 +209,13 @@ class _Turn:
         """A signal goes to whoever came first to wait for one of its name. None: it is kept for who comes."""
         waits = self.waits.get(signal.name, {})
         while waits:
-            request = waits.pop(next(iter(waits)))
+            request = waits[next(iter(waits))]
             if self.branches.is_awaited(request.key):
-                self._consume(request, signal)
+                if self._take(request, signal) is None:
+                    return None
+                del waits[request.key]
                 return request.key
+            del waits[request.key]
         self.buffered.setdefault(signal.name, deque()).append(signal)
         return None
 
@@ -235,7 +236,7 @@ class _Turn:
         return False
 
     def _may_perform(self, key: str) -> bool:
-        if not self.may_perform or self.consumed or self.opened:
+        if not self.may_perform or self.consumed or self.unfit or self.opened:
             self.postponed_step = key
             return False
         return True
@@ -346,7 +347,7 @@ class _Turn:
             self.answered.add(request.key)
             if entry.settled_at is not None:
                 self.branches.saw(entry.settled_at, scope)
-            return _answer_of(request, entry)
+            return answer_of(request, entry)
         entry = self.entries.get(request.key)
         if entry is not None and entry.is_settled:
             return None
@@ -358,17 +359,22 @@ class _Turn:
 
     def _look_among_signals(self, request: Request, wait: SignalWait, scope: str) -> Answer | None:
         consumed = self.consumed.get(request.key)
-        if consumed is None:
+        while consumed is None:
             buffered = self.buffered.get(request.name)
             if not buffered:
                 self.waits.setdefault(request.name, {})[request.key] = request
                 return None
-            consumed = self._consume(request, buffered.popleft())
+            consumed = self._take(request, buffered.popleft())
         self.answered.add(request.key)
         self.branches.saw(consumed.received_at, scope)
-        return _sent(request, wait, consumed.payload)
+        return sent(request, wait, consumed.payload)
 
-    def _consume(self, request: Request, signal: BufferedSignal) -> ConsumedSignal:
+    def _take(self, request: Request, signal: BufferedSignal) -> ConsumedSignal | None:
+        """The signal answers this wait. None: it doesn't fit, and is set aside."""
+        why = why_unfit(request, signal)
+        if why is not None:
+            self.unfit.append(SetAsideSignal(request.key, signal.id, signal.name, why))
+            return None
         consumed = self.consumed[request.key] = ConsumedSignal(
             request.key, signal.id, signal.payload, signal.received_at, signal.received_revision
         )
@@ -416,6 +422,7 @@ class _Turn:
             status=RunStatus.RUNNING if is_at_work else RunStatus.WAITING,
             opened=tuple(self._opened()),
             consumed=tuple(self.consumed.values()),
+            set_aside=tuple(self.unfit),
             unsettled=tuple(request.key for request in unsettled),
             stage=unsettled[0].key if unsettled else None,
             waiting_for=_waiting_for(unsettled),
@@ -459,6 +466,7 @@ class _Turn:
             status=status,
             opened=answered,
             consumed=tuple(self.consumed.values()),
+            set_aside=tuple(self.unfit),
             output=output,
             error=error,
             raised=raised,
@@ -489,50 +497,6 @@ class _Turn:
 
 def _is_due(entry: Activity | None) -> bool:
     return entry is None or entry.state is ActivityState.PENDING
-
-
-def _answer_of(request: Request, entry: Activity) -> Answer:
-    if entry.state is ActivityState.TIMED_OUT:
-        return Answer(error=SignalTimedOut(request.key, name=request.name))
-    if entry.state is ActivityState.FAILED:
-        error = activity_failed(request.key, entry.error or {}, attempts=entry.attempt)
-        return Answer(error=error)
-    if isinstance(request.ask, SignalWait):
-        return _sent(request, request.ask, entry.result)
-    declared = _result_type(request.ask)
-    try:
-        return Answer(codec.decode_recorded(entry.result, declared, what=entry.key))
-    except PayloadError:  # that is rare: only now is it worth its words
-        return _decoded(
-            codec.decode_recorded, entry.result, declared, f"result of {entry.describe()}"
-        )
-
-
-def _sent(request: Request, wait: SignalWait, payload: Any) -> Answer:
-    """What a signal has brought, as the type that its wait names: the same whether it is recorded as taken or not."""
-    return _decoded(codec.decode, payload, wait.type, f"signal {request.name}")
-
-
-def _decoded(decode: Callable[..., Any], value: Any, declared: Any, what: str) -> Answer:
-    """The value as its type, or the flow's to catch that it isn't."""
-    try:
-        return Answer(decode(value, declared, what=what))
-    except PayloadError as error:
-        return Answer(error=error)
-
-
-def _result_type(ask: Ask) -> Any:
-    match ask:
-        case StageCall():
-            return ask.stage.result_type
-        case StepCall():
-            return result_type_of(ask.function)
-        case ApprovalRequest():
-            return Decision
-        case SignalWait():
-            return ask.type
-        case Sleep():
-            return Any
 
 
 def _waiting_for(unsettled: Sequence[Request]) -> str | None:

@@ -33,6 +33,7 @@ from orchestrator.store import outbox, turns
 from orchestrator.store.activities import Claim
 from orchestrator.store.commit import Fact, Taking, TurnCommit, commit_turn_if_unchanged
 from orchestrator.store.outbox import Handoff
+from orchestrator.store.reads import SIGNAL_SET_ASIDE
 from orchestrator.store.statement import AnyConnection
 from orchestrator.store.turns import LoadedRun, Settlement
 
@@ -292,7 +293,7 @@ class _Turn:
 
     def _to_take(self, outcome: TurnOutcome) -> NewActivity | None:
         """The stage to go on with. What else this turn has recorded would be missing in the run we go on with."""
-        if self.held.steps_recorded or outcome.consumed or outcome.goes_on:
+        if self.held.steps_recorded or outcome.consumed or outcome.set_aside or outcome.goes_on:
             return None
         stages = (each for each in outcome.opened if each.request.kind is ActivityKind.STAGE)
         return next((stage for stage in stages if self.may_take(stage)), None)
@@ -410,6 +411,10 @@ def _facts_of(
         for opened in outcome.opened
     ]
     facts += [Fact("signal consumed", FLOW, consumed.key) for consumed in outcome.consumed]
+    facts += [
+        Fact(SIGNAL_SET_ASIDE, FLOW, unfit.key, detail={"name": unfit.name, "why": unfit.why})
+        for unfit in outcome.set_aside
+    ]
     if not outcome.status.is_moving:
         facts.append(Fact(outcome.status, FLOW, detail=without_traceback(outcome.error)))
     return facts

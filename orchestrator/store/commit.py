@@ -9,7 +9,7 @@ worker holds the turn, or if the attempt was handed out again, nothing at all is
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -18,7 +18,7 @@ from uuid import UUID
 
 from orchestrator.core.approvals import ApprovalRequest
 from orchestrator.core.journal import ActivityState
-from orchestrator.core.outcome import ConsumedSignal, NewActivity, TurnOutcome
+from orchestrator.core.outcome import NewActivity, TurnOutcome
 from orchestrator.core.run import RunStatus
 from orchestrator.store.outbox import Handoff
 from orchestrator.store.statement import AnyConnection, Statement
@@ -256,7 +256,7 @@ class _Ask:
             (_FENCE_WITH_ATTEMPT if commit.settlement is not None else _FENCE_ALONE, True),
             (SETTLED, commit.settlement is not None),
             (_OPENED, bool(outcome.opened)),
-            (_CONSUMED, bool(outcome.consumed)),
+            (_CONSUMED, bool(outcome.consumed or outcome.set_aside)),
             (_ARMED, any(opened.timers for opened in outcome.opened)),
             (_ASKED, any(opened.approval is not None for opened in outcome.opened)),
             (_DISARMED, is_closed or not commit.is_in_hand),
@@ -280,9 +280,9 @@ def _commit_all(connection: AnyConnection, asks: Sequence[_Ask]) -> Sequence[Com
             _activity_row(commit, opened) for commit in commits for opened in commit.outcome.opened
         ),
         consumed=_rows(
-            _consumed_row(commit, consumed)
+            _consumed_row(commit, key, signal_id)
             for commit in commits
-            for consumed in commit.outcome.consumed
+            for key, signal_id in _taken_signals(commit.outcome)
         ),
         timers=_rows(
             {"run_id": str(commit.run_id), **timer}
@@ -399,12 +399,14 @@ def _approval_row(commit: TurnCommit, opened: NewActivity, ask: ApprovalRequest)
     }
 
 
-def _consumed_row(commit: TurnCommit, consumed: ConsumedSignal) -> dict[str, Any]:
-    return {
-        "run_id": str(commit.run_id),
-        "key": consumed.key,
-        "signal_id": str(consumed.signal_id),
-    }
+def _taken_signals(outcome: TurnOutcome) -> Iterator[tuple[str, UUID]]:
+    """What is no longer in the buffer. The key of one that was set aside is no activity's: it answers none."""
+    yield from ((consumed.key, consumed.signal_id) for consumed in outcome.consumed)
+    yield from ((f"{unfit.key}#set-aside", unfit.signal_id) for unfit in outcome.set_aside)
+
+
+def _consumed_row(commit: TurnCommit, key: str, signal_id: UUID) -> dict[str, Any]:
+    return {"run_id": str(commit.run_id), "key": key, "signal_id": str(signal_id)}
 
 
 def _history_row(commit: TurnCommit, fact: Fact) -> dict[str, Any]:

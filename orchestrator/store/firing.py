@@ -9,6 +9,7 @@ import json
 from typing import Any
 from uuid import UUID
 
+from orchestrator.core.answers import TAKEN_AT_THE_DEADLINE
 from orchestrator.store.statement import AnyConnection, Statement
 
 NEXT_REVISION = "(SELECT r.revision + 1 FROM perennial.run r WHERE r.id = a.run_id)"
@@ -34,7 +35,8 @@ WITH oldest AS (
         ON a.run_id = s.run_id AND a.key = %(key)s AND a.name = s.name AND a.state = 'pending'
     WHERE s.run_id = %(run_id)s AND s.consumed_key IS NULL ORDER BY s.received_at, s.id LIMIT 1
 ), answered AS (
-    UPDATE perennial.activity a SET state = 'done', result = oldest.payload, settled_at = oldest.received_at,
+    UPDATE perennial.activity a SET state = 'done', error = jsonb_build_object('type', %(mark)s::text),
+        result = oldest.payload, settled_at = oldest.received_at,
         settled_revision = coalesce(oldest.received_revision, {NEXT_REVISION})
     FROM oldest WHERE a.run_id = %(run_id)s AND a.key = %(key)s AND a.state = 'pending'
 )
@@ -110,7 +112,8 @@ def end_sleep_if_pending(connection: AnyConnection, run_id: UUID, key: str) -> b
 
 def answer_wait_from_buffer(connection: AnyConnection, run_id: UUID, key: str) -> bool:
     """Give the wait the oldest unconsumed signal of its name. False: there is none, or it waits no more."""
-    return _ANSWER.row(connection, run_id=run_id, key=key) is not None
+    row = _ANSWER.row(connection, run_id=run_id, key=key, mark=TAKEN_AT_THE_DEADLINE)
+    return row is not None
 
 
 def time_out_signal_if_pending(connection: AnyConnection, run_id: UUID, key: str) -> bool:

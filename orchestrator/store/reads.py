@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, and_, func, or_, select, text
+from sqlalchemy import Connection, Select, and_, case, func, or_, select, text
 
 from orchestrator.core.checks import composed
 from orchestrator.core.journal import ActivityKind, ActivityState
@@ -42,6 +42,24 @@ FAILURES_MAX = 5
 
 AT_WORK = "at work"
 """The detail of a wait for what a worker has claimed."""
+
+SIGNAL_SET_ASIDE = "signal set aside"
+"""The event of a signal that did not fit the type of its wait."""
+
+_SET_ASIDE = case(
+    (
+        activity.c.kind == ActivityKind.SIGNAL,
+        select(history.c.detail)
+        .where(
+            history.c.run_id == activity.c.run_id,
+            history.c.key == activity.c.key,
+            history.c.event == SIGNAL_SET_ASIDE,
+        )
+        .order_by(history.c.id.desc())
+        .limit(1)
+        .scalar_subquery(),
+    )
+).label("set_aside")
 
 UNTAKEN_SENDS = 3
 """A handoff sent so often, over 15 s or more, is waited for by itself: no worker took it."""
@@ -289,6 +307,7 @@ def _waits(connection: Connection, run_row: Any) -> tuple[Wait, ...]:
             approval.c.assignees,
             approval.c.escalations,
             approval.c.escalation_level,
+            _SET_ASIDE,
         )
         .outerjoin(
             approval, and_(approval.c.run_id == activity.c.run_id, approval.c.key == activity.c.key)
@@ -371,6 +390,8 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 def _detail(row: Any) -> str:
+    if row.set_aside is not None:
+        return f"a signal was set aside: {_object(row.set_aside).get('why')}"
     untaken = _untaken(row.sends, f"that has stage {row.name}")
     if row.state == ActivityState.PENDING and untaken:
         return untaken

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+from pydantic import BaseModel
+
 from orchestrator import Flow, RunStatus, hours, process
 from orchestrator.engine.fire import fire
+from orchestrator.errors import PayloadError
+from tests.modes import NORMAL, modes_of
 
 
 def test_a_signal_for_one_wait_does_not_take_the_timeout_of_another(harness):
@@ -53,24 +58,130 @@ def test_a_signal_awaited_twice_answers_twice(harness):
 
 
 def test_a_signal_that_does_not_fit_can_be_caught_by_its_flow(harness):
-    """A payload that doesn't fit its declared type is raised at the await, as PayloadError, and
-    the signal is consumed. So the flow can wait for the next, and a malformed signal doesn't
-    park its run.
+    """With `on_unfit="raise"` it is raised at the await, as PayloadError, and the signal is consumed.
+    So the flow can answer it, and wait for the next.
     """
 
     @process(version=1, registry=harness.registry)
     async def p(flow: Flow) -> int:
+        refused = 0
         while True:
             try:
-                return await flow.signal("amount", type=int)
-            except Exception:  # noqa: BLE001
-                continue
+                return refused + await flow.signal("amount", type=int, on_unfit="raise")
+            except PayloadError:
+                refused += 1
 
     run = harness.start(p)
     harness.client.signal(run, "amount", "a lot")
     harness.client.signal(run, "amount", 7)
     harness.drain()
-    assert harness.client.result(run) == 7
+    assert harness.client.result(run) == 8
+
+
+class Paid(BaseModel):
+    amount: int
+
+
+def set_aside(harness, run: Any) -> list[str]:
+    return [
+        entry.detail["why"]
+        for entry in harness.client.history(run)
+        if entry.event == "signal set aside"
+    ]
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["after the wait", "before it"])
+def test_a_signal_of_the_wrong_form_is_set_aside_in_sight_and_the_next_is_taken(harness, before):
+    """The flow hears nothing of it; `show` and `history` say what was wrong, without the values.
+    Guards `why_unfit`, and the rows of `_taken_signals`.
+    """
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> list[int]:
+        first = await flow.signal("paid", type=Paid)
+        second = await flow.signal("paid", type=Paid)
+        return [first.amount, second.amount]
+
+    run = harness.start(p)
+    if not before:
+        harness.drain()
+    harness.client.signal(run, "paid", {"amount": "s3cret"})
+    harness.client.signal(run, "paid", "s3cret")
+    harness.drain()
+    assert harness.status(run) is RunStatus.WAITING
+    reasons = [
+        (
+            "signal paid doesn't fit Paid: amount: Input should be a valid integer, "
+            "unable to parse string as an integer"
+        ),
+        "signal paid doesn't fit Paid: Input should be an object",
+    ]
+    assert set_aside(harness, run) == reasons
+    (wait,) = harness.client.get(run).waits
+    assert wait.detail == f"a signal was set aside: {reasons[1]}"
+    harness.client.signal(run, "paid", {"amount": 1})
+    harness.client.signal(run, "paid", [])
+    harness.client.signal(run, "paid", {"amount": 2})
+    harness.drain()
+    assert harness.client.result(run) == [1, 2]
+    assert len(set_aside(harness, run)) == 3
+    harness.assert_ended_cleanly(run)
+
+
+def test_a_signal_behind_one_of_the_wrong_form_is_not_lost_to_the_deadline(harness):
+    """Whoever waits with a timeout waits on, with its deadline, until one that fits has come."""
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> int | str:
+        try:
+            return (await flow.signal("paid", type=Paid, timeout=hours(1))).amount
+        except TimeoutError:
+            return "timed out"
+
+    harness.freeze()
+    late, paid = harness.run(p), harness.run(p)
+    for run in (late, paid):
+        harness.client.signal(run, "paid", None)
+    harness.drain()
+    harness.client.signal(paid, "paid", {"amount": 1})
+    harness.drain()
+    harness.move(hours=1)
+    harness.drain()
+    assert harness.client.result(paid) == 1
+    assert harness.client.result(late) == "timed out"
+
+
+@modes_of(NORMAL, because="it is about a timer that comes before a turn")
+def test_one_of_the_wrong_form_that_a_deadline_finds_did_not_come_in_time(harness):
+    """A timer knows no types: what it took is looked at by the turn. Guards TAKEN_AT_THE_DEADLINE."""
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> str:
+        try:
+            await flow.signal("paid", type=Paid, timeout=hours(1))
+        except TimeoutError:
+            return "timed out"
+        return "paid"
+
+    harness.freeze()
+    run = harness.run(p)
+    harness.client.pause(run)
+    harness.client.signal(run, "paid", "nothing")
+    harness.move(hours=1)
+    harness.drain()
+    harness.client.resume(run)
+    harness.drain()
+    assert harness.client.result(run) == "timed out"
+
+
+@modes_of(NORMAL, because="a flow is wrong in every mode")
+def test_only_two_answers_to_an_unfit_signal_are_known(harness):
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> None:
+        await flow.signal("paid", on_unfit="ignore")  # type: ignore[arg-type]
+
+    run = harness.run(p)
+    assert '"set_aside" or "raise"' in harness.client.get(run).error["message"]
 
 
 def test_an_overdue_signal_that_nobody_awaits_yet_does_not_poll(harness):

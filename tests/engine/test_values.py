@@ -298,7 +298,7 @@ def test_a_value_that_cannot_be_read_parks_its_own_run(harness, declared):
 
     @process(version=1, registry=harness.registry)
     async def p(flow: Flow) -> Any:
-        return await flow.signal("number", type=declared)
+        return await flow.signal("number", type=declared, on_unfit="raise")
 
     bad, good = harness.start(p), harness.start(p)
     harness.drain()
@@ -315,3 +315,19 @@ def test_a_value_that_cannot_be_read_parks_its_own_run(harness, declared):
     view = harness.client.get(bad)
     assert view.status is RunStatus.INCIDENT
     assert "5000 digits" in view.error["message"]
+
+
+@modes_of(NORMAL, because="a turn reads what is recorded, however it came about")
+def test_a_signal_that_cannot_be_read_is_set_aside(harness):
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> Any:
+        return await flow.signal("number")
+
+    run = harness.run(p)
+    harness.client.signal(run, "number", 1)
+    put(harness, "UPDATE perennial.signal SET payload = %s::text::jsonb", LONG)
+    harness.drain()
+    assert "5000 digits" in harness.client.get(run).waits[0].detail
+    harness.client.signal(run, "number", 2)
+    harness.drain()
+    assert harness.client.result(run) == 2

@@ -548,15 +548,28 @@ FROM perennial.run r""",
         "signals before steps",
         "An inline step is called only when the signal it stands on is recorded as taken.",
         "orchestrator/core/replay.py",
-        "if not self.may_perform or self.consumed or self.opened:",
+        "if not self.may_perform or self.consumed or self.unfit or self.opened:",
         "if not self.may_perform or self.opened:",
         (f"{INLINE}test_a_step_is_not_called_on_a_signal_that_is_not_recorded_as_taken",),
+    ),
+    Guard(
+        "unfit signals answer nobody",
+        "A signal of the wrong form is set aside, and the next one answers the wait.",
+        "orchestrator/core/replay.py",
+        "why = why_unfit(request, signal)",
+        "why = None if signal else why_unfit(request, signal)",
+        (
+            (
+                "tests/engine/test_signals.py::"
+                "test_a_signal_of_the_wrong_form_is_set_aside_in_sight_and_the_next_is_taken[before it]"
+            ),
+        ),
     ),
     Guard(
         "asked before performed",
         "An inline step is called only when all that the flow has asked for is recorded.",
         "orchestrator/core/replay.py",
-        "if not self.may_perform or self.consumed or self.opened:",
+        "if not self.may_perform or self.consumed or self.unfit or self.opened:",
         "if not self.may_perform or self.consumed:",
         (f"{INLINE}test_a_decision_is_taken_while_the_step_that_mailed_its_link_still_runs",),
     ),
@@ -1176,7 +1189,10 @@ FROM perennial.run r""",
         "nothing is taken over unseen",
         "A worker goes on only with a run that it has in hand as it is recorded.",
         f"{ENGINE}turn.py",
-        "        if self.held.steps_recorded or outcome.consumed or outcome.goes_on:\n            return None\n",
+        (
+            "        if self.held.steps_recorded or outcome.consumed or outcome.set_aside or outcome.goes_on:\n"
+            "            return None\n"
+        ),
         "",
         (
             (

@@ -101,6 +101,8 @@ class World:
                 settled_revision=opened.settled_revision,
                 asked=request.asked,
             )
+        unfit = {signal.signal_id for signal in outcome.set_aside}
+        self.signals = [signal for signal in self.signals if signal.id not in unfit]
         for consumed in outcome.consumed:
             self.signals = [signal for signal in self.signals if signal.id != consumed.signal_id]
             if self.journal[consumed.key].state is ActivityState.PENDING:

@@ -795,7 +795,7 @@ def test_a_signal_of_the_wrong_form_is_the_same_error_at_each_pass(declared):
 
     async def flow(flow: Flow) -> str:
         try:
-            await flow.signal("paid", type=declared)
+            await flow.signal("paid", type=declared, on_unfit="raise")
         except PayloadError as error:
             seen.append((type(error), str(error)))
         await flow.signal("go")

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from celery import bootsteps
@@ -27,6 +28,7 @@ from orchestrator.fleet.celery_settings import check_worker
 from orchestrator.fleet.heartbeats import Heartbeats
 from orchestrator.fleet.losses import Losses
 from orchestrator.fleet.member import Member
+from orchestrator.fleet.refresh import Refresh
 from orchestrator.store.outbox import NOTIFY_CHANNEL
 from orchestrator.store.session import connection_arguments, set_up
 from orchestrator.store.workers import forget_old_workers
@@ -110,9 +112,14 @@ class Caretaker:
     """Handoffs that producers leave, and whatever was left undone."""
 
     def __init__(
-        self, member: Member, losses: Losses | None = None, look: Callable[[], None] | None = None
+        self,
+        member: Member,
+        losses: Losses | None = None,
+        look: Callable[[], None] | None = None,
+        refresh: Refresh | None = None,
     ) -> None:
         self._member, self._losses, self._look = member, losses, look
+        self._refresh = refresh
         self._listening: psycopg.Connection[Any] | None = None
         self._forget_countdown = 0
         self._sweep_at = self._contact_since = 0.0
@@ -128,7 +135,8 @@ class Caretaker:
             self._listening = self._listen()
             self._contact_since = self._sweep_at = time.monotonic()
         left = max(0.0, self._sweep_at - time.monotonic())
-        is_told = any(True for _ in self._listening.notifies(timeout=left, stop_after=1))
+        words = [each.payload for each in self._listening.notifies(timeout=left, stop_after=1)]
+        is_told = "" in words
         if self._look is not None:
             self._look()
         if self._losses is not None:
@@ -140,12 +148,16 @@ class Caretaker:
             self._sweep_at = time.monotonic() + context.settings.sweep_seconds
         if share >= context.settings.batch_size:
             self._sweep_at = time.monotonic()
+        if self._refresh is not None:
+            self._refresh.look(self._listening, [UUID(word) for word in words if word])
 
     def reset(self) -> None:
         """After a failure: listen anew, and keep no connection that may be dead like that one."""
         if self._listening is not None:
             self._listening.close()
             self._listening = None
+        if self._refresh is not None:
+            self._refresh.lose()
         self._member.context.database.dispose()
 
     def _may_judge(self) -> bool:
@@ -180,7 +192,12 @@ def services_of(
 
     `look`: called now and then, to see what the worker was told meanwhile.
     """
-    caretaker = Caretaker(member, losses, look)
+    refresh = Refresh(
+        lambda: member.context,
+        is_heard=lambda: member.audience.is_there,
+        fleet=f"{member.app.main}/{member.settings.namespace}",
+    )
+    caretaker = Caretaker(member, losses, look, refresh)
     services = [Service("caretaker", caretaker.work, caretaker.reset)]
     if member.alarms is not None:
         services.append(Service("mover", Mover(member, member.alarms).work, member.alarms.reset))

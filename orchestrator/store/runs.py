@@ -50,7 +50,8 @@ WITH before AS (
     INSERT INTO perennial.history (run_id, actor, event, from_status, to_status, detail)
     SELECT fence.id, %(actor)s, %(status)s, fence.from_status, %(status)s, %(error)s::jsonb FROM fence
 )
-SELECT fence.id IS NOT NULL AS is_closed, pg_notify('{NOTIFY_CHANNEL}', fence.id::text)
+SELECT fence.id IS NOT NULL AS is_closed,
+    CASE WHEN fence.id IS NOT NULL THEN pg_notify('{NOTIFY_CHANNEL}', fence.id::text) END
 FROM before LEFT JOIN fence ON true
 """,
 )

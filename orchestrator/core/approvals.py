@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from orchestrator.core.checks import check_delay, check_words, composed
+from orchestrator.core.checks import check_words, composed, due_in
 from orchestrator.errors import (
     AlreadyDecided,
     DecisionTooEarly,
@@ -91,7 +91,9 @@ def request_approval(
     if not assignees:
         raise DefinitionError("needs at least one assignee", where=where)
     escalations = tuple(
-        Escalation(after.total_seconds(), tuple(composed(person) for person in people))
+        Escalation(
+            due_in(after.total_seconds(), what=where), tuple(composed(person) for person in people)
+        )
         for after, people in sorted((escalate or {}).items())
     )
     for person in (
@@ -100,13 +102,13 @@ def request_approval(
     ):
         check_words(person, what="an assignee", where=where)
     timeout_seconds = timeout.total_seconds() if timeout is not None else None
-    for seconds in (timeout_seconds, *(escalation.after_seconds for escalation in escalations)):
-        if seconds is not None:
-            check_delay(max(seconds, 0), what=where)
-    if timeout_seconds is not None and timeout_seconds <= 0:
-        raise DefinitionError("its timeout must be positive", where=where)
+    if timeout_seconds is not None:
+        timeout_seconds = due_in(timeout_seconds, what=where)
+    if timeout_seconds == 0:
+        escalations = ()  # it is over before anybody could be asked
     for escalation in escalations:
-        check_escalation(escalation.after_seconds, timeout_seconds, where=where)
+        if escalation.after_seconds > 0:  # else they are asked at once
+            check_escalation(escalation.after_seconds, timeout_seconds, where=where)
     return ApprovalRequest(name, assignees, escalations, timeout_seconds)
 
 

@@ -29,6 +29,13 @@ def check_delay(delay_seconds: float, *, what: str) -> None:
         )
 
 
+def due_in(delay_seconds: float, *, what: str) -> float:
+    """A delay that a flow has computed: what was due in the past is due now. Raises as `check_delay` does."""
+    delay_seconds = max(delay_seconds, 0.0)
+    check_delay(delay_seconds, what=what)
+    return delay_seconds
+
+
 def check_moment(at: datetime, *, what: str) -> None:
     """A moment has a time zone, and can be shown in every other. Raises DefinitionError."""
     if at.tzinfo is None or at.utcoffset() is None:

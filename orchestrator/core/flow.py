@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, cast, overload
 from uuid import UUID
 
 from orchestrator.core.approvals import ApprovalRequest, Decision, request_approval
-from orchestrator.core.checks import check_delay, check_key, check_moment, composed
+from orchestrator.core.checks import check_key, check_moment, composed, due_in
 from orchestrator.core.definition import Stage, name_of
 from orchestrator.core.journal import ActivityKind, describe
 from orchestrator.core.retries import Retry
@@ -192,12 +192,10 @@ class Flow:
         return Pending(self._recorder.request(ActivityKind.STEP, name_of(function), key, call))
 
     def sleep(self, duration: timedelta | float, *, key: str | None = None) -> Pending[None]:
-        """Wait for a timedelta, or for seconds. Costs a few rows, however long."""
+        """Wait for a timedelta, or for seconds; what is over already is over. Costs a few rows, however long."""
         delay = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
-        check_delay(delay, what="flow.sleep")
-        return Pending(
-            self._recorder.request(ActivityKind.SLEEP, "sleep", key, Sleep(delay_seconds=delay))
-        )
+        ask = Sleep(delay_seconds=due_in(delay, what="flow.sleep"))
+        return Pending(self._recorder.request(ActivityKind.SLEEP, "sleep", key, ask))
 
     def sleep_until(self, at: datetime, *, key: str | None = None) -> Pending[None]:
         """Wait until a moment, which must carry a time zone."""
@@ -215,9 +213,9 @@ class Flow:
     ) -> Pending[Any]:
         """Wait for the next unconsumed signal of that name; awaiting gives its payload as `type`.
 
-        A signal that came before the wait counts. One that does not fit `type` is set aside, in sight (`show`,
-        `history`), and the next one is taken; with `on_unfit="raise"` it is taken, and PayloadError raised at the
-        await. Raises SignalTimedOut at the await.
+        A signal that came before the wait counts, also where `timeout` is over at once. One that does not fit `type`
+        is set aside, in sight (`show`, `history`), and the next one is taken; with `on_unfit="raise"` it is taken, and
+        PayloadError raised at the await, the same at each replay. Raises SignalTimedOut at the await.
         """
         if on_unfit not in ("set_aside", "raise"):
             raise DefinitionError(
@@ -225,7 +223,7 @@ class Flow:
             )
         timeout_seconds = timeout.total_seconds() if timeout is not None else None
         if timeout_seconds is not None:
-            check_delay(timeout_seconds, what=f"the timeout of signal {name!r}")
+            timeout_seconds = due_in(timeout_seconds, what=f"the timeout of signal {name!r}")
         wait = SignalWait(timeout_seconds, type, on_unfit)
         return Pending(self._recorder.request(ActivityKind.SIGNAL, composed(name), key, wait))
 
@@ -240,7 +238,8 @@ class Flow:
     ) -> Pending[Decision]:
         """Ask people to decide; awaiting gives a Decision: approved, rejected or timed out.
 
-        Any one of `assign` decides. After each duration of `escalate` its people may decide too.
+        Any one of `assign` decides. After each duration of `escalate` its people may decide too. A time that
+        is over already is over now: an approval with such a `timeout` times out without a decision.
         """
         name = composed(name)
         ask = request_approval(name, assign=assign, escalate=escalate, timeout=timeout)

@@ -661,7 +661,8 @@ def test_a_foreign_awaitable_in_a_gather_is_an_incident_too():
 @pytest.mark.parametrize(
     ("asks", "says"),
     [
-        (lambda flow: flow.sleep(-1), "flow.sleep"),
+        (lambda flow: flow.sleep(float("nan")), "flow.sleep"),
+        (lambda flow: flow.sleep(1e12), "flow.sleep"),
         (lambda flow: flow.sleep_until(datetime(2030, 1, 1)), "no time zone"),  # noqa: DTZ001
         (lambda flow: flow.stage(double), "takes a @stage"),
         (lambda flow: flow.stage(work, 1, 2, 3), "can't be called so"),
@@ -684,6 +685,41 @@ def test_what_a_flow_asks_wrongly_is_an_incident_that_explains_itself(asks, says
     outcome = World(define(flow), REGISTRY).turn()
     assert outcome.status is RunStatus.INCIDENT
     assert says in outcome.error["message"]
+
+
+PAST = timedelta(minutes=-5)
+
+
+@pytest.mark.parametrize(
+    ("asks", "due"),
+    [
+        (lambda flow: flow.sleep(-300), [("sleep", 0.0)]),
+        (lambda flow: flow.sleep(PAST), [("sleep", 0.0)]),
+        (lambda flow: flow.signal("go", timeout=PAST), [("signal-timeout", 0.0)]),
+        (lambda flow: flow.signal("go", timeout=timedelta(0)), [("signal-timeout", 0.0)]),
+        (lambda flow: flow.approval("m", assign=["b"], timeout=PAST), [("approval-timeout", 0.0)]),
+        (
+            lambda flow: flow.approval(
+                "m", assign=["b"], escalate={hours(24): ["c"]}, timeout=timedelta(0)
+            ),
+            [("approval-timeout", 0.0)],
+        ),
+        (
+            lambda flow: flow.approval(
+                "m", assign=["b"], escalate={PAST: ["c"], hours(1): ["d"]}, timeout=hours(2)
+            ),
+            [("escalation", 0.0), ("escalation", 3600.0), ("approval-timeout", 7200.0)],
+        ),
+    ],
+)
+def test_what_was_due_in_the_past_is_due_now(asks, due):
+    """A time that is computed from data may be over by then: no incident."""
+
+    async def flow(flow: Flow) -> None:
+        await asks(flow)
+
+    (opened,) = World(define(flow), REGISTRY).turn().opened
+    assert [(timer.kind, timer.delay_seconds) for timer in opened.timers] == due
 
 
 def test_a_stage_that_this_worker_lacks_abandons_the_turn():

@@ -25,6 +25,7 @@ from celery import Celery
 from orchestrator import Client, PerennialError, Registry, Settings, install
 from orchestrator.faults import When, listen
 from orchestrator.fleet.alarms import Alarms
+from orchestrator.fleet.heartbeats import Heartbeats
 
 FORKS = multiprocessing.get_context("forkserver")
 # All that a worker imports as it starts: six fleets start at once, and this is most of what they cost.
@@ -170,6 +171,10 @@ def speak(database_url: str, trap: Trap, words: Words) -> None:
     os._exit(0)
 
 
+def _no_helper(_self: Heartbeats) -> None:
+    """It can't be started."""
+
+
 def run(plan: Plan) -> None:
     """Be that worker until it is ended."""
     os.setpgrp()  # so that it can be killed with its children
@@ -187,6 +192,8 @@ def run(plan: Plan) -> None:
     app = make_app(registry, Settings(**plan.settings), lacks=plan.lacks)
     if plan.trap is not None:
         plan.trap.set()
+        if plan.trap.place.what == "beat":
+            Heartbeats.look = _no_helper  # type: ignore[method-assign] # so it beats itself, in the trap
     worker = app.Worker(
         hostname=f"{plan.name}@chaos",
         pool=plan.pool,

@@ -21,6 +21,7 @@ import psycopg
 from celery import bootsteps
 from celery.concurrency import prefork
 
+from orchestrator.engine.deploy import changed_since_deployed
 from orchestrator.engine.recover import rebuild_index, relay, sweep
 from orchestrator.faults import around
 from orchestrator.fleet.alarms import Alarms
@@ -122,6 +123,7 @@ class Caretaker:
         self._refresh = refresh
         self._listening: psycopg.Connection[Any] | None = None
         self._forget_countdown = 0
+        self._has_compared = False
         self._sweep_at = self._contact_since = 0.0
 
     def work(self) -> None:
@@ -134,6 +136,8 @@ class Caretaker:
         if self._listening is None:
             self._listening = self._listen()
             self._contact_since = self._sweep_at = time.monotonic()
+        if not self._has_compared:
+            self._compare_with_what_is_deployed()
         left = max(0.0, self._sweep_at - time.monotonic())
         words = [each.payload for each in self._listening.notifies(timeout=left, stop_after=1)]
         is_told = "" in words
@@ -150,6 +154,19 @@ class Caretaker:
             self._sweep_at = time.monotonic()
         if self._refresh is not None:
             self._refresh.look(self._listening, [UUID(word) for word in words if word])
+
+    def _compare_with_what_is_deployed(self) -> None:
+        """Once, at the worker's start: say where its code is not what runs of a version were started with."""
+        changed = changed_since_deployed(self._member.context)
+        self._has_compared = True
+        if changed:
+            log.warning(
+                "This worker's code is not what was deployed as %s. A run of it may contradict its history and "
+                "become an incident. Give this worker the code that was deployed; or, if the change is meant, "
+                "raise the version and `perennial deploy` (which replaces a version that no run has used).",
+                ", ".join(f"{process.name} version {process.version}" for process in changed),
+                extra={"action": "compare-with-deployed"},
+            )
 
     def reset(self) -> None:
         """After a failure: listen anew, and keep no connection that may be dead like that one."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
 from orchestrator import Flow, Registry, hours, process
+from orchestrator.engine.deploy import changed_since_deployed
 from orchestrator.errors import ProcessChanged
 from tests.harness import Harness, Thread, wait_until_blocked
 from tests.modes import NORMAL, modes_of
@@ -107,3 +109,25 @@ def test_two_that_replace_a_version_at_once_go_one_after_the_other(harness: Harn
     outcomes = [thread.outcome()[0] for thread in threads]
     assert sorted(each.replaced for each in outcomes) == [False, True]
     assert harness.database.value(FINGERPRINT) == p_waiting(48).fingerprint
+
+
+def test_a_program_whose_code_is_not_what_was_deployed_is_told_which(harness: Harness):
+    """One that is not deployed is not meant, nor what a release before recorded for the same code."""
+    harness.client.deploy(p_waiting(24))
+
+    def changed(*versions: Any) -> list[str]:
+        registry = Registry()
+        for version in versions:
+            registry.add_process(version)
+        return [
+            each.name
+            for each in changed_since_deployed(harness.worker("worker-2", registry=registry))
+        ]
+
+    assert changed() == []
+    assert changed(p_waiting(24)) == []
+    assert changed(p_waiting(24), dataclasses.replace(p_waiting(1), name="new")) == []
+    assert changed(p_waiting(48)) == ["p"]
+    former = p_waiting(24).fingerprints[1]
+    harness.database.rows("UPDATE perennial.process SET fingerprint = :former", former=former)
+    assert changed(p_waiting(24)) == []

@@ -329,3 +329,25 @@ def test_a_process_whose_pool_is_exhausted_still_beats(harness, monkeypatch):
 
 def beats_of(harness: Harness, worker_id: UUID) -> bool:
     return bool(harness.database.rows("SELECT FROM perennial.worker WHERE id = :id", id=worker_id))
+
+
+# -- a worker's own code -------------------------------------------------------------------------
+
+
+def test_a_worker_whose_code_differs_says_so_once_at_its_start(harness, caretaker, caplog):
+    """It names the process, the version, and what to do. Nothing is said where the code is the same."""
+
+    @process(version=1, registry=harness.registry)
+    async def same(flow: Flow) -> None: ...
+
+    @process(version=3, registry=harness.registry)
+    async def differs(flow: Flow) -> None: ...
+
+    harness.client.deploy(same, differs)
+    harness.database.rows("UPDATE perennial.process SET fingerprint = 'x' WHERE name = 'differs'")
+    for _ in range(2):
+        caretaker.work()
+    (said,) = [record for record in caplog.records if "deployed as" in record.message]
+    assert said.levelname == "WARNING"
+    assert "deployed as differs version 3. " in said.message
+    assert "raise the version and `perennial deploy`" in said.message

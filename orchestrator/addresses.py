@@ -311,6 +311,9 @@ def _refuse_unknown(names: Any) -> None:
             )
 
 
+_LISTS = ("host", "hostaddr", "port")
+
+
 def _checked(parameters: dict[str, str]) -> dict[str, str]:
     """Refuse what a password with an unquoted `@` leaves behind, before anybody looks that host up."""
     host, port = parameters.get("host", ""), parameters.get("port", "")
@@ -318,7 +321,11 @@ def _checked(parameters: dict[str, str]) -> dict[str, str]:
         raise BadDatabaseURL(_UNREADABLE)
     if not re.fullmatch(r"[\d,]*", port):
         raise BadDatabaseURL(_UNREADABLE)
-    return {name: value for name, value in parameters.items() if value.strip(",")}
+    return {  # of hosts and ports, "," is a list of nothing
+        name: value
+        for name, value in parameters.items()
+        if (value.strip(",") if name in _LISTS else value)
+    }
 
 
 _BROKER_UNREADABLE = (

@@ -134,7 +134,9 @@ def presentable(error: BaseException) -> BaseException:
 def _is_readable(error: BaseException) -> bool:
     """All that others ask of an exception; what it answers with an error is raised."""
     list(error.args)
-    traceback.format_exception(error)
+    # A lone surrogate is no UTF-8: whoever writes it to a file or a wire would fail.
+    "".join(traceback.format_exception(error)).encode()
+    repr(error).encode()
     return (
         len(str(error)) <= 2 * MESSAGE_LENGTH_MAX
         and len(repr(error)) <= 4 * MESSAGE_LENGTH_MAX

@@ -10,9 +10,10 @@ keep a list, a sweep or a turn of other runs from being read.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
+from psycopg import abc
 from psycopg.abc import AdaptContext, Buffer
 from psycopg.adapt import AdaptersMap, Loader
 from psycopg.pq import Format
@@ -25,15 +26,14 @@ from orchestrator.core.checks import EARLIEST, LATEST
 _OID = psycopg.adapters.types["timestamptz"].oid
 
 
-_PSYCOPGS_OWN = psycopg.adapters.get_loader(_OID, Format.TEXT) or TimestamptzLoader
-
-
 class _ClampingLoader(Loader):
     """Psycopg's own, and what it can't read is clamped."""
 
+    own: ClassVar[type[abc.Loader]] = TimestamptzLoader
+
     def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
         super().__init__(oid, context)
-        self._load = _PSYCOPGS_OWN(oid, context).load
+        self._load = self.own(oid, context).load
 
     def load(self, data: Buffer) -> Any:
         """The moment, or the nearest that Python holds."""
@@ -45,7 +45,8 @@ class _ClampingLoader(Loader):
 
 def register(adapters: AdaptersMap) -> None:
     """From here on whatever the record holds is read with these."""
-    adapters.register_loader(_OID, _ClampingLoader)
+    own = adapters.get_loader(_OID, Format.TEXT)  # the one in C, where that is installed
+    adapters.register_loader(_OID, type("ClampingLoader", (_ClampingLoader,), {"own": own}))
     set_json_loads(jsonb.loads, adapters)
 
 

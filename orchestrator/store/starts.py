@@ -167,11 +167,9 @@ _RESTART = replace(
 )
 
 
-def _start(way: _Way, form: _Form, name: str = "start_runs") -> Statement:
+def _start(way: _Way, form: _Form) -> str:
     """Starts what is `asked`. The expiry of a run, its one timer from here, has the run's own id."""
-    return Statement(
-        name,
-        f"""
+    return f"""
 WITH asked AS (
     {way.asked}
 ), definition AS (
@@ -199,17 +197,16 @@ WITH asked AS (
 ), told AS (
     {form.told(way)}
 ){form.answer}
-""",
-    )
+"""
 
 
 _STARTS = {
-    (way, form): _start(way, form)
+    (way, form): Statement("start_runs", _start(way, form))
     for way in (_ONE, _MANY, _EACH)
     for form in (_PLAIN, _KEYED, _AGAIN)
 }
 
-_START_OF_ONE_AGAIN = _start(_ONE, _RESTART, "restart_run")
+_START_OF_ONE_AGAIN = Statement("restart_run", _start(_ONE, _RESTART))
 
 _THERE = Statement(
     "runs_that_are_there",

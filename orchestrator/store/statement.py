@@ -23,6 +23,7 @@ from psycopg.adapt import AdaptersMap
 from psycopg.pq import PipelineStatus
 from psycopg.rows import RowMaker, namedtuple_row
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import PoolerBetween, SchemaNotReady
@@ -123,7 +124,13 @@ class Statement:
         self, connection: Connection, parameters: dict[str, object]
     ) -> Sequence[Any]:
         """As SQLAlchemy executes: somebody listens to what it does (a tracer, a test)."""
-        result = connection.exec_driver_sql(self._text.decode(), parameters)
+        try:
+            result = connection.exec_driver_sql(self._text.decode(), parameters)
+        except DBAPIError as error:
+            pooler = pooler_in(error.orig) if error.orig is not None else None
+            if pooler is None:
+                raise
+            raise pooler from error
         return result.fetchall() if result.returns_rows else ()
 
     def _rows_by_sqlalchemy(

@@ -8,7 +8,7 @@ from benchmarks.bench.waits import a_request, ask, registry
 from orchestrator import RunStatus
 from orchestrator.store.tables import run
 
-IDS = {"id", "run_id", "business_key"}
+IDS = {"id", "run_id", "business_key", "asked"}
 
 
 def rows_of(engine, table, run_id):

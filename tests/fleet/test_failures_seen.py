@@ -314,6 +314,7 @@ def test_sentry_sees_a_failure_once_and_a_retry_as_no_failure(world, monkeypatch
         dsn="http://key@127.0.0.1:1/1",
         transport=collecting,
         default_integrations=False,
+        auto_enabling_integrations=False,
         integrations=[CeleryIntegration(), LoggingIntegration(), DedupeIntegration()],
     )
     try:
@@ -343,4 +344,4 @@ def test_sentry_sees_a_failure_once_and_a_retry_as_no_failure(world, monkeypatch
         assert "test_failures_seen" in event["exception"]["values"][-1]["module"]
         assert not world.handoffs()
     finally:
-        sentry_sdk.init()
+        sentry_sdk.init(default_integrations=False, auto_enabling_integrations=False)

@@ -215,7 +215,11 @@ def test_sqlalchemy_and_psycopg_are_told_the_same(spelling):
 
 def driver_arguments(url: URL) -> dict[str, str]:
     _, found = PGDialect_psycopg().create_connect_args(url)
-    return {name: str(value) for name, value in found.items() if str(value or "").strip(",")}
+    return {
+        name: str(value)
+        for name, value in found.items()
+        if str(value or "").strip("," if name in ("host", "hostaddr", "port") else "")
+    }
 
 
 def normal(parameters) -> dict[str, str]:

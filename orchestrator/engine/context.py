@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 from pydantic import SecretStr
 from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.engine.interfaces import ExceptionContext
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.core import jsonb
@@ -144,6 +144,24 @@ def is_refused(error: Exception) -> bool:
         isinstance(error, DBAPIError)
         and not error.connection_invalidated
         and getattr(error.orig, "sqlstate", None) is not None
+    )
+
+
+def is_a_servers_trouble(error: BaseException) -> bool:
+    """No statement would do better now: Postgres is away, full, read-only, going down, or takes no more connections.
+
+    By PostgreSQL's classes of error codes (Appendix A of its manual). Not a statement that was cancelled, nor a
+    block that can't be read: those may be one row's.
+    """
+    if not isinstance(error, DBAPIError):
+        return False
+    code = getattr(error.orig, "sqlstate", None)
+    if code is None:
+        return error.connection_invalidated or isinstance(error, OperationalError)
+    return (
+        error.connection_invalidated
+        or (code.startswith(("08", "53", "57")) and code != "57014")  # query_canceled
+        or code == "25006"  # read_only_sql_transaction
     )
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from orchestrator.core.journal import ActivityKind
 from orchestrator.core.run import RunStatus
-from orchestrator.engine.context import EngineContext
+from orchestrator.engine.context import EngineContext, is_a_servers_trouble
 from orchestrator.engine.reports import read_report
 from orchestrator.store import approvals, firing, outbox, runs, timers
 from orchestrator.store.firing_together import FiredTogether, fire_together_if_due
@@ -76,7 +76,9 @@ def fire_all(context: EngineContext, timer_ids: Sequence[UUID]) -> tuple[Sequenc
     for timer_id in together.left:
         try:
             handoffs += _try(context, timer_id)
-        except Exception:
+        except Exception as error:
+            if is_a_servers_trouble(error):
+                raise
             failed += 1
             log.exception("timer %s could not be fired", timer_id)
     return handoffs, failed
@@ -85,8 +87,9 @@ def fire_all(context: EngineContext, timer_ids: Sequence[UUID]) -> tuple[Sequenc
 def _try(context: EngineContext, timer_id: UUID) -> list[Handoff]:
     try:
         handoffs = fire(context, timer_id)
-    except Exception:
-        context.set_aside.failed(timer_id)
+    except Exception as error:
+        if not is_a_servers_trouble(error):
+            context.set_aside.failed(timer_id)
         raise
     context.set_aside.over(timer_id)
     return handoffs
@@ -99,7 +102,7 @@ def _fire_together(context: EngineContext, timer_ids: Sequence[UUID]) -> FiredTo
                 connection, timer_ids, relay_after=context.settings.relay_after_seconds
             )
     except DBAPIError as error:
-        if error.connection_invalidated:
+        if is_a_servers_trouble(error):
             raise
         log.warning("%s timers could not be fired together: %s", len(timer_ids), error.orig)
         return FiredTogether(left=tuple(timer_ids))

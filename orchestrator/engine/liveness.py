@@ -21,6 +21,8 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from orchestrator.engine.troubles import Troubles, kind_of, one_line
+
 log = logging.getLogger(__name__)
 
 MISSED_MAX = 2
@@ -55,6 +57,7 @@ class Identity:
         self._said: set[UUID] = set()
         """Those that the helper beats for. What is held no more it is told in time: a claim may follow at once."""
         self._busy = threading.Event()
+        self._troubles = Troubles(log)
 
     @contextmanager
     def holding(self) -> Iterator[UUID]:
@@ -72,8 +75,15 @@ class Identity:
         is_abandoned = False
         try:
             yield held_as
-        except BaseException:
-            log.warning("claims of %s are abandoned; they will be handed out again", held_as)
+            self._troubles.over("claims")
+        except BaseException as error:
+            self._troubles.meet(
+                "claims",
+                "claims of %s are abandoned; they will be handed out again (%s)",
+                held_as,
+                one_line(error),
+                kind=kind_of(error),
+            )
             self._own.id = uuid7()
             is_abandoned = True
             raise
@@ -133,6 +143,7 @@ class Heart:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="perennial-heart", daemon=True)
         self._beats, self._missed = 0, 0
+        self._troubles = Troubles(log)
 
     def start(self) -> None:
         """Begin."""
@@ -151,8 +162,14 @@ class Heart:
             if held_ids and not self._is_helped():
                 try:
                     self._beat(held_ids)
-                except Exception:
-                    log.warning("a heartbeat could not be written", exc_info=True)
+                    self._troubles.over("heartbeat")
+                except Exception as error:  # noqa: BLE001 - a heart beats on, whatever Postgres says
+                    self._troubles.meet(
+                        "heartbeat",
+                        "a heartbeat could not be written: %s",
+                        one_line(error),
+                        kind=kind_of(error),
+                    )
 
     def _is_helped(self) -> bool:
         """Whether somebody else beats, or may be about to."""

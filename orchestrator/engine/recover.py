@@ -23,7 +23,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from orchestrator.core.notice import RunNotice
 from orchestrator.core.retries import Retry
 from orchestrator.core.run import RunStatus
-from orchestrator.engine.context import EngineContext
+from orchestrator.engine.context import EngineContext, is_a_servers_trouble
 from orchestrator.engine.fire import fire_all
 from orchestrator.engine.park import park_attempt
 from orchestrator.engine.reports import read_report
@@ -291,10 +291,12 @@ def _mark_of(attempt: Any) -> tuple[UUID, str, int]:
 
 @contextmanager
 def _one_by_one(message: str, *arguments: object) -> Iterator[None]:
-    """What fails is told, and does not keep the rest of its batch waiting."""
+    """What fails is told, and does not keep the rest of its batch waiting: unless the rest would fail alike."""
     try:
         yield
-    except Exception:
+    except Exception as error:
+        if is_a_servers_trouble(error):
+            raise
         log.exception(message, *arguments)
 
 

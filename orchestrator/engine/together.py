@@ -29,7 +29,7 @@ from greenlet import getcurrent, greenlet
 from sqlalchemy import Connection
 
 from orchestrator.core.outcome import NewActivity
-from orchestrator.engine.context import EngineContext, Others, is_refused
+from orchestrator.engine.context import EngineContext, Others, is_a_servers_trouble, is_refused
 from orchestrator.engine.in_place import InPlace, advance_in_place
 from orchestrator.engine.inline_steps import HandedBack
 from orchestrator.store.activities import Claim
@@ -111,7 +111,8 @@ class Crew(Others):
         failures, self._failures = self._failures, []
         try:
             for failure in failures[1:]:
-                log.error("another of the runs that went on together failed", exc_info=failure)
+                if not is_a_servers_trouble(failure):
+                    log.error("another of the runs that went on together failed", exc_info=failure)
                 failure.__traceback__ = None
             if failures:
                 raise failures[0]

@@ -13,22 +13,29 @@ from typing import Any
 from uuid import UUID
 
 from celery import Celery, Task
+from celery.exceptions import Ignore
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.core.definition import Registry, Stage, default_registry
 from orchestrator.core.failures import let_go
-from orchestrator.engine.context import once_more_if_cut
+from orchestrator.engine.context import is_a_servers_trouble, once_more_if_cut
 from orchestrator.engine.fire import fire_all
 from orchestrator.engine.in_place import advance_in_place, run_stage_in_place
 from orchestrator.engine.together import advance_together
+from orchestrator.engine.troubles import kind_of, one_line
 from orchestrator.errors import DefinitionError
 from orchestrator.fleet import failures
 from orchestrator.fleet.alarms import FIRE
 from orchestrator.fleet.failures import OnRun
 from orchestrator.fleet.in_place import is_in_hand
 from orchestrator.fleet.member import Member
+from orchestrator.fleet.outlast import PauseStep
 from orchestrator.fleet.services import ServicesStep
 from orchestrator.settings import Settings
 from orchestrator.store.outbox import ADVANCE
+
+POSTGRES = "Postgres"
+"""Where a trouble may be."""
 
 # Results live in Postgres, and Postgres redelivers: Celery keeps no result, retries nothing, and
 # acknowledges early.
@@ -68,24 +75,26 @@ def install(
         failures.TaskReports(app, on_failed=on_failed, on_incident=on_incident),
     )
     logging.getLogger("celery.app.trace").addFilter(failures.said_once)
-    _register(app, ADVANCE, _advance_with(member))
-    _register(app, FIRE, _fire_with(member))
-    registry.for_each_stage(lambda stage: _register_stage(app, member, stage))
+    _register(member, ADVANCE, _advance_with(member))
+    _register(member, FIRE, _fire_with(member))
+    registry.for_each_stage(lambda stage: _register_stage(member, stage))
     app.steps["worker"].add(ServicesStep)
+    app.steps["consumer"].add(PauseStep)
     app.perennial = member
     return member
 
 
-def _register_stage(app: Celery, member: Member, stage: Stage[..., Any]) -> None:
+def _register_stage(member: Member, stage: Stage[..., Any]) -> None:
     def work(run_id: str, key: str, attempt: int) -> None:
         if not is_in_hand(run_id, key, attempt):
             run_stage_in_place(member.context, UUID(run_id), key, attempt, member.in_place())
 
     work.__doc__ = stage.__doc__
-    _register(app, stage.name, work, soft_time_limit=stage.timeout_seconds)
+    _register(member, stage.name, work, soft_time_limit=stage.timeout_seconds)
 
 
-def _register(app: Celery, name: str, function: Callable[..., None], **options: Any) -> None:
+def _register(member: Member, name: str, function: Callable[..., None], **options: Any) -> None:
+    app = member.app
     existing = app._tasks.get(name)  # noqa: SLF001 - `app.tasks` would finalize the app too early
     if existing is not None and not getattr(existing, "is_perennial", False):
         raise DefinitionError(
@@ -99,7 +108,21 @@ def _register(app: Celery, name: str, function: Callable[..., None], **options: 
     @wraps(function)
     def once_or_twice(*arguments: Any) -> None:
         with failures.raising_what_fails():
-            once_more_if_cut(lambda: function(*arguments))
+            try:
+                once_more_if_cut(lambda: function(*arguments))
+            except DBAPIError as error:
+                if not is_a_servers_trouble(error):
+                    raise
+                member.troubles.meet(
+                    POSTGRES,
+                    "Postgres refuses what a message asks for; it is asked for again when there is hope: %s",
+                    one_line(error),
+                    kind=kind_of(error),
+                    level=logging.ERROR,
+                )
+                let_go(error)
+                raise Ignore from None
+            member.troubles.over(POSTGRES)
 
     app.task(
         name=name, is_perennial=True, after_return=_let_go_of_failure, **_TASK_OPTIONS, **options

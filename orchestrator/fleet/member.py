@@ -6,6 +6,7 @@ the parent it was forked from.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -20,14 +21,18 @@ from orchestrator.engine.context import EngineContext, connect
 from orchestrator.engine.liveness import Heart, Identity
 from orchestrator.engine.reports import Reports
 from orchestrator.engine.together import TOGETHER_MAX
+from orchestrator.engine.troubles import Troubles
 from orchestrator.fleet.alarms import Alarms
 from orchestrator.fleet.audience import Audience
 from orchestrator.fleet.heartbeats import Heartbeats
 from orchestrator.fleet.in_place import InPlaceTasks
+from orchestrator.fleet.outlast import Refusals
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.fleet.routes import Routes
 from orchestrator.settings import Settings
 from orchestrator.store import workers
+
+log = logging.getLogger(__name__)
 
 
 class Member:
@@ -44,6 +49,9 @@ class Member:
         self._reports = reports or Reports()
         self.registry = registry
         self.routes = Routes(app, registry)
+        self.troubles = Troubles(log)
+        self.refusals: Refusals | None = None
+        """What its broker has refused this worker, once a worker listens for it."""
         self.audience = Audience()
         self.pool_keeps_limits = True
         """Whether this worker's pool ends tasks that overrun; false only where a worker has said so."""
@@ -102,6 +110,7 @@ class Member:
                 together_max=TOGETHER_MAX if settings.in_place_seconds else 1,
                 hostname=self.hostname,
                 routes=self.routes,
+                troubles=self.troubles,
             ),
             identity=identity,
             reports=self._reports,
@@ -123,6 +132,7 @@ class Member:
     def _forget(self) -> None:
         """In a forked child: what the parent had is not ours, and is left unclosed."""
         self._lock = threading.Lock()
+        self.troubles = Troubles(log)  # a thread of the parent's may have held its lock
         if self.heartbeats is not None:
             self.heartbeats.forget()
         if self._context is not None:

@@ -18,6 +18,7 @@ from kombu.messaging import Producer
 
 from orchestrator.core.notice import RunNotice
 from orchestrator.engine.together import TOGETHER_MAX
+from orchestrator.engine.troubles import Troubles, kind_of, one_line
 from orchestrator.faults import around
 from orchestrator.fleet.alarms import Alarms
 from orchestrator.fleet.audience import Audience
@@ -27,6 +28,9 @@ from orchestrator.store.outbox import ADVANCE, Handoff
 from orchestrator.store.timers import ArmedTimer
 
 log = logging.getLogger(__name__)
+
+BROKER, TIMERS = "the broker", "the index of timers"
+"""Where a trouble may be."""
 
 _WAIT = "%s handoff(s) wait in the outbox: %s (%s)"
 
@@ -43,7 +47,9 @@ class Publisher:
         together_max: int = TOGETHER_MAX,
         hostname: str | None = None,
         routes: Routes | None = None,
+        troubles: Troubles | None = None,
     ) -> None:
+        self._troubles = troubles or Troubles(log)
         self.alarms = alarms
         self._routes = routes or Routes(app)
         self._together_max, self._hostname = together_max, hostname
@@ -62,12 +68,20 @@ class Publisher:
             error = self._publish_all(queue, group)
             if isinstance(error, self._away):
                 unsent = list(chain.from_iterable(left.values()))
-                log.warning(_WAIT, len(unsent), "the broker is away", error)
+                self._say(BROKER, unsent, "the broker is away", error)
                 return unsent
             if error is not None:
-                log.warning(_WAIT, len(group), f"queue {queue} refuses them", error)
+                self._say(f"queue {queue}", group, f"queue {queue} refuses them", error)
+            else:
+                self._troubles.over(f"queue {queue}")
+            self._troubles.over(BROKER)
             del left[queue]
         return ()
+
+    def _say(
+        self, where: str, handoffs: Sequence[Handoff], what: str, error: BaseException
+    ) -> None:
+        self._troubles.meet(where, _WAIT, len(handoffs), what, one_line(error), kind=kind_of(error))
 
     def backlog_of(self, queue: str | None) -> int:
         """The queue's length as its broker tells it."""
@@ -85,7 +99,15 @@ class Publisher:
         try:
             self.alarms.arm(timers)
         except Exception as error:  # noqa: BLE001 - the row is the truth
-            log.warning("%s timer(s) wait for a sweep: Redis says %r", len(timers), error)
+            self._troubles.meet(
+                TIMERS,
+                "%s timer(s) wait for a sweep: Redis says %s",
+                len(timers),
+                one_line(error),
+                kind=kind_of(error),
+            )
+        else:
+            self._troubles.over(TIMERS)
 
     def disarm(self, timers: Sequence[tuple[UUID, str | None]]) -> None:
         """Take out of the index; what stays fires into a fence."""
@@ -149,7 +171,8 @@ class Publisher:
                     (str(handoff.run_id), handoff.key, handoff.attempt),
                 )
             except Exception as error:  # noqa: BLE001 - a router is the app's own code
-                log.warning(_WAIT, 1, f"no queue is found for {handoff.task}", error)
+                what = f"no queue is found for {handoff.task}"
+                self._say(what, [handoff], what, error)
                 continue
             found.setdefault(queue, []).append(handoff)
         return found

@@ -23,12 +23,14 @@ from celery.concurrency import prefork
 
 from orchestrator.engine.deploy import changed_since_deployed
 from orchestrator.engine.recover import rebuild_index, relay, sweep
+from orchestrator.engine.troubles import Troubles, kind_of, one_line
 from orchestrator.faults import around
 from orchestrator.fleet.alarms import Alarms
 from orchestrator.fleet.celery_settings import check_worker
 from orchestrator.fleet.heartbeats import Heartbeats
 from orchestrator.fleet.losses import Losses
 from orchestrator.fleet.member import Member
+from orchestrator.fleet.outlast import outlast
 from orchestrator.fleet.refresh import Refresh
 from orchestrator.store.outbox import NOTIFY_CHANNEL
 from orchestrator.store.session import connection_arguments, set_up
@@ -44,9 +46,14 @@ class Service:
     """A thread that repeats `work` until it is stopped, and pauses, longer each time, while it fails."""
 
     def __init__(
-        self, name: str, work: Callable[[], None], on_failure: Callable[[], None] | None = None
+        self,
+        name: str,
+        work: Callable[[], None],
+        on_failure: Callable[[], None] | None = None,
+        troubles: Troubles | None = None,
     ) -> None:
         self.name, self._work, self._on_failure = name, work, on_failure
+        self._troubles = troubles or Troubles(log)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"perennial-{name}", daemon=True)
 
@@ -68,8 +75,16 @@ class Service:
             try:
                 self._work()
                 pause_seconds = _FIRST_PAUSE_SECONDS
+                self._troubles.over(self.name)
             except Exception as error:  # noqa: BLE001 - a service outlives every server it talks to
-                log.warning("%s: %s; again in %.1f s", self.name, _one_line(error), pause_seconds)
+                self._troubles.meet(
+                    self.name,
+                    "%s: %s; again in %.1f s",
+                    self.name,
+                    one_line(error),
+                    pause_seconds,
+                    kind=kind_of(error),
+                )
                 self._clean_up()
                 self._stopped.wait(pause_seconds)
                 pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
@@ -79,8 +94,14 @@ class Service:
         if self._on_failure is not None:
             try:
                 self._on_failure()
-            except Exception:
-                log.warning("%s: its clean-up failed", self.name, exc_info=True)
+            except Exception as error:  # noqa: BLE001 - the same
+                self._troubles.meet(
+                    self.name,
+                    "%s: its clean-up failed: %s",
+                    self.name,
+                    one_line(error),
+                    kind="clean-up",
+                )
 
 
 class Mover:
@@ -242,6 +263,7 @@ class ServicesStep(bootsteps.StartStopStep):
         member.hostname = parent.hostname
         member.pool_keeps_limits = issubclass(parent.pool_cls, prefork.TaskPool)
         member.audience.begin(parent)
+        member.refusals = outlast(parent.app, member.troubles)
         member.heartbeats = Heartbeats(member.settings)
         member.heartbeats.look()
         super().__init__(parent, **options)
@@ -256,6 +278,7 @@ class ServicesStep(bootsteps.StartStopStep):
         def look() -> None:
             member.audience.look(parent)
             member.heartbeats.look()
+            member.refusals.look()
 
         self._services = services_of(member, self._losses, look)
         for service in self._services:
@@ -263,14 +286,10 @@ class ServicesStep(bootsteps.StartStopStep):
 
     def stop(self, parent: Any) -> None:
         """The worker goes down: end with it."""
-        del parent
+        parent.app.perennial.refusals.stopped.set()
         if self._losses is not None:
             self._losses.unwatch()
         for service in self._services:
             service.stop()
         for service in self._services:
             service.join(timeout_seconds=3.0)
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
@@ -25,9 +25,18 @@ from sqlalchemy import URL, Connection, Engine
 from orchestrator.core import codec
 from orchestrator.core.approvals import Decision, Outcome
 from orchestrator.core.definition import Process, Registry, default_registry
+from orchestrator.core.durations import Duration, seconds_of
 from orchestrator.core.no_result import why_failed, why_not_closed
 from orchestrator.core.run import RunStatus
-from orchestrator.core.views import ApprovalView, HistoryEntry, RunSummary, RunView, Started
+from orchestrator.core.seen import ApprovalReference, key_of, seen_in
+from orchestrator.core.views import (
+    ApprovalView,
+    HistoryEntry,
+    RunSummary,
+    RunView,
+    Started,
+    Wait,
+)
 from orchestrator.engine import deliver, operate
 from orchestrator.engine.context import EngineContext, connect, settings_of
 from orchestrator.engine.deploy import Deployed
@@ -96,7 +105,7 @@ class Client:
         key: str | None = None,
         version: int | None = None,
         attributes: dict[str, Any] | None = None,
-        expires_in: timedelta | None = None,
+        expires_in: Duration | None = None,
         by: str = "",
         if_closed: IfClosed = "existing",
         connection: CallersConnection | None = None,
@@ -200,26 +209,41 @@ class Client:
     def decide(
         self,
         run: RunReference,
-        approval: str | None,
+        approval: ApprovalReference | None,
         outcome: Outcome | str,
         *,
         by: str,
         comment: str = "",
         connection: CallersConnection | None = None,
     ) -> Decision:
-        """Take a decision. `approval`: its name or key; None: the only one that is open.
+        """Take a decision on one asking, and on no later one.
+
+        `approval`: the ApprovalView (or Wait) that the person saw, or its key. A name, or None for the one
+        that is open, is taken where only one asking can be meant: where `run` is a RunView, one that was
+        open when it was read; else one that this person was asked only once (None: and nothing before it).
 
         Raises DecisionTooEarly, DecisionTooLate, AlreadyDecided, NotAssigned, RunNotFound.
         """
         with self._on(connection) as own:
+            run_id = self._id_of(own, run)
+            means, was_open = key_of(approval, run_id), True
+            if isinstance(run, RunView) and not isinstance(approval, ApprovalView | Wait):
+                seen = seen_in(run, means, by=by)
+                means, was_open = seen or means, seen is not None
             return deliver.decide(
-                own, self._id_of(own, run), approval, Outcome(outcome), by=by, comment=comment
+                own,
+                run_id,
+                means,
+                Outcome(outcome),
+                by=by,
+                comment=comment,
+                was_open=was_open,
             )
 
     def approve(
         self,
         run: RunReference,
-        approval: str | None = None,
+        approval: ApprovalReference | None = None,
         *,
         by: str,
         comment: str = "",
@@ -233,7 +257,7 @@ class Client:
     def reject(
         self,
         run: RunReference,
-        approval: str | None = None,
+        approval: ApprovalReference | None = None,
         *,
         by: str,
         comment: str = "",
@@ -340,13 +364,13 @@ class Client:
         with self._context.connection() as connection:
             return reads.timer_lateness(connection, process=process, since=since)
 
-    def result(self, run: RunReference, *, timeout_seconds: float = 0.0) -> Any:
+    def result(self, run: RunReference, *, timeout_seconds: Duration = 0.0) -> Any:
         """The result of a run that completed, as its process's type where this program has it.
 
         `timeout_seconds`: how long to look for its end, at growing intervals of up to a second.
         Raises RunNotClosed, RunFailed, RunNotFound.
         """
-        give_up_at = time.monotonic() + timeout_seconds
+        give_up_at = time.monotonic() + seconds_of(timeout_seconds, what="timeout_seconds")
         pause_seconds, nobody = _FIRST_LOOK_SECONDS, threading.Event()
         found = self.get(run)
         while not found.status.is_closed:

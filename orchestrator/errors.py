@@ -13,7 +13,17 @@ if TYPE_CHECKING:
 
 
 class PerennialError(Exception):
-    """Base of every error raised by Perennial."""
+    """Base of every error raised by Perennial. Each can be pickled and copied, with all it tells."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.args), self.__dict__ or None
+
+
+def _again(kind: type[PerennialError], args: tuple[Any, ...]) -> PerennialError:
+    """An error as it was, without its `__init__`, which may take other arguments than `args`."""
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class SettingsError(PerennialError):
@@ -85,6 +95,13 @@ class RecordedOtherwise(PayloadError):
 
 class InvalidInput(PayloadError):
     """The input of a run doesn't fit the process's input type; holds pydantic's own message."""
+
+
+class InvalidArguments(PayloadError):
+    """A flow gave a stage arguments that it doesn't take; raised at the call, the same on every replay.
+
+    Where arguments come from data, catch it there; one that nobody catches parks the run.
+    """
 
 
 # -- what a flow or stage may meet ---------------------------------------------------------------

@@ -9,15 +9,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from operator import itemgetter
 
 from orchestrator.core.checks import check_words, composed, due_in
+from orchestrator.core.durations import Duration, seconds_of, seconds_or_none
 from orchestrator.errors import (
     AlreadyDecided,
+    DecisionRefused,
     DecisionTooEarly,
     DecisionTooLate,
     DefinitionError,
     NotAssigned,
 )
+
+Escalate = (
+    Mapping[timedelta, Sequence[str]] | Mapping[int, Sequence[str]] | Mapping[float, Sequence[str]]
+)
+"""After each duration, who may decide too. Three forms, since the keys of a Mapping are of one type exactly."""
 
 
 class Outcome(StrEnum):
@@ -80,28 +88,30 @@ def request_approval(
     name: str,
     *,
     assign: Sequence[str],
-    escalate: Mapping[timedelta, Sequence[str]] | None = None,
-    timeout: timedelta | None = None,
+    escalate: Escalate | None = None,
+    timeout: Duration | None = None,
 ) -> ApprovalRequest:
     """Check and normalise what a flow asks. Raises DefinitionError."""
     where = f"approval {name!r}"
-    if isinstance(assign, str):
-        raise DefinitionError("assign is a list of people or groups, not one string", where=where)
-    assignees = tuple(dict.fromkeys(composed(person) for person in assign))
+    assignees = _people(assign, where=where)
     if not assignees:
         raise DefinitionError("needs at least one assignee", where=where)
     escalations = tuple(
-        Escalation(
-            due_in(after.total_seconds(), what=where), tuple(composed(person) for person in people)
+        Escalation(due_in(after_seconds, what=where), _people(people, where=where))
+        for after_seconds, people in sorted(
+            (
+                (seconds_of(after, what=f"an escalation of {where}"), people)
+                for after, people in (escalate or {}).items()
+            ),
+            key=itemgetter(0),
         )
-        for after, people in sorted((escalate or {}).items())
     )
     for person in (
         *assignees,
         *(one for escalation in escalations for one in escalation.assignees),
     ):
         check_words(person, what="an assignee", where=where)
-    timeout_seconds = timeout.total_seconds() if timeout is not None else None
+    timeout_seconds = seconds_or_none(timeout, what=f"the timeout of {where}")
     if timeout_seconds is not None:
         timeout_seconds = due_in(timeout_seconds, what=where)
     if timeout_seconds == 0:
@@ -110,6 +120,12 @@ def request_approval(
         if escalation.after_seconds > 0:  # else they are asked at once
             check_escalation(escalation.after_seconds, timeout_seconds, where=where)
     return ApprovalRequest(name, assignees, escalations, timeout_seconds)
+
+
+def _people(people: Sequence[str], *, where: str) -> tuple[str, ...]:
+    if isinstance(people, str):
+        raise DefinitionError("asks a list of people or groups, not one string", where=where)
+    return tuple(dict.fromkeys(composed(person) for person in people))
 
 
 def check_escalation(after_seconds: float, timeout_seconds: float | None, *, where: str) -> None:
@@ -138,7 +154,13 @@ class ApprovalState:
 
 
 def check_decision(
-    approval: ApprovalState | None, *, name: str, by: str, now: datetime, waits_for: str
+    approval: ApprovalState | None,
+    *,
+    name: str,
+    by: str,
+    now: datetime,
+    waits_for: str,
+    since: str = "",
 ) -> None:
     """Whether `by` may decide this approval now; returns if so.
 
@@ -151,28 +173,71 @@ def check_decision(
             f"{which} has not been asked for yet; the run waits for {waits_for or 'its next stage'}"
         )
         raise DecisionTooEarly(message)
-    if approval.state in (Outcome.APPROVED, Outcome.REJECTED):
-        message = (
-            f"approval {approval.name!r} was {approval.state} by {approval.decided_by} "
-            f"at {_stamp(approval.decided_at)}"
-        )
-        raise AlreadyDecided(
-            message, by=approval.decided_by or "", outcome=approval.state, at=approval.decided_at
-        )
     if approval.state != "open" or (approval.deadline is not None and now >= approval.deadline):
-        ended = (
-            "was cancelled"
-            if approval.state == "cancelled"
-            else f"timed out at {_stamp(approval.deadline)}"
-        )
-        message = f"approval {approval.name!r} {ended}; nobody had decided"
-        raise DecisionTooLate(message, deadline=approval.deadline)
+        raise closed(approval, since=since)
     if by not in approval.assignees:
         message = (
             f"{by} is not asked for approval {approval.name!r}; "
             f"{', '.join(approval.assignees)} can decide, and nobody has yet"
         )
         raise NotAssigned(message, assignees=approval.assignees)
+
+
+Asking = tuple[str, ApprovalState]
+"""An approval by its key, which is one asking of a run: a flow that asks again asks under another key."""
+
+
+def only_asking(askings: Sequence[Asking], *, by: str) -> str:
+    """The key of the asking that a decision means which names none; "" where nothing was asked.
+
+    `askings`: the open ones first, then the latest. With none open it is the last: its refusal says who
+    decided. Raises DecisionRefused where several are open, and what `refuse_later` does.
+    """
+    open_ones = [asking for asking in askings if asking[1].state == "open"]
+    if len(open_ones) > 1:
+        keys = ", ".join(key for key, _ in open_ones)
+        raise DecisionRefused(f"several approvals are open: say which of {keys}")
+    if open_ones:
+        refuse_later(askings, open_ones[0], by=by)
+    return askings[0][0] if askings else ""
+
+
+def refuse_later(askings: Sequence[Asking], later: Asking, *, by: str) -> None:
+    """Whether a decision that doesn't say which asking it saw may mean an earlier one; returns if not.
+
+    The second click of a doubled one, and a yes to what was asked anew since, come so. Raises
+    AlreadyDecided, or DecisionTooLate, of the earlier asking, and says what is asked since.
+    """
+    if by not in later[1].assignees:
+        return
+    for key, earlier in askings:
+        if key != later[0] and earlier.state != "open" and by in earlier.assignees:
+            raise closed(earlier, since=asked_since(later[0]))
+
+
+def asked_since(key: str) -> str:
+    """What a refusal says of the asking that came after the one that was meant."""
+    return f"{key!r} is asked since, and open. Look at it, then decide it by this key"
+
+
+def closed(approval: ApprovalState, *, since: str = "") -> DecisionRefused:
+    """The refusal of a decision on an approval that is closed; `since`: what came after it."""
+    after = f"; {since}" if since else ""
+    if approval.state in (Outcome.APPROVED, Outcome.REJECTED):
+        message = (
+            f"approval {approval.name!r} was {approval.state} by {approval.decided_by} "
+            f"at {_stamp(approval.decided_at)}{after}"
+        )
+        return AlreadyDecided(
+            message, by=approval.decided_by or "", outcome=approval.state, at=approval.decided_at
+        )
+    ended = (
+        "was cancelled"
+        if approval.state == "cancelled"
+        else f"timed out at {_stamp(approval.deadline)}"
+    )
+    message = f"approval {approval.name!r} {ended}; nobody had decided{after}"
+    return DecisionTooLate(message, deadline=approval.deadline)
 
 
 def _stamp(at: datetime | None) -> str:

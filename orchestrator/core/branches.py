@@ -1,6 +1,6 @@
 """The coroutines of one turn, side by side in one thread: the flow, and the branches of its gathers.
 
-    branches = Branches(look, where=...)
+    branches = Branches(look, turn, unawaited, where=...)
     branches.start(flow)        the run's own coroutine
     branches.run()              until each of them waits, or the flow has ended
     branches.answer(key)        a fact has come: whoever awaits it is ready
@@ -20,8 +20,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from orchestrator.core.bugs import OWN_AWAITABLES, foreign
+from orchestrator.core.driving import Turn, driven_by
 from orchestrator.core.failures import FAILURES
 from orchestrator.core.flow import FlowCoroutine, Gather, Pending, Request
+from orchestrator.core.unawaited import NEVER_AWAITED, Unawaited
 from orchestrator.errors import ActivityFailed, DefinitionError, Fail, SignalTimedOut
 
 log = logging.getLogger(__name__)
@@ -35,7 +38,7 @@ class TurnAbandoned(BaseException):
 
 
 class TurnOver(BaseException):
-    """Raised into a flow that asks for more while it is being let go."""
+    """Raised into a flow that asks for more while it is being let go, or in vain. Not for flow code to catch."""
 
 
 @dataclass(slots=True)
@@ -111,8 +114,11 @@ Look = Callable[[Request, str, bool], Answer | None]
 class Branches:
     """All coroutines of one turn. `scope` is that of the code which runs now."""
 
-    def __init__(self, look: Look, *, where: str, began_at: datetime) -> None:
+    def __init__(
+        self, look: Look, turn: Turn, unawaited: Unawaited, *, where: str, began_at: datetime
+    ) -> None:
         self._look, self._where = look, where
+        self._turn, self._unawaited = turn, unawaited
         self.scope = ""
         self.times: dict[str, datetime] = {"": began_at}
         """Of the last fact seen, by scope."""
@@ -166,6 +172,7 @@ class Branches:
         flow = branch.flow
         while True:
             self.scope = branch.scope
+            driver = driven_by.set(self._turn)
             try:
                 awaited = (
                     flow.send(answer.value) if answer.error is None else flow.throw(answer.error)
@@ -177,6 +184,10 @@ class Branches:
                     branch.is_over = True
                     raise
                 return self._ended(branch, Answer(error=error))  # the gather's to raise
+            finally:
+                driven_by.reset(driver)
+            if (dropped := self._unawaited.dropped()) is not None:
+                self._turn.refuse(NEVER_AWAITED, dropped)
             found = self._await(awaited, branch, branch.scope)
             if found is None:
                 return None
@@ -201,11 +212,7 @@ class Branches:
         if isinstance(awaited, Gather):
             return self._gather(awaited, waiter, scope)
         return Answer(
-            error=DefinitionError(
-                f"a flow awaited {awaited!r}, which is not one of flow's own",
-                where=self._where,
-                remedy="Await flow.stage, flow.step, flow.sleep, flow.signal, flow.approval or flow.gather.",
-            )
+            error=DefinitionError(foreign(awaited), where=self._where, remedy=f"{OWN_AWAITABLES}.")
         )
 
     def _gather(self, gather: Gather[Any], waiter: _Waiter, scope: str) -> Answer | None:
@@ -260,9 +267,11 @@ class Branches:
             self._close_gather(branch.awaits)
         was_over, self.is_over = self.is_over, True
         scope, self.scope = self.scope, branch.scope
+        driver = driven_by.set(self._turn)
         try:
             branch.flow.close()
         except (*FAILURES, TurnOver, TurnAbandoned):
             log.debug("a flow's clean-up failed while it was let go", exc_info=True)
         finally:
+            driven_by.reset(driver)
             self.is_over, self.scope = was_over, scope

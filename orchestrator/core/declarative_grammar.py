@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 
 from orchestrator.core.checks import check_name, check_queue
 from orchestrator.core.declarative_source import Source, YamlPath, read_yaml
-from orchestrator.core.definition import hours
+from orchestrator.core.durations import hours
 from orchestrator.errors import DefinitionError
 
 STAGES_MAX = 1000

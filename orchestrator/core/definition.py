@@ -16,49 +16,45 @@ import inspect
 import json
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
-from functools import lru_cache
-from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints, overload
+from typing import Any, Generic, Never, ParamSpec, TypeVar, get_type_hints, overload
+from weakref import WeakKeyDictionary
 
+from orchestrator.core.callables import (
+    check_assignees,
+    check_flow_function,
+    check_stage_function,
+    name_of,
+    place_of,
+    where_of,
+)
 from orchestrator.core.checks import check_delay, check_name, check_queue
 from orchestrator.core.codec import Undeclared
+from orchestrator.core.driving import STAGE_INSTEAD, refuse_in_flow
+from orchestrator.core.durations import Duration, seconds_or_none
 from orchestrator.core.fingerprints import meaning_of, source_of
+from orchestrator.core.flow_source import check_source
 from orchestrator.core.retries import Retry
-from orchestrator.errors import DefinitionError, UnknownProcess, UnknownStage
+from orchestrator.errors import DefinitionError, InvalidArguments, UnknownProcess, UnknownStage
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 STAGE_TIMEOUT_SECONDS = 3600.0
 """How long one attempt of a stage may run when its author says nothing."""
 
 
-def days(number: float) -> timedelta:
-    """`number` times 24 hours."""
-    return timedelta(days=number)
+class Stage(Generic[P, R_co]):
+    """A unit of work that is its own Celery task. Called directly, it is just its function.
 
+    Not in a flow: there it would be done unrecorded, and again at each replay.
+    """
 
-def hours(number: float) -> timedelta:
-    """`number` hours."""
-    return timedelta(hours=number)
-
-
-def minutes(number: float) -> timedelta:
-    """`number` minutes."""
-    return timedelta(minutes=number)
-
-
-def seconds(number: float) -> timedelta:
-    """`number` seconds."""
-    return timedelta(seconds=number)
-
-
-class Stage(Generic[P, R]):
-    """A unit of work that is its own Celery task. Called directly, it is just its function."""
+    instead_in_flow = STAGE_INSTEAD
 
     def __init__(
         self,
-        function: Callable[P, R],
+        function: Callable[P, R_co],
         *,
         name: str,
         queue: str | None,
@@ -84,19 +80,18 @@ class Stage(Generic[P, R]):
         )
         self.result_type = _hints_of(function).get("return", Any)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        refuse_in_flow(self)
         return self.function(*args, **kwargs)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The arguments by parameter name. Raises DefinitionError when they don't fit."""
+        """The arguments by parameter name. Raises InvalidArguments when they don't fit."""
         if not kwargs and len(args) == len(self.parameters) and self._is_all_by_position:
             return dict(zip(self.parameters, args, strict=True))  # as below, for a tenth of it
         try:
             return dict(self._signature.bind(*args, **kwargs).arguments)
         except TypeError as error:
-            raise DefinitionError(
-                f"stage {self.name!r} can't be called so: {error}", where=self.where
-            ) from None
+            raise InvalidArguments(f"stage {self.name!r} can't be called so: {error}") from None
 
     def __repr__(self) -> str:
         return f"<stage {self.name}>"
@@ -182,7 +177,7 @@ class Registry:
         """Raises DefinitionError if another function has the name."""
         known = self.stages.get(stage.name)
         if known is not None and known.where != stage.where:
-            raise _taken("stage", stage.name, stage.where, known.where)
+            raise _taken("stage", stage.name, place_of(stage.function), place_of(known.function))
         self.stages[stage.name] = stage
         for listener in self._stage_listeners:
             listener(stage)
@@ -191,16 +186,20 @@ class Registry:
         """Raises DefinitionError if another function has the name."""
         known = self.approvals.get(approval.name)
         if known is not None and known.where != approval.where:
-            raise _taken("approval", approval.name, approval.where, known.where)
+            raise _taken(
+                "approval",
+                approval.name,
+                place_of(approval.assignees),
+                place_of(known.assignees),
+            )
         self.approvals[approval.name] = approval
 
     def add_process(self, process: Process) -> None:
         """Raises DefinitionError if this name and version is defined elsewhere."""
         known = self.processes.get((process.name, process.version))
         if known is not None and known.where != process.where:
-            raise _taken(
-                f"process version {process.version}", process.name, process.where, known.where
-            )
+            what = f"process version {process.version}"
+            raise _taken(what, process.name, process.where, known.where)
         self.processes[process.name, process.version] = process
 
     def stage(self, name: str) -> Stage[..., Any]:
@@ -237,7 +236,7 @@ def stage(
     name: str | None = ...,
     queue: str | None = ...,
     retry: Retry = ...,
-    timeout_seconds: float | None = ...,
+    timeout_seconds: Duration | None = ...,
     always: bool = ...,
     registry: Registry | None = ...,
 ) -> Callable[[Callable[P, R]], Stage[P, R]]: ...
@@ -248,31 +247,33 @@ def stage(
     name: str | None = None,
     queue: str | None = None,
     retry: Retry = Retry(),  # noqa: B008 - frozen
-    timeout_seconds: float | None = STAGE_TIMEOUT_SECONDS,
+    timeout_seconds: Duration | None = STAGE_TIMEOUT_SECONDS,
     always: bool = False,
     registry: Registry | None = None,
 ) -> Any:
     """Make a function (or a Celery task that exists) a stage.
 
     `name`: by default the function's, with dashes; also the Celery task's name. `queue`: None is the
-    app's default. `timeout_seconds`: of one attempt. `always`: in a declarative process, run it even
-    after an approval was refused or timed out. Raises DefinitionError.
+    app's default. `timeout_seconds`: of one attempt, in seconds or as a timedelta. `always`: in a
+    declarative process, run it even after an approval was refused or timed out. Raises DefinitionError.
     """
 
     def define(target: Callable[..., Any]) -> Stage[..., Any]:
-        chosen = name or name_of(target)
-        check_name("stage", chosen, where_of(target))
-        check_queue(queue, where=where_of(target))
-        if timeout_seconds is not None:
-            if not timeout_seconds > 0:
-                raise DefinitionError("timeout_seconds must be positive", where=where_of(target))
-            check_delay(timeout_seconds, what=f"the timeout of stage {chosen!r}")
+        check_stage_function(target)
+        chosen = name or _own_name(target, "stage")
+        check_name("stage", chosen, place_of(target))
+        check_queue(queue, where=place_of(target))
+        timeout = seconds_or_none(timeout_seconds, what="timeout_seconds")
+        if timeout is not None:
+            if not timeout > 0:
+                raise DefinitionError("timeout_seconds must be positive", where=place_of(target))
+            check_delay(timeout, what=f"the timeout of stage {chosen!r}")
         defined: Stage[..., Any] = Stage(
             target,
             name=chosen,
             queue=queue,
             retry=retry,
-            timeout_seconds=timeout_seconds,
+            timeout_seconds=timeout,
             always=always,
         )
         (registry or default_registry).add_stage(defined)
@@ -281,53 +282,75 @@ def stage(
     return define if function is None else define(function)
 
 
+@overload
+def approval(function: Callable[[Any], Sequence[str]], /) -> Approval: ...
+@overload
 def approval(
     name: str | None = None,
     *,
+    escalate_to: Sequence[str] = ...,
+    registry: Registry | None = ...,
+) -> Callable[[Callable[[Any], Sequence[str]]], Approval]: ...
+def approval(
+    name: Any = None,
+    *,
     escalate_to: Sequence[str] = (),
     registry: Registry | None = None,
-) -> Callable[[Callable[[Any], Sequence[str]]], Approval]:
+) -> Any:
     """Register an approval for declarative processes; the function names the people to ask.
 
-    It takes the run's input and must be pure: it is called again on every replay.
+    It takes the run's input and must be pure: it is called again on every replay. `name`: by default the
+    function's, with dashes. Raises DefinitionError.
     """
 
     def define(assignees: Callable[[Any], Sequence[str]]) -> Approval:
-        chosen = name or name_of(assignees)
-        check_name("approval", chosen, where_of(assignees))
+        check_assignees(assignees)
+        chosen = name if isinstance(name, str) else _own_name(assignees, "approval")
+        check_name("approval", chosen, place_of(assignees))
+        if isinstance(escalate_to, str):
+            raise DefinitionError(
+                "escalate_to is a list of people or groups, not one string",
+                where=place_of(assignees),
+            )
         defined = Approval(chosen, assignees, tuple(escalate_to), where_of(assignees))
         (registry or default_registry).add_approval(defined)
         return defined
 
-    return define
+    return define if name is None or isinstance(name, str) else define(name)
 
 
 def process(
-    *,
-    version: int,
+    *misplaced: Never,
+    version: int = 0,
     name: str | None = None,
     queue: str | None = None,
-    expires_after: timedelta | None = None,
+    expires_after: Duration | None = None,
     registry: Registry | None = None,
 ) -> Callable[[Callable[..., Coroutine[Any, Any, Any]]], Process]:
-    """Make an `async def` flow a process.
+    """Make an `async def` flow a process: `@process(version=1)`.
 
     `queue`: where its turns are taken, None for the app's default. `expires_after`: a run that has not
     ended by then is closed as `expired`. Raises DefinitionError.
     """
+    given: tuple[Any, ...] = (version, *misplaced)  # not every author runs mypy
+    if len(given) > 1 or type(given[0]) is not int or given[0] < 1:
+        raise DefinitionError(
+            "a process has a version; versions count from 1",
+            where=place_of(given[-1]) if callable(given[-1]) else "@process",
+            remedy="Write `@process(version=1)`.",
+        )
 
     def define(flow: Callable[..., Coroutine[Any, Any, Any]]) -> Process:
+        check_flow_function(flow)
         where = where_of(flow)
-        if not inspect.iscoroutinefunction(flow):
-            raise DefinitionError("a process is an `async def`", where=where)
-        if version < 1:
-            raise DefinitionError("versions count from 1", where=where)
         chosen = name or name_of(flow)
-        check_name("process", chosen, where)
-        check_queue(queue, where=where)
-        if expires_after is not None:
-            check_delay(expires_after.total_seconds(), what=f"expires_after of process {chosen!r}")
-        input_type, takes_input = _input_of(flow, where)
+        check_name("process", chosen, place_of(flow))
+        check_queue(queue, where=place_of(flow))
+        check_source(flow)
+        input_type, takes_input = _input_of(flow)
+        expires = seconds_or_none(expires_after, what=f"expires_after of process {chosen!r}")
+        if expires is not None:
+            check_delay(expires, what=f"expires_after of process {chosen!r}")
         defined = Process(
             name=chosen,
             version=version,
@@ -336,7 +359,7 @@ def process(
             takes_input=takes_input,
             result_type=_hints_of(flow).get("return", Any),
             queue=queue,
-            expires_after_seconds=expires_after.total_seconds() if expires_after else None,
+            expires_after_seconds=expires or None,
             spec={
                 "flow": where,
                 "source": source_of(flow),
@@ -350,19 +373,15 @@ def process(
     return define
 
 
-def name_of(function: Callable[..., Any]) -> str:
-    """`provision_access` is `provision-access`."""
-    return (
-        str(getattr(function, "__name__", type(function).__name__))
-        .rpartition(".")[2]
-        .replace("_", "-")
-    )
-
-
-def where_of(function: Callable[..., Any]) -> str:
-    """`module:qualified.name`, to find the definition again."""
-    plain = inspect.unwrap(function)
-    return f"{getattr(plain, '__module__', '?')}:{getattr(plain, '__qualname__', repr(plain))}"
+def _own_name(function: Callable[..., Any], what: str) -> str:
+    """The function's own; a lambda has none."""
+    if getattr(function, "__name__", "") == "<lambda>":
+        raise DefinitionError(
+            f"a lambda has no name for the {what} to take",
+            where=place_of(function),
+            remedy="Give one: name=…, or write a `def`.",
+        )
+    return name_of(function)
 
 
 def _parameters_of(function: Callable[..., Any], where: str) -> dict[str, Any]:
@@ -383,10 +402,8 @@ def _parameters_of(function: Callable[..., Any], where: str) -> dict[str, Any]:
     return parameters
 
 
-def _input_of(flow: Callable[..., Any], where: str) -> tuple[Any, bool]:
+def _input_of(flow: Callable[..., Any]) -> tuple[Any, bool]:
     parameters = list(inspect.signature(flow).parameters.values())
-    if len(parameters) not in (1, 2):
-        raise DefinitionError("a flow takes the Flow and at most one input", where=where)
     if len(parameters) == 1:
         return Any, False
     return _hints_of(flow).get(parameters[1].name, Any), True
@@ -399,17 +416,31 @@ def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     except NameError as error:
         raise DefinitionError(
             f"its annotations can't be read: {error}",
-            where=where_of(plain),
+            where=place_of(plain),
             remedy="Import the name at run time.",
         ) from None
 
 
-@lru_cache(maxsize=1024)
+_result_types: WeakKeyDictionary[Callable[..., Any], Any] = WeakKeyDictionary()
+"""Weak: a step may be a function that closes over a whole run's data, and is gone with its turn."""
+
+
 def result_type_of(function: Callable[..., Any]) -> Any:
     """The declared result of any callable; Any where it declares none.
 
     What declares one that can't be read at run time, as it is imported for type checkers only, is `Undeclared`.
     """
+    plain = getattr(function, "__func__", function)  # a bound method is another object each time
+    try:
+        return _result_types[plain]
+    except KeyError:
+        found = _result_types[plain] = _result_type_of(function)
+        return found
+    except TypeError:  # it can't be hashed, or not referred to weakly
+        return _result_type_of(function)
+
+
+def _result_type_of(function: Callable[..., Any]) -> Any:
     try:
         return _hints_of(function).get("return", Any)
     except DefinitionError:
@@ -441,7 +472,9 @@ def _without(spec: dict[str, Any], *names: str) -> dict[str, Any]:
 
 def _taken(what: str, name: str, where: str, known: str) -> DefinitionError:
     return DefinitionError(
-        f"{what} {name!r} is defined already in {known}", where=where, remedy="Rename one."
+        f"{what} {name!r} is defined already in {known}",
+        where=where,
+        remedy="Give one of them a name of its own: name='…'.",
     )
 
 

@@ -120,6 +120,14 @@ def lines_of(error: BaseException) -> list[tuple[str, int]]:
     return [(frame.f_code.co_filename, line) for frame, line in walk_tb(_traceback(error))]
 
 
+def package_of(error: BaseException) -> str:
+    """The top-level package whose code raised it; "" where none is known."""
+    module: object = ""
+    for frame, _ in walk_tb(_traceback(error)):
+        module = frame.f_globals.get("__name__")
+    return module.partition(".")[0] if isinstance(module, str) else ""
+
+
 def presentable(error: BaseException) -> BaseException:
     """The exception itself where whoever gets it can read and print it; else an `Unreadable` for it.
 

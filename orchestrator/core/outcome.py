@@ -14,6 +14,7 @@ from orchestrator.core.failures import traceback_of
 from orchestrator.core.flow import Request, SignalWait, Sleep, StageCall, StepCall
 from orchestrator.core.journal import Activity, ActivityState
 from orchestrator.core.run import RunStatus
+from orchestrator.errors import InvalidArguments, PayloadError
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +123,19 @@ def park(
 
 
 def open_activity(request: Request) -> NewActivity:
-    """A request as it is to be recorded. Raises PayloadError: an argument can't be."""
+    """A request as it is to be recorded. Raises InvalidArguments: one can't be."""
     ask = request.ask
     match ask:
         case StageCall():
             stage = ask.stage
             what = f"argument of stage {stage.name}"
-            parts = [
-                f"{codec.encode_name(name)}:{codec.encode(value, stage.parameters[name], what=what)}"
-                for name, value in ask.arguments.items()
-            ]
+            try:
+                parts = [
+                    f"{codec.encode_name(name)}:{codec.encode(value, stage.parameters[name], what=what)}"
+                    for name, value in ask.arguments.items()
+                ]
+            except PayloadError as error:
+                raise InvalidArguments(str(error)) from None
             return NewActivity(
                 request,
                 ActivityState.PENDING,

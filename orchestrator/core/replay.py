@@ -21,10 +21,11 @@ from orchestrator.core import codec
 from orchestrator.core.answers import answer_of, sent, why_unfit
 from orchestrator.core.asked import different_arguments, digest_of
 from orchestrator.core.branches import OUTCOMES, Answer, Branches, TurnAbandoned, TurnOver
+from orchestrator.core.bugs import explain
 from orchestrator.core.checks import check_key, check_words, composed
 from orchestrator.core.contradictions import explain_contradiction
 from orchestrator.core.definition import Process, Registry, Stage
-from orchestrator.core.failures import FAILURES, lines_of, message_of, traceback_of, type_of
+from orchestrator.core.failures import FAILURES, message_of, traceback_of, type_of
 from orchestrator.core.flow import (
     Ask,
     Flow,
@@ -50,6 +51,7 @@ from orchestrator.core.outcome import (
     park,
 )
 from orchestrator.core.run import RunStatus
+from orchestrator.core.unawaited import NEVER_AWAITED, Unawaited
 from orchestrator.errors import (
     DefinitionError,
     PayloadError,
@@ -64,7 +66,7 @@ class StageIsMissing(TurnAbandoned):
     """This worker lacks a stage that the flow asks for by name."""
 
 
-class _Parked(BaseException):
+class _Parked(TurnOver):
     """The flow contradicts its journal, or runs away: its run is an incident. Not for flow code to catch."""
 
 
@@ -126,12 +128,20 @@ class _Turn:
     """Awaited inline steps that are to be performed."""
     answered: set[str] = field(default_factory=set)
     parked: str | None = None
+    parked_as: str = "contradiction"
+    unawaited: Unawaited = field(default_factory=Unawaited)
     postponed_step: str | None = None
 
     # -- the story ---------------------------------------------------------------------------
 
     def take(self) -> TurnOutcome:
-        self.branches = Branches(self._look, where=self.process.where, began_at=self.run.created_at)
+        self.branches = Branches(
+            self._look,
+            self,
+            self.unawaited,
+            where=self.process.where,
+            began_at=self.run.created_at,
+        )
         self.salt = crc32(self.run.id.bytes)
         for activity in self.journal:
             if activity.parent_key is None:
@@ -140,20 +150,23 @@ class _Turn:
         try:
             answer = self._drive()
             self._refuse_forgotten()
+            if answer is not None and (forgotten := self.unawaited.forgotten()) is not None:
+                self.refuse(NEVER_AWAITED, forgotten)
         except OUTCOMES as error:
             outcome = self._ended_by(error)
         except TurnAbandoned:
             raise
         except FAILURES as error:  # any bug of a flow parks its run, explained
-            outcome = self._incident(type_of(error), self._explain(error), raised=error)
+            why = explain(error, file=self.process.flow.__code__.co_filename)
+            outcome = self._incident(type_of(error), why, raised=error)
         except BaseException:
             if self.parked is None:
                 raise
-            outcome = self._incident("contradiction", self.parked)
+            outcome = self._incident(self.parked_as, self.parked)
         else:
             outcome = self._blocked() if answer is None else self._completed(answer.value)
         # Whatever a flow made of it: what parks a run can't be caught.
-        return outcome if self.parked is None else self._incident("contradiction", self.parked)
+        return outcome if self.parked is None else self._incident(self.parked_as, self.parked)
 
     def _start_flow(self) -> FlowCoroutine:
         flow = Flow(
@@ -401,6 +414,12 @@ class _Turn:
             if activity.key not in self.asked:
                 self._park(self._diff(activity.scope))
 
+    def refuse(self, kind: str, why: str) -> NoReturn:
+        """Park the run for what its flow does wrong, whatever the flow makes of that."""
+        if self.parked is None:
+            self.parked_as = kind
+        self._park(why)
+
     def _park(self, why: str) -> NoReturn:
         """From here on the flow asks in vain: the first contradiction is the one to tell."""
         if self.parked is None:
@@ -477,15 +496,6 @@ class _Turn:
     ) -> TurnOutcome:
         journal = tuple(self.entries.values())
         return park(self.run, journal, kind=kind, message=message, raised=raised)
-
-    def _explain(self, error: BaseException) -> str:
-        """The error, and the flow's own line it came through."""
-        lines = lines_of(error)
-        own = [line for line in lines if line[0] == self.process.flow.__code__.co_filename]
-        # PayloadErrors we raise ourselves, and say of what.
-        elsewhere = [] if issubclass(type(error), PayloadError) else lines
-        at = (own or elsewhere)[-1:]
-        return message_of(error) + "".join(f" (at {file}:{line})" for file, line in at)
 
     def _opened(self) -> list[NewActivity]:
         """New activities; a wait whose signal was there already is recorded as done."""

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from orchestrator.core.checks import DELAY_SECONDS_MAX
+from orchestrator.core.durations import Duration, seconds_of
 from orchestrator.errors import DefinitionError, Fail, PayloadError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Retry:
     """How often, and how far apart, a stage or step is tried.
 
     The delay before attempt n+1 is `delay_seconds * backoff**(n-1)`, at most `max_delay_seconds`,
-    spread by ±`jitter` (a fraction) so that a fleet doesn't retry in step. Errors of the classes in
-    `non_retryable`, `Fail`, and unserialisable results fail at once.
+    spread by ±`jitter` (a fraction) so that a fleet doesn't retry in step. Delays are seconds, or given as
+    timedeltas. Errors of the classes in `non_retryable`, `Fail`, and unserialisable results fail at once.
 
     An attempt whose worker died counts like one that failed, its delay from the worker's last sign of life. When it
     was the last, nobody knows whether its work was done: `on_lost="park"` makes the run an incident, whose `resume`
@@ -31,7 +32,30 @@ class Retry:
     non_retryable: tuple[type[BaseException], ...] = ()
     on_lost: Literal["park", "raise"] = "park"
 
-    def __post_init__(self) -> None:
+    def __init__(  # noqa: PLR0917 - the order of its fields, as it always was
+        self,
+        max_attempts: int = 5,
+        delay_seconds: Duration = 1.0,
+        backoff: float = 2.0,
+        max_delay_seconds: Duration = 3600.0,
+        jitter: float = 0.1,
+        non_retryable: tuple[type[BaseException], ...] = (),
+        on_lost: Literal["park", "raise"] = "park",
+    ) -> None:
+        given = {
+            "max_attempts": max_attempts,
+            "delay_seconds": seconds_of(delay_seconds, what="Retry(delay_seconds)"),
+            "backoff": backoff,
+            "max_delay_seconds": seconds_of(max_delay_seconds, what="Retry(max_delay_seconds)"),
+            "jitter": jitter,
+            "non_retryable": tuple(non_retryable),
+            "on_lost": on_lost,
+        }
+        for name, value in given.items():
+            object.__setattr__(self, name, value)  # frozen for all others
+        self._check()
+
+    def _check(self) -> None:
         if self.max_attempts < 1:
             raise DefinitionError(
                 "Retry(max_attempts) counts the first try too, so it is at least 1"

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar
 from uuid import UUID
 
+from orchestrator.core.callables import check_step
+from orchestrator.core.driving import refuse_in_flow
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -49,9 +52,12 @@ def step(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
 
     A crash inside the call repeats it; a crash after its result was recorded does not. Steps are told
     apart by the function's name and by their order, so call them in the same order on every attempt.
+    In a flow, use `flow.step`. Raises DefinitionError: this can't be a step.
     """
+    check_step(function, how="step")
     context = _current.get()
     if context is None:
+        refuse_in_flow(step)
         return function(*args, **kwargs)
     return context.run_step(function, args, kwargs)
 
@@ -61,6 +67,7 @@ def idempotency_key() -> str | None:
 
     None outside a run.
     """
+    refuse_in_flow(idempotency_key)
     context = _current.get()
     step_key = _current_step.get()
     if step_key is not None:

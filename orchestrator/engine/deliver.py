@@ -6,7 +6,15 @@ from typing import Any
 from uuid import UUID
 
 from orchestrator.core import codec
-from orchestrator.core.approvals import Decision, Outcome, check_decision
+from orchestrator.core.approvals import (
+    Asking,
+    Decision,
+    Outcome,
+    asked_since,
+    check_decision,
+    only_asking,
+    refuse_later,
+)
 from orchestrator.core.checks import check_words, composed
 from orchestrator.core.run import RunStatus
 from orchestrator.errors import DecisionRefused, DecisionTooLate, RunClosed, RunNotFound
@@ -61,8 +69,11 @@ def decide(
     *,
     by: str,
     comment: str,
+    was_open: bool = True,
 ) -> Decision:
-    """Take a person's decision, once. Approval None: the one that is open.
+    """Take a person's decision, once. Approval None: the one that is open, if no other can be meant.
+
+    `was_open` False: nothing of the kind was open when the person looked, so that nothing is decided.
 
     Raises RunNotFound and the kinds of DecisionRefused; a refused decision wrote nothing.
     """
@@ -73,9 +84,9 @@ def decide(
     check_words(by, what="a person", where="decision")
     if approval is not None:
         check_words(approval, what="an approval's name", where="decision")
-    name = composed(approval) if approval is not None else _chosen(connection, run_id)
     by = composed(by)
-    for _ in range(CHANGES_MAX):
+    name = composed(approval) if approval is not None else _chosen(connection, run_id, by)
+    for _ in range(CHANGES_MAX if was_open else 0):
         taken = approvals.decide_if_allowed(
             connection, run_id, name, outcome=outcome, by=by, comment=codec.readable(comment)
         )
@@ -85,8 +96,9 @@ def decide(
         refusal = _refusal(connection, run_id, name, by)
         if refusal is not None:
             raise refusal
-    raise DecisionRefused(
-        f"approval {name!r} of run {run_id} changed this very moment; look again and decide"
+    refusal = None if was_open else _refusal(connection, run_id, name, by)
+    raise refusal or DecisionRefused(
+        f"approval {name!r} of run {run_id} changed since it was looked at; look again and decide"
     )
 
 
@@ -97,28 +109,39 @@ def _refusal(
     read = approvals.read_approvals(connection, run_id, name, by=by)
     if read is None:
         return RunNotFound(f"there is no run {run_id}")
-    state = read.approvals[0][1] if read.approvals else None
+    meant = [asking for asking in read.approvals if asking[0] == name] or read.approvals
+    state = meant[0][1] if meant else None
     if RunStatus(read.status).is_closed and (state is None or state.state in ("open", "cancelled")):
         which = f"approval {name!r}" if name else "it"
         return DecisionTooLate(f"run {run_id} is {read.status}; {which} needs no decision any more")
     try:
-        check_decision(state, name=name, by=by, now=read.now, waits_for=read.waiting_for or "")
+        check_decision(
+            state,
+            name=name,
+            by=by,
+            now=read.now,
+            waits_for=read.waiting_for or "",
+            since=next((asked_since(key) for key, asked in _open_to(by, read) if key != name), ""),
+        )
+        if len(meant) > 1:
+            refuse_later(meant, meant[0], by=by)
     except DecisionRefused as refusal:
         return refusal
-    mine = [key for key, other in read.approvals if other.state == "open" and by in other.assignees]
-    if len(mine) > 1:
+    mine = [key for key, _ in _open_to(by, read)]
+    if len(mine) > 1 and name not in mine:
         return DecisionRefused(
             f"{by} is asked {name!r} more than once: say which of {', '.join(mine)}"
         )
     return None
 
 
-def _chosen(connection: AnyConnection, run_id: UUID) -> str:
-    """The one open approval; with none open, the last that was: its refusal says who decided."""
-    found = approvals.latest_approvals_of(connection, run_id)
-    names = [name for name, state in found if state == "open"]
-    if len(names) > 1:
-        raise DecisionRefused(f"several approvals are open: say which of {', '.join(names)}")
-    if names:
-        return names[0]
-    return found[0][0] if found else ""
+def _open_to(by: str, read: approvals.ReadApprovals) -> list[Asking]:
+    return [
+        asking
+        for asking in read.approvals
+        if asking[1].state == "open" and by in asking[1].assignees
+    ]
+
+
+def _chosen(connection: AnyConnection, run_id: UUID, by: str) -> str:
+    return only_asking(approvals.latest_approvals_of(connection, run_id, by=by), by=by)

@@ -17,7 +17,8 @@ from uuid import UUID
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from orchestrator.core import codec
-from orchestrator.core.definition import Stage, name_of, result_type_of
+from orchestrator.core.callables import name_of
+from orchestrator.core.definition import Stage, result_type_of
 from orchestrator.core.failures import FAILURES, error_of, presentable
 from orchestrator.core.journal import ActivityKind, ActivityState
 from orchestrator.core.notice import Resting, RunNotice

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from difflib import get_close_matches
 from typing import Any, Literal, TypeVar, get_args
 from uuid import UUID
@@ -26,6 +25,7 @@ from uuid_utils.compat import uuid7
 from orchestrator.core import codec
 from orchestrator.core.checks import check_delay, check_words, composed
 from orchestrator.core.definition import Process
+from orchestrator.core.durations import Duration, seconds_or_none
 from orchestrator.core.run import RunStatus
 from orchestrator.core.schemas import InputSchema, input_schema_of
 from orchestrator.core.views import Started
@@ -126,7 +126,7 @@ def ask(
     keys: Sequence[str | None],
     version: int | None,
     attributes: dict[str, Any] | None,
-    expires_in: timedelta | None,
+    expires_in: Duration | None,
     if_closed: IfClosed,
     by: str,
 ) -> Asked:
@@ -394,11 +394,11 @@ def _written(attributes: dict[str, Any] | None, process: str) -> str:
     )
 
 
-def _seconds(expires_in: timedelta | None) -> float | None:
-    if expires_in is None:
-        return None
-    check_delay(expires_in.total_seconds(), what="expires_in")
-    return expires_in.total_seconds()
+def _seconds(expires_in: Duration | None) -> float | None:
+    seconds = seconds_or_none(expires_in, what="expires_in")
+    if seconds is not None:
+        check_delay(seconds, what="expires_in")
+    return seconds
 
 
 def _actor(by: str) -> str:

@@ -17,14 +17,15 @@ from orchestrator.store.statement import AnyConnection, Statement
 DECISION = """jsonb_build_object('approval', p.name, 'outcome', p.state, 'by', p.decided_by, 'reason', p.comment,
     'at', p.decided_at, 'escalated', p.escalation_level > 0)"""
 
-# The approval that `by` means: named by its key, or by its name if it is the only open one of that name
-# that asks this person.
+# The asking that `by` means: a key is one asking, open or closed; a name is the only asking of that name that
+# this person was ever asked. A yes to what is closed never falls through to what was asked since.
 _MEANT = """(SELECT CASE WHEN bool_or(c.key = %(approval)s) THEN %(approval)s WHEN count(*) = 1 THEN min(c.key) END
-    FROM perennial.approval c WHERE c.run_id = %(run_id)s AND (c.key = %(approval)s OR c.name = %(approval)s)
-    AND c.state = 'open' AND %(by)s = ANY(c.assignees))"""
+    FROM perennial.approval c WHERE c.run_id = %(run_id)s
+    AND (c.key = %(approval)s OR c.name = %(approval)s AND %(by)s = ANY(c.assignees)))"""
 
-# Open, and in time; `_MEANT` has seen that the person is asked.
-_MAY_BE_DECIDED = "p.state = 'open' AND (p.deadline IS NULL OR perennial.now() < p.deadline)"
+# Open, in time, and asked of this person.
+_MAY_BE_DECIDED = """p.state = 'open' AND (p.deadline IS NULL OR perennial.now() < p.deadline)
+        AND %(by)s = ANY(p.assignees)"""
 
 # A second decision at the same moment waits on the run's row, finds the approval closed, and writes
 # nothing.
@@ -80,8 +81,10 @@ ORDER BY p.state = 'open' AND %(by)s = ANY(p.assignees) DESC, p.key = %(approval
 _LATEST = Statement(
     "latest_approvals_of_run",
     """
-SELECT p.name, p.state FROM perennial.approval p WHERE p.run_id = %(run_id)s
-ORDER BY p.state = 'open' DESC, p.opened_at DESC LIMIT 3
+SELECT p.key, p.name, p.state, p.assignees, to_jsonb(p.deadline) #>> '{}' AS deadline, p.decided_by,
+    to_jsonb(p.decided_at) #>> '{}' AS decided_at
+FROM perennial.approval p WHERE p.run_id = %(run_id)s
+ORDER BY p.state = 'open' DESC, %(by)s = ANY(p.assignees) DESC, p.opened_at DESC LIMIT 10
 """,
 )
 
@@ -160,9 +163,12 @@ def _moment(written: str | None) -> datetime | None:
     return None if written is None else datetime.fromisoformat(written).astimezone(UTC)
 
 
-def latest_approvals_of(connection: AnyConnection, run_id: UUID) -> list[tuple[str, str]]:
-    """Up to three approvals of a run as (name, state): the open ones first, then the latest."""
-    return [(row.name, row.state) for row in _LATEST.rows(connection, run_id=run_id)]
+def latest_approvals_of(
+    connection: AnyConnection, run_id: UUID, *, by: str
+) -> list[tuple[str, ApprovalState]]:
+    """Up to ten approvals of a run: the open ones first, then the latest of those that asked this person."""
+    rows = _LATEST.rows(connection, run_id=run_id, by=by)
+    return [(row.key, _state_of(row)) for row in rows]
 
 
 def escalate_if_open(

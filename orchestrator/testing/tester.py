@@ -30,6 +30,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.client import Client, RunReference
 from orchestrator.core.definition import Process, Registry, default_registry
+from orchestrator.core.durations import Duration, seconds_of
+from orchestrator.core.seen import ApprovalReference
 from orchestrator.core.views import HistoryEntry, RunView
 from orchestrator.engine.context import EngineContext, connect
 from orchestrator.engine.fire import fire
@@ -118,26 +120,28 @@ class ProcessTester:
     def approve(
         self,
         run: RunReference,
-        approval: str | None = None,
+        approval: ApprovalReference | None = None,
         *,
         by: str,
         comment: str = "",
         connection: CallersConnection | None = None,
     ) -> RunView:
-        """Say yes. Raises what `Client.decide` does."""
+        """Say yes to what the run asks now. Raises what `Client.decide` does."""
+        run = self._looked_at(run, connection)
         self.client.approve(run, approval, by=by, comment=comment, connection=connection)
         return self._after(run, connection)
 
     def reject(
         self,
         run: RunReference,
-        approval: str | None = None,
+        approval: ApprovalReference | None = None,
         *,
         by: str,
         comment: str = "",
         connection: CallersConnection | None = None,
     ) -> RunView:
-        """Say no. Raises what `Client.decide` does."""
+        """Say no to what the run asks now. Raises what `Client.decide` does."""
+        run = self._looked_at(run, connection)
         self.client.reject(run, approval, by=by, comment=comment, connection=connection)
         return self._after(run, connection)
 
@@ -180,12 +184,16 @@ class ProcessTester:
         self.client.resume(run, by=by, connection=connection)
         return self._after(run, connection)
 
-    def advance_time(self, duration: timedelta) -> None:
-        """Let time pass. Each timer on the way fires at its own moment, and what follows is done then."""
-        if duration < timedelta(0):
+    def advance_time(self, duration: Duration) -> None:
+        """Let time pass: a timedelta, or seconds.
+
+        Each timer on the way fires at its own moment, and what follows is done then.
+        """
+        seconds = seconds_of(duration, what="advance_time")
+        if not seconds >= 0:
             message = f"time does not go back: advance_time({duration!r})"
             raise ValueError(message)
-        self._work_until(self.now + duration)
+        self._work_until(self.now + timedelta(seconds=seconds))
 
     # -- what the record says ----------------------------------------------------------------
 
@@ -220,6 +228,10 @@ class ProcessTester:
     def _after(self, run: RunReference, connection: CallersConnection | None) -> RunView:
         """Within a caller's transaction nothing has happened yet, and what follows is done after its commit."""
         return self.get(run) if connection is None else self.client.get(run)
+
+    def _looked_at(self, run: RunReference, connection: CallersConnection | None) -> RunReference:
+        """A test looks at its run right before it decides; not at what its own transaction has just started."""
+        return self.get(run) if connection is None else run
 
     def _work_until(self, moment: datetime) -> None:
         """Do all that is due, and whatever becomes due until then, in the order of time."""

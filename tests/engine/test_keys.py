@@ -39,8 +39,8 @@ def test_a_key_cannot_take_the_place_of_a_stages_step(harness):
 
     @process(version=1, registry=harness.registry)
     async def p(flow: Flow) -> int:
-        flow.sleep(3600, key="work/charge")
-        return await flow.stage(work)
+        handles = [flow.sleep(3600, key="work/charge")]
+        return await flow.stage(work) * len(handles)
 
     run = harness.run(p)
     assert harness.status(run) in (RunStatus.COMPLETED, RunStatus.INCIDENT)

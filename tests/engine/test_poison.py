@@ -216,13 +216,13 @@ def test_a_runaway_flow_that_catches_everything_is_parked(harness):
     Exception` can't catch: a loop that retries whatever fails must not keep its turn for ever.
     """
 
-    spins = []
+    spins, kept = [], []
 
     @process(version=1, registry=harness.registry)
     async def p(flow: Flow) -> None:
         while True:
             try:
-                flow.sleep(1)
+                kept.append(flow.sleep(1))
             except Exception:  # noqa: BLE001
                 spins.append(1)
                 if len(spins) > 10:
@@ -253,7 +253,7 @@ def test_a_finally_that_fails_while_its_flow_is_let_go_is_not_an_incident(harnes
             granted = await flow.stage(grant)
             return granted
         finally:
-            flow.stage(revoke, granted.upper())
+            await flow.stage(revoke, granted.upper())
 
     run = harness.run(p)
     assert harness.status(run) is RunStatus.COMPLETED
@@ -285,7 +285,8 @@ def test_a_broken_flow_is_explained_with_its_own_line(harness):
 
     @process(version=1, registry=harness.registry)
     async def p(flow: Flow) -> None:
-        await asyncio.sleep(1)
+        resting = asyncio.sleep(1)
+        await resting
 
     run = harness.run(p)
     assert Path(__file__).name in harness.client.get(run).error["message"]

@@ -81,8 +81,9 @@ def test_two_journal_keys_that_look_the_same_are_one_key_used_twice(harness):
 
     @process(version=1, registry=harness.registry)
     async def p(flow: Flow) -> None:
-        flow.sleep(60, key=COMPOSED)
-        await flow.sleep(60, key=DECOMPOSED)
+        kept = [flow.sleep(60, key=COMPOSED)]
+        kept.append(flow.sleep(60, key=DECOMPOSED))
+        await flow.gather(*kept)
 
     run = harness.run(p)
     assert "is used twice" in harness.client.get(run).error["message"]

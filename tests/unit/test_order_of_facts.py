@@ -60,6 +60,8 @@ class Shared:
     seen: list[Any] = field(default_factory=list)
     counter: int = 0
     is_done: bool = False
+    kept: list[Any] = field(default_factory=list)
+    """Asked for by any branch, and awaited at the end by the flow."""
 
 
 async def answer_of(awaited: Any) -> str:
@@ -121,7 +123,7 @@ async def interpret(  # noqa: PLR0912 - an interpreter
                         break
                     await see("sleep")
             case "ask":
-                flow.stage(work, shared.counter)
+                shared.kept.append(flow.stage(work, shared.counter))
             case ("gather", branches):
                 await flow.gather(*(interpret(flow, branch, shared, trace) for branch in branches))
             case str():
@@ -138,7 +140,8 @@ class Traced:
             shared, trace = Shared(), []
             self.traces.append(trace)
             await interpret(flow, program, shared, trace)
-            return [shared.seen, shared.counter]
+            answers = [await answer_of(each) for each in shared.kept]
+            return [shared.seen, shared.counter, answers]
 
         self.world = World(define(flow), REGISTRY)
 

@@ -1,0 +1,46 @@
+"""Which asking a decision means, by what its caller looked at: a view of the approval, or of its run."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from orchestrator.core.journal import ActivityKind
+from orchestrator.core.views import ApprovalView, RunView, Wait
+from orchestrator.errors import DecisionRefused
+
+ApprovalReference = str | ApprovalView | Wait
+"""An approval: its key, its name, or the view of it that the person saw."""
+
+
+def key_of(approval: ApprovalReference | None, run_id: UUID) -> str | None:
+    """What was given, as text. A view is its key: the very asking that was seen.
+
+    Raises DecisionRefused: the view is of another run.
+    """
+    if isinstance(approval, ApprovalView):
+        if approval.run_id != run_id:
+            raise DecisionRefused(
+                f"approval {approval.key!r} was seen in run {approval.run_id}, not in {run_id}"
+            )
+        return approval.key
+    return approval.key if isinstance(approval, Wait) else approval
+
+
+def seen_in(run: RunView, approval: str | None, *, by: str) -> str | None:
+    """The key of the asking that `approval` meant when the run was looked at. None: it wasn't open then.
+
+    Raises DecisionRefused where several could be meant.
+    """
+    found = [
+        wait
+        for wait in run.waits
+        if wait.kind is ActivityKind.APPROVAL and approval in (None, wait.key, wait.name)
+    ]
+    exact = [wait for wait in found if wait.key == approval]
+    found = exact or found
+    if len(found) > 1 and approval is not None:
+        found = [wait for wait in found if by in wait.who] or found
+    if len(found) > 1:
+        keys = ", ".join(wait.key for wait in found)
+        raise DecisionRefused(f"several approvals are open: say which of {keys}")
+    return found[0].key if found else None

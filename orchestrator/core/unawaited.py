@@ -1,0 +1,69 @@
+"""What a flow asked for and never awaited: found at its next await, or at its end.
+
+Asking schedules and awaiting waits, so a forgotten `await` is no error of Python's: the run would complete,
+and its stage would run or not by chance. Two rules find it:
+
+at an await   what was asked since the last one, and is kept by nobody: it can't be awaited any more
+at the end    a stage, a step or a gather that was never awaited; and whatever was asked since the last await
+
+An approval, a signal or a sleep that the flow kept and needs no more may be let go: nothing is done by chance.
+"""
+
+from __future__ import annotations
+
+from types import CodeType, FrameType
+from typing import Any
+from weakref import ref
+
+NEVER_AWAITED = "NeverAwaited"
+"""The incident of a flow that forgot to await."""
+
+
+class Unawaited:
+    """The ledger of one pass of a flow. All its verbs are O(1) where nothing was forgotten."""
+
+    __slots__ = ("_asked", "_fresh")
+
+    def __init__(self) -> None:
+        self._asked: dict[str, tuple[ref[Any], bool, CodeType, int]] = {}
+        self._fresh: list[str] = []
+
+    def note(self, key: str, awaitable: Any, asked_at: FrameType, *, must_be_awaited: bool) -> None:
+        """The flow asked for this. Of the frame, only its place is kept."""
+        self._asked[key] = (ref(awaitable), must_be_awaited, asked_at.f_code, asked_at.f_lasti)
+        self._fresh.append(key)
+
+    def awaited(self, key: str) -> None:
+        """It is awaited, by itself or in a gather."""
+        self._asked.pop(key, None)
+
+    def dropped(self) -> str | None:
+        """At an await: what was asked since the last, isn't awaited, and nobody holds. None: all is well."""
+        if not self._fresh:
+            return None
+        fresh, self._fresh = self._fresh, []
+        for key in fresh:
+            asked = self._asked.get(key)
+            if asked is not None and asked[0]() is None:
+                return _sentence(key, asked)
+        return None
+
+    def forgotten(self) -> str | None:
+        """At the flow's end: the first that should have been awaited. None: all is well."""
+        fresh = set(self._fresh)
+        for key, asked in self._asked.items():
+            if asked[1] or key in fresh:
+                return _sentence(key, asked)
+        return None
+
+
+def _sentence(key: str, asked: tuple[ref[Any], bool, CodeType, int]) -> str:
+    _, _, code, instruction = asked
+    line = next(
+        (line for start, end, line in code.co_lines() if start <= instruction < end and line),
+        code.co_firstlineno,
+    )
+    return (
+        f"{code.co_filename}:{line}: the flow asked for {key} here and never awaited it, so that it is done "
+        "or not by chance. Write `await` before it, or await it in a flow.gather"
+    )

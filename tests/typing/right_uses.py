@@ -1,0 +1,65 @@
+"""Uses of the public interface that mypy --strict passes, and the types it finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import assert_type
+
+from orchestrator import Decision, Flow, Retry, approval, hours, process, stage, step
+
+
+@dataclass
+class Paid:
+    amount: int
+
+
+@stage
+def provision(user: str, role: str = "reader") -> str:
+    return step(grant, user, role=role)
+
+
+@stage(retry=Retry(delay_seconds=timedelta(seconds=2)), timeout_seconds=hours(1))
+def count(number: int) -> int:
+    return number
+
+
+def grant(user: str, *, role: str) -> str:
+    return user + role
+
+
+def upload(path: str, key: str = "") -> bytes:
+    return (path + key).encode()
+
+
+@approval
+def boss(_request: object) -> list[str]:
+    return ["bob"]
+
+
+@process(version=1, expires_after=3600)
+async def p(flow: Flow, user: str) -> tuple[str, int]:
+    decision = await flow.approval("boss", assign=["bob"], escalate={3600: ["ann"]}, timeout=7200)
+    assert_type(decision, Decision)
+    await flow.approval("boss", assign=["bob"], escalate={hours(1): ["ann"]}, key="again")
+    assert_type(await flow.stage(provision, user), str)
+    assert_type(await flow.stage(provision, user, role="admin", key="again"), str)
+    assert_type(await flow.step(grant, user, role="x", retry=Retry(), key="y"), str)
+    assert_type(await flow.step(upload, user, key="mine.pdf"), bytes)
+    assert_type(await flow.signal("paid", type=Paid, timeout=60), Paid)
+    account: str | None = await flow.stage(provision, user) if decision.approved else None
+    name, number = await flow.gather(flow.stage(provision, account or user), flow.stage(count, 1))
+    assert_type(name, str)
+    assert_type(number, int)
+    numbers = await flow.gather(flow.stage(count, 1), flow.stage(count, 2))
+    assert_type(numbers, list[int])
+    assert_type(await flow.gather(*[flow.stage(count, n) for n in numbers]), list[int])
+    assert_type(await flow.gather({"a": flow.stage(count, 1)}), dict[str, int])
+    both = await flow.gather(flow.step(grant, user, role="x"), branch(flow))
+    assert_type(both, tuple[str, int])
+    return both
+
+
+async def branch(flow: Flow) -> int:
+    await flow.sleep(60)
+    return await flow.stage(count, 2)

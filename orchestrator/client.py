@@ -221,12 +221,15 @@ class Client:
         `approval`: the ApprovalView (or Wait) that the person saw, or its key. A name, or None for the one
         that is open, is taken where only one asking can be meant: where `run` is a RunView, one that was
         open when it was read; else one that this person was asked only once (None: and nothing before it).
+        After a restart a business key is taken from whoever its former run had not asked; others give the id.
 
         Raises DecisionTooEarly, DecisionTooLate, AlreadyDecided, NotAssigned, RunNotFound.
         """
         with self._on(connection) as own:
-            run_id = self._id_of(own, run)
+            run_id, follows = self._id_and_former_of(own, run)
             means, was_open = key_of(approval, run_id), True
+            if follows is not None and not isinstance(approval, ApprovalView):
+                deliver.refuse_if_asked_before(own, str(run), run_id, follows, by=by)
             if isinstance(run, RunView) and not isinstance(approval, ApprovalView | Wait):
                 seen = seen_in(run, means, by=by)
                 means, was_open = seen or means, seen is not None
@@ -399,12 +402,18 @@ class Client:
             yield own
 
     def _id_of(self, connection: AnyConnection | Connection, run: RunReference) -> UUID:
+        return self._id_and_former_of(connection, run)[0]
+
+    def _id_and_former_of(
+        self, connection: AnyConnection | Connection, run: RunReference
+    ) -> tuple[UUID, UUID | None]:
+        """The run's id; and of one that is named by its business key, the run that had it before."""
         if isinstance(run, UUID):
-            return run
+            return run, None
         if isinstance(run, Started):
-            return run.run_id
+            return run.run_id, None
         if isinstance(run, RunView | RunSummary):
-            return run.id
+            return run.id, None
         found = runs.find_runs(connection, run)
         if not found:
             raise RunNotFound(f"there is no run with id or business key {run!r}")
@@ -413,8 +422,7 @@ class Client:
             raise PerennialError(
                 f"business key {run!r} is used by several processes ({names}, …): give the run's id"
             )
-        run_id: UUID = found[0].id
-        return run_id
+        return found[0].id, None if found[0].by_id else found[0].follows
 
     def _result_type(self, run: RunView) -> Any:
         try:

@@ -23,7 +23,9 @@ INBOX_LIMIT_MAX = 1000
 ApprovalName = Annotated[
     str | None,
     typer.Argument(
-        metavar="[APPROVAL]", help="Needed only when several are open.", show_default=False
+        metavar="[APPROVAL]",
+        help="Its key, as `approvals` shows it. Needed where you were asked more than once.",
+        show_default=False,
     ),
 ]
 Comment = Annotated[str, typer.Option(help="Why; the requester may get to read it.")]
@@ -35,7 +37,7 @@ Comment = Annotated[str, typer.Option(help="Why; the requester may get to read i
         "perennial approvals --for alice",
         json_shape='{"approvals": [{"run_id", "key", "name", "process", "business_key", "state", '
         '"assignees", "escalated", "opened_at", "escalates_at", "deadline", "decided_by", '
-        '"decided_at", "comment", "input"}]}',
+        '"decided_at", "comment", "input", "follows"}]}',
     ),
 )
 def approvals(

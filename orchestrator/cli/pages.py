@@ -22,6 +22,8 @@ from orchestrator.core.journal import ActivityKind
 from orchestrator.core.run import RunStatus
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from orchestrator.core.views import ApprovalView, HistoryEntry, RunSummary, RunView, Wait
     from orchestrator.engine.deploy import Deployed
 
@@ -150,7 +152,7 @@ def inbox(
             (
                 text(approval.business_key or approval.run_id, "bold"),
                 text(approval.process),
-                text(approval.name),
+                text(_asking(approval)),
                 text(
                     ", ".join(approval.assignees) + (" (escalated)" if approval.escalated else "")
                 ),
@@ -163,7 +165,7 @@ def inbox(
         width=width,
     )
     first = approvals[0]
-    run = shlex.quote(first.business_key or str(first.run_id))
+    run = _surely(first.run_id, first.business_key, first.follows)
     by = shlex.quote(person or first.assignees[0])
     line = f'perennial approve {run} {shlex.quote(first.key)} --by {by} --comment "..."'
     return Group(listing, Text(), command(line, label="Decide  "))
@@ -206,6 +208,11 @@ def facts_table(facts: Iterable[tuple[str, object]]) -> Table:
     for name, value in facts:
         grid.add_row(name, value if isinstance(value, Text) else text(value))
     return grid
+
+
+def _surely(run_id: UUID, business_key: str | None, follows: UUID | None) -> str:
+    """The run as one types it to decide: a key that a former run had too may mean that one."""
+    return shlex.quote(business_key if business_key and follows is None else str(run_id))
 
 
 def called(run: RunView) -> str:
@@ -257,6 +264,12 @@ def _move(entry: HistoryEntry) -> str:
     if entry.from_status and entry.from_status != entry.to_status:
         return f"{entry.from_status} → {entry.to_status}"
     return entry.to_status or ""
+
+
+def _asking(approval: ApprovalView) -> str:
+    """Its name, and its key where that is another: a name may be asked more than once."""
+    is_one = approval.key == approval.name
+    return approval.name if is_one else f"{approval.name} ({approval.key})"
 
 
 def _escalates(approval: ApprovalView, clock: Clock) -> str:
@@ -328,7 +341,8 @@ def _turn(run: RunView, clock: Clock) -> RenderableType:
 def _act_on(run: RunView, wait: Wait) -> str:
     if wait.kind is ActivityKind.APPROVAL:
         by = shlex.quote(wait.who[0]) if wait.who else "WHO"
-        return f"perennial approve {called(run)} {shlex.quote(wait.key)} --by {by}"
+        surely = _surely(run.id, run.business_key, run.follows)
+        return f"perennial approve {surely} {shlex.quote(wait.key)} --by {by}"
     if wait.kind is ActivityKind.SIGNAL:
         return f"perennial signal {called(run)} {shlex.quote(wait.name)} '{{...}}'"
     return ""

@@ -109,6 +109,11 @@ class Pending(Generic[T]):
     def __init__(self, request: Request, unawaited: Unawaited) -> None:
         self.request, self.unawaited = request, unawaited
 
+    @property
+    def key(self) -> str:
+        """Its key in the journal. Of an approval it is the asking: what a link that decides it must name."""
+        return self.request.key
+
     def is_awaited(self) -> None:
         """It is somebody's to wait for."""
         self.unawaited.awaited(self.request.key)

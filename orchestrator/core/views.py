@@ -145,6 +145,8 @@ class ApprovalView:
     decided_at: datetime | None
     comment: str
     input: Any
+    follows: UUID | None = None
+    """The run that had the business key before, where its run was started anew."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,17 @@ def decide(
     )
 
 
+def refuse_if_asked_before(
+    connection: AnyConnection, key: str, run_id: UUID, follows: UUID, *, by: str
+) -> None:
+    """Whether a business key may mean the run that had it before; returns if not. Raises DecisionRefused."""
+    if approvals.was_asked_before(connection, follows, by=composed(by)):
+        raise DecisionRefused(
+            f"{key!r} was started anew as run {run_id}, and its run before that asked {by} too. "
+            "Look at the new run, then decide by its id"
+        )
+
+
 def _refusal(
     connection: AnyConnection, run_id: UUID, name: str, by: str
 ) -> DecisionRefused | RunNotFound | None:

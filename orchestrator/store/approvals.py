@@ -18,7 +18,7 @@ DECISION = """jsonb_build_object('approval', p.name, 'outcome', p.state, 'by', p
     'at', p.decided_at, 'escalated', p.escalation_level > 0)"""
 
 # The asking that `by` means: a key is one asking, open or closed; a name is the only asking of that name that
-# this person was ever asked. A yes to what is closed never falls through to what was asked since.
+# this person was ever asked. A yes to what is closed never falls through to what was asked since. (docs/adr/0031)
 _MEANT = """(SELECT CASE WHEN bool_or(c.key = %(approval)s) THEN %(approval)s WHEN count(*) = 1 THEN min(c.key) END
     FROM perennial.approval c WHERE c.run_id = %(run_id)s
     AND (c.key = %(approval)s OR c.name = %(approval)s AND %(by)s = ANY(c.assignees)))"""
@@ -85,6 +85,21 @@ SELECT p.key, p.name, p.state, p.assignees, to_jsonb(p.deadline) #>> '{}' AS dea
     to_jsonb(p.decided_at) #>> '{}' AS decided_at
 FROM perennial.approval p WHERE p.run_id = %(run_id)s
 ORDER BY p.state = 'open' DESC, %(by)s = ANY(p.assignees) DESC, p.opened_at DESC LIMIT 10
+""",
+)
+
+# Over the runs that gave their business key up to this one, a hundred at most.
+_ASKED_BEFORE = Statement(
+    "person_was_asked_before",
+    """
+WITH RECURSIVE former (id, follows, place) AS (
+    SELECT r.id, r.follows, 1 FROM perennial.run r WHERE r.id = %(follows)s
+    UNION ALL
+    SELECT r.id, r.follows, former.place + 1 FROM former JOIN perennial.run r ON r.id = former.follows
+    WHERE former.place < 100
+)
+SELECT former.id FROM former JOIN perennial.approval p ON p.run_id = former.id
+WHERE %(by)s = ANY(p.assignees) LIMIT 1
 """,
 )
 
@@ -169,6 +184,11 @@ def latest_approvals_of(
     """Up to ten approvals of a run: the open ones first, then the latest of those that asked this person."""
     rows = _LATEST.rows(connection, run_id=run_id, by=by)
     return [(row.key, _state_of(row)) for row in rows]
+
+
+def was_asked_before(connection: AnyConnection, follows: UUID, *, by: str) -> bool:
+    """Whether the run that another follows, or one before it, asked this person for anything."""
+    return _ASKED_BEFORE.row(connection, follows=follows, by=by) is not None
 
 
 def escalate_if_open(

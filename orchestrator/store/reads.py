@@ -235,7 +235,12 @@ def _approvals() -> Select[Any]:
         .scalar_subquery()
     )
     return select(
-        approval, run.c.process, run.c.business_key, run.c.input, escalates_at.label("escalates_at")
+        approval,
+        run.c.process,
+        run.c.business_key,
+        run.c.input,
+        run.c.follows,
+        escalates_at.label("escalates_at"),
     ).join(run, run.c.id == approval.c.run_id)
 
 
@@ -256,6 +261,7 @@ def _approval_view(row: Any) -> ApprovalView:
         decided_at=row.decided_at,
         comment=row.comment,
         input=row.input,
+        follows=row.follows,
     )
 
 

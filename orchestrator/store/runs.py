@@ -88,9 +88,9 @@ _STATUS = Statement("run_status", "SELECT r.status FROM perennial.run r WHERE r.
 _FIND = Statement(
     "find_run",
     """
-(SELECT r.id, r.process, true AS by_id FROM perennial.run r WHERE r.id = %(id)s)
+(SELECT r.id, r.process, true AS by_id, r.follows FROM perennial.run r WHERE r.id = %(id)s)
 UNION ALL
-(SELECT r.id, r.process, false FROM perennial.run r WHERE r.business_key = %(key)s ORDER BY r.id LIMIT 2)
+(SELECT r.id, r.process, false, r.follows FROM perennial.run r WHERE r.business_key = %(key)s ORDER BY r.id LIMIT 2)
 """,
 )
 

@@ -245,6 +245,7 @@ ELSEWHERE = {
     "run_status",
     "read_approvals",
     "latest_approvals_of_run",
+    "person_was_asked_before",
 }
 
 

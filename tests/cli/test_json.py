@@ -65,6 +65,7 @@ APPROVAL = {
     "decided_by",
     "decided_at",
     "comment",
+    "follows",
     "input",
 }
 DECISION = {"approval", "outcome", "by", "reason", "at", "escalated"}

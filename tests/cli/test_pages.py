@@ -13,7 +13,7 @@ from orchestrator.cli.times import Clock, spell
 from orchestrator.core.journal import ActivityKind
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import FailedActivity, Upcoming, Wait
-from tests.cli.samples import HISTORY, MANAGER, NOW, RUN_ID, WAITING, ago, ahead, summary
+from tests.cli.samples import APPROVAL, HISTORY, MANAGER, NOW, RUN_ID, WAITING, ago, ahead, summary
 
 QUESTIONS = ("Waiting for", "Who can act", "Since", "Next")
 
@@ -281,3 +281,15 @@ def test_a_moment_is_past_now_or_ahead():
         "now",
         "in 1 min 30 s",
     ]
+
+
+def test_the_inbox_and_the_run_name_the_asking_that_they_show(perennial, client):
+    """A name may be asked twice, and a key be a former run's: the line to copy decides what is shown."""
+    again = replace(APPROVAL, key="boss#2", name="boss", follows=UUID(int=7))
+    client.answers["approvals"] = [again]
+    client.answers["get"] = replace(
+        WAITING, waits=(replace(MANAGER, key="boss#2", name="boss"),), follows=UUID(int=7)
+    )
+    for page in (perennial("approvals").stdout, perennial("show", "permit-17").stdout):
+        assert f"perennial approve {RUN_ID} 'boss#2' --by alice" in page
+    assert "boss (boss#2)" in perennial("approvals").stdout

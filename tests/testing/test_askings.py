@@ -207,3 +207,60 @@ def test_the_tester_says_yes_to_what_its_run_asks_now(tester):
     tester.approve(run, by="ann")
     tester.approve(run, "boss", by="ann")
     assert tester.result(run) == ["1 approved by ann", "2 approved by ann"]
+
+
+def test_the_flow_knows_the_key_of_what_it_asks():
+    """So that a link it mails decides this asking, and no other."""
+    mailed = []
+
+    @process(version=1, name="mails-links", registry=REGISTRY)
+    async def mails(flow: Flow) -> list[str]:
+        for _ in range(2):
+            asked = flow.approval("boss", assign=["ann"])
+            await flow.step(mailed.append, asked.key)
+            await asked
+        return mailed
+
+    with ProcessTester(registry=REGISTRY) as own:
+        run = own.start(mails).id
+        own.client.approve(run, mailed[0], by="ann")
+        with pytest.raises(AlreadyDecided):
+            own.client.approve(run, mailed[0], by="ann")
+        own.get(run)
+        assert mailed == ["boss", "boss#2"]
+        own.client.approve(run, mailed[1], by="ann")
+        assert own.result(run) == ["boss", "boss#2"]
+
+
+@pytest.mark.parametrize(
+    ("key", "named"),
+    [
+        ("permit-1", lambda _: None),
+        ("permit-2", lambda seen: seen.name),
+        ("permit-3", lambda seen: seen),
+    ],
+)
+def test_a_yes_by_business_key_is_none_for_the_run_that_was_started_anew_since(tester, key, named):
+    tester.start(order, [100], key=key)
+    (seen,) = open_of(tester, key)
+    tester.client.cancel(key, by="eve")
+    anew = tester.client.restart(key, by="eve")
+    (asked,) = open_of(tester, anew.run_id)
+    assert asked.follows == seen.run_id
+    with pytest.raises(DecisionRefused, match=f"{anew.run_id}"):
+        tester.client.approve(key, named(seen), by="ann")
+    assert keys(tester, anew.run_id) == ["boss"]
+    assert tester.client.approve(key, asked, by="ann").approved
+
+
+def test_a_business_key_that_was_used_before_is_enough_for_whom_nobody_asked_then(tester):
+    tester.start(order, [1], key="permit-9")
+    tester.client.cancel("permit-9", by="eve")
+    for _ in range(2):  # not only of the last
+        anew = tester.client.restart("permit-9", by="eve").run_id
+        tester.get(anew)
+        with pytest.raises(DecisionRefused, match="by its id"):
+            tester.client.approve("permit-9", by="bob")
+        with pytest.raises(NotAssigned):
+            tester.client.approve("permit-9", by="eve")
+        tester.client.cancel(anew, by="eve")

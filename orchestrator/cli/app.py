@@ -8,7 +8,16 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from orchestrator.cli import database, decisions, definitions, demo, runs, servers, services
+from orchestrator.cli import (
+    database,
+    decisions,
+    definitions,
+    demo,
+    reload,
+    runs,
+    servers,
+    services,
+)
 from orchestrator.cli.failures import explain
 from orchestrator.cli.output import Printer, text
 from orchestrator.cli.session import (
@@ -106,6 +115,7 @@ def root(
 
 
 app.add_typer(servers.commands)
+app.add_typer(reload.commands)
 app.add_typer(demo.commands)
 app.add_typer(definitions.commands)
 app.add_typer(runs.commands)

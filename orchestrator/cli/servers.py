@@ -22,7 +22,7 @@ import typer
 from orchestrator.addresses import masked
 from orchestrator.cli.definitions import read_processes
 from orchestrator.cli.failures import CommandRefused, FleetFailed
-from orchestrator.cli.leftovers import end_leftovers, forget, remember
+from orchestrator.cli.leftovers import began, end_leftovers, forget, remember
 from orchestrator.cli.output import Printer, text
 from orchestrator.cli.session import (
     DEFAULT_DATA_DIR,
@@ -35,7 +35,13 @@ from orchestrator.cli.session import (
     os_user,
     session_of,
 )
-from orchestrator.cli.supervisor import STOP_SIGNALS, Program, Supervisor, stop_signals
+from orchestrator.cli.supervisor import (
+    OUR_SIGNALS,
+    RELOAD,
+    Program,
+    Supervisor,
+    stop_signals,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -61,6 +67,7 @@ class Fleet:
     processes: Sequence[tuple[str, int]]
     queues: Sequence[str] | None
     data_dir: Path
+    files: Sequence[Path] = ()
     example: str | None = None
     """An input of the first process, to copy."""
 
@@ -165,6 +172,8 @@ def up(
                 try:
                     for program in _programs(fleet, workers=workers, concurrency=concurrency):
                         supervisor.start(program)
+                    names = _worker_names(workers)
+                    signal.signal(RELOAD, lambda *_: supervisor.ask_to_start_anew(names))
                     _write_urls(fleet, cleanup)
                     _tell_when_ready(fleet, workers, supervisor, printer)
                     supervisor.watch()
@@ -252,6 +261,7 @@ def _prepare(session: Session, files: Sequence[Path], flower_port: int | None) -
         processes=[(process.name, process.version) for process in processes],
         queues=consumed_queues(app, processes),
         data_dir=session.data_dir,
+        files=files,
         example=example_input(_newest(processes)) if processes else None,
     )
 
@@ -320,6 +330,9 @@ def _write_urls(fleet: Fleet, cleanup: ExitStack) -> None:
         "flower_url": fleet.flower_url,
         "app": fleet.app_name,
         "pid": os.getpid(),
+        "began": began(os.getpid()),
+        "files": [str(file.absolute()) for file in fleet.files],
+        "queues": fleet.queues,
     }
     with os.fdopen(
         os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
@@ -339,7 +352,7 @@ def _tell_when_ready(fleet: Fleet, workers: int, supervisor: Supervisor, printer
         printer.emit(fleet.document(pids), lambda: _page(fleet, pids, answered))
 
     def listen() -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # they belong to the main thread
+        signal.pthread_sigmask(signal.SIG_BLOCK, OUR_SIGNALS)  # they belong to the main thread
         supervisor.call(partial(tell, _await_workers(fleet.app, workers)))
 
     Thread(target=listen, name="await-workers", daemon=True).start()
@@ -394,4 +407,5 @@ def _page(fleet: Fleet, pids: dict[str, int], answered: int) -> RenderableType:
         command(f"  {perennial} show first"),
         command(f"  {perennial} ps"),
         command(f"  {perennial} approvals"),
+        command(f"  {perennial} reload"),
     )

@@ -95,16 +95,53 @@ def session_of(context: typer.Context) -> Session:
     return context.ensure_object(Session)
 
 
+@dataclass(frozen=True)
+class RunningUp:
+    """What a `perennial up` has written of itself. `began` tells its process from another that has the id later."""
+
+    data_dir: Path
+    pid: int
+    began: str
+    app: str
+    files: list[Path]
+    queues: list[str] | None
+    database_url: str = field(repr=False)
+    broker_url: str = field(repr=False)
+
+
+def running_up(data_dir: Path) -> RunningUp | None:
+    """The `perennial up` that runs on this folder, as far as it has got to say so."""
+    content = _written_by_up(data_dir)
+    try:
+        return RunningUp(
+            data_dir,
+            content["pid"],
+            content["began"],
+            content["app"],
+            [Path(each) for each in content["files"]],
+            content["queues"],
+            content["database_url"],
+            content["broker_url"],
+        )
+    except KeyError:  # none, or one of an older release
+        return None
+
+
 def running_urls(data_dir: Path) -> dict[str, str]:
     """What a running `perennial up` wrote of itself; empty when none runs there."""
+    content = _written_by_up(data_dir)
+    return {name: value for name, value in content.items() if isinstance(value, str)}
+
+
+def _written_by_up(data_dir: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads((data_dir / URLS_FILE).read_text(encoding="utf-8"))
         os.kill(int(content["pid"]), 0)
     except PermissionError:  # another user's process: alive
-        pass
+        return content
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return {name: value for name, value in content.items() if isinstance(value, str)}
+    return content
 
 
 def os_user() -> str:

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +23,10 @@ from typing import Any
 from orchestrator.cli.failures import FleetFailed
 
 STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+RELOAD = signal.SIGUSR1
+"""Asks for the workers to be started anew."""
+OUR_SIGNALS = STOP_SIGNALS | {RELOAD}
+"""They belong to the main thread: another that took one would not wake it."""
 EARLY_DEATH_SECONDS = 10.0
 EARLY_DEATHS_MAX = 3
 """Of a program of which none has lived: so often it is tried."""
@@ -50,6 +54,7 @@ class _Child:
     process: subprocess.Popen[bytes]
     started_at: float
     early_deaths: int
+    starts_anew: bool = False
 
 
 class Supervisor:
@@ -85,6 +90,10 @@ class Supervisor:
     def ask_to_stop(self) -> None:
         """End `watch`; asked once more, kill what has not stopped yet."""
         self.call(self._heed_stop)
+
+    def ask_to_start_anew(self, names: Iterable[str]) -> None:
+        """Have `watch` end these, each when it has done what it is at, and start them again."""
+        self.call(partial(self._start_anew, frozenset(names)))
 
     def start(self, program: Program, *, early_deaths: int = 0) -> int:
         """Start it in a session of its own, so that a Ctrl-C reaches us alone; its process id."""
@@ -150,12 +159,23 @@ class Supervisor:
             except Empty:
                 return
 
+    def _start_anew(self, names: frozenset[str]) -> None:
+        self._resting = [
+            (0.0, program, 0) if program.name in names else (at, program, deaths)
+            for at, program, deaths in self._resting
+        ]
+        for name in names & self._children.keys():
+            child = self._children[name]
+            if not child.starts_anew:  # asked twice, a Celery worker lets go what it is at
+                child.starts_anew = True
+                child.process.terminate()
+
     def _heed_stop(self) -> None:
         self._is_killing = self._is_stopping
         self._is_stopping = True
 
     def _await_end(self, child: _Child) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # they belong to the main thread
+        signal.pthread_sigmask(signal.SIG_BLOCK, OUR_SIGNALS)
         child.process.wait()
         _kill_group(child.process.pid)  # a worker's pool must not outlive it
         self.call(partial(self._ended, child))
@@ -164,6 +184,10 @@ class Supervisor:
         program = child.program
         del self._children[program.name]
         if self._is_stopping:
+            return
+        if child.starts_anew:
+            pid = self.start(program)
+            self._note(f"{program.name} (pid {child.process.pid}) was started anew as pid {pid}")
             return
         how = f"{program.name} (pid {child.process.pid}) {_how_it_ended(child.process.returncode)}"
         died_early = time.monotonic() - child.started_at < EARLY_DEATH_SECONDS

@@ -47,6 +47,7 @@ def test_the_commands_of_the_issue_are_all_there():
         "signal",
         "cancel",
         "pause",
+        "reload",
         "resume",
         "restart",
         "result",

@@ -79,6 +79,25 @@ def test_a_program_that_dies_is_started_again_with_a_note(supervisor, program, n
     assert told == [f"worker-1 (pid {first}) was killed by SIGKILL; started again as pid {second}"]
 
 
+def test_one_that_is_started_anew_may_be_so_as_often_as_one_likes(supervisor, program, notes, said):
+    first = supervisor.start(program(WAITS_FOR_SIGNAL))
+    pids = [first]
+
+    def start_anew_and_stop() -> None:
+        for _ in range(supervision.EARLY_DEATHS_MAX + 1):
+            said()
+            supervisor.ask_to_start_anew(["worker-1", "worker-9"])
+            told = notes.get()
+            assert told.startswith(f"worker-1 (pid {pids[-1]}) was started anew as pid ")
+            pids.append(int(told.rpartition(" ")[2]))
+        supervisor.ask_to_stop()
+
+    Thread(target=start_anew_and_stop).start()
+    supervisor.watch()
+    assert len(set(pids)) == supervision.EARLY_DEATHS_MAX + 2
+    assert list(supervisor.pids.values()) == [pids[-1]]
+
+
 def test_an_essential_program_that_keeps_dying_ends_it_all_and_its_log_is_shown(
     supervisor, program, notes
 ):

@@ -298,6 +298,8 @@ def test_deploy_says_what_is_new_and_refuses_with_the_line_and_a_remedy(shop, fl
 
 
 def test_a_changed_process_of_a_deployed_version_is_refused(shop, fleet):
+    given = '{"item": "tea", "boss": "alice"}'
+    shop.perennial("start", "order", "--key", "holds the version", "--input", given)
     (shop.home / "changed.yaml").write_text(YAML.replace("48", "49"))
     assert shop.refusal_apart("deploy", "changed.yaml") == (1, "ProcessChanged")
 
@@ -315,6 +317,42 @@ def test_a_killed_worker_is_started_again_with_a_note(shop, fleet):
     soon(lambda: note in (shop.home / "notes").read_text())
     psutil.wait_procs(pool, timeout=SOON_SECONDS_MAX)
     assert not any(process.is_running() for process in pool)
+
+
+SPARE = """
+
+@process(version=1)
+async def spare(flow: Flow) -> int:
+    await flow.sleep(hours({hours}))
+"""
+
+
+def test_changed_code_is_taken_on_request_and_a_version_that_runs_hold_is_refused_with_them(
+    shop, fleet
+):
+    def reload_with(hours: int) -> subprocess.CompletedProcess[str]:
+        (shop.home / "shop.py").write_text(APP + SPARE.format(hours=hours))
+        return shop.apart("reload", "--json")
+
+    def workers() -> set[int]:
+        named = json.loads((shop.home / ".perennial" / "programs.json").read_text())
+        return {each["pid"] for each in named if each["name"] != "flower"}
+
+    before = workers()
+    done = reload_with(24)
+    assert done.returncode == 0, done.stderr
+    assert {"spare", "order"} <= {each["name"] for each in json.loads(done.stdout)["deployed"]}
+    soon(lambda: len(workers()) == 2 and not workers() & before)
+    replaced = [each["replaced"] for each in json.loads(reload_with(23).stdout)["deployed"]]
+    assert replaced.count(True) == 1  # no run has used it
+
+    assert shop.perennial("start", "spare", "--key", "holder").exit_code == 0
+    refused = reload_with(22)
+    assert refused.returncode == 1
+    assert "holder (" in json.loads(refused.stderr)["error"]["message"]
+    (shop.home / "shop.py").write_text(APP.replace('"packing"', '"elsewhere"'))
+    assert "elsewhere" in json.loads(shop.apart("reload", "--json").stderr)["error"]["message"]
+    (shop.home / "shop.py").write_text(APP)
 
 
 def test_the_workers_and_flower_of_a_killed_up_are_ended_by_the_next(shop, fleet):

@@ -43,7 +43,13 @@ _NAME_LENGTH_MAX = 200
 _PRINTED_MAX = 50
 """A longer chain of causes would be printed whole by whoever logs the exception."""
 
-_KERNEL = ("orchestrator.core.", "orchestrator.engine.")
+_KERNEL = (
+    "orchestrator.core.",
+    "orchestrator.engine.",
+    "orchestrator.fleet.",
+    "celery.app.task",  # an existing task as a stage: its `retry`, and what wraps its body
+    "celery.app.autoretry",
+)
 # An exception that raises even these may not end the worker that only wants to say what has failed.
 _HOSTILE = (Exception, SystemExit, GeneratorExit)
 

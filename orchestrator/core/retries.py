@@ -4,11 +4,39 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from orchestrator.core.checks import DELAY_SECONDS_MAX
 from orchestrator.core.durations import Duration, seconds_of
 from orchestrator.errors import DefinitionError, Fail, PayloadError
+
+
+class RetryAsked(Exception):
+    """A stage's code has decided itself whether and when it is tried again, as far as its Retry allows another.
+
+    `cause`: what it failed by. `delay_seconds` or `at`: when; neither: as its Retry says. `is_last`: never.
+    """
+
+    def __init__(
+        self,
+        cause: BaseException,
+        delay_seconds: float | None = None,
+        at: datetime | None = None,
+        *,
+        is_last: bool = False,
+    ) -> None:
+        super().__init__(cause, delay_seconds, at)
+        self.cause = cause
+        self.is_last = is_last
+        self._delay_seconds, self._at = delay_seconds, at
+
+    def delay_from(self, now: datetime) -> float | None:
+        """Seconds until the next attempt; None: as the stage's Retry says."""
+        delay = self._delay_seconds
+        if self._at is not None:
+            delay = (self._at - now).total_seconds()
+        return None if delay is None else max(0.0, min(delay, DELAY_SECONDS_MAX / 2))
 
 
 @dataclass(frozen=True, slots=True, init=False)

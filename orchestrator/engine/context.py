@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.core import jsonb
-from orchestrator.core.definition import Registry
+from orchestrator.core.definition import Registry, Stage
 from orchestrator.engine.alive import connect_alive
 from orchestrator.engine.definitions import Definitions
 from orchestrator.engine.liveness import Identity
@@ -31,6 +31,7 @@ from orchestrator.engine.set_aside import SetAside
 from orchestrator.errors import PerennialError
 from orchestrator.faults import reach
 from orchestrator.settings import Settings, SettingsError
+from orchestrator.store.activities import Claim
 from orchestrator.store.session import connection_arguments, set_up
 from orchestrator.store.statement import COMMITS_EACH, lack_in, pooler_in
 from orchestrator.store.together import Gathering
@@ -41,6 +42,14 @@ POOL_SIZE = 5
 """So many connections are kept for a process' threads; twice as many may be open."""
 
 Done = TypeVar("Done")
+
+StageCall = Callable[[Stage[..., Any], Claim, dict[str, Any]], Any]
+"""Calls a stage's function with its arguments. Raises what that raises, and RetryAsked."""
+
+
+def call_plainly(stage: Stage[..., Any], _claim: Claim, arguments: dict[str, Any]) -> Any:
+    """A stage is a function."""
+    return stage(**arguments)
 
 
 class Others(Gathering):
@@ -65,6 +74,8 @@ class EngineContext:
     pace: Pace = field(default_factory=Pace)
     reports: Reports = field(default_factory=Reports)
     """Who is told of what has failed."""
+    call_stage: StageCall = call_plainly
+    """The fleet knows stages that are Celery tasks."""
     others: Others | None = None
     """Those that this one goes on together with, if it does."""
     spare: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(POOL_SIZE))

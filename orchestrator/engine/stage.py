@@ -22,6 +22,7 @@ from orchestrator.core.definition import Stage, result_type_of
 from orchestrator.core.failures import FAILURES, error_of, presentable
 from orchestrator.core.journal import ActivityKind, ActivityState
 from orchestrator.core.notice import Resting, RunNotice
+from orchestrator.core.retries import RetryAsked
 from orchestrator.core.run import RunStatus
 from orchestrator.core.steps import StageContext, working_on, working_on_step
 from orchestrator.engine.context import EngineContext, once_more_if_cut
@@ -106,7 +107,7 @@ def work_and_settle(
     except FAILURES as raised:  # whatever a stage raises is its outcome
         result, error = None, raised
     elapsed = context.stopwatch() - started
-    failure = None if error is None else _Failure(context, claim, stage, error)
+    failure = None if error is None else _Failure(context, claim, stage, error, elapsed)
     settle = partial(
         _settle,
         context,
@@ -190,17 +191,30 @@ class _Failure:
     """What an attempt has raised: what is recorded of it, whether another follows, and to whom it is said."""
 
     def __init__(
-        self, context: EngineContext, claim: Claim, stage: Stage[..., Any], raised: BaseException
+        self,
+        context: EngineContext,
+        claim: Claim,
+        stage: Stage[..., Any],
+        raised: BaseException,
+        elapsed: float = 0.0,
     ) -> None:
         self._context, self._claim = context, claim
+        asked = (
+            raised if type(raised) is RetryAsked else None
+        )  # never asked of it: its attributes may raise
+        if asked is not None:
+            raised = asked.cause
         self._raised: BaseException | None = raised
         """Until it is said. The turn that settles it may live on, and the frames of its traceback with it."""
         self.error = _told(claim, stage, raised)
         self.delay_seconds: float | None = None
-        if stage.retry.allows_another(claim.attempt, raised):
-            self.delay_seconds = stage.retry.delay_before_next(
-                claim.attempt, chance=context.chance()
-            )
+        if stage.retry.allows_another(claim.attempt, raised) and not (asked and asked.is_last):
+            now = claim.claimed_at + timedelta(seconds=elapsed)
+            self.delay_seconds = asked.delay_from(now) if asked is not None else None
+            if self.delay_seconds is None:
+                self.delay_seconds = stage.retry.delay_before_next(
+                    claim.attempt, chance=context.chance()
+                )
 
     def report(self) -> None:
         """Once it is recorded."""
@@ -252,7 +266,7 @@ def _work(context: EngineContext, stage: Stage[..., Any], claim: Claim) -> str:
         around("work"),
         context.calling(stage.name),
     ):
-        value = stage(**arguments)
+        value = context.call_stage(stage, claim, arguments)
     return codec.encode(value, stage.result_type, what=of_result)
 
 

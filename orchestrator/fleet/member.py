@@ -24,6 +24,7 @@ from orchestrator.engine.together import TOGETHER_MAX
 from orchestrator.engine.troubles import Troubles
 from orchestrator.fleet.alarms import Alarms
 from orchestrator.fleet.audience import Audience
+from orchestrator.fleet.existing_tasks import call_stage
 from orchestrator.fleet.heartbeats import Heartbeats
 from orchestrator.fleet.in_place import InPlaceTasks
 from orchestrator.fleet.outlast import Refusals
@@ -114,6 +115,7 @@ class Member:
             ),
             identity=identity,
             reports=self._reports,
+            call_stage=call_stage,
         )
         # A connection of its own, if it comes to need one: a heart that waited for the pool would pass for dead.
         heart_database = connect(settings, pool_size=1)

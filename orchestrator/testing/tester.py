@@ -40,6 +40,7 @@ from orchestrator.engine.recover import recover_attempts, relay
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
 from orchestrator.errors import RunFailed, RunNotClosed
+from orchestrator.fleet.existing_tasks import call_stage
 from orchestrator.settings import Settings
 from orchestrator.store.callers import CallersConnection
 from orchestrator.store.outbox import ADVANCE, Handoff
@@ -94,6 +95,7 @@ class ProcessTester:
                 self._inbox,
                 chance=lambda: _NO_JITTER,
                 reports=self._witness,
+                call_stage=call_stage,
             )
             self.client = Client(self.database, registry=self._registry)
             self.client.deploy(*self._registry.processes.values())

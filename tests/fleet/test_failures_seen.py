@@ -345,3 +345,59 @@ def test_sentry_sees_a_failure_once_and_a_retry_as_no_failure(world, monkeypatch
         assert not world.handoffs()
     finally:
         sentry_sdk.init(default_integrations=False, auto_enabling_integrations=False)
+
+
+def test_an_existing_task_is_a_stage_in_its_messages_company(world):
+    """Its request knows the message; a retry it asks for is one that Celery's watchers see, and no message."""
+    requests = []
+
+    @world.app.task(name="shop.pay", bind=True, max_retries=1, shared=False)
+    def pay(self: Task) -> None:
+        requests.append(self.request)
+        self.retry(exc=Trouble("no money"), countdown=40)
+
+    made = stage(registry=world.registry, retry=Retry(delay_seconds=1), name="pay")(pay)
+
+    @process(version=1, registry=world.registry)
+    async def order(flow: Flow) -> None:
+        await flow.stage(made)
+
+    world.install(in_place_seconds=0)
+    run = world.harness.start(order)
+    world.advance(run)
+    world.do_all()
+
+    (request,) = requests
+    assert (request.parent_id, request.hostname) == ("message", "w@here")
+    assert request.delivery_info == {"routing_key": QUEUE}
+    assert sorted(world.seen) == [("on_retry", "pay", "Trouble"), ("task_retry", "pay", "Trouble")]
+    assert world.handoffs() == []  # a worker would have kept Celery's own in its memory
+    (failed,) = world.harness.client.get(run).failures
+    assert "Trouble: no money" in str(failed)
+    (row,) = world.harness.database.rows("SELECT due_at FROM perennial.timer WHERE state = 'armed'")
+    assert 39 < (row.due_at - world.harness.now).total_seconds() <= 40
+
+
+def test_a_stages_hooks_are_those_of_the_apps_base_class(world):
+    """Not of an existing task's own class: the stage is another task."""
+    own = []
+
+    class Own(Task):
+        def on_failure(self, *_: Any) -> None:
+            own.append(1)
+
+    @world.app.task(name="shop.pay", base=Own, shared=False)
+    def pay() -> None:
+        raise Trouble
+
+    made = stage(registry=world.registry, retry=Retry(max_attempts=1), name="pay")(pay)
+
+    @process(version=1, registry=world.registry)
+    async def order(flow: Flow) -> None:
+        await flow.stage(made)
+
+    world.install(in_place_seconds=0)
+    world.advance(world.harness.start(order))
+    world.do_all()
+    assert ("on_failure", "pay", "Trouble") in world.seen
+    assert own == []

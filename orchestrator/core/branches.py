@@ -126,6 +126,8 @@ class Branches:
         """What is asked now is no part of the turn: they are being let go."""
         self.answer_of_flow: Answer | None = None
         self._flow: _Branch | None = None
+        self.abandoned: set[str] = set()
+        """Scopes of branches that were let go before they had ended, as a sibling failed with a bug."""
         self._ready: deque[tuple[_Branch, Answer]] = deque()
         self._waiting: dict[str, list[tuple[Request, _Waiter, str]]] = {}
 
@@ -263,6 +265,7 @@ class Branches:
         if branch.is_over:
             return
         branch.is_over = True
+        self.abandoned.add(branch.scope)
         if branch.awaits is not None:
             self._close_gather(branch.awaits)
         was_over, self.is_over = self.is_over, True

@@ -119,7 +119,7 @@ class Pending(Generic[T]):
         self.unawaited.awaited(self.request.key)
 
     def __await__(self) -> Generator[Any, Any, T]:
-        self.is_awaited()
+        self.unawaited.asked.pop(self.request.key, None)  # `is_awaited`: each replay comes by here
         return cast("T", (yield self))
 
 

@@ -150,8 +150,8 @@ class _Turn:
         try:
             answer = self._drive()
             self._refuse_forgotten()
-            if answer is not None and (forgotten := self.unawaited.forgotten()) is not None:
-                self.refuse(NEVER_AWAITED, forgotten)
+            if answer is not None:
+                self._refuse_unawaited()
         except OUTCOMES as error:
             outcome = self._ended_by(error)
         except TurnAbandoned:
@@ -413,6 +413,10 @@ class _Turn:
         for activity in self.entries.values():
             if activity.key not in self.asked:
                 self._park(self._diff(activity.scope))
+
+    def _refuse_unawaited(self) -> None:
+        if (forgotten := self.unawaited.forgotten(self.branches.abandoned)) is not None:
+            self.refuse(NEVER_AWAITED, forgotten)
 
     def refuse(self, kind: str, why: str) -> NoReturn:
         """Park the run for what its flow does wrong, whatever the flow makes of that."""

@@ -11,6 +11,8 @@ An approval, a signal or a sleep that the flow kept and needs no more may be let
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from types import CodeType, FrameType
 from typing import Any
 from weakref import ref
@@ -22,20 +24,21 @@ NEVER_AWAITED = "NeverAwaited"
 class Unawaited:
     """The ledger of one pass of a flow. All its verbs are O(1) where nothing was forgotten."""
 
-    __slots__ = ("_asked", "_fresh")
+    __slots__ = ("_fresh", "asked")
 
     def __init__(self) -> None:
-        self._asked: dict[str, tuple[ref[Any], bool, CodeType, int]] = {}
+        self.asked: dict[str, tuple[ref[Any], bool, CodeType, int]] = {}
+        """By its key, what nobody has awaited yet."""
         self._fresh: list[str] = []
 
     def note(self, key: str, awaitable: Any, asked_at: FrameType, *, must_be_awaited: bool) -> None:
         """The flow asked for this. Of the frame, only its place is kept."""
-        self._asked[key] = (ref(awaitable), must_be_awaited, asked_at.f_code, asked_at.f_lasti)
+        self.asked[key] = (ref(awaitable), must_be_awaited, asked_at.f_code, asked_at.f_lasti)
         self._fresh.append(key)
 
     def awaited(self, key: str) -> None:
         """It is awaited, by itself or in a gather."""
-        self._asked.pop(key, None)
+        self.asked.pop(key, None)
 
     def dropped(self) -> str | None:
         """At an await: what was asked since the last, isn't awaited, and nobody holds. None: all is well."""
@@ -43,18 +46,30 @@ class Unawaited:
             return None
         fresh, self._fresh = self._fresh, []
         for key in fresh:
-            asked = self._asked.get(key)
+            asked = self.asked.get(key)
             if asked is not None and asked[0]() is None:
                 return _sentence(key, asked)
         return None
 
-    def forgotten(self) -> str | None:
-        """At the flow's end: the first that should have been awaited. None: all is well."""
+    def forgotten(self, abandoned: AbstractSet[str] = frozenset()) -> str | None:
+        """At the flow's end: the first that should have been awaited. None: all is well.
+
+        `abandoned`: scopes of branches that were let go in their middle, and couldn't await what they had asked.
+        """
         fresh = set(self._fresh)
-        for key, asked in self._asked.items():
-            if asked[1] or key in fresh:
+        for key, asked in self.asked.items():
+            if (asked[1] or key in fresh) and not any(
+                scope in abandoned for scope in _scopes_of(key)
+            ):
                 return _sentence(key, asked)
         return None
+
+
+def _scopes_of(key: str) -> Iterator[str]:
+    """`a/0/b/work` stands in `a/0/b`, `a/0` and `a`."""
+    while "/" in key:
+        key = key.rpartition("/")[0]
+        yield key
 
 
 def _sentence(key: str, asked: tuple[ref[Any], bool, CodeType, int]) -> str:

@@ -26,6 +26,9 @@ TOGETHER = "tests/engine/test_together.py::"
 HEARTBEATS = "tests/fleet/test_heartbeats.py::"
 SERVICES = "tests/fleet/test_services_live.py::"
 
+ASKINGS = "tests/testing/test_askings.py::"
+WRONG = "tests/unit/test_wrong_flows.py::"
+
 STORE = "orchestrator/store/"
 ENGINE = "orchestrator/engine/"
 
@@ -820,6 +823,78 @@ FROM perennial.run r""",
             f"{SCENARIOS}test_an_approval_times_out_at_its_deadline",
             f"{VERBS}test_a_decision_that_is_not_allowed_writes_nothing[bob-m-60]",
         ),
+    ),
+    Guard(
+        "a closed key is no name",
+        "A yes for one thing never approves another: what was asked since is another asking.",
+        f"{STORE}approvals.py",
+        "\n    AND (c.key = %(approval)s OR",
+        "\n    AND c.state = 'open' AND (c.key = %(approval)s OR",
+        (
+            f"{ASKINGS}test_a_key_means_its_asking_though_another_of_its_name_asks_this_person",
+            f"{ASKINGS}test_what_timed_out_is_no_yes_to_what_was_asked_since",
+        ),
+    ),
+    Guard(
+        "a decision that names no asking",
+        "It means the open one only where no earlier one asked this person.",
+        "orchestrator/core/approvals.py",
+        "    if open_ones:\n",
+        "    if False:\n",
+        (f"{ASKINGS}test_a_doubled_click_decides_once[None]",),
+    ),
+    Guard(
+        "what was asked after the look",
+        "With a run's view, only what was open in it is decided.",
+        f"{ENGINE}deliver.py",
+        "CHANGES_MAX if was_open else 0",
+        "CHANGES_MAX",
+        (f"{ASKINGS}test_what_was_asked_after_a_look_at_nothing_is_not_decided",),
+    ),
+    Guard(
+        "a business key after a restart",
+        "It may mean the run before.",
+        "orchestrator/client.py",
+        "if follows is not None and not isinstance(approval, ApprovalView):",
+        "if False:",
+        (
+            f"{ASKINGS}test_a_business_key_that_was_used_before_is_enough_for_whom_nobody_asked_then",
+        ),
+    ),
+    Guard(
+        "a forgotten await",
+        "What was asked and thrown away is an incident, and never done by chance.",
+        "orchestrator/core/branches.py",
+        "if (dropped := self._unawaited.dropped()) is not None:",
+        "if (dropped := None) is not None:",
+        (
+            f"{WRONG}test_what_a_flow_asks_for_and_throws_away_is_an_incident_at_its_first_await[signal]",
+            f"{WRONG}test_what_a_branch_throws_away_while_others_run_is_an_incident[signal]",
+        ),
+    ),
+    Guard(
+        "a forgotten await at the end",
+        "A stage that a flow kept and never awaited is an incident.",
+        "orchestrator/core/replay.py",
+        "            if answer is not None:\n                self._refuse_unawaited()\n",
+        "",
+        (f"{WRONG}test_work_that_a_flow_kept_and_never_awaited_is_an_incident_at_its_end[stage]",),
+    ),
+    Guard(
+        "a branch that was let go has forgotten nothing",
+        "What it kept it could no longer await: a flow that outlives a sibling's bug goes on.",
+        "orchestrator/core/branches.py",
+        "        self.abandoned.add(branch.scope)\n",
+        "",
+        (f"{WRONG}test_a_branch_that_was_let_go_in_its_middle_has_forgotten_nothing[stage]",),
+    ),
+    Guard(
+        "a stage that a flow calls itself",
+        "It would be done unrecorded, and again at each replay.",
+        "orchestrator/core/branches.py",
+        "            driver = driven_by.set(self._turn)\n            try:",
+        "            driver = driven_by.set(None)\n            try:",
+        (f"{WRONG}test_what_a_flow_calls_itself_is_an_incident_before_it_is_done[stage]",),
     ),
     Guard(
         "an approval is decided by whom it asks",

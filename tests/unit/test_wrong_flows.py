@@ -140,6 +140,49 @@ def test_what_a_flow_asks_for_and_throws_away_is_an_incident_at_its_first_await(
 
 
 @pytest.mark.parametrize("what", EVERYTHING)
+def test_what_a_branch_throws_away_while_others_run_is_an_incident(what):
+    async def forgets(flow: Flow) -> None:
+        ask_for(flow, what)
+        await flow.signal("rest")
+
+    async def waits(flow: Flow) -> None:
+        await flow.sleep(1)
+        await flow.signal("more")
+
+    async def flow(flow: Flow) -> None:
+        await flow.gather(waits(flow), forgets(flow), waits(flow))
+
+    assert parked(flow)["type"] == "NeverAwaited"
+
+
+@pytest.mark.parametrize("what", ["stage", "step", "gather"])
+def test_a_branch_that_was_let_go_in_its_middle_has_forgotten_nothing(what):
+    """A sibling's bug ended it, and the flow goes on without both."""
+
+    async def breaks(flow: Flow) -> None:
+        await flow.signal("now")
+        raise ValueError("a bug")
+
+    async def keeps(flow: Flow) -> Any:
+        handle = ask_for(flow, what)
+        await flow.signal("later")
+        return await handle
+
+    async def flow(flow: Flow) -> str:
+        try:
+            await flow.gather(flow.gather({"inner": keeps(flow)}), breaks(flow))
+        except ValueError:
+            return "went on"
+        return "never"
+
+    world = World(define(flow), REGISTRY)
+    world.turn()
+    world.signal("now")
+    outcome = world.turn()
+    assert (outcome.status, outcome.output) == (RunStatus.COMPLETED, '"went on"'), outcome.error
+
+
+@pytest.mark.parametrize("what", EVERYTHING)
 def test_what_a_flow_asks_for_right_before_its_end_and_never_awaits_is_an_incident(what):
     async def flow(flow: Flow) -> None:
         handles = [ask_for(flow, what)]
@@ -161,7 +204,8 @@ def test_work_that_a_flow_kept_and_never_awaited_is_an_incident_at_its_end(what)
     assert world.turn().status.is_moving
     world.signal("end")
     outcome = world.turn()
-    assert (outcome.status, outcome.error["type"]) == (RunStatus.INCIDENT, "NeverAwaited")
+    assert outcome.status is RunStatus.INCIDENT
+    assert outcome.error["type"] == "NeverAwaited"
 
 
 @pytest.mark.parametrize("what", ["approval", "signal", "sleep"])

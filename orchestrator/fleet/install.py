@@ -31,6 +31,7 @@ from orchestrator.fleet.in_place import is_in_hand
 from orchestrator.fleet.member import Member
 from orchestrator.fleet.outlast import PauseStep
 from orchestrator.fleet.services import ServicesStep
+from orchestrator.fleet.strangers import give_back_if_strange
 from orchestrator.settings import Settings
 from orchestrator.store.outbox import ADVANCE
 
@@ -109,6 +110,8 @@ def _register(member: Member, name: str, function: Callable[..., None], **option
     def once_or_twice(*arguments: Any) -> None:
         with failures.raising_what_fails():
             try:
+                if give_back_if_strange(app.current_worker_task, member.record, member.troubles):
+                    raise Ignore
                 once_more_if_cut(lambda: function(*arguments))
             except DBAPIError as error:
                 if not is_a_servers_trouble(error):

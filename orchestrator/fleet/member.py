@@ -30,8 +30,10 @@ from orchestrator.fleet.in_place import InPlaceTasks
 from orchestrator.fleet.outlast import Refusals
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.fleet.routes import Routes
+from orchestrator.fleet.strangers import OwnRecord
 from orchestrator.settings import Settings
 from orchestrator.store import workers
+from orchestrator.store.identity import record_identity
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,8 @@ class Member:
         self.troubles = Troubles(log)
         self.refusals: Refusals | None = None
         """What its broker has refused this worker, once a worker listens for it."""
+        self.record = OwnRecord(self._read_record)
+        """Whose record this process moves."""
         self.audience = Audience()
         self.pool_keeps_limits = True
         """Whether this worker's pool ends tasks that overrun; false only where a worker has said so."""
@@ -112,6 +116,7 @@ class Member:
                 hostname=self.hostname,
                 routes=self.routes,
                 troubles=self.troubles,
+                record=self.record,
             ),
             identity=identity,
             reports=self._reports,
@@ -125,6 +130,10 @@ class Member:
             interval_seconds=settings.heartbeat_seconds,
         ).start()
         return context
+
+    def _read_record(self) -> str:
+        with self.context.connection() as connection:
+            return record_identity(connection)
 
     def _tell(self, event: str, **fields: Any) -> None:
         messenger = self.context.messenger

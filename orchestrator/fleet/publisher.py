@@ -24,6 +24,7 @@ from orchestrator.fleet.alarms import Alarms
 from orchestrator.fleet.audience import Audience
 from orchestrator.fleet.routes import Routes
 from orchestrator.fleet.rows import event_of
+from orchestrator.fleet.strangers import RECORD_HEADER, OwnRecord
 from orchestrator.store.outbox import ADVANCE, Handoff
 from orchestrator.store.timers import ArmedTimer
 
@@ -48,7 +49,9 @@ class Publisher:
         hostname: str | None = None,
         routes: Routes | None = None,
         troubles: Troubles | None = None,
+        record: OwnRecord | None = None,
     ) -> None:
+        self._record = record
         self._troubles = troubles or Troubles(log)
         self.alarms = alarms
         self._routes = routes or Routes(app)
@@ -208,12 +211,17 @@ class Publisher:
             message.body,
             exchange="",
             routing_key=queue,
-            headers=message.headers,
+            headers=self._named(message.headers),
             serializer="json",
             declare=self._declaration_of(queue) if is_first else [],
             retry=False,
             **message.properties,
         )
+
+    def _named(self, headers: dict[str, Any]) -> dict[str, Any]:
+        """With whose record it is of."""
+        known = None if self._record is None else self._record.known
+        return headers if not known else {**headers, RECORD_HEADER: known}
 
     def _declaration_of(self, queue: str) -> list[Queue]:
         """What a broker that has no such queue yet needs; nothing where the app declares its queues itself."""

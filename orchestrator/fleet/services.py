@@ -235,7 +235,13 @@ def services_of(
         is_heard=lambda: member.audience.is_there,
         fleet=f"{member.app.main}/{member.settings.namespace}",
     )
-    caretaker = Caretaker(member, losses, look, refresh)
+
+    def know_and_look() -> None:
+        member.record.get()  # before anything is published
+        if look is not None:
+            look()
+
+    caretaker = Caretaker(member, losses, know_and_look, refresh)
     services = [Service("caretaker", caretaker.work, caretaker.reset)]
     if member.alarms is not None:
         services.append(Service("mover", Mover(member, member.alarms).work, member.alarms.reset))

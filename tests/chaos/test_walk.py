@@ -215,6 +215,9 @@ WALK: dict[str, Scenario] = {
     "park_run": GIVES_UP,
     "fail_attempt": OVERRUNS,
     "forget_old_workers": STAGES,
+    # whose record it is, once for each process of a worker
+    "record_identity": STAGES,
+    "record_server": STAGES,
     # a worker lacks something, or hears what is over
     "read_process": LEAVES,
     "note_left": LEAVES,

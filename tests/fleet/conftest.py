@@ -32,6 +32,16 @@ def redis(tmp_path: Path) -> Iterator[EmbeddedRedis]:
 @pytest.fixture
 def fleet(postgres: EmbeddedPostgres, redis: EmbeddedRedis, tmp_path: Path) -> Iterator[Fleet]:
     """No workers yet; the processes are deployed."""
+    fleet = Fleet(fresh_database(postgres), redis.url, tmp_path)
+    fleet.client.deploy(*_processes(fleet))
+    try:
+        yield fleet
+    finally:
+        fleet.stop()
+
+
+def fresh_database(postgres: EmbeddedPostgres) -> str:
+    """The URL of one with our tables, and nothing in them."""
     name = f"fleet_{uuid4().hex}"
     with _engine_on(postgres.url("perennial")) as engine, engine.connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT").execute(
@@ -42,12 +52,7 @@ def fleet(postgres: EmbeddedPostgres, redis: EmbeddedRedis, tmp_path: Path) -> I
     )
     with _engine_on(url) as engine:
         migrate.upgrade(engine)
-    fleet = Fleet(url, redis.url, tmp_path)
-    fleet.client.deploy(*_processes(fleet))
-    try:
-        yield fleet
-    finally:
-        fleet.stop()
+    return url
 
 
 @contextmanager

@@ -1,0 +1,108 @@
+"""Messages of another record: a worker that was forgotten on the same broker must not swallow what isn't its own.
+
+Each handoff's message names the record that it is of (`store.identity`). A worker of another one gives it back to
+its queue, says so, and after `RETURNS_MAX` returns lets it go: nobody else takes from that queue now, and the
+message's own fleet sends it again from its outbox. A message that names no record is an older release's, or a
+timer's, and is taken.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from celery import Task
+
+from orchestrator.engine.troubles import Troubles
+from orchestrator.store.identity import is_another
+
+RECORD_HEADER = "perennial_record"
+RETURNS_HEADER = "perennial_returns"
+
+RETURNS_MAX = 32
+"""So often a message is given back."""
+
+READ_AGAIN_SECONDS = 10.0
+"""A server that was upgraded has a new identity: a worker that meets a stranger's message looks whether it is one."""
+
+
+class OwnRecord:
+    """Whose record this process moves: read once, when it is first needed, and kept."""
+
+    def __init__(
+        self, read: Callable[[], str], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._read, self._clock = read, clock
+        self._read_at = 0.0
+        self.known = ""
+        """Empty while it was not read."""
+
+    def get(self) -> str:
+        """Read it, if it is not known. Raises what Postgres says."""
+        if not self.known:
+            self._read_it()
+        return self.known
+
+    def is_stranger(self, theirs: str) -> bool:
+        """Whether a message of that record is another's."""
+        if not is_another(theirs, self.get()):
+            return False
+        if self._clock() - self._read_at > READ_AGAIN_SECONDS:
+            self._read_it()
+        return is_another(theirs, self.known)
+
+    def _read_it(self) -> None:
+        self.known, self._read_at = self._read(), self._clock()
+
+
+def give_back_if_strange(task: Task | None, own: OwnRecord, troubles: Troubles) -> bool:
+    """Whether the message that is worked on now is another record's; then it has been given back, or let go."""
+    request = None if task is None else task.request
+    theirs = None if request is None else request.get(RECORD_HEADER)
+    if task is None or request is None or not isinstance(theirs, str):
+        return False
+    if not own.is_stranger(theirs):
+        return False
+    queue = str((request.delivery_info or {}).get("routing_key") or "")
+    returns = int(request.get(RETURNS_HEADER) or 0)
+    is_back = bool(queue) and returns < RETURNS_MAX and _give_back(task, queue, theirs, returns + 1)
+    what = "gives them back" if is_back else "lets them go, to be sent again by their own"
+    troubles.meet(
+        f"strange messages in {queue}",
+        "this worker takes messages of another database's runs from queue %s, and %s: those runs are held up. "
+        "Point it at their database, or at another broker or queue, or stop it (%s is of record %s, this worker "
+        "moves %s)",
+        queue,
+        what,
+        task.name,
+        theirs,
+        own.known,
+        kind=what,
+        level=logging.ERROR,
+    )
+    return True
+
+
+def _give_back(task: Task, queue: str, record: str, returns: int) -> bool:
+    """To the end of its queue, as it came. A broker that says no lets its own fleet send it again."""
+    app, request = task.app, task.request
+    message = app.amqp.as_task_v2(
+        request.id, task.name, tuple(request.args), {}, ignore_result=True, origin="perennial"
+    )
+    marks: dict[str, Any] = {RECORD_HEADER: record, RETURNS_HEADER: returns}
+    try:
+        with app.producer_pool.acquire(block=True) as producer:
+            producer.publish(
+                message.body,
+                exchange="",
+                routing_key=queue,
+                headers=message.headers | marks,
+                serializer="json",
+                retry=False,
+                **message.properties,
+            )
+    except Exception:  # noqa: BLE001 - brokers fail in many ways, and a message is a hint
+        return False
+    return True

@@ -14,7 +14,11 @@ from orchestrator.core.failures import traceback_of
 from orchestrator.core.flow import Request, SignalWait, Sleep, StageCall, StepCall
 from orchestrator.core.journal import Activity, ActivityState
 from orchestrator.core.run import RunStatus
+from orchestrator.core.schemas import input_schema_of
 from orchestrator.errors import InvalidArguments, PayloadError
+
+TAKES_BYTES_MAX = 4 * 1024
+"""A larger schema isn't kept with each wait: the flow alone looks at what comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +160,25 @@ def open_activity(request: Request) -> NewActivity:
                 if ask.timeout_seconds is None
                 else (NewTimer("signal-timeout", ask.timeout_seconds),)
             )
-            return NewActivity(request, ActivityState.PENDING, timers=timers)
+            return NewActivity(
+                request, ActivityState.PENDING, policy=_what_it_takes(ask), timers=timers
+            )
         case ApprovalRequest():
             return NewActivity(
                 request, ActivityState.PENDING, timers=_approval_timers(ask), approval=ask
             )
         case StepCall():
             raise AssertionError("steps are recorded by whoever performs them")
+
+
+def _what_it_takes(wait: SignalWait) -> dict[str, Any] | None:
+    """For whoever sends the signal: refused at the door, it never comes here. Not where the flow wants to be told."""
+    if wait.on_unfit != "set_aside":
+        return None
+    takes = input_schema_of(wait.type)
+    if takes.schema is None or takes.size > TAKES_BYTES_MAX:
+        return None
+    return {"takes": takes.schema, "digest": takes.digest}
 
 
 def _approval_timers(ask: ApprovalRequest) -> tuple[NewTimer, ...]:

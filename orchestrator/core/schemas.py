@@ -25,11 +25,15 @@ SCHEMA_BYTES_MAX = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class InputSchema:
-    """`schema` None: nothing is known of the input, and `why` says so. `digest` tells schemas apart."""
+    """`schema` None: nothing is known of the input, and `why` says so. `digest` tells schemas apart.
+
+    `size`: of its text.
+    """
 
     schema: dict[str, Any] | None = None
     digest: str | None = None
     why: str = ""
+    size: int = 0
 
 
 @lru_cache(maxsize=1024)
@@ -44,7 +48,7 @@ def _schema_of(declared: Any) -> InputSchema:
         return InputSchema(
             why=f"the JSON Schema of its type has {len(text)} bytes; the bound is {SCHEMA_BYTES_MAX}"
         )
-    return InputSchema(schema, hashlib.sha256(text.encode()).hexdigest())
+    return InputSchema(schema, hashlib.sha256(text.encode()).hexdigest(), size=len(text))
 
 
 def _as_the_record_keeps(schema: JsonSchemaValue) -> str:

@@ -17,7 +17,14 @@ from orchestrator.core.approvals import (
 )
 from orchestrator.core.checks import check_words, composed
 from orchestrator.core.run import RunStatus
-from orchestrator.errors import DecisionRefused, DecisionTooLate, RunClosed, RunNotFound
+from orchestrator.engine.inputs import problems_in
+from orchestrator.errors import (
+    DecisionRefused,
+    DecisionTooLate,
+    PayloadError,
+    RunClosed,
+    RunNotFound,
+)
 from orchestrator.store import approvals, runs, signals
 from orchestrator.store.statement import AnyConnection
 
@@ -36,6 +43,8 @@ def signal(
 ) -> bool:
     """Buffer a signal for the run. False: one with this `signal_id` came before.
 
+    Where a wait of this name is open that says what it takes, a payload that doesn't fit it is refused.
+
     Raises RunNotFound, RunClosed, PayloadError.
     """
     name, by = composed(name), composed(by)
@@ -49,10 +58,30 @@ def signal(
             check_words(words, what=what, where="signal")
     text = codec.encode(payload, what=f"signal {name}")
     sender = by or "producer"
-    if signals.signal_run_if_open(
-        connection, run_id, name=name, payload=text, signal_id=signal_id, sender=sender
-    ):
-        return True
+    fits: str | None = None
+    for looks in range(CHANGES_MAX):
+        taken = signals.signal_run_if_open(
+            connection,
+            run_id,
+            name=name,
+            payload=text,
+            signal_id=signal_id,
+            sender=sender,
+            fits=fits,
+            unseen=looks == CHANGES_MAX - 1,  # the flow looks too, and sets aside what does not fit
+        )
+        if taken is True:
+            return True
+        if taken is False:
+            break
+        problems = problems_in(codec.parse(text), taken.schema)
+        if problems:
+            message = (
+                f"signal {name} doesn't fit what run {run_id} waits for: {'; '.join(problems)}. "
+                "Nothing was recorded: send it in that form"
+            )
+            raise PayloadError(message)
+        fits = taken.digest
     status = runs.status_of(connection, run_id)
     if status is None:
         raise RunNotFound(f"there is no run {run_id}")

@@ -85,6 +85,11 @@ class Contracts:
         return contract
 
 
+def problems_in(value: Any, schema: dict[str, Any]) -> list[str]:
+    """What of a value of plain JSON doesn't fit, in words and without the values; empty where it fits."""
+    return list(_problems(_validator_of(schema), value))
+
+
 def _problems(validator: Any, value: Any) -> Iterator[str]:
     """What doesn't fit, place by place, without the values: they may be secret."""
     from referencing.exceptions import Unresolvable

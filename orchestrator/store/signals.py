@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -10,14 +11,24 @@ from uuid_utils.compat import uuid7
 from orchestrator.store.outbox import ADVANCE, NOTIFY_CHANNEL
 from orchestrator.store.statement import AnyConnection, Statement
 
-# The run's row is updated first: it is the lock on which a signal and a turn meet.
+# The run's row is updated first: it is the lock on which a signal and a turn meet. `wait` is what this signal would
+# answer, where that is known: it is the next of its name, and all who wait for one take the same form.
 _SIGNAL = Statement(
     "signal_run",
     f"""
-WITH fence AS (
+WITH wait AS (
+    SELECT min(a.policy->>'digest') AS digest, (array_agg(a.policy->'takes'))[1] AS takes
+    FROM perennial.activity a
+    WHERE a.run_id = %(run_id)s AND a.kind = 'signal' AND a.name = %(name)s AND a.state = 'pending'
+    HAVING count(*) = count(a.policy->>'digest') AND min(a.policy->>'digest') = max(a.policy->>'digest')
+        AND min(a.policy->>'digest') IS DISTINCT FROM %(fits)s::text AND NOT EXISTS (
+            SELECT FROM perennial.signal s
+            WHERE s.run_id = %(run_id)s AND s.name = %(name)s AND s.consumed_key IS NULL)
+), fence AS (
     UPDATE perennial.run r SET revision = r.revision + 1
     WHERE r.id = %(run_id)s AND r.closed_at IS NULL AND (%(signal_id)s::text IS NULL OR NOT EXISTS (
         SELECT FROM perennial.signal s WHERE s.run_id = r.id AND s.signal_id = %(signal_id)s))
+        AND (%(unseen)s::bool OR NOT EXISTS (SELECT FROM wait))
     RETURNING r.id, r.queue, r.status, r.revision
 ), arrived AS (
     INSERT INTO perennial.signal (id, run_id, name, signal_id, payload, sender, received_revision)
@@ -34,10 +45,18 @@ WITH fence AS (
         jsonb_build_object('name', %(name)s::text)
     FROM fence, arrived
 )
-SELECT arrived.id, notified.done FROM arrived LEFT JOIN (SELECT pg_notify('{NOTIFY_CHANNEL}', '') AS done) notified
-    ON true
+SELECT arrived.id, notified.done IS NULL AS notified, NULL::text AS digest, NULL::text AS takes
+FROM arrived LEFT JOIN (SELECT pg_notify('{NOTIFY_CHANNEL}', '') AS done) notified ON true
+UNION ALL SELECT NULL, NULL, wait.digest, wait.takes::text FROM wait WHERE NOT %(unseen)s::bool
 """,
 )
+
+
+class Takes(NamedTuple):
+    """What the wait that a signal would answer takes: a JSON Schema, and its digest."""
+
+    digest: str
+    schema: dict[str, Any]
 
 
 def signal_run_if_open(
@@ -48,8 +67,14 @@ def signal_run_if_open(
     payload: str,
     signal_id: str | None,
     sender: str,
-) -> bool:
-    """Buffer a signal (`payload` is JSON text) and ask for a turn. False: duplicate, ended, or no such run."""
+    fits: str | None = None,
+    unseen: bool = False,
+) -> bool | Takes:
+    """Buffer a signal (`payload` is JSON text) and ask for a turn. False: duplicate, ended, or no such run.
+
+    `fits`: the digest of a schema that it fits. Where the wait that it would answer takes another form, that is
+    the answer, and nothing was written; `unseen` buffers it all the same.
+    """
     row: Any = _SIGNAL.row(
         connection,
         id=uuid7(),
@@ -58,5 +83,9 @@ def signal_run_if_open(
         payload=payload,
         signal_id=signal_id,
         sender=sender,
+        fits=fits,
+        unseen=unseen,
     )
-    return row is not None
+    if row is None or row.digest is None:
+        return row is not None
+    return Takes(row.digest, json.loads(row.takes))

@@ -564,7 +564,7 @@ FROM perennial.run r""",
         (
             (
                 "tests/engine/test_signals.py::"
-                "test_a_signal_of_the_wrong_form_is_set_aside_in_sight_and_the_next_is_taken[before it]"
+                "test_a_signal_of_the_wrong_form_is_set_aside_in_sight_and_the_next_is_taken"
             ),
         ),
     ),

@@ -47,8 +47,7 @@ _KERNEL = (
     "orchestrator.core.",
     "orchestrator.engine.",
     "orchestrator.fleet.",
-    "celery.app.task",  # an existing task as a stage: its `retry`, and what wraps its body
-    "celery.app.autoretry",
+    "celery.app.autoretry",  # wraps the body of an existing task that is a stage
 )
 # An exception that raises even these may not end the worker that only wants to say what has failed.
 _HOSTILE = (Exception, SystemExit, GeneratorExit)

@@ -15,6 +15,8 @@ import inspect
 from collections.abc import Callable
 from datetime import datetime
 from functools import wraps
+from traceback import walk_tb
+from types import TracebackType
 from typing import Any
 from uuid import uuid5
 
@@ -76,7 +78,10 @@ def call_stage(stage: Stage[..., Any], claim: Claim, arguments: dict[str, Any]) 
         task.request_stack.pop()
         _task_stack.pop()
     if isinstance(outcome, _Raised):  # here, where no other exception is in hand
-        raise outcome.error
+        try:
+            raise outcome.error
+        finally:
+            del outcome  # its traceback leads here
     return outcome
 
 
@@ -116,12 +121,16 @@ def _asked(task: Task, asked: Retry) -> BaseException:
     given = (
         asked.args[1] if len(asked.args) > 1 else None
     )  # `exc` may be what could be pickled of it
-    asked.args = (str(asked),)  # it was among them itself, and kept what its frames hold
     cause = given if isinstance(given, BaseException) else asked.__context__ or asked
+    traceback = _until_celery(asked.__traceback__)
+    # It is among its own arguments and in the frame that has raised it. In a circle, what frames hold would be kept.
+    asked.args = (str(asked),)
+    asked.exc = asked.__context__ = None
+    asked.__traceback__ = traceback if cause is asked else None
     if isinstance(cause, RecordedOtherwise):
         return cause
     if _TRACEBACK.__get__(cause) is None:  # it was made for `retry`, and never raised
-        _TRACEBACK.__set__(cause, asked.__traceback__)
+        _TRACEBACK.__set__(cause, traceback)
     when = asked.when
     if isinstance(when, datetime):
         at = when if when.tzinfo is not None else when.replace(tzinfo=task.app.timezone)
@@ -132,6 +141,17 @@ def _asked(task: Task, asked: Retry) -> BaseException:
         return RetryAsked(cause, delay_seconds=seconds_of(when, what=f"retry of task {task.name}"))
     except DefinitionError as wrong:
         return Fail(str(wrong))
+
+
+def _until_celery(traceback: TracebackType | None) -> TracebackType | None:
+    """Without the frames at its end of Celery's `retry`: what it names last is the author's line."""
+    walked = list(walk_tb(traceback))
+    while walked and walked[-1][0].f_globals.get("__name__") == "celery.app.task":
+        walked.pop()
+    kept = None
+    for frame, line in reversed(walked):
+        kept = TracebackType(kept, frame, frame.f_lasti, line)
+    return kept
 
 
 def _request_of(

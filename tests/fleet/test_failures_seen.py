@@ -401,3 +401,49 @@ def test_a_stages_hooks_are_those_of_the_apps_base_class(world):
     world.do_all()
     assert ("on_failure", "pay", "Trouble") in world.seen
     assert own == []
+
+
+@pytest.mark.parametrize("how", ["bare", "made", "raised", "autoretry"])
+def test_what_asked_for_a_retry_is_let_go_too(world, monkeypatch, how):
+    """Celery's Retry is among its own arguments, and in the frame that raises it."""
+    held: list[weakref.ref[Trouble]] = []
+    options = {"autoretry_for": (Trouble,)} if how == "autoretry" else {}
+
+    @world.app.task(name="shop.pay", bind=True, shared=False, default_retry_delay=1, **options)
+    def pay(self: Task) -> None:
+        local = Trouble()
+        held.append(weakref.ref(local))
+        if how == "bare":
+            self.retry()
+        if how == "made":
+            self.retry(exc=Trouble())
+        if how == "autoretry":
+            raise Trouble
+        try:
+            fail()
+        except Trouble as error:
+            raise self.retry(exc=error) from None
+
+    made = stage(registry=world.registry, retry=Retry(max_attempts=2), name="pay")(pay)
+
+    @process(version=1, registry=world.registry)
+    async def order(flow: Flow) -> None:
+        await flow.stage(made)
+
+    world.install(in_place_seconds=0)
+    run = world.harness.start(order)
+    for name in ("celery.app.trace", "orchestrator.engine.reports"):
+        monkeypatch.setattr(logging.getLogger(name), "disabled", True)
+    gc.collect()
+    gc.disable()
+    try:
+        world.advance(run)
+        world.do_all()
+        world.advance(run)
+        assert [each() for each in held] == [None]
+    finally:
+        gc.enable()
+
+
+def fail() -> None:
+    raise Trouble

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 FLOWER_PORT = 5555
+FLOWER_COLUMNS = "name,args,state,result,kwargs,received,runtime,uuid,worker"
+"""Of its list. A run has its business key where arguments stand, who can act until when, and what it waits for."""
 WORKERS_MAX = 64
 READY_SECONDS_MAX = 60
 
@@ -307,7 +309,13 @@ def _programs(fleet: Fleet, *, workers: int, concurrency: int) -> list[Program]:
         for name in _worker_names(workers)
     ]
     if fleet.flower_port:
-        arguments = (*celery, "flower", "--address=127.0.0.1", f"--port={fleet.flower_port}")
+        arguments = (
+            *celery,
+            "flower",
+            "--address=127.0.0.1",
+            f"--port={fleet.flower_port}",
+            f"--tasks-columns={FLOWER_COLUMNS}",
+        )
         from orchestrator.embedded.private import flower_login
 
         log = logs / "flower.log"

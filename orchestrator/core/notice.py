@@ -65,14 +65,28 @@ class RunNotice:
         if self.waiting_for is None or self.status.is_closed:
             return ""
         told = f"waits for {self.waiting_for}"
+        people, until = self._who(now)
+        if people:
+            told += f": {people}"
+        return f"{told}, {until}" if until else told
+
+    def whose_turn(self, now: datetime) -> str:
+        """`ann, bob can act, until 2026-12-01 12:00 UTC`: what is cut off last in a narrow list. Else the words."""
+        if self.resting is not None or self.status is not RunStatus.WAITING:
+            return self.words(now)
+        return ", ".join(each for each in self._who(now) if each) or self.words(now)
+
+    def _who(self, now: datetime) -> tuple[str, str]:
+        """Who can act, and until when; either may be empty."""
         asked = self.asked or tuple(_asked_in(self.opened, now))
         people = list(dict.fromkeys(person for each in asked for person in each.assignees))
-        if people:
-            more = f" and {len(people) - PEOPLE_MAX} more" if len(people) > PEOPLE_MAX else ""
-            told += f": {', '.join(people[:PEOPLE_MAX])}{more} can act"
+        more = f" and {len(people) - PEOPLE_MAX} more" if len(people) > PEOPLE_MAX else ""
         deadlines = [each.deadline for each in asked if each.deadline is not None]
         deadline = min(deadlines, default=None) or self.deadline or _first_of(self.opened, now)
-        return told if deadline is None else f"{told}, until {_stamp(deadline)}"
+        return (
+            f"{', '.join(people[:PEOPLE_MAX])}{more} can act" if people else "",
+            "" if deadline is None else f"until {_stamp(deadline)}",
+        )
 
 
 def notice_of_turn(run: RunContext, outcome: TurnOutcome) -> RunNotice:

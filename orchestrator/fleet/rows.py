@@ -29,7 +29,10 @@ _RESTING = "task-retried"
 
 
 def event_of(notice: RunNotice, now: datetime) -> tuple[str, dict[str, Any]]:
-    """The event, and what the row shows: the business key where its arguments stand, the wait beside it."""
+    """The event, and what the row shows: the business key where its arguments stand, the wait beside it.
+
+    Flower's list shows some forty characters of each: who can act and until when stand in a column of their own.
+    """
     words = notice.words(now)
     error = notice.resting.error if notice.resting is not None else notice.error
     told = f"{error.get('type')}: {error.get('message')}" if error else None
@@ -43,7 +46,7 @@ def event_of(notice: RunNotice, now: datetime) -> tuple[str, dict[str, Any]]:
             "args": notice.business_key or "",
             "kwargs": words,
             "retries": notice.resting.attempt - 1 if notice.resting is not None else 0,
-            "result": words or told or notice.status.value,
+            "result": notice.whose_turn(now) or told or notice.status.value,
             "exception": told,
             "traceback": error.get("traceback") if error else None,
             "runtime": None,

@@ -211,6 +211,13 @@ def test_flower_answers_nobody_without_its_password(shop, fleet):
         assert answer(url + path)[0] == 401
         assert answer(url + path, f"{fleet['flower_user']}:guess")[0] == 401
         assert answer(url + path, login)[0] == 200
+    page = answer(url + "/tasks", login)[1]
+    columns = [name for name in ("args", "result", "kwargs") if f'data-column="{name}"' in page]
+    assert columns == [
+        "args",
+        "result",
+        "kwargs",
+    ]  # a run's key, whose turn it is, what it waits for
 
 
 def test_no_password_of_the_fleet_is_in_a_log_an_answer_a_page_or_a_process_list(shop, fleet):

@@ -87,8 +87,15 @@ def test_a_waiting_row_says_whose_turn_it_is_where_the_list_shows_it():
     asked = Asked("boss", ("ann", "bob"), NOW + timedelta(hours=2))
     _, row = event_of(notice(RunStatus.WAITING, waiting_for="approval boss", asked=(asked,)), NOW)
     assert row["args"] == "o-1"
-    words = "waits for approval boss: ann, bob can act, until 2026-12-01 14:00 UTC"
-    assert row["kwargs"] == row["result"] == words
+    assert row["result"] == "ann, bob can act, until 2026-12-01 14:00 UTC"
+    assert row["kwargs"] == f"waits for approval boss: {row['result']}"
+
+
+def test_a_row_that_waits_for_nobody_says_for_what():
+    _, row = event_of(notice(RunStatus.WAITING, waiting_for="signal go"), NOW)
+    assert row["kwargs"] == row["result"] == "waits for signal go"
+    _, row = event_of(notice(RunStatus.PAUSED), NOW)
+    assert row["kwargs"] == row["result"] == "paused: an operator resumes it"
 
 
 def test_a_crowd_is_not_listed():

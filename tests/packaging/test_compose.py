@@ -12,8 +12,11 @@ from celery.bin.celery import celery
 from check_jsonschema.cli import main as check
 from click.testing import CliRunner, Result
 from flower.command import flower
+from flower.views.tasks import visible_task_columns
 from ruamel.yaml import YAML
 from typer.testing import CliRunner as PerennialRunner
+
+from orchestrator.cli.servers import FLOWER_COLUMNS
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
@@ -153,3 +156,16 @@ def test_every_dependency_waits_for_health_or_for_the_end() -> None:
 def test_the_schema_is_shipped_and_not_fetched() -> None:
     shipped = Path(check_jsonschema.__file__).parent / "builtin_schemas" / "vendor"
     assert (shipped / "compose-spec.json").is_file()
+
+
+def test_flowers_list_shows_a_runs_key_and_whose_turn_it_is():
+    """With columns that this Flower has; as `perennial up` shows them."""
+    (columns,) = [
+        argument.partition("=")[2]
+        for argument in SERVICES["flower"]["command"]
+        if argument.startswith("--tasks-columns=")
+    ]
+    assert columns == FLOWER_COLUMNS
+    shown = [name for name, _label in visible_task_columns(columns)]
+    assert shown == columns.split(",")
+    assert {"args", "result", "kwargs"} <= set(shown[:5])

@@ -264,12 +264,32 @@ def recover_attempts(context: EngineContext) -> int:
                 )
             context.set_aside.over(_mark_of(attempt))
             after_commit.append(recovered)
+            if recovered.failed is not None:
+                _log_failed(attempt, recovered.failed)
             if recovered.parked is not None:
                 _report_parked(context, attempt.run_id, recovered.parked)
     for recovered in after_commit:
         context.messenger.hand_off(recovered.handoffs)
         context.messenger.arm(recovered.armed)
     return len(after_commit)
+
+
+def _log_failed(attempt: Any, error: dict[str, Any]) -> None:
+    """As any stage that fails for good (`engine.reports`); it has raised nothing, so there is no traceback."""
+    log.error(
+        "stage %s of run %s failed at attempt %s, for good: %s: %s",
+        attempt.key,
+        attempt.run_id,
+        attempt.attempt,
+        error["type"],
+        error["message"],
+        extra={
+            "action": "fail",
+            "run_id": str(attempt.run_id),
+            "stage": attempt.key,
+            "attempt": attempt.attempt,
+        },
+    )
 
 
 def _report_parked(context: EngineContext, run_id: UUID, error: dict[str, Any]) -> None:
@@ -308,6 +328,8 @@ class _Recovered:
     armed: Sequence[ArmedTimer] = ()
     parked: dict[str, Any] | None = None
     """The error of a run that became an incident."""
+    failed: dict[str, Any] | None = None
+    """The error of a stage that failed for good."""
 
 
 def _recover(
@@ -323,6 +345,7 @@ def _recover(
         connection, run_id, since=locked.claimed_at, key=key, attempt=attempt
     )
     error = _loss(locked, attempt, reason)
+    failed = None
     log.warning("lost: %s of run %s, attempt %s: %s", key, run_id, attempt, error["message"])
     handoffs: list[Handoff] = []
     retry = _policy_of(locked)
@@ -352,7 +375,7 @@ def _recover(
             connection, run_id, relay_after=context.settings.relay_after_seconds
         )
         handoffs = [advance] if advance is not None else []
-        event = "stage failed"
+        event, failed = "stage failed", error
     else:
         error["message"] += (
             f". Its retries allow no other: mend {locked.name}, then resume, which makes one attempt more"
@@ -378,7 +401,7 @@ def _recover(
         attempt=attempt,
         detail=error,
     )
-    return _Recovered(handoffs)
+    return _Recovered(handoffs, failed=failed)
 
 
 def _rest_seconds(context: EngineContext, locked: Any, retry: Retry, attempt: int) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from orchestrator import (
@@ -181,3 +183,58 @@ def test_only_two_answers_to_a_lost_worker_are_known(harness):
         Retry(on_lost="ignore")  # type: ignore[arg-type]
     assert Retry.from_policy(Retry(on_lost="raise").as_policy()).on_lost == "raise"
     assert "on_lost" not in Retry().as_policy()
+
+
+def lost_for_good(harness, retry: Retry, *, timeout_seconds: float, seconds: float):
+    """A run whose only attempt's worker dies, and which recovery has seen since."""
+    kills(harness, retry, timeout_seconds=timeout_seconds)
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> None:
+        await flow.stage("pay")
+
+    harness.freeze()
+    run = harness.start(p, key="k-1")
+    advance(harness.context, run.run_id)
+    lose(harness, run, "pay")
+    harness.move(seconds=seconds)
+    assert sweep(harness.context).attempts_recovered == 1
+    return run
+
+
+@pytest.mark.parametrize(
+    ("retry", "timing", "error"),
+    [
+        (
+            Retry(max_attempts=1, on_lost="raise"),
+            {"timeout_seconds": 3600, "seconds": 7},
+            "WorkerLost",
+        ),
+        (Retry(max_attempts=1), {"timeout_seconds": 10, "seconds": 60}, "StageTimedOut"),
+    ],
+)
+@modes_of(NORMAL, because="its messages are lost anyway")
+def test_a_stage_that_recovery_fails_for_good_is_an_error_of_the_log(
+    harness, caplog, retry, timing, error
+):
+    """As one that has raised. Guards `_log_failed` in recovery."""
+    run = lost_for_good(harness, retry, **timing)
+    (line,) = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert line.getMessage().startswith(
+        f"stage pay of run {run.run_id} failed at attempt 1, for good: {error}: "
+    )
+    assert (line.action, line.stage, line.attempt) == ("fail", "pay", 1)
+
+
+@modes_of(NORMAL, because="its messages are lost anyway")
+def test_a_run_that_recovery_parks_is_reported(harness, caplog):
+    """By the worker that recovered it, which has never seen it. Guards `_report_parked` in recovery."""
+    reports = []
+    harness.context.reports.on_run.append(reports.append)
+    run = lost_for_good(harness, Retry(max_attempts=1), timeout_seconds=3600, seconds=7)
+    (report,) = reports
+    assert (report.run_id, report.status) == (run.run_id, RunStatus.INCIDENT)
+    assert (report.business_key, report.process, report.version) == ("k-1", "p", 1)
+    assert report.error["type"] == "WorkerLost"
+    (line,) = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert "is an incident: WorkerLost: " in line.getMessage()

@@ -1,4 +1,4 @@
-"""A look at a connection that has lain in its pool: was it cut meanwhile, by a restart of Postgres, or as idle?
+"""A look at a connection that has lain in its pool: was it cut there, by a restart of Postgres, or as idle?
 
 No round trip: between statements Postgres sends nothing, so a socket that can be read holds the news of its end.
 Nothing is done twice by it, since nothing was sent yet. Workers do without: their fences let them repeat a verb.

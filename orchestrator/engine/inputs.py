@@ -25,7 +25,7 @@ from orchestrator.errors import InvalidInput
 from orchestrator.store.processes import InputOf
 
 if TYPE_CHECKING:
-    from jsonschema.exceptions import ValidationError as Misfit
+    from jsonschema.exceptions import ValidationError as Unfit
 
     from orchestrator.core.definition import Process
 
@@ -95,11 +95,11 @@ def _problems(validator: Any, value: Any) -> Iterator[str]:
     from referencing.exceptions import Unresolvable
 
     try:
-        for count, misfit in enumerate(validator.iter_errors(value)):
+        for count, unfit in enumerate(validator.iter_errors(value)):
             if count == PROBLEMS_MAX:
                 yield "and more"
                 return
-            yield from _told(misfit)
+            yield from _told(unfit)
     except (
         Unresolvable,
         re.error,
@@ -153,11 +153,11 @@ def _takes(kind: Any) -> Callable[[object], bool]:
 _TAKES = {name: _takes(kind) for name, kind in _NUMBERS.items()}
 
 
-def _type_as_pydantic(rules: Any) -> Callable[..., Iterator[Misfit]]:
+def _type_as_pydantic(rules: Any) -> Callable[..., Iterator[Unfit]]:
     """A number may come as text, and a time as a number."""
     judge = rules["type"]
 
-    def check(validator: Any, types: Any, value: Any, schema: Any) -> Iterator[Misfit]:
+    def check(validator: Any, types: Any, value: Any, schema: Any) -> Iterator[Unfit]:
         of_time = schema.get("format") in _OF_TIME
         for name in [types] if isinstance(types, str) else types:
             if name in _TAKES and isinstance(value, str | int | float) and _TAKES[name](value):
@@ -169,10 +169,10 @@ def _type_as_pydantic(rules: Any) -> Callable[..., Iterator[Misfit]]:
     return check
 
 
-def _enum_as_pydantic(rules: Any) -> Callable[..., Iterator[Misfit]]:
+def _enum_as_pydantic(rules: Any) -> Callable[..., Iterator[Unfit]]:
     judge = rules["enum"]
 
-    def check(validator: Any, values: Any, value: Any, schema: Any) -> Iterator[Misfit]:
+    def check(validator: Any, values: Any, value: Any, schema: Any) -> Iterator[Unfit]:
         if not (isinstance(value, str) and any(_is_number(value, each) for each in values)):
             yield from judge(validator, values, value, schema)
 
@@ -189,29 +189,29 @@ def _is_number(text: str, number: object) -> bool:
 # -- in words ------------------------------------------------------------------------------------
 
 
-def _told(misfit: Misfit) -> Iterator[str]:
+def _told(unfit: Unfit) -> Iterator[str]:
     """As pydantic would say it: the place, and what was expected there."""
-    place = ".".join(map(str, misfit.absolute_path))
-    if misfit.validator == "required" and isinstance(misfit.instance, dict):
+    place = ".".join(map(str, unfit.absolute_path))
+    if unfit.validator == "required" and isinstance(unfit.instance, dict):
         name = next(
             (
                 name
-                for name in misfit.validator_value
-                if f"{name!r} is a required" in misfit.message
+                for name in unfit.validator_value
+                if f"{name!r} is a required" in unfit.message
             ),
             "a field",
         )
         yield f"{f'{place}.' if place else ''}{name}: Field required"
-    elif misfit.validator == "anyOf" and misfit.context:
-        yield from _of_the_nearest(misfit, place)
+    elif unfit.validator == "anyOf" and unfit.context:
+        yield from _of_the_nearest(unfit, place)
     else:
-        yield f"{f'{place}: ' if place else ''}{_expected(misfit)}"
+        yield f"{f'{place}: ' if place else ''}{_expected(unfit)}"
 
 
-def _of_the_nearest(misfit: Misfit, place: str) -> Iterator[str]:
+def _of_the_nearest(unfit: Unfit, place: str) -> Iterator[str]:
     """Of several forms, what the one that comes nearest lacks; where none comes near, all that may be there."""
-    forms: dict[Any, list[Misfit]] = {}
-    for each in misfit.context or ():
+    forms: dict[Any, list[Unfit]] = {}
+    for each in unfit.context or ():
         forms.setdefault(each.schema_path[0], []).append(each)
     far = [form for form in forms.values() if form[0].validator == "type" and not form[0].path]
     near = [form for form in forms.values() if form not in far]
@@ -223,11 +223,11 @@ def _of_the_nearest(misfit: Misfit, place: str) -> Iterator[str]:
         yield f"{f'{place}: ' if place else ''}Input should be {' or '.join(kinds)}"
 
 
-def _expected(misfit: Misfit) -> str:
-    rule, expected = misfit.validator, misfit.validator_value
+def _expected(unfit: Unfit) -> str:
+    rule, expected = unfit.validator, unfit.validator_value
     match rule:
         case "type":
-            return f"Input should be {_kind(misfit.schema)}"
+            return f"Input should be {_kind(unfit.schema)}"
         case "enum":
             return f"Input should be one of {', '.join(map(repr, expected))}"
         case "const":
@@ -235,8 +235,8 @@ def _expected(misfit: Misfit) -> str:
         case "format":
             return f"Input should be a valid {expected}"
         case "additionalProperties":
-            known = misfit.schema.get("properties", {}) if isinstance(misfit.schema, dict) else {}
-            extra = sorted(name for name in misfit.instance if name not in known)
+            known = unfit.schema.get("properties", {}) if isinstance(unfit.schema, dict) else {}
+            extra = sorted(name for name in unfit.instance if name not in known)
             return f"Extra inputs are not permitted: {', '.join(extra)}"
         case _:
             return f"Input should fit {rule} {expected!r}"

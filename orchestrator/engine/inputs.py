@@ -194,11 +194,7 @@ def _told(unfit: Unfit) -> Iterator[str]:
     place = ".".join(map(str, unfit.absolute_path))
     if unfit.validator == "required" and isinstance(unfit.instance, dict):
         name = next(
-            (
-                name
-                for name in unfit.validator_value
-                if f"{name!r} is a required" in unfit.message
-            ),
+            (name for name in unfit.validator_value if f"{name!r} is a required" in unfit.message),
             "a field",
         )
         yield f"{f'{place}.' if place else ''}{name}: Field required"

@@ -85,6 +85,10 @@ def in_order(value: Any) -> Any:
 def loads(text: str | bytes) -> Any:
     """For readers of the record: never fails. What can't be read stands as an `Unreadable` in its place."""
     try:
+        return from_json(text)
+    except ValueError:  # too deep for it, or a number too long
+        pass
+    try:
         return json.loads(text)
     except (ValueError, RecursionError):
         plain = text.decode(errors="backslashreplace") if isinstance(text, bytes) else text

@@ -23,6 +23,7 @@ from orchestrator.core import jsonb
 from orchestrator.core.definition import Registry, Stage
 from orchestrator.engine.alive import connect_alive
 from orchestrator.engine.definitions import Definitions
+from orchestrator.engine.foreign import Foreign
 from orchestrator.engine.liveness import Identity
 from orchestrator.engine.messenger import Messenger, SilentMessenger
 from orchestrator.engine.pace import Pace
@@ -81,6 +82,8 @@ class EngineContext:
     spare: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(POOL_SIZE))
     """Half of the connections that may be open: so many may be held by one who may come to ask for another."""
 
+    foreign: Foreign | None = None
+    """What a relay leaves to other apps on this database; None: it sends all."""
     looks_before_use: bool = False
     """Whether a connection that was cut in its pool is seen before it is used: for who can't repeat a verb."""
 

@@ -127,8 +127,13 @@ def relay(context: EngineContext, *, may_judge: bool = True) -> int:
             relay_after=settings.relay_after_seconds,
             dead_after=settings.dead_after_seconds,
             limit=settings.batch_size,
+            theirs=context.foreign.kinds if context.foreign else (),
         )
-    moving = [handoff for handoff in due if not handoff.is_at_rest]
+        theirs = context.foreign.among(connection, due) if context.foreign else []
+        if theirs:
+            outbox.leave_handoffs(connection, theirs)
+    ours = [handoff for handoff in due if handoff not in theirs] if theirs else due
+    moving = [handoff for handoff in ours if not handoff.is_at_rest]
     lost = [handoff for handoff in moving if handoff.turn_is_lost]
     if may_judge:
         free_turns(context, lost)
@@ -138,7 +143,7 @@ def relay(context: EngineContext, *, may_judge: bool = True) -> int:
     if unsent:
         with context.connection() as connection:
             outbox.put_back_handoffs(connection, unsent, relay_after=settings.relay_after_seconds)
-    return len(due) - len(unsent)
+    return len(ours) - len(unsent)
 
 
 def free_turns(context: EngineContext, lost: Sequence[Handoff]) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 
 from orchestrator.core.definition import Registry
 from orchestrator.engine.context import EngineContext, connect
+from orchestrator.engine.foreign import Foreign
 from orchestrator.engine.liveness import Heart, Identity
 from orchestrator.engine.reports import Reports
 from orchestrator.engine.together import TOGETHER_MAX
@@ -122,6 +123,7 @@ class Member:
             reports=self._reports,
             call_stage=call_stage,
         )
+        context.foreign = Foreign(self.registry, context.definitions)
         # A connection of its own, if it comes to need one: a heart that waited for the pool would pass for dead.
         heart_database = connect(settings, pool_size=1)
         Heart(

@@ -28,6 +28,9 @@ paused or resumed, which who watches the fleet wants to know."""
 RESEND_SECONDS_MAX = 300
 """The longest interval between two sendings of a handoff that nobody takes."""
 
+LEFT_TO_OTHERS_SECONDS = 30
+"""So long a relay leaves what its own app can't run to those that can."""
+
 LOOKED_AT_SHARES = 10
 """A relay looks for the newest handoffs through so many shares: what falls due between two of its looks."""
 
@@ -37,19 +40,18 @@ LOOKED_AT_SHARES = 10
 # The handoffs of a run at rest are put off; its resuming makes them due. Put off, not for ever: the run's
 # row isn't locked here, and may have been resumed this very moment.
 # Found again by place (ctid), since they are locked: a join by key would read the whole table in a flood.
-_DUE = Statement(
-    "take_due_handoffs",
-    f"""
+# `theirs`: what is left to others, who have apps of their own on this database (engine.foreign).
+_TAKE_DUE = """
 WITH newest AS (
     SELECT d.ctid FROM perennial.outbox d WHERE d.publishes = 0 AND d.ctid = ANY(ARRAY(
         SELECT n.ctid FROM (
-            SELECT o.ctid, o.publishes FROM perennial.outbox o WHERE o.publish_at <= perennial.now()
+            SELECT o.ctid, o.publishes{columns} FROM perennial.outbox o WHERE o.publish_at <= perennial.now()
             ORDER BY o.publish_at DESC LIMIT %(looked_at)s
-        ) n WHERE n.publishes = 0 LIMIT %(limit)s / 2))
+        ) n WHERE n.publishes = 0{newest_but_theirs} LIMIT %(limit)s / 2))
     FOR NO KEY UPDATE SKIP LOCKED
 ), oldest AS (
     SELECT d.ctid FROM perennial.outbox d
-    WHERE d.publish_at <= perennial.now() AND NOT d.ctid = ANY(ARRAY(SELECT ctid FROM newest))
+    WHERE d.publish_at <= perennial.now() AND NOT d.ctid = ANY(ARRAY(SELECT ctid FROM newest)){oldest_but_theirs}
     ORDER BY d.publish_at LIMIT %(limit)s - (SELECT count(*) FROM newest) FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE perennial.outbox o SET publishes = o.publishes + 1,
@@ -59,8 +61,30 @@ UPDATE perennial.outbox o SET publishes = o.publishes + 1,
 FROM perennial.run r
 WHERE o.ctid = ANY(ARRAY(SELECT ctid FROM newest UNION ALL SELECT ctid FROM oldest)) AND r.id = o.run_id
 RETURNING o.run_id, o.key, o.attempt, o.task, o.queue, o.publishes - 1 AS publishes,
-    r.status NOT IN ('running', 'waiting') AS is_at_rest, o.key = '' AND {TURN_IS_LOST} AS turn_is_lost
-""",
+    r.status NOT IN ('running', 'waiting') AS is_at_rest, o.key = '' AND {turn_is_lost} AS turn_is_lost,
+    r.process, r.version
+"""
+
+_BUT_THEIRS = """
+            AND NOT ({0}.publish_at > perennial.now() - %(left_to_others_seconds)s * interval '1 second'
+                AND (CASE WHEN {0}.key <> '' THEN 'stage ' || {0}.task ELSE (
+                    SELECT 'turn ' || r.process || ' ' || r.version FROM perennial.run r WHERE r.id = {0}.run_id) END
+                ) = ANY(%(theirs)s::text[]))"""
+
+_DUE = Statement(
+    "take_due_handoffs",
+    _TAKE_DUE.format(
+        columns="", newest_but_theirs="", oldest_but_theirs="", turn_is_lost=TURN_IS_LOST
+    ),
+)
+_DUE_BUT_THEIRS = Statement(
+    "take_due_handoffs",
+    _TAKE_DUE.format(
+        columns=", o.publish_at, o.run_id, o.key, o.task",
+        newest_but_theirs=_BUT_THEIRS.format("n"),
+        oldest_but_theirs=_BUT_THEIRS.format("d"),
+        turn_is_lost=TURN_IS_LOST,
+    ),
 )
 
 # Only those that nobody else has taken since; whoever holds a row now knows better.
@@ -76,6 +100,23 @@ WITH unsent AS (
 UPDATE perennial.outbox o SET publishes = unsent.publishes,
     publish_at = least(o.publish_at, perennial.now() + %(relay_after)s * interval '1 second')
 FROM unsent WHERE o.run_id = unsent.run_id AND o.key = unsent.key
+""",
+)
+
+# As they were, and others are told.
+_LEAVE = Statement(
+    "leave_handoffs",
+    f"""
+WITH theirs AS (
+    SELECT o.run_id, o.key, t.publishes FROM perennial.outbox o
+    JOIN jsonb_to_recordset(%(theirs)s::jsonb) AS t(run_id uuid, key text, attempt int, publishes int)
+        ON o.run_id = t.run_id AND o.key = t.key AND o.attempt = t.attempt AND o.publishes = t.publishes + 1
+    FOR NO KEY UPDATE OF o SKIP LOCKED
+), left_to_others AS (
+    UPDATE perennial.outbox o SET publishes = theirs.publishes, publish_at = perennial.now()
+    FROM theirs WHERE o.run_id = theirs.run_id AND o.key = theirs.key
+)
+SELECT pg_notify('{NOTIFY_CHANNEL}', '')
 """,
 )
 
@@ -140,6 +181,15 @@ class Handoff:
     publishes: int = 0
     is_at_rest: bool = False
     turn_is_lost: bool = False
+    process: str = ""
+    version: int = 0
+
+    @property
+    def kind(self) -> str:
+        """What a program must know to do it, as a relay finds it."""
+        if self.key:
+            return f"stage {self.task}"
+        return f"turn {self.process} {self.version}"
 
     @classmethod
     def advance(cls, run_id: UUID, queue: str | None) -> Handoff:
@@ -152,20 +202,28 @@ class Handoff:
 
 
 def take_due_handoffs(
-    connection: AnyConnection, *, relay_after: float, dead_after: float, limit: int
+    connection: AnyConnection,
+    *,
+    relay_after: float,
+    dead_after: float,
+    limit: int,
+    theirs: Sequence[str] = (),
 ) -> Sequence[Handoff]:
     """A share of the handoffs that are due; each is due again later unless it is claimed.
 
-    Two relays share them. Those of runs at rest are among them, and not to be published.
+    Two relays share them. Those of runs at rest are among them, and not to be published. Those whose `kind` is in
+    `theirs` are left to others for a while.
     """
-    rows = _DUE.rows(
-        connection,
-        relay_after=relay_after,
-        dead_after=dead_after,
-        longest_seconds=RESEND_SECONDS_MAX,
-        limit=limit,
-        looked_at=limit * LOOKED_AT_SHARES,
-    )
+    share: dict[str, Any] = {
+        "relay_after": relay_after,
+        "dead_after": dead_after,
+        "longest_seconds": RESEND_SECONDS_MAX,
+        "limit": limit,
+        "looked_at": limit * LOOKED_AT_SHARES,
+    }
+    if theirs:
+        share |= {"theirs": list(theirs), "left_to_others_seconds": LEFT_TO_OTHERS_SECONDS}
+    rows = (_DUE_BUT_THEIRS if theirs else _DUE).rows(connection, **share)
     return [
         Handoff(
             row.run_id,
@@ -176,6 +234,8 @@ def take_due_handoffs(
             row.publishes,
             row.is_at_rest,
             row.turn_is_lost,
+            row.process,
+            row.version,
         )
         for row in rows
     ]
@@ -185,16 +245,26 @@ def put_back_handoffs(
     connection: AnyConnection, unsent: Sequence[Handoff], *, relay_after: float
 ) -> None:
     """Handoffs that were taken, and could not be sent: they don't count as sent, and are due again soon."""
-    rows = [
-        {
-            "run_id": str(handoff.run_id),
-            "key": handoff.key,
-            "attempt": handoff.attempt,
-            "publishes": handoff.publishes,
-        }
-        for handoff in unsent
-    ]
-    _PUT_BACK.rows(connection, unsent=json.dumps(rows), relay_after=relay_after)
+    _PUT_BACK.rows(connection, unsent=_as_found(unsent), relay_after=relay_after)
+
+
+def leave_handoffs(connection: AnyConnection, theirs: Sequence[Handoff]) -> None:
+    """Handoffs that were taken, and are others' to send: they are due as before, and every relay is told."""
+    _LEAVE.rows(connection, theirs=_as_found(theirs))
+
+
+def _as_found(handoffs: Sequence[Handoff]) -> str:
+    return json.dumps(
+        [
+            {
+                "run_id": str(handoff.run_id),
+                "key": handoff.key,
+                "attempt": handoff.attempt,
+                "publishes": handoff.publishes,
+            }
+            for handoff in handoffs
+        ]
+    )
 
 
 def make_all_handoffs_due(connection: AnyConnection) -> None:

@@ -238,6 +238,8 @@ ELSEWHERE = {
     "deploy_process",
     "lock_process_if_unused",
     "replace_process",
+    # of two apps on one database: tests/engine/test_foreign.py
+    "leave_handoffs",
     # they only read, for people
     "read_contract",
     "read_fingerprints",

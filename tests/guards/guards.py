@@ -1526,4 +1526,33 @@ FROM perennial.run r""",
             ),
         ),
     ),
+    Guard(
+        "another app's is left to it",
+        "A relay gives back what its own app can't run, and takes none of the kind again for a while.",
+        f"{ENGINE}recover.py",
+        "theirs = context.foreign.among(connection, due) if context.foreign else []",
+        "theirs = []",
+        ("tests/engine/test_foreign.py::test_a_relay_sends_only_what_its_app_can_run",),
+    ),
+    Guard(
+        "each kind of another app's is met once",
+        "Two relays don't hand one thing back and forth.",
+        f"{ENGINE}recover.py",
+        "theirs=context.foreign.kinds if context.foreign else (),",
+        "theirs=(),",
+        ("tests/engine/test_foreign.py::test_a_relay_sends_only_what_its_app_can_run",),
+    ),
+    Guard(
+        "a signal is looked at where it is sent",
+        "What doesn't fit the wait that it would answer is refused, and nothing is written.",
+        f"{ENGINE}deliver.py",
+        "        if problems:\n            message",
+        "        if problems and False:\n            message",
+        (
+            (
+                "tests/engine/test_signals.py::"
+                "test_a_signal_of_the_wrong_form_is_refused_where_it_is_sent_if_what_waits_is_known"
+            ),
+        ),
+    ),
 ]

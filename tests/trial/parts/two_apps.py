@@ -1,4 +1,4 @@
-"""Two apps on one database, each with a schema of its own: neither takes the other's runs, nor waits for them."""
+"""Two apps on one database: neither sends the other's handoffs where its own are awaited, nor waits for them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ with Client() as client:
     runs = [client.start(f"{name}-order", n, key=f"order {n}") for n in range(20)]
     results = [client.result(run, timeout_seconds=30) for run in runs]
     assert results == [f"{name} {n}" for n in range(20)], results
-    assert len(client.list(limit=100)) == 20
+    assert len(client.list(process=f"{name}-order", limit=100)) == 20
     print(round(time.monotonic() - began, 1))
 """
 
@@ -49,7 +49,7 @@ SECONDS_MAX = 5.0
 
 
 def two_apps(ground: Ground) -> str:
-    """Twenty short runs each, at the same time, under the same business keys."""
+    """Twenty short runs each, under the same business keys."""
     venv, database = ground.venv(), ground.database()
     environments, spaces = {}, {}
     for name in ("shop", "desk"):
@@ -58,7 +58,6 @@ def two_apps(ground: Ground) -> str:
             NAME=name,
             PERENNIAL_DATABASE_URL=database,
             PERENNIAL_BROKER_URL=ground.servers.broker_url,
-            PERENNIAL_SCHEMA=f"{name}_runs",
             PERENNIAL_NAMESPACE=name,
         )
         ground.run([venv.path("perennial"), "db", "upgrade"], environment=environment)
@@ -80,7 +79,7 @@ def two_apps(ground: Ground) -> str:
             environment=environment,
         )
     seconds = []
-    for name, space in spaces.items():
+    for name, space in spaces.items():  # the other's workers are there, with nothing else to do
         said = ground.run(
             [venv.path("python"), "producer.py"], cwd=space, environment=environments[name]
         )

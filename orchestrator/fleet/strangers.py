@@ -1,9 +1,9 @@
 """Messages of another record: a worker that was forgotten on the same broker must not swallow what isn't its own.
 
 Each handoff's message names the record that it is of (`store.identity`). A worker of another one gives it back to
-its queue, says so, and after `RETURNS_MAX` returns lets it go: nobody else takes from that queue now, and the
-message's own fleet sends it again from its outbox. A message that names no record is an older release's, or a
-timer's, and is taken.
+its queue, after a pause that grows, so that those who are at work come to take it. It says so, and after
+`RETURNS_MAX` returns lets it go: nobody else takes from that queue now, and the message's own fleet sends it again
+from its outbox. A message that names no record is an older release's, or a timer's, and is taken.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from threading import Event
 from typing import Any
 
 from celery import Task
@@ -22,7 +23,11 @@ RECORD_HEADER = "perennial_record"
 RETURNS_HEADER = "perennial_returns"
 
 RETURNS_MAX = 32
-"""So often a message is given back."""
+"""So often a message is given back: over some six seconds."""
+
+FIRST_PAUSE_SECONDS = 0.01
+LONGEST_PAUSE_SECONDS = 0.25
+"""This worker stands where it should not: better that it rests than that it has all messages in its hands."""
 
 READ_AGAIN_SECONDS = 10.0
 """A server that was upgraded has a new identity: a worker that meets a stranger's message looks whether it is one."""
@@ -67,7 +72,10 @@ def give_back_if_strange(task: Task | None, own: OwnRecord, troubles: Troubles) 
         return False
     queue = str((request.delivery_info or {}).get("routing_key") or "")
     returns = int(request.get(RETURNS_HEADER) or 0)
-    is_back = bool(queue) and returns < RETURNS_MAX and _give_back(task, queue, theirs, returns + 1)
+    may_go_back = bool(queue) and returns < RETURNS_MAX
+    if may_go_back and returns:
+        _rest(min(FIRST_PAUSE_SECONDS * 2.0 ** (returns - 1), LONGEST_PAUSE_SECONDS))
+    is_back = may_go_back and _give_back(task, queue, theirs, returns + 1)
     what = "gives them back" if is_back else "lets them go, to be sent again by their own"
     troubles.meet(
         f"strange messages in {queue}",
@@ -83,6 +91,11 @@ def give_back_if_strange(task: Task | None, own: OwnRecord, troubles: Troubles) 
         level=logging.ERROR,
     )
     return True
+
+
+def _rest(seconds: float) -> None:
+    """What is held here is another's, whose outbox has it: nothing of a run waits here, or is lost with this."""
+    Event().wait(seconds)
 
 
 def _give_back(task: Task, queue: str, record: str, returns: int) -> bool:

@@ -14,6 +14,7 @@ from celery import Celery, Task
 from orchestrator import Registry, Settings, install, stage
 from orchestrator.embedded import EmbeddedPostgres
 from orchestrator.engine.troubles import Troubles
+from orchestrator.fleet import strangers
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.fleet.strangers import (
     READ_AGAIN_SECONDS,
@@ -125,6 +126,17 @@ def test_what_nobody_else_takes_is_let_go(shop, caplog):
     assert shop.gives_back(**{RECORD_HEADER: THEIRS, RETURNS_HEADER: RETURNS_MAX})
     assert shop.message() is None
     assert "sent again by their own" in caplog.text
+
+
+def test_it_rests_the_longer_the_more_often_it_met_the_message(shop, monkeypatch):
+    """Its own worker may be at work: a stranger with nothing to do would be through with it within milliseconds."""
+    pauses: list[float] = []
+    monkeypatch.setattr(strangers, "_rest", pauses.append)
+    for returns in range(RETURNS_MAX + 1):
+        assert shop.gives_back(**{RECORD_HEADER: THEIRS, RETURNS_HEADER: returns})
+    assert pauses == sorted(pauses)
+    assert max(pauses) == strangers.LONGEST_PAUSE_SECONDS
+    assert sum(pauses) > 5
 
 
 @pytest.mark.parametrize("headers", [{}, {RECORD_HEADER: OURS}, {RECORD_HEADER: None}])

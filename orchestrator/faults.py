@@ -10,8 +10,7 @@ production nobody listens, and to reach a place costs one comparison.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Literal
 
 When = Literal["before", "after"]
@@ -35,9 +34,17 @@ def listen(listener: Listener | None) -> None:
     _listener = listener
 
 
-@contextmanager
-def around(what: str) -> Iterator[None]:
+class around:  # noqa: N801 - it reads as a verb; a class costs a third of a generator
     """The two places of a block that is not a statement. The second is reached only if it succeeds."""
-    reach("before", what)
-    yield
-    reach("after", what)
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        reach("before", self._what)
+
+    def __exit__(self, kind: object, _error: object, _traceback: object) -> None:
+        if kind is None:
+            reach("after", self._what)

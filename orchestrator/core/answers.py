@@ -19,14 +19,15 @@ TAKEN_AT_THE_DEADLINE = "taken at the deadline"
 
 def answer_of(request: Request, entry: Activity) -> Answer:
     """The answer of a settled activity."""
+    ask = request.ask
     if entry.state is ActivityState.TIMED_OUT:
         return Answer(error=SignalTimedOut(request.key, name=request.name))
     if entry.state is ActivityState.FAILED:
         error = activity_failed(request.key, entry.error or {}, attempts=entry.attempt)
         return Answer(error=error)
-    if isinstance(request.ask, SignalWait):
-        return _sent_and_recorded(request, request.ask, entry)
-    declared = _result_type(request.ask)
+    if isinstance(ask, SignalWait):
+        return _sent_and_recorded(request, ask, entry)
+    declared = ask.stage.result_type if type(ask) is StageCall else _result_type(ask)
     try:
         return Answer(codec.decode_recorded(entry.result, declared, what=entry.key))
     except PayloadError:  # that is rare: only now is it worth its words

@@ -45,6 +45,8 @@ class _NotComparable(Exception):
 
 def digest_of(ask: Ask, salt: int) -> str:
     """The digest of what is asked for, one part for each argument. Never raises for what an argument is."""
+    if type(ask) is StageCall:
+        return ",".join([f"{name}={_digest(value, salt)}" for name, value in ask.arguments.items()])
     if isinstance(ask, StepCall):
         if not ask.kwargs and len(ask.args) == 1:
             return f"1={_digest(ask.args[0], salt)}"

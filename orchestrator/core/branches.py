@@ -140,10 +140,14 @@ class Branches:
 
     def run(self) -> None:
         """Until each waits or the flow has ended. Raises what the flow raises."""
-        while self._ready and self.answer_of_flow is None:
-            branch, answer = self._ready.popleft()
-            if not branch.is_over:
-                self._resume(branch, answer)
+        driver = driven_by.set(self._turn)
+        try:
+            while self._ready and self.answer_of_flow is None:
+                branch, answer = self._ready.popleft()
+                if not branch.is_over:
+                    self._resume(branch, answer)
+        finally:
+            driven_by.reset(driver)
 
     def is_awaited(self, key: str) -> bool:
         """Whether somebody waits for it who hasn't been let go."""
@@ -174,7 +178,6 @@ class Branches:
         flow = branch.flow
         while True:
             self.scope = branch.scope
-            driver = driven_by.set(self._turn)
             try:
                 awaited = (
                     flow.send(answer.value) if answer.error is None else flow.throw(answer.error)
@@ -186,8 +189,6 @@ class Branches:
                     branch.is_over = True
                     raise
                 return self._ended(branch, Answer(error=error))  # the gather's to raise
-            finally:
-                driven_by.reset(driver)
             if (dropped := self._unawaited.dropped()) is not None:
                 self._turn.refuse(NEVER_AWAITED, dropped)
             found = self._await(awaited, branch, branch.scope)

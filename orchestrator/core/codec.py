@@ -49,6 +49,13 @@ _WAYS: tuple[dict[str, Any], ...] = (
 
 _PLAIN = frozenset({"str", "int", "bool", "none", "float", "any"})
 
+_SCALARS = frozenset({str, int, bool, float})
+"""Of these, what JSON reads is the value already, whatever pydantic would make of it."""
+
+_INTEGER_BITS_MAX = 64
+_TEXT_LENGTH_MAX = 10_000
+"""Numbers and texts within these bounds are written the short way."""
+
 
 class Undeclared:
     """The type of what has an annotation that can't be read: its value must be plain data."""
@@ -159,6 +166,9 @@ def keep(value: Any, declared: Any = Any, *, what: str) -> Kept:
 
 def _keep(value: Any, declared: Any, what: str) -> tuple[str, Any, bool]:
     """The text, and what is read of it; plain data are not yet in the order in which they come back."""
+    text = _scalar(value, declared)
+    if text is not None:
+        return text, value, True
     text = _written(value, declared, what, _WAYS[0])
     plain = _parsed(text, what)
     if _is_equal(plain, value) and _is_plain_by(declared, text):
@@ -170,6 +180,20 @@ def _keep(value: Any, declared: Any, what: str) -> tuple[str, Any, bool]:
         _refuse_losses(value, text, what)
         return text, plain, True
     return _proved(value, declared, what, text, jsonb.in_order(plain))
+
+
+def _scalar(value: Any, declared: Any) -> str | None:
+    """The same for what most arguments and results are, without the long way round. None: it needs that."""
+    kind = type(value)
+    if declared is not kind and declared is not Any:
+        return None
+    if kind is bool:
+        return "true" if value else "false"
+    if kind is int and value.bit_length() <= _INTEGER_BITS_MAX:
+        return str(value)
+    if kind is str and len(value) <= _TEXT_LENGTH_MAX and value.isprintable() and value.isascii():
+        return to_json(value).decode()
+    return None
 
 
 def _is_plain_by(declared: Any, text: str) -> bool:
@@ -289,6 +313,8 @@ def _refuse_doubles(text: str, what: str) -> None:
 
 def decode(value: Any, declared: Any = Any, *, what: str) -> Any:
     """A JSON value (as parsed from the record) as its declared type. Raises PayloadError."""
+    if type(value) is declared and declared in _SCALARS:
+        return value
     declared = _known(declared)
     if isinstance(value, jsonb.Unreadable):
         raise PayloadError(f"{what} can't be read: {value.why}")
@@ -304,6 +330,8 @@ def decode(value: Any, declared: Any = Any, *, what: str) -> Any:
 
 def decode_recorded(value: Any, declared: Any = Any, *, what: str) -> Any:
     """`decode`, of what this process's own code has recorded. Raises RecordedOtherwise: it was other code."""
+    if type(value) is declared and declared in _SCALARS:
+        return value
     try:
         return decode(value, declared, what=what)
     except PayloadError as error:
@@ -329,6 +357,7 @@ def check_input(value: Any, declared: Any, *, what: str) -> str:
     return encode(checked, declared, what=what)
 
 
+@lru_cache(maxsize=4096)
 def encode_name(name: str) -> str:
     """A name of a parameter as JSON text."""
     return to_json(name).decode()

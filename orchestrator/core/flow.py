@@ -12,7 +12,17 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import (
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    cast,
+    overload,
+)
 from uuid import UUID
 
 from orchestrator.core.approvals import ApprovalRequest, Decision, Escalate, request_approval
@@ -43,16 +53,14 @@ OnUnfit = Literal["set_aside", "raise"]
 """What becomes of a signal that does not fit the type of its wait."""
 
 
-@dataclass(frozen=True, slots=True)
-class StageCall:
+class StageCall(NamedTuple):
     """A stage and its arguments by name."""
 
     stage: Stage[..., Any]
     arguments: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class StepCall:
+class StepCall(NamedTuple):
     """A call made inline, in the turn."""
 
     function: Callable[..., Any]
@@ -83,8 +91,7 @@ class Sleep:
 Ask = StageCall | StepCall | SignalWait | Sleep | ApprovalRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One thing a flow asked for, with its place in the journal."""
 
     key: str
@@ -116,10 +123,10 @@ class Pending(Generic[T]):
 
     def is_awaited(self) -> None:
         """It is somebody's to wait for."""
-        self.unawaited.awaited(self.request.key)
+        self.unawaited.awaited(self, self.request.key)
 
     def __await__(self) -> Generator[Any, Any, T]:
-        self.unawaited.asked.pop(self.request.key, None)  # `is_awaited`: each replay comes by here
+        self.unawaited.awaited(self, self.request.key)
         return cast("T", (yield self))
 
 
@@ -139,7 +146,7 @@ class Gather(Generic[T]):
 
     def is_awaited(self) -> None:
         """It is somebody's to wait for, and so is each of its branches."""
-        self.unawaited.awaited(self.key)
+        self.unawaited.awaited(self, self.key)
         for _, branch in self.branches:
             if isinstance(branch, Pending | Gather):
                 branch.is_awaited()

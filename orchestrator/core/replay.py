@@ -10,7 +10,7 @@ does again at each later one, whatever its branches share. (docs/adr/0001, 0030)
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,6 +25,7 @@ from orchestrator.core.bugs import explain
 from orchestrator.core.checks import check_key, check_words, composed
 from orchestrator.core.contradictions import explain_contradiction
 from orchestrator.core.definition import Process, Registry, Stage
+from orchestrator.core.driving import driven_by
 from orchestrator.core.failures import FAILURES, message_of, traceback_of, type_of
 from orchestrator.core.flow import (
     Ask,
@@ -109,8 +110,8 @@ class _Turn:
     asked: dict[str, Request] = field(default_factory=dict)
     entries: dict[str, Activity] = field(default_factory=dict)
     places: dict[tuple[str, int], Activity] = field(default_factory=dict)
-    names: Counter[str] = field(default_factory=Counter)
-    ordinals: Counter[str] = field(default_factory=Counter)
+    names: dict[str, int] = field(default_factory=dict)
+    ordinals: dict[str, int] = field(default_factory=dict)
     gathers: set[str] = field(default_factory=set)
     opened: dict[str, NewActivity] = field(default_factory=dict)
     consumed: dict[str, ConsumedSignal] = field(default_factory=dict)
@@ -257,7 +258,11 @@ class _Turn:
     def _perform(self, request: Request) -> bool:
         """Call the step. False: it is to be tried again later."""
         key = request.key
-        entry = self.entries[key] = self.perform_step(request, self.entries.get(key))
+        driver = driven_by.set(None)  # what a step calls is no flow's code
+        try:
+            entry = self.entries[key] = self.perform_step(request, self.entries.get(key))
+        finally:
+            driven_by.reset(driver)
         if entry.is_settled:
             self.arrived.add(key)
         return entry.is_settled
@@ -291,7 +296,8 @@ class _Turn:
             self._park(
                 f"the flow asked for more than {REQUESTS_PER_TURN_MAX} activities: split the work over runs"
             )
-        check_words(name, what="a name", where=self.process.where)
+        if kind is not ActivityKind.STAGE:  # whose name was looked at when it was defined
+            check_words(name, what="a name", where=self.process.where)
         request = Request(
             self._free_key(key or name, named=key is not None),
             self.branches.scope,
@@ -328,8 +334,7 @@ class _Turn:
             check_key(wanted, where=self.process.where)
         scope = self.branches.scope
         path = f"{scope}/{wanted}" if scope else wanted
-        self.names[path] += 1
-        count = self.names[path]
+        count = self.names[path] = self.names.get(path, 0) + 1
         if count == 1 and path not in self.asked and path not in self.gathers:
             return path
         if named:
@@ -342,8 +347,8 @@ class _Turn:
 
     def _next_ordinal(self) -> int:
         scope = self.branches.scope
-        self.ordinals[scope] += 1
-        return self.ordinals[scope]
+        ordinal = self.ordinals[scope] = self.ordinals.get(scope, 0) + 1
+        return ordinal
 
     @property
     def now(self) -> datetime:

@@ -5,11 +5,10 @@ Outside a run it just calls the function, so a stage is tested as plain Python.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Generic, ParamSpec, Protocol, TypeVar
 from uuid import UUID
 
 from orchestrator.core.callables import check_step
@@ -17,6 +16,7 @@ from orchestrator.core.driving import refuse_in_flow
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class StepRunner(Protocol):
@@ -75,21 +75,26 @@ def idempotency_key() -> str | None:
     return context.idempotency_key if context else None
 
 
-@contextmanager
-def working_on(context: StageContext) -> Iterator[None]:
+def working_on(context: StageContext) -> _Standing[StageContext]:
     """For the engine: this thread works on that activity."""
-    token = _current.set(context)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+    return _Standing(_current, context)
 
 
-@contextmanager
-def working_on_step(idempotency: str) -> Iterator[None]:
+def working_on_step(idempotency: str) -> _Standing[str]:
     """For the engine: this thread works on that step."""
-    token = _current_step.set(idempotency)
-    try:
-        yield
-    finally:
-        _current_step.reset(token)
+    return _Standing(_current_step, idempotency)
+
+
+class _Standing(Generic[T]):
+    """A context variable has that value while the block runs. A class, and no generator: it is made for each call."""
+
+    __slots__ = ("_token", "_value", "_variable")
+
+    def __init__(self, variable: ContextVar[T | None], value: T) -> None:
+        self._variable, self._value = variable, value
+
+    def __enter__(self) -> None:
+        self._token = self._variable.set(self._value)
+
+    def __exit__(self, *_error: object) -> None:
+        self._variable.reset(self._token)

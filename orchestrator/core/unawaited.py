@@ -22,42 +22,64 @@ NEVER_AWAITED = "NeverAwaited"
 
 
 class Unawaited:
-    """The ledger of one pass of a flow. All its verbs are O(1) where nothing was forgotten."""
+    """The ledger of one pass of a flow. All its verbs are O(1) where nothing was forgotten.
 
-    __slots__ = ("_fresh", "asked")
+    Most of what is asked is awaited before anything else is asked: that is only held, and never entered.
+    """
+
+    __slots__ = ("_asked", "_fresh", "_last")
 
     def __init__(self) -> None:
-        self.asked: dict[str, tuple[ref[Any], bool, CodeType, int]] = {}
+        self._asked: dict[str, tuple[ref[Any], bool, CodeType, int]] = {}
         """By its key, what nobody has awaited yet."""
         self._fresh: list[str] = []
+        self._last: tuple[str, Any, bool, CodeType, int] | None = None
+        """What was asked last, if it is not entered, and nobody has awaited it yet."""
 
     def note(self, key: str, awaitable: Any, asked_at: FrameType, *, must_be_awaited: bool) -> None:
         """The flow asked for this. Of the frame, only its place is kept."""
-        self.asked[key] = (ref(awaitable), must_be_awaited, asked_at.f_code, asked_at.f_lasti)
-        self._fresh.append(key)
+        if self._last is not None:
+            self._enter()
+        self._last = (key, awaitable, must_be_awaited, asked_at.f_code, asked_at.f_lasti)
 
-    def awaited(self, key: str) -> None:
+    def awaited(self, awaitable: Any, key: str) -> None:
         """It is awaited, by itself or in a gather."""
-        self.asked.pop(key, None)
+        last = self._last
+        if last is not None and last[1] is awaitable:
+            self._last = None
+        else:
+            self._asked.pop(key, None)
 
     def dropped(self) -> str | None:
         """At an await: what was asked since the last, isn't awaited, and nobody holds. None: all is well."""
+        if self._last is not None:
+            self._enter()
         if not self._fresh:
             return None
         fresh, self._fresh = self._fresh, []
         for key in fresh:
-            asked = self.asked.get(key)
+            asked = self._asked.get(key)
             if asked is not None and asked[0]() is None:
                 return _sentence(key, asked)
         return None
+
+    def _enter(self) -> None:
+        """From here on it is kept by the flow, or by nobody."""
+        assert self._last is not None  # noqa: S101 - its callers have looked
+        key, awaitable, must_be_awaited, code, instruction = self._last
+        self._last = None
+        self._asked[key] = (ref(awaitable), must_be_awaited, code, instruction)
+        self._fresh.append(key)
 
     def forgotten(self, abandoned: AbstractSet[str] = frozenset()) -> str | None:
         """At the flow's end: the first that should have been awaited. None: all is well.
 
         `abandoned`: scopes of branches that were let go in their middle, and couldn't await what they had asked.
         """
+        if self._last is not None:
+            self._enter()
         fresh = set(self._fresh)
-        for key, asked in self.asked.items():
+        for key, asked in self._asked.items():
             if (asked[1] or key in fresh) and not any(
                 scope in abandoned for scope in _scopes_of(key)
             ):

@@ -7,7 +7,7 @@ import random
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
 from threading import BoundedSemaphore
@@ -108,23 +108,13 @@ class EngineContext:
         """For verbs of one statement: each is its own transaction, in one round trip. Close it, as `with` does."""
         return self._take(self._each)
 
-    @contextmanager
-    def asking(self) -> Iterator[Connection | Gathering]:
+    def asking(self) -> AbstractContextManager[Connection | Gathering]:
         """A connection; or the others, if this one goes on together with some: then they ask in one statement."""
-        if self.others is not None:
-            yield self.others
-            return
-        with self.connection() as connection:
-            yield connection
+        return self.connection() if self.others is None else nullcontext(self.others)
 
-    @contextmanager
-    def calling(self, name: str) -> Iterator[None]:
+    def calling(self, name: str) -> _Calling:
         """Around a call of what an author has written: how long it takes is remembered."""
-        started = self.stopwatch()
-        try:
-            yield
-        finally:
-            self.pace.note(name, self.stopwatch() - started)
+        return _Calling(self, name)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -136,6 +126,21 @@ class EngineContext:
 
     def _take(self, engine: Engine) -> Connection:
         return connect_alive(engine) if self.looks_before_use else engine.connect()
+
+
+class _Calling:
+    """A class, and no generator: it is made for each stage and step."""
+
+    __slots__ = ("_context", "_name", "_started")
+
+    def __init__(self, context: EngineContext, name: str) -> None:
+        self._context, self._name = context, name
+
+    def __enter__(self) -> None:
+        self._started = self._context.stopwatch()
+
+    def __exit__(self, *_error: object) -> None:
+        self._context.pace.note(self._name, self._context.stopwatch() - self._started)
 
 
 def once_more_if_cut(deed: Callable[[], Done]) -> Done:

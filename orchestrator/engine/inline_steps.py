@@ -60,7 +60,7 @@ class HeldTurn:
         self.is_held = False
         self.steps_recorded = 0
         """By this try at the turn: each has raised the run's revision by one."""
-        self._stack = ExitStack()
+        self._stack: ExitStack | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -71,7 +71,8 @@ class HeldTurn:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        if self._stack is not None:
+            self._stack.__exit__(kind, error, trace)
 
     def begin_try(self) -> None:
         """The run has been read anew, with the steps that an earlier try has recorded."""
@@ -159,6 +160,8 @@ class HeldTurn:
     def hold(self, loaded: LoadedRun) -> None:
         if self.is_held:
             return
+        if self._stack is None:
+            self._stack = ExitStack()
         worker_id = self._stack.enter_context(self.context.identity.holding())
         self._stack.push(self._let_go)
         self.token = self.token or uuid7()

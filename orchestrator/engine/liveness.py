@@ -13,9 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Protocol
 from uuid import UUID
 
@@ -42,6 +40,19 @@ class Helper(Protocol):
         """A number that is another one after each beat."""
 
 
+class _Held:
+    """An id of a thread's, and in how many blocks of it, one within the other or side by side, it is held."""
+
+    __slots__ = ("blocks", "id")
+
+    def __init__(self, worker_id: UUID) -> None:
+        self.id, self.blocks = worker_id, 0
+
+
+class _Own(threading.local):
+    held: _Held | None = None
+
+
 class Identity:
     """This worker process to the record: an id for each of its threads, so that one thread's failure
     silences its own claims and nobody else's.
@@ -52,49 +63,51 @@ class Identity:
         self.pid = os.getpid()
         self.helper = helper
         self._lock = threading.Lock()
-        self._own = threading.local()
-        self._held: Counter[UUID] = Counter()
+        self._own = _Own()
+        self._held: set[UUID] = set()
         self._said: set[UUID] = set()
         """Those that the helper beats for. What is held no more it is told in time: a claim may follow at once."""
         self._busy = threading.Event()
         self._troubles = Troubles(log)
 
-    @contextmanager
-    def holding(self) -> Iterator[UUID]:
-        """While the block runs, this process is answerable for what it claims as the yielded id.
+    def holding(self) -> _Holding:
+        """While the block runs, this process is answerable for what it claims as the id that it gives.
 
         If the block raises, this thread goes on under a new id, and the old one falls silent.
         """
-        held_as = self._own_id()
-        with self._lock:
-            self._held[held_as] += 1
-            if self.helper is not None and held_as not in self._said:
-                self._said.add(held_as)
-                self.helper.hold((held_as,), self.name)
-            self._busy.set()
-        is_abandoned = False
-        try:
-            yield held_as
+        return _Holding(self)
+
+    def hold(self) -> _Held:
+        """For `holding`: one more block of this thread's begins."""
+        held = self._own.held
+        if held is None:
+            held = self._own.held = _Held(uuid7())
+        held.blocks += 1
+        if held.blocks == 1:  # within another block, all of this is so already
+            with self._lock:
+                self._held.add(held.id)
+                if self.helper is not None and held.id not in self._said:
+                    self._said.add(held.id)
+                    self.helper.hold((held.id,), self.name)
+                self._busy.set()
+        return held
+
+    def release(self, held: _Held, error: BaseException | None) -> None:
+        """For `holding`: a block ends."""
+        if error is None:
             self._troubles.over("claims")
-        except BaseException as error:
+        else:
             self._troubles.meet(
                 "claims",
                 "claims of %s are abandoned; they will be handed out again (%s)",
-                held_as,
+                held.id,
                 one_line(error),
                 kind=kind_of(error),
             )
-            self._own.id = uuid7()
-            is_abandoned = True
-            raise
-        finally:
-            self._release(held_as, is_abandoned=is_abandoned)
-
-    def _own_id(self) -> UUID:
-        found: UUID | None = getattr(self._own, "id", None)
-        if found is None:
-            found = self._own.id = uuid7()
-        return found
+            self._own.held = None
+        held.blocks -= 1
+        if not held.blocks:
+            self._forget(held.id, is_abandoned=error is not None)
 
     def held_ids(self) -> list[UUID]:
         """The ids with claims in hand: those that beat."""
@@ -109,18 +122,16 @@ class Identity:
         """What is held, once more, since another helper may have come; and what isn't any more."""
         with self._lock:
             if self.helper is not None:
-                self._let_go(self._said - self._held.keys())
+                self._let_go(self._said - self._held)
                 self.helper.hold(self._said, self.name)
             if not self._held:
                 self._busy.clear()
 
-    def _release(self, held_as: UUID, *, is_abandoned: bool) -> None:
+    def _forget(self, held_as: UUID, *, is_abandoned: bool) -> None:
         with self._lock:
-            self._held[held_as] -= 1
-            if self._held[held_as] <= 0:
-                del self._held[held_as]
-                if is_abandoned:
-                    self._let_go({held_as} & self._said)
+            self._held.discard(held_as)
+            if is_abandoned:
+                self._let_go({held_as} & self._said)
             if not self._held and not self._said:
                 self._busy.clear()
 
@@ -128,6 +139,22 @@ class Identity:
         if self.helper is not None and worker_ids:
             self._said -= worker_ids
             self.helper.let_go(worker_ids)
+
+
+class _Holding:
+    """A class, and no generator: it is made several times for each stage."""
+
+    __slots__ = ("_held", "_identity")
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+
+    def __enter__(self) -> UUID:
+        self._held = self._identity.hold()
+        return self._held.id
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        self._identity.release(self._held, error)
 
 
 class Heart:

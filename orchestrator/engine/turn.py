@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from uuid import UUID
 
 from sqlalchemy.exc import DataError
@@ -31,7 +31,13 @@ from orchestrator.engine.reports import REPORTED, RunReport
 from orchestrator.errors import DefinitionError, UnknownProcess, UnknownStage
 from orchestrator.store import outbox, turns
 from orchestrator.store.activities import Claim
-from orchestrator.store.commit import Fact, Taking, TurnCommit, commit_turn_if_unchanged
+from orchestrator.store.commit import (
+    Committed,
+    Fact,
+    Taking,
+    TurnCommit,
+    commit_turn_if_unchanged,
+)
 from orchestrator.store.outbox import Handoff
 from orchestrator.store.reads import SIGNAL_SET_ASIDE
 from orchestrator.store.statement import AnyConnection
@@ -205,7 +211,7 @@ class _Turn:
                 perform_step=lambda request, entry: self.held.perform(loaded, request, entry),
                 may_perform=settlement is None,
             )
-            return self._commit(loaded, outcome, settlement)
+            return self._commit(loaded, outcome, settlement, journal)
         except FactCame:
             return Tried.OVERTAKEN
         except TurnPoisoned as poison:
@@ -214,39 +220,38 @@ class _Turn:
             # Postgres can't keep what the flow asked for, and never will: no use in trying again.
             kind, message = "DataError", f"Postgres refuses what the flow asked for: {error.orig}"
         parked = park(loaded.context, journal, kind=kind, message=message)
-        return self._commit(loaded, parked, settlement)
+        return self._commit(loaded, parked, settlement, journal)
 
     def _commit(
-        self, loaded: LoadedRun, outcome: TurnOutcome, settlement: Settlement | None
+        self,
+        loaded: LoadedRun,
+        outcome: TurnOutcome,
+        settlement: Settlement | None,
+        journal: tuple[Activity, ...],
     ) -> Tried:
         context = self.context
         taken = self._to_take(outcome)
         handoffs = tuple(_handoffs_of(self.run_id, outcome, taken))
-        with self._taking(taken) as taking:
-            committed = commit_turn_if_unchanged(
-                self.connection,
-                TurnCommit(
-                    run_id=self.run_id,
-                    revision=loaded.revision + self.held.steps_recorded,
-                    from_status=loaded.status,
-                    outcome=outcome,
-                    handoffs=handoffs,
-                    facts=tuple(_facts_of(context, outcome, settlement, taken)),
-                    settlement=settlement,
-                    turn_token=self.held.token,
-                    queue=loaded.queue,
-                    taking=taking,
-                    is_in_hand=loaded.is_in_hand,
-                ),
-                relay_after=context.settings.relay_after_seconds,
-                horizon_seconds=context.settings.horizon_seconds,
-            )
+        commit = partial(
+            TurnCommit,
+            run_id=self.run_id,
+            revision=loaded.revision + self.held.steps_recorded,
+            from_status=loaded.status,
+            outcome=outcome,
+            handoffs=handoffs,
+            facts=tuple(_facts_of(context, outcome, settlement, taken)),
+            settlement=settlement,
+            turn_token=self.held.token,
+            queue=loaded.queue,
+            is_in_hand=loaded.is_in_hand,
+        )
+        committed = self._write(commit, taken)
         if committed is None:
             let_go(outcome.raised)
             return Tried.OVERTAKEN
         self.held.committed()
         if taken is not None and committed.taken_at is not None:
-            after = _after(loaded, outcome, settlement, taken)
+            after = _after(loaded, outcome, journal, taken)
             self.taken = Claim(
                 run=after,
                 key=taken.request.key,
@@ -282,14 +287,23 @@ class _Turn:
             )
         )
 
-    @contextmanager
-    def _taking(self, taken: NewActivity | None) -> Iterator[Taking | None]:
-        """If no answer comes, nobody knows whose the stage is: our old id falls silent, and it is handed out again."""
+    def _write(
+        self, commit: Callable[..., TurnCommit], taken: NewActivity | None
+    ) -> Committed | None:
         if taken is None:
-            yield None
-            return
+            return self._write_as(commit(taking=None))
+        # If no answer comes, nobody knows whose the stage is: our old id falls silent, and it is handed out again.
         with self.context.identity.holding() as worker_id:
-            yield Taking(taken.request.key, worker_id)
+            return self._write_as(commit(taking=Taking(taken.request.key, worker_id)))
+
+    def _write_as(self, commit: TurnCommit) -> Committed | None:
+        settings = self.context.settings
+        return commit_turn_if_unchanged(
+            self.connection,
+            commit,
+            relay_after=settings.relay_after_seconds,
+            horizon_seconds=settings.horizon_seconds,
+        )
 
     def _to_take(self, outcome: TurnOutcome) -> NewActivity | None:
         """The stage to go on with. What else this turn has recorded would be missing in the run we go on with."""
@@ -321,17 +335,31 @@ def _with_settlement(loaded: LoadedRun, settlement: Settlement | None) -> tuple[
     if settlement is None:
         return loaded.journal
     return tuple(
-        replace(
-            activity,
-            state=settlement.state,
-            result=None if settlement.result is None else codec.parse(settlement.result),
-            error=settlement.error,
-            settled_at=settlement.settled_at,
-            settled_revision=loaded.revision + 1,
-        )
-        if activity.key == settlement.key
-        else activity
-        for activity in loaded.journal
+        [
+            _settled(activity, settlement, loaded.revision + 1)
+            if activity.key == settlement.key
+            else activity
+            for activity in loaded.journal
+        ]
+    )
+
+
+def _settled(activity: Activity, settlement: Settlement, revision: int) -> Activity:
+    return Activity(
+        key=activity.key,
+        scope=activity.scope,
+        ordinal=activity.ordinal,
+        kind=activity.kind,
+        name=activity.name,
+        state=settlement.state,
+        attempt=activity.attempt,
+        parent_key=activity.parent_key,
+        input=activity.input,
+        result=None if settlement.result is None else codec.parse(settlement.result),
+        error=settlement.error,
+        settled_at=settlement.settled_at,
+        settled_revision=revision,
+        asked=activity.asked,
     )
 
 
@@ -345,10 +373,10 @@ def _still_ours(loaded: LoadedRun, settlement: Settlement) -> bool:
 
 
 def _after(
-    loaded: LoadedRun, outcome: TurnOutcome, settlement: Settlement | None, taken: NewActivity
+    loaded: LoadedRun, outcome: TurnOutcome, journal: tuple[Activity, ...], taken: NewActivity
 ) -> LoadedRun:
     """The run as our commit left it: what comes later raises its revision, and will be seen."""
-    opened = (
+    opened = [
         Activity(
             key=each.request.key,
             scope=each.request.scope,
@@ -359,13 +387,15 @@ def _after(
             asked=each.request.asked,
         )
         for each in outcome.opened
-    )
-    return replace(
-        loaded,
+    ]
+    return LoadedRun(
+        context=loaded.context,
         status=outcome.status,
         revision=loaded.revision + 1,
         turn_revision=loaded.revision + 1,
-        journal=(*_with_settlement(loaded, settlement), *opened),
+        queue=loaded.queue,
+        journal=(*journal, *opened),
+        signals=loaded.signals,
         sends=0,
         is_in_hand=True,
     )

@@ -41,6 +41,11 @@ class _Hand:
 _in_hand: ContextVar[_Hand | None] = ContextVar("perennial_in_hand", default=None)
 
 
+def has_in_hand() -> bool:
+    """Whether the task that is traced now is one of these, so that no message brought it."""
+    return _in_hand.get() is not None
+
+
 def is_in_hand(run_id: str, key: str, attempt: int) -> bool:
     """Do the stage if this worker has taken it over, and say so; False: the task came by a message."""
     hand = _in_hand.get()
@@ -61,11 +66,13 @@ class InPlaceTasks:
         seconds: float,
         limits_are_kept: bool,
         tell: Callable[..., None] = lambda *_, **__: None,
+        is_heard: Callable[[], bool] = lambda: True,
         stopwatch: Callable[[], float] = time.monotonic,
         routes: Routes | None = None,
     ) -> None:
         self._routes = routes or Routes(app)
-        self._app, self._stopwatch, self._tell = app, stopwatch, tell
+        self._app, self._stopwatch = app, stopwatch
+        self._tell, self._is_heard = tell, is_heard
         self._seconds, self._until = seconds, stopwatch() + seconds
         task = app.current_worker_task
         self._request = task.request if task is not None else None
@@ -97,15 +104,19 @@ class InPlaceTasks:
         arguments = (str(claim.run.context.id), claim.key, claim.attempt)
         hand = _Hand(arguments, work)
         token = _in_hand.set(hand)
-        self._tell("task-received", uuid=task_id, name=task.name, args=repr(arguments), kwargs="{}")
-        self._tell("task-started", uuid=task_id)
-        try:
-            traced = _tracer_of(task, self._app)(
-                task_id, arguments, {}, self._request_of(task, task_id, arguments)
+        request = self._request_of(task, task_id, arguments)
+        is_heard = self._is_heard()
+        if is_heard:
+            self._tell(
+                "task-received", uuid=task_id, name=task.name, args=request["argsrepr"], kwargs="{}"
             )
+            self._tell("task-started", uuid=task_id)
+        try:
+            traced = _tracer_of(task, self._app)(task_id, arguments, {}, request)
         finally:
             _in_hand.reset(token)
-        self._tell_end(task_id, traced)
+        if is_heard:
+            self._tell_end(task_id, traced)
         return hand.taken
 
     def _tell_end(self, task_id: str, traced: Any) -> None:
@@ -135,6 +146,7 @@ class InPlaceTasks:
             "origin": "perennial",
             "ignore_result": True,
             "is_eager": False,
+            "headers": {},  # else Celery looks for them among all of these
             "hostname": of and of.hostname,
             "delivery_info": of and of.delivery_info,
         }

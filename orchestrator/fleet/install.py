@@ -27,7 +27,7 @@ from orchestrator.errors import DefinitionError
 from orchestrator.fleet import failures
 from orchestrator.fleet.alarms import FIRE
 from orchestrator.fleet.failures import OnRun
-from orchestrator.fleet.in_place import is_in_hand
+from orchestrator.fleet.in_place import has_in_hand, is_in_hand
 from orchestrator.fleet.member import Member
 from orchestrator.fleet.outlast import PauseStep
 from orchestrator.fleet.services import ServicesStep
@@ -110,7 +110,9 @@ def _register(member: Member, name: str, function: Callable[..., None], **option
     def once_or_twice(*arguments: Any) -> None:
         with failures.raising_what_fails():
             try:
-                if give_back_if_strange(app.current_worker_task, member.record, member.troubles):
+                if not has_in_hand() and give_back_if_strange(
+                    app.current_worker_task, member.record, member.troubles
+                ):
                     raise Ignore
                 once_more_if_cut(lambda: function(*arguments))
             except DBAPIError as error:

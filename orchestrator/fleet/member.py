@@ -93,6 +93,7 @@ class Member:
             seconds=self.settings.in_place_seconds,
             limits_are_kept=self.pool_keeps_limits,
             tell=self._tell,
+            is_heard=self._is_heard,
             routes=self.routes,
         )
 
@@ -136,6 +137,10 @@ class Member:
     def _read_record(self) -> str:
         with self.context.connection() as connection:
             return record_identity(connection)
+
+    def _is_heard(self) -> bool:
+        messenger = self.context.messenger
+        return isinstance(messenger, Publisher) and messenger.is_heard
 
     def _tell(self, event: str, **fields: Any) -> None:
         messenger = self.context.messenger

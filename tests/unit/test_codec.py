@@ -13,9 +13,9 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
-from orchestrator.core import codec
+from orchestrator.core import codec, jsonb
 from orchestrator.errors import InvalidInput, PayloadError
 
 
@@ -164,3 +164,21 @@ def test_a_number_that_json_lacks_is_refused_where_it_is_made():
 
     with pytest.raises(PayloadError):
         codec.encode(math.nan, float, what="result of stage x")
+
+
+@pytest.mark.parametrize("declared", [None, Any], ids=["declared", "undeclared"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(True, False, 0, -1, 2**64 - 1, 2**64, -(2**200), 1.5, -0.0, 1e16),
+        *("", "plain", 'a "quoted" \\ one', "\u00e9", "\n", "\u2028", "NaN", "1e16", "x" * 10_001),
+    ],
+    ids=lambda value: ascii(value)[:20],
+)
+def test_a_scalar_is_written_and_read_as_pydantic_does(value, declared):
+    """Most of what travels is one, and goes the short way."""
+    kind = type(value) if declared is None else declared
+    text = codec.encode(value, kind, what="it")
+    assert text == jsonb.settled(TypeAdapter(kind).dump_json(value).decode())
+    back = codec.decode(jsonb.loads(text), kind, what="it")
+    assert (type(back), back) == (type(value), TypeAdapter(kind).validate_json(text))

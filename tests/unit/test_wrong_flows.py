@@ -297,6 +297,23 @@ def test_what_a_flow_calls_itself_is_an_incident_before_it_is_done(call):
     assert re.search(rf"{HERE}:\d+: the flow calls", error["message"])
 
 
+@pytest.mark.parametrize("is_first", [True, False], ids=["at once", "among others"])
+def test_what_a_step_of_a_flow_calls_is_no_flows_code(is_first):
+    """A stage's function may be a step's too. Guards the pause of the driver while a step is performed."""
+
+    def calls() -> int:
+        return work(1)
+
+    async def alone(flow: Flow) -> int:
+        return await flow.step(calls)
+
+    async def beside_others(flow: Flow) -> list[int]:
+        return await flow.gather(flow.step(calls), flow.step(calls))
+
+    world = World(define(alone if is_first else beside_others), REGISTRY)
+    assert world.turn().status is RunStatus.COMPLETED
+
+
 def test_a_stage_called_in_a_finally_block_while_its_flow_is_let_go_is_an_incident_too():
     def clean_up() -> int:
         return work(1)

@@ -25,11 +25,12 @@ _SELVES = ("self", "cls")
 
 def name_of(function: Callable[..., Any]) -> str:
     """`provision_access` is `provision-access`."""
-    return (
-        str(getattr(function, "__name__", type(function).__name__))
-        .rpartition(".")[2]
-        .replace("_", "-")
-    )
+    return _dashed(str(getattr(function, "__name__", type(function).__name__)))
+
+
+@functools.lru_cache(maxsize=4096)
+def _dashed(name: str) -> str:
+    return name.rpartition(".")[2].replace("_", "-")
 
 
 def where_of(function: Callable[..., Any]) -> str:

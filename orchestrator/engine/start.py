@@ -340,8 +340,9 @@ class Starts:
         return self._context.connection() if connection is None else nullcontext(connection)
 
     def _start_together(self, asks: Sequence[StartRequest]) -> Sequence[Started | InputOf]:
-        runs = [run for request in asks for run in request.runs]
-        together = replace(asks[0], runs=runs)
+        together = asks[0]
+        if len(asks) > 1:
+            together = replace(together, runs=[run for request in asks for run in request.runs])
         with self._context.connection() as connection:
             answers = start(connection, together, patience_milliseconds=PATIENCE_MILLISECONDS)
         return [answers] * len(asks) if isinstance(answers, InputOf) else answers

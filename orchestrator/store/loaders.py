@@ -32,7 +32,7 @@ class _ClampingLoader(Loader):
     own: ClassVar[type[abc.Loader]] = TimestamptzLoader
 
     def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
-        super().__init__(oid, context)
+        # One is made for each result: `Loader.__init__` keeps what only that other one needs.
         self._load = self.own(oid, context).load
 
     def load(self, data: Buffer) -> Any:

@@ -3,7 +3,7 @@
 Each handoff's message names the record that it is of (`store.identity`). A worker of another one gives it back to
 its queue, after a pause that grows, so that those who are at work come to take it. It says so, and after
 `RETURNS_MAX` returns lets it go: nobody else takes from that queue now, and the message's own fleet sends it again
-from its outbox. A message that names no record is an older release's, or a timer's, and is taken.
+from its outbox. A message that names no record is an older release's, or a timer's, and is taken. (docs/adr/0038)
 """
 
 from __future__ import annotations

@@ -63,17 +63,19 @@ class Client:
         database: str | SecretStr | URL | Engine | Settings | None = None,
         *,
         registry: Registry = default_registry,
+        schema: str | None = None,
     ) -> None:
         """`database`: a Postgres URL as text or SQLAlchemy's, an SQLAlchemy engine on psycopg (which stays
-        yours), Settings, or None for the environment's `PERENNIAL_DATABASE_URL`. Connects on first use.
+        yours), Settings, or None for the environment's `PERENNIAL_DATABASE_URL`. `schema`: the one of Postgres
+        that the record is in, if it isn't `PERENNIAL_SCHEMA`'s. Connects on first use.
 
-        Raises SettingsError where no Postgres is named, or one that can't be read; TypeError for anything
-        else than these.
+        Raises SettingsError where no Postgres is named, or one that can't be read, or a schema that no record
+        may be in; TypeError for anything else than these.
         """
-        settings = settings_of(database)
+        settings = settings_of(database, schema)
         self._owns_engine = not isinstance(database, Engine)
         engine = database if isinstance(database, Engine) else connect(settings)
-        self._registry = registry
+        self._registry, self._schema = registry, settings.database_schema
         self._context = EngineContext(engine, registry, settings, looks_before_use=True)
         self._starts = Starts(self._context)
 
@@ -130,7 +132,7 @@ class Client:
         )
         if connection is None:
             return self._starts.start(asked)
-        with usable(connection) as callers:
+        with usable(connection, self._schema) as callers:
             (started,) = self._starts.start_all(asked, callers)
         return started
 
@@ -158,7 +160,7 @@ class Client:
         )
         if connection is None:
             return self._starts.start_all(asked)
-        with usable(connection) as callers:
+        with usable(connection, self._schema) as callers:
             return self._starts.start_all(asked, callers)
 
     def restart(
@@ -395,7 +397,7 @@ class Client:
     def _on(self, connection: CallersConnection | None) -> Iterator[AnyConnection]:
         """The caller's connection and transaction, or a statement of our own."""
         if connection is not None:
-            with usable(connection) as callers:
+            with usable(connection, self._schema) as callers:
                 yield callers
             return
         with self._context.connection() as own:

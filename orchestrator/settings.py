@@ -17,13 +17,18 @@ __all__ = ["Settings", "SettingsError", "with_psycopg"]
 
 
 class Settings(BaseSettings):
-    """Where the servers are, and how patient the fleet is. Every field is `PERENNIAL_<NAME>`."""
+    """Where the servers are, and how patient the fleet is.
+
+    Every field is `PERENNIAL_<NAME>`; `database_schema` is `PERENNIAL_SCHEMA`.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="PERENNIAL_",
         frozen=True,
         extra="ignore",
         hide_input_in_errors=True,  # it may be a URL with a password
+        validate_by_name=True,
+        validate_by_alias=True,
     )
 
     database_url: SecretStr | None = Field(
@@ -32,6 +37,11 @@ class Settings(BaseSettings):
     database_pooler: Literal["session", "transaction"] | None = Field(
         None,
         description="What lends sessions to us, where a pooler stands before Postgres. Found out, if not set.",
+    )
+    database_schema: str = Field(
+        "perennial",
+        validation_alias="PERENNIAL_SCHEMA",
+        description="The schema of Postgres that the record is in. Two apps on one database need two.",
     )
     broker_url: SecretStr | None = Field(
         None, description="Celery's broker; Redis or Valkey also carries timers."
@@ -73,6 +83,20 @@ class Settings(BaseSettings):
         if hasattr(given, "render_as_string"):
             return given.render_as_string(hide_password=False)
         return None if isinstance(given, str) and not given.strip() else given
+
+    @field_validator("database_schema", mode="before")
+    @classmethod
+    def _plain_name(cls, given: Any) -> Any:
+        """It stands in SQL. An empty variable names none."""
+        from orchestrator.store.schema import SCHEMA, checked
+
+        return checked(given.strip() or SCHEMA) if isinstance(given, str) else given
+
+    @property
+    def keys_prefix(self) -> str:
+        """What our keys in Redis begin with: the index of timers is one record's."""
+        is_usual = self.database_schema == type(self).model_fields["database_schema"].default
+        return self.namespace if is_usual else f"{self.namespace}:{self.database_schema}"
 
     def database_address(self) -> DatabaseAddress:
         """Where the database is, for everything that connects. Raises SettingsError."""

@@ -24,6 +24,7 @@ from sqlalchemy import Connection, create_engine, make_url, text
 from orchestrator.embedded import EmbeddedServers, ServerUrls
 from orchestrator.settings import with_psycopg
 from orchestrator.store import migrate
+from orchestrator.store.schema import SCHEMA, options_in
 from tests.harness import Database, Harness
 from tests.modes import NORMAL, Mode
 
@@ -55,11 +56,11 @@ def template(servers: ServerUrls) -> Iterator[str]:
 
 
 @contextmanager
-def migrated(servers: ServerUrls) -> Iterator[str]:
-    """A template while the block runs."""
+def migrated(servers: ServerUrls, schema: str = SCHEMA) -> Iterator[str]:
+    """A template while the block runs, with a record in that schema."""
     name = f"perennial_template_{uuid4().hex[:12]}"
     administer(servers, f"CREATE DATABASE {name}")
-    engine = create_engine(url_of(servers, name))
+    engine = create_engine(url_of(servers, name), execution_options=options_in(schema))
     migrate.upgrade(engine)
     engine.dispose()
     yield name
@@ -100,11 +101,11 @@ def harness(database: Database, mode: Mode) -> Iterator[Harness]:
 
 
 @contextmanager
-def fresh(servers: ServerUrls, template: str) -> Iterator[Database]:
+def fresh(servers: ServerUrls, template: str, schema: str = SCHEMA) -> Iterator[Database]:
     """A database of the tests' own, dropped at the end."""
     name = f"perennial_{uuid4().hex[:12]}"
     administer(servers, f"CREATE DATABASE {name} TEMPLATE {template}")
-    database = Database(name, url_of(servers, name))
+    database = Database(name, url_of(servers, name), schema)
     yield database
     database.close()
     administer(servers, f"DROP DATABASE {name} WITH (FORCE)")

@@ -46,6 +46,7 @@ from orchestrator.engine.together import ASKED_TOGETHER_MAX, Crew, InPlaceTogeth
 from orchestrator.store import workers
 from orchestrator.store.activities import Claim
 from orchestrator.store.outbox import ADVANCE, Handoff
+from orchestrator.store.schema import SCHEMA, in_schema, options_in
 from orchestrator.store.timers import ArmedTimer
 from tests.modes import NORMAL, Mode, leaving_early
 
@@ -66,13 +67,16 @@ DEADLINE_SECONDS = 10.0
 
 
 class Database:
-    """One database, an engine on it, and the clock that all its new sessions see."""
+    """One database, an engine on it, and the clock that all its new sessions see.
 
-    def __init__(self, name: str, url: str) -> None:
-        self.name, self.url = name, url
+    `schema`: where the record is. Tests name `perennial` in their SQL, as our texts do, and mean that one.
+    """
+
+    def __init__(self, name: str, url: str, schema: str = SCHEMA) -> None:
+        self.name, self.url, self.schema = name, url, schema
         self.moved_to: datetime | None = None
         self._engines: list[Engine] = []
-        self.engine = self.adopt(create_engine(url))
+        self.engine = self.adopt(create_engine(url, execution_options=options_in(schema)))
 
     @property
     def libpq_url(self) -> str:
@@ -100,14 +104,16 @@ class Database:
             record.info["clock"] = self.moved_to
 
     def settings(self, **others: Any) -> Settings:
-        return Settings(database_url=SecretStr(self.url), **others)
+        return Settings(
+            database_url=SecretStr(self.url), **{"database_schema": self.schema, **others}
+        )
 
     def psycopg(self, *, autocommit: bool = False) -> psycopg.Connection[Any]:
         return psycopg.connect(self.libpq_url, autocommit=autocommit)
 
     def rows(self, sql: str, **parameters: object) -> list[Any]:
         with self.engine.begin() as connection:
-            result = connection.execute(text(sql), parameters)
+            result = connection.execute(text(in_schema(sql, self.schema)), parameters)
             return list(result) if result.returns_rows else []
 
     def value(self, sql: str, **parameters: object) -> Any:
@@ -121,7 +127,7 @@ class Database:
         with self.engine.begin() as connection:
             connection.execute(text("SET LOCAL perennial.drop_history_before = 'infinity'"))
             for table in TABLES:
-                connection.execute(text(f"DELETE FROM perennial.{table}"))
+                connection.execute(text(f'DELETE FROM "{self.schema}".{table}'))
 
     def set_clock(self, at: datetime | None) -> None:
         """Every session that begins, or is taken from a pool, from now on sees this moment."""

@@ -16,7 +16,10 @@ from orchestrator.cli.session import Json, examples, session_of
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-commands = typer.Typer(no_args_is_help=True, help="The record's tables: make, upgrade, check.")
+commands = typer.Typer(
+    no_args_is_help=True,
+    help="The record's tables: make, upgrade, check. They are in schema PERENNIAL_SCHEMA, else `perennial`.",
+)
 
 
 @commands.command(
@@ -39,7 +42,9 @@ def upgrade(context: typer.Context, _json: Json = False) -> None:
         if before == after
         else f"went from {before or 'nothing'} to {after}"
     )
-    Printer(session).emit({"before": before, "after": after}, lambda: text(f"{masked(url)} {told}"))
+    Printer(session).emit(
+        {"before": before, "after": after}, lambda: text(f"{masked(url)}{_where()} {told}")
+    )
 
 
 @commands.command(
@@ -79,7 +84,7 @@ def grants(
     """Print the least rights that a worker or a client needs, as SQL for the owner of the tables."""
     from orchestrator.store.rights import grants_of
 
-    statements = grants_of(role)
+    statements = grants_of(role, _schema())
     Printer(session_of(context)).emit(
         {"role": role, "statements": statements},
         lambda: text("\n".join(f"{statement};" for statement in statements)),
@@ -92,7 +97,7 @@ def _compare(context: typer.Context) -> bool:
     session = session_of(context)
     with engine_of(session.database()) as engine:
         now, head = migrate.current(engine), migrate.head()
-    told = f"at {now}" if now else "there are no tables yet"
+    told = (f"at {now}" if now else "there are no tables yet") + _where()
     Printer(session).emit(
         {"current": now, "head": head},
         lambda: text(told if now == head else f"{told}; this release needs {head}"),
@@ -100,14 +105,31 @@ def _compare(context: typer.Context) -> bool:
     return now == head
 
 
+def _schema() -> str:
+    from orchestrator.settings import Settings
+
+    return Settings().database_schema
+
+
+def _where() -> str:
+    """Said where it isn't the usual one."""
+    from orchestrator.store.schema import SCHEMA
+
+    schema = _schema()
+    return "" if schema == SCHEMA else f" (schema {schema})"
+
+
 @contextmanager
 def engine_of(database_url: str) -> Iterator[Engine]:
-    """An engine for one command's few statements."""
+    """An engine for one command's few statements, in the schema that is set."""
     from sqlalchemy import NullPool
 
     from orchestrator.addresses import DatabaseAddress
+    from orchestrator.store.schema import options_in
 
-    engine = DatabaseAddress.of(database_url).engine(poolclass=NullPool)
+    engine = DatabaseAddress.of(database_url).engine(
+        poolclass=NullPool, execution_options=options_in(_schema())
+    )
     try:
         yield engine
     finally:

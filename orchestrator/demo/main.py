@@ -41,7 +41,9 @@ from orchestrator.demo.report import Report, log_line
 from orchestrator.demo.verdict import judge
 from orchestrator.embedded import ServerUrls
 from orchestrator.embedded.private import FLOWER_PASSWORD_FILE, FLOWER_USER
+from orchestrator.settings import Settings
 from orchestrator.store import migrate
+from orchestrator.store.schema import options_in
 
 Fault = Literal["kill-worker", "flush-redis"]
 
@@ -161,7 +163,9 @@ def _prepare(
     client: Client, checkout: Checkout, urls: ServerUrls, *, hour_seconds: float
 ) -> Directory:
     """Tables, the stub directory, and both processes with their durations scaled."""
-    engine = DatabaseAddress.of(urls.database_url).engine()
+    engine = DatabaseAddress.of(urls.database_url).engine(
+        execution_options=options_in(Settings().database_schema)
+    )
     try:
         migrate.upgrade(engine)
     finally:

@@ -33,6 +33,7 @@ from orchestrator.errors import PerennialError
 from orchestrator.faults import reach
 from orchestrator.settings import Settings, SettingsError
 from orchestrator.store.activities import Claim
+from orchestrator.store.schema import checked, options_in, schema_of
 from orchestrator.store.session import connection_arguments, set_up
 from orchestrator.store.statement import COMMITS_EACH, lack_in, pooler_in
 from orchestrator.store.together import Gathering
@@ -90,13 +91,17 @@ class EngineContext:
     def __post_init__(self) -> None:
         self.definitions = Definitions(self.registry)
         self.set_aside = SetAside(self.stopwatch)
+        # Nor does the engine of somebody else's know of a schema.
+        options = options_in(self.settings.database_schema)
         # Connections that `connect` makes commit each statement. Whoever's else are told so for each use.
         self._each = (
             self.database
             if COMMITS_EACH in self.database.get_execution_options()
-            else self.database.execution_options(isolation_level="AUTOCOMMIT")
+            else self.database.execution_options(isolation_level="AUTOCOMMIT", **options)
         )
-        self._together = self.database.execution_options(isolation_level="READ COMMITTED")
+        self._together = self.database.execution_options(
+            isolation_level="READ COMMITTED", **options
+        )
 
     def among(self, others: Others) -> Self:
         """The same context for one that goes on together with others."""
@@ -210,7 +215,8 @@ def connect(
         hide_parameters=True,  # payloads stay out of logs and of recorded errors
         json_deserializer=jsonb.loads,
         isolation_level="AUTOCOMMIT" if commits_each else None,
-        execution_options={COMMITS_EACH: True} if commits_each else {},
+        execution_options=({COMMITS_EACH: True} if commits_each else {})
+        | options_in(settings.database_schema),
         connect_args={
             "connect_timeout": 10,
             "application_name": "perennial",
@@ -243,12 +249,22 @@ def connect(
     return engine
 
 
-def settings_of(database: Any) -> Settings:
-    """The settings that a caller means who names a database in this way. Never another database.
+def settings_of(database: Any, schema: str | None = None) -> Settings:
+    """The settings that a caller means who names a database in this way, and a schema. Never another database.
 
-    Raises SettingsError for an engine that doesn't speak to Postgres through psycopg; TypeError for what
-    names no database.
+    Raises SettingsError for an engine that doesn't speak to Postgres through psycopg, and for a schema that no
+    record may be in; TypeError for what names no database.
     """
+    settings = _settings_of(database)
+    if schema is None:
+        return settings
+    try:
+        return settings.model_copy(update={"database_schema": checked(schema)})
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _settings_of(database: Any) -> Settings:
     if database is None:
         return Settings()
     if isinstance(database, Settings):
@@ -290,7 +306,7 @@ def _close_what_has_failed(engine: Engine) -> None:
         if failure.connection is not None and not failure.connection.invalidated:
             failure.connection.info[_HAS_FAILED] = True
         error = failure.original_exception
-        return pooler_in(error) or lack_in(error, failure.statement)
+        return pooler_in(error) or lack_in(error, failure.statement, schema_of(engine))
 
     def close(_connection: object, record: ConnectionPoolEntry) -> None:
         if record.info.pop(_HAS_FAILED, False):

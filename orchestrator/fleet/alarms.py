@@ -25,6 +25,7 @@ from redis.client import PubSub
 
 from orchestrator.faults import around
 from orchestrator.fleet.routes import Routes
+from orchestrator.fleet.strangers import SCHEMA_HEADER
 from orchestrator.settings import Settings
 from orchestrator.store.timers import ArmedTimer
 
@@ -91,10 +92,10 @@ class Alarms:
         url, connecting = _connecting(url, app)
         return cls(
             Redis.from_url(url, **connecting),
-            namespace=settings.namespace,
+            namespace=settings.keys_prefix,
             default_queue=routes.queue_of(FIRE, None),
             key_prefix=options.get("global_keyprefix", ""),
-            template=_message_template(app),
+            template=_message_template(app, settings.database_schema),
         )
 
     def arm(self, timers: Sequence[ArmedTimer]) -> None:
@@ -208,8 +209,10 @@ def _connecting(url: str, app: Celery) -> tuple[str, dict[str, Any]]:
     return url, found
 
 
-def _message_template(app: Celery) -> str:
+def _message_template(app: Celery, schema: str) -> str:
     """A `perennial.fire` message as kombu's Redis transport writes it, with ids and queue left open.
+
+    It names the schema that the timers are in, as the index does.
 
     The body stays plain JSON (no `body_encoding`), so the script can fill it in.
     """
@@ -218,7 +221,7 @@ def _message_template(app: Celery) -> str:
         "body": json.dumps(message.body),
         "content-encoding": "utf-8",
         "content-type": "application/json",
-        "headers": message.headers,
+        "headers": {**message.headers, SCHEMA_HEADER: schema},
         "properties": {
             **message.properties,
             "delivery_mode": 2,

@@ -70,7 +70,7 @@ def _default_queue(app: Celery) -> Iterator[str]:
 
 
 def _queues(registry: Registry, settings: Settings, routes: Routes) -> Iterator[str]:
-    prefix = f"{settings.namespace}:"
+    prefix = f"{settings.keys_prefix}:"
     keys = {prefix + key for key in KEYS}
     chosen = [
         (f"stage {stage.name}", stage.name, stage.queue) for stage in registry.stages.values()

@@ -105,7 +105,7 @@ class Heartbeats:
     def _start(self) -> None:
         given = {
             "address": dict(self._settings.database_address().parameters),
-            "statement": beat_text(),
+            "statement": beat_text(self._settings.database_schema),
             "set_up": settings_sql(),
             "interval_seconds": self._settings.heartbeat_seconds,
             "path": [each or str(Path.cwd()) for each in sys.path],

@@ -56,7 +56,7 @@ class Member:
         self.troubles = Troubles(log)
         self.refusals: Refusals | None = None
         """What its broker has refused this worker, once a worker listens for it."""
-        self.record = OwnRecord(self._read_record)
+        self.record = OwnRecord(self._read_record, lambda: self.settings.database_schema)
         """Whose record this process moves."""
         self.audience = Audience()
         self.pool_keeps_limits = True

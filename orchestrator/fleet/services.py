@@ -20,6 +20,7 @@ from uuid import UUID
 import psycopg
 from celery import bootsteps
 from celery.concurrency import prefork
+from psycopg import sql
 
 from orchestrator.engine.deploy import changed_since_deployed
 from orchestrator.engine.recover import rebuild_index, relay, sweep
@@ -32,7 +33,7 @@ from orchestrator.fleet.losses import Losses
 from orchestrator.fleet.member import Member
 from orchestrator.fleet.outlast import outlast
 from orchestrator.fleet.refresh import Refresh
-from orchestrator.store.outbox import NOTIFY_CHANNEL
+from orchestrator.store.schema import channel_of
 from orchestrator.store.session import connection_arguments, set_up
 from orchestrator.store.workers import forget_old_workers
 
@@ -212,7 +213,8 @@ class Caretaker:
             **connection_arguments(),
         )
         set_up(connection, pooler=self._member.settings.database_pooler, needs_session=True)
-        connection.execute(f"LISTEN {NOTIFY_CHANNEL}")
+        channel = sql.Identifier(channel_of(self._member.settings.database_schema))
+        connection.execute(sql.SQL("LISTEN {}").format(channel))
         return connection
 
     def _forget_now_and_then(self) -> None:
@@ -233,7 +235,7 @@ def services_of(
     refresh = Refresh(
         lambda: member.context,
         is_heard=lambda: member.audience.is_there,
-        fleet=f"{member.app.main}/{member.settings.namespace}",
+        fleet=f"{member.app.main}/{member.settings.keys_prefix}",
     )
 
     def know_and_look() -> None:

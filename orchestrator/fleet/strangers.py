@@ -3,7 +3,8 @@
 Each handoff's message names the record that it is of (`store.identity`). A worker of another one gives it back to
 its queue, after a pause that grows, so that those who are at work come to take it. It says so, and after
 `RETURNS_MAX` returns lets it go: nobody else takes from that queue now, and the message's own fleet sends it again
-from its outbox. A message that names no record is an older release's, or a timer's, and is taken. (docs/adr/0038)
+from its outbox. A timer's message names the schema of its record, as its index does: Redis knows of no more, and two
+databases may share it. A message that names neither is an older release's, and is taken. (docs/adr/0038)
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from celery import Task
 
 from orchestrator.engine.troubles import Troubles
 from orchestrator.store.identity import is_another
+from orchestrator.store.schema import SCHEMA
 
 RECORD_HEADER = "perennial_record"
+SCHEMA_HEADER = "perennial_schema"
 RETURNS_HEADER = "perennial_returns"
 
 RETURNS_MAX = 32
@@ -37,9 +40,14 @@ class OwnRecord:
     """Whose record this process moves: read once, when it is first needed, and kept."""
 
     def __init__(
-        self, read: Callable[[], str], *, clock: Callable[[], float] = time.monotonic
+        self,
+        read: Callable[[], str],
+        schema: Callable[[], str] = lambda: SCHEMA,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._read, self._clock = read, clock
+        """`read`: its identity. `schema`: the one of Postgres that it is in."""
+        self._read, self.schema, self._clock = read, schema, clock
         self._read_at = 0.0
         self.known = ""
         """Empty while it was not read."""
@@ -65,28 +73,35 @@ class OwnRecord:
 def give_back_if_strange(task: Task | None, own: OwnRecord, troubles: Troubles) -> bool:
     """Whether the message that is worked on now is another record's; then it has been given back, or let go."""
     request = None if task is None else task.request
-    theirs = None if request is None else request.get(RECORD_HEADER)
-    if task is None or request is None or not isinstance(theirs, str):
+    if task is None or request is None:
         return False
-    if not own.is_stranger(theirs):
-        return False
+    header, theirs = RECORD_HEADER, request.get(RECORD_HEADER)
+    if isinstance(theirs, str):
+        if not own.is_stranger(theirs):
+            return False
+        whose, ours = f"record {theirs}", own.known
+    else:
+        header, theirs = SCHEMA_HEADER, request.get(SCHEMA_HEADER)
+        if not isinstance(theirs, str) or theirs == own.schema():
+            return False
+        whose, ours = f"schema {theirs}", f"schema {own.schema()}"
     queue = str((request.delivery_info or {}).get("routing_key") or "")
     returns = int(request.get(RETURNS_HEADER) or 0)
     may_go_back = bool(queue) and returns < RETURNS_MAX
     if may_go_back and returns:
         _rest(min(FIRST_PAUSE_SECONDS * 2.0 ** (returns - 1), LONGEST_PAUSE_SECONDS))
-    is_back = may_go_back and _give_back(task, queue, theirs, returns + 1)
+    is_back = may_go_back and _give_back(task, queue, {header: theirs, RETURNS_HEADER: returns + 1})
     what = "gives them back" if is_back else "lets them go, to be sent again by their own"
     troubles.meet(
         f"strange messages in {queue}",
-        "this worker takes messages of another database's runs from queue %s, and %s: those runs are held up. "
-        "Point it at their database, or at another broker or queue, or stop it (%s is of record %s, this worker "
-        "moves %s)",
+        "this worker takes messages of another record's runs from queue %s, and %s: those runs are held up. "
+        "Point it at their database and schema, or at another broker or queue, or stop it (%s is of %s, this "
+        "worker moves %s)",
         queue,
         what,
         task.name,
-        theirs,
-        own.known,
+        whose,
+        ours,
         kind=what,
         level=logging.ERROR,
     )
@@ -98,13 +113,12 @@ def _rest(seconds: float) -> None:
     Event().wait(seconds)
 
 
-def _give_back(task: Task, queue: str, record: str, returns: int) -> bool:
+def _give_back(task: Task, queue: str, marks: dict[str, Any]) -> bool:
     """To the end of its queue, as it came. A broker that says no lets its own fleet send it again."""
     app, request = task.app, task.request
     message = app.amqp.as_task_v2(
         request.id, task.name, tuple(request.args), {}, ignore_result=True, origin="perennial"
     )
-    marks: dict[str, Any] = {RECORD_HEADER: record, RETURNS_HEADER: returns}
     try:
         with app.producer_pool.acquire(block=True) as producer:
             producer.publish(

@@ -10,7 +10,8 @@ from uuid import UUID
 
 from orchestrator.core.approvals import ApprovalState
 from orchestrator.store.firing import NEXT_REVISION
-from orchestrator.store.outbox import ADVANCE, NOTIFY_CHANNEL
+from orchestrator.store.outbox import ADVANCE
+from orchestrator.store.schema import NOTIFY_CHANNEL
 from orchestrator.store.statement import AnyConnection, Statement
 
 # The Decision as its flow will read it.

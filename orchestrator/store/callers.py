@@ -1,7 +1,7 @@
 """What callers give as `connection=`: what a statement can run on is found in it, or a sentence says why not.
 
-    with usable(given) as connection:    psycopg's, SQLAlchemy's or Django's; a session, a cursor, a proxy of these
-        statement.rows(connection, ...)
+    with usable(given, schema) as connection:
+        statement.rows(connection, ...)    psycopg's, SQLAlchemy's or Django's; a session, a cursor, a proxy of these
 
 Django and other drivers are known by their shape: none of them is imported here.
 """
@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, PoolProxiedConnection
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from orchestrator.errors import UnusableConnection
+from orchestrator.store.schema import SCHEMA, InSchema
 from orchestrator.store.statement import AnyConnection, Meanwhile
 from orchestrator.store.together import Gathering
 
@@ -32,14 +33,14 @@ _BRIDGE = "await {}.run_sync(lambda sync: client.start(…, connection=sync))"
 
 
 @contextmanager
-def usable(given: Any) -> Iterator[AnyConnection]:
-    """The connection that stands in whatever a caller gave. Raises UnusableConnection.
+def usable(given: Any, schema: str = SCHEMA) -> Iterator[AnyConnection]:
+    """The connection that stands in whatever a caller gave, for a record in that schema. Raises UnusableConnection.
 
     What Django's wrapper knows of its transaction holds here too: a broken one is refused, and errors are Django's.
     """
     wrapper = _django_wrapper(given)
     if wrapper is None:
-        yield _unwrapped(given)
+        yield _in(schema, _unwrapped(given))
         return
     if wrapper.vendor != "postgresql":
         _refuse(f"Django's connection {wrapper.alias!r} is to {wrapper.display_name}", "Postgres")
@@ -53,7 +54,11 @@ def usable(given: Any) -> Iterator[AnyConnection]:
             " psycopg 3. Install it (`pip install 'psycopg[binary]'`) and remove psycopg2: Django then takes it"
         )
     with wrapper.wrap_database_errors:
-        yield connection
+        yield _in(schema, connection)
+
+
+def _in(schema: str, connection: AnyConnection) -> AnyConnection:
+    return connection if schema == SCHEMA else InSchema(connection, schema)
 
 
 def _unwrapped(given: Any) -> AnyConnection:

@@ -15,15 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from orchestrator.store.schema import NOTIFY_CHANNEL
 from orchestrator.store.statement import AnyConnection, Statement
 from orchestrator.store.turns import TURN_IS_LOST
 
 ADVANCE = "perennial.advance"
 """The Celery task that takes a turn. Its outbox key is the empty string: one per run is enough."""
-
-NOTIFY_CHANNEL = "perennial_outbox"
-"""Where Postgres tells relays that a producer's transaction left a handoff. With a run's id: that it was ended,
-paused or resumed, which who watches the fleet wants to know."""
 
 RESEND_SECONDS_MAX = 300
 """The longest interval between two sendings of a handoff that nobody takes."""

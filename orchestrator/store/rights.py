@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from psycopg import sql
 
-from orchestrator.store.tables import SCHEMA
+from orchestrator.store.schema import SCHEMA
 
 RIGHTS = {
     "activity": "SELECT, INSERT, UPDATE",
@@ -26,16 +26,16 @@ RIGHTS = {
 """By table. `schedule` is in no statement yet."""
 
 
-def grants_of(role: str) -> list[str]:
-    """What the owner of the tables executes, so that `role` may work. Its name is quoted."""
-    to, schema = sql.Identifier(role), sql.Identifier(SCHEMA)
+def grants_of(role: str, schema: str = SCHEMA) -> list[str]:
+    """What the owner of the tables executes, so that `role` may work. Names are quoted."""
+    to, where = sql.Identifier(role), sql.Identifier(schema)
     grants = [
-        sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, to),
-        sql.SQL("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {} TO {}").format(schema, to),
+        sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(where, to),
+        sql.SQL("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {} TO {}").format(where, to),
         *(
             sql.SQL("GRANT {} ON {}.{} TO {}").format(
                 sql.SQL(rights),
-                schema,
+                where,
                 sql.Identifier(table),
                 to,
             )

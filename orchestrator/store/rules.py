@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.store.tables import SCHEMA
+from orchestrator.store.schema import SCHEMA
 
 # Class 23 makes it an IntegrityError, as a constraint's own refusal; the rule's name stands where a
 # constraint's would. The line is named by its keys alone: no payload.

@@ -14,7 +14,8 @@ from uuid import UUID
 
 from orchestrator.core.checks import composed
 from orchestrator.errors import PerennialError
-from orchestrator.store.outbox import ADVANCE, NOTIFY_CHANNEL
+from orchestrator.store.outbox import ADVANCE
+from orchestrator.store.schema import NOTIFY_CHANNEL
 from orchestrator.store.statement import AnyConnection, Statement
 
 CLOSE_TRIES_MAX = 20

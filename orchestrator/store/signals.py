@@ -8,7 +8,8 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from orchestrator.store.outbox import ADVANCE, NOTIFY_CHANNEL
+from orchestrator.store.outbox import ADVANCE
+from orchestrator.store.schema import NOTIFY_CHANNEL
 from orchestrator.store.statement import AnyConnection, Statement
 
 # The run's row is updated first: it is the lock on which a signal and a turn meet. `wait` is what this signal would

@@ -17,8 +17,9 @@ from uuid import UUID
 
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import Started
-from orchestrator.store.outbox import ADVANCE, NOTIFY_CHANNEL
+from orchestrator.store.outbox import ADVANCE
 from orchestrator.store.processes import InputOf
+from orchestrator.store.schema import NOTIFY_CHANNEL
 from orchestrator.store.statement import AnyConnection, Statement
 
 

@@ -28,6 +28,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.errors import PoolerBetween, SchemaNotReady
 from orchestrator.faults import reach
+from orchestrator.store.schema import IN_SCHEMA, SCHEMA, in_schema
 from orchestrator.store.session import ADAPTERS
 from orchestrator.store.together import Gathering
 
@@ -64,13 +65,22 @@ class _CallersCursor(psycopg.Cursor[Any]):
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One SQL statement. `name` stands in its text as a comment, for pg_stat_activity and logs."""
+    """One SQL statement. `name` stands in its text as a comment, for pg_stat_activity and logs.
+
+    Its text names the schema `perennial`; `of` has the one that is sent where the record is in another.
+    """
 
     name: str
     sql: str
+    schema: str = SCHEMA
+    """Whose text this is."""
     _text: bytes = field(init=False, repr=False, compare=False)
     """The same object each time: psycopg looks plans up by it."""
     _make: RowMaker[Any] | None = field(init=False, repr=False, compare=False, default=None)
+    _elsewhere: dict[str, Statement] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
+    """Its like in other schemas, made when each is first needed."""
 
     def __post_init__(self) -> None:
         self._set("_text", f"/* perennial:{self.name} */ {self.sql}".encode())
@@ -79,6 +89,16 @@ class Statement:
     def text(self) -> str:
         """As it is sent, for a process that has no more than a driver."""
         return self._text.decode()
+
+    def of(self, schema: str) -> Statement:
+        """The same for a record in that schema."""
+        if schema == self.schema:
+            return self
+        found = self._elsewhere.get(schema)
+        if found is None:
+            there = Statement(self.name, in_schema(self.sql, schema), schema)
+            found = self._elsewhere.setdefault(schema, there)
+        return found
 
     def rows(self, connection: AnyConnection, **parameters: object) -> Sequence[Any]:
         """Run it; all rows. One round trip."""
@@ -102,7 +122,11 @@ class Statement:
             return self._rows_of_caller(connection, parameters)
         if isinstance(connection, Session):
             connection = connection.connection()
-        is_ours = COMMITS_EACH in connection.get_execution_options()
+        options = connection.get_execution_options()
+        schema = options.get(IN_SCHEMA)
+        if schema is not None and schema != self.schema:
+            return self.of(schema)._rows(connection, parameters, meanwhile)  # noqa: SLF001 - its like
+        is_ours = COMMITS_EACH in options
         if not is_ours and not is_psycopg(connection):
             return self._rows_by_sqlalchemy(connection, parameters)
         heard = connection.dispatch
@@ -238,7 +262,7 @@ def pooler_in(error: BaseException) -> PoolerBetween | None:
     )
 
 
-def lack_in(error: BaseException, statement: object) -> SchemaNotReady | None:
+def lack_in(error: BaseException, statement: object, schema: str = SCHEMA) -> SchemaNotReady | None:
     """What a refusal of one of our statements means, where a table, column, function or the schema isn't there."""
     if not isinstance(
         error,
@@ -249,10 +273,13 @@ def lack_in(error: BaseException, statement: object) -> SchemaNotReady | None:
     ):
         return None
     told = error.diag.message_primary or ""
-    if "perennial" not in told and "perennial" not in str(statement):
+    marks = (SCHEMA,) if schema == SCHEMA else (f"{SCHEMA}:", f"{schema}.", f'"{schema}"')
+    if not any(mark in said for mark in marks for said in (told, str(statement))):
         return None  # a statement of the caller's, about tables of his own
+    there = "" if schema == SCHEMA else f" in schema {schema} (PERENNIAL_SCHEMA)"
     return SchemaNotReady(
-        f"the database lacks Perennial's tables, or has older ones ({told}). `perennial db upgrade` makes them"
+        f"the database lacks Perennial's tables{there}, or has older ones ({told})."
+        " `perennial db upgrade` makes them"
     )
 
 

@@ -30,7 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-SCHEMA = "perennial"
+from orchestrator.store.schema import SCHEMA
 
 
 class Moment(TypeDecorator[datetime]):

@@ -94,9 +94,9 @@ def beat(connection: AnyConnection, worker_ids: Sequence[UUID], *, name: str, pi
     )
 
 
-def beat_text() -> str:
+def beat_text(schema: str) -> str:
     """The statement itself, for the process that beats for others (`worker_ids`, `names`, `pids`)."""
-    return _BEAT.text
+    return _BEAT.of(schema).text
 
 
 def forget_old_workers(connection: AnyConnection) -> None:

@@ -17,8 +17,9 @@ from uuid import uuid4
 from sqlalchemy import URL, NullPool, text
 
 from orchestrator.addresses import DatabaseAddress
-from orchestrator.settings import SettingsError
+from orchestrator.settings import Settings, SettingsError
 from orchestrator.store import migrate
+from orchestrator.store.schema import options_in
 
 TEST_DATABASE_VARIABLE = "PERENNIAL_TEST_DATABASE_URL"
 """Names a server for tests. Its user may create databases; the database it names is left as it is."""
@@ -32,7 +33,7 @@ def fresh_database(server_url: str | URL | None = None) -> Iterator[str]:
     Raises SettingsError where there is neither.
     """
     server = _server_at(server_url or os.environ.get(TEST_DATABASE_VARIABLE))
-    name = server.create(template=server.template)
+    name = server.create(template=server.template_in(Settings().database_schema))
     try:
         yield server.url(name)
     finally:
@@ -40,13 +41,23 @@ def fresh_database(server_url: str | URL | None = None) -> Iterator[str]:
 
 
 class _Server:
-    """A Postgres server, and the migrated template on it."""
+    """A Postgres server, and the migrated templates on it: one for each schema that records are in."""
 
     def __init__(self, url: str | URL) -> None:
         self._address = DatabaseAddress.of(url)
-        self.template = self.create(template="template1")
-        atexit.register(self.drop, self.template)
-        migrate.upgrade(self._address.on(self.template).engine(poolclass=NullPool))
+        self._templates: dict[str, str] = {}
+
+    def template_in(self, schema: str) -> str:
+        """Made when it is first asked for."""
+        if schema not in self._templates:
+            template = self.create(template="template1")
+            atexit.register(self.drop, template)
+            engine = self._address.on(template).engine(
+                poolclass=NullPool, execution_options=options_in(schema)
+            )
+            migrate.upgrade(engine)
+            self._templates[schema] = template
+        return self._templates[schema]
 
     def url(self, database: str) -> str:
         return self._address.on(database).url.render_as_string(hide_password=False)

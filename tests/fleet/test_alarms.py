@@ -11,6 +11,7 @@ from redis import Redis
 
 from orchestrator.embedded import ServerUrls
 from orchestrator.fleet.alarms import Alarms, _message_template, _redis_url
+from orchestrator.store.schema import SCHEMA
 from orchestrator.store.timers import ArmedTimer
 from tests.harness import wait_for
 
@@ -47,7 +48,7 @@ def test_what_nobody_of_ours_has_put_into_the_index_is_dropped_and_keeps_no_time
             namespace=namespace,
             default_queue=queue,
             key_prefix="",
-            template=_message_template(Celery("alarms-tests", broker="memory://")),
+            template=_message_template(Celery("alarms-tests", broker="memory://"), SCHEMA),
         )
         redis.zadd(f"{namespace}:due", {"nothing of ours": 1, "": 2, "no-colon": 3})
         alarms.arm([ArmedTimer(timer_id, 0.0, None)])
@@ -69,7 +70,7 @@ def test_timers_that_are_due_together_share_messages_and_each_is_in_one(
             namespace=namespace,
             default_queue=here,
             key_prefix="",
-            template=_message_template(Celery("alarms-tests", broker="memory://")),
+            template=_message_template(Celery("alarms-tests", broker="memory://"), SCHEMA),
         )
         armed = {queue: [uuid4() for _ in range(75)] for queue in (here, there)}
         alarms.arm([ArmedTimer(timer, 0.0, queue) for queue in armed for timer in armed[queue]])

@@ -21,6 +21,7 @@ from orchestrator.fleet.strangers import (
     RECORD_HEADER,
     RETURNS_HEADER,
     RETURNS_MAX,
+    SCHEMA_HEADER,
     OwnRecord,
     give_back_if_strange,
 )
@@ -48,7 +49,7 @@ def test_a_forgotten_worker_of_another_database_swallows_nothing(
     runs = [fleet.client.start("gate-process", 700 + number) for number in range(20)]
     fleet.wait_until_closed(*runs)
     assert set(fleet.effects("first")) == {1}
-    assert "this worker takes messages of another database's runs from queue tests" in fleet.logs()
+    assert "this worker takes messages of another record's runs from queue tests" in fleet.logs()
     assert "sent again by their own" not in fleet.logs()
 
 
@@ -139,7 +140,21 @@ def test_it_rests_the_longer_the_more_often_it_met_the_message(shop, monkeypatch
     assert sum(pauses) > 5
 
 
-@pytest.mark.parametrize("headers", [{}, {RECORD_HEADER: OURS}, {RECORD_HEADER: None}])
+def test_a_timers_message_of_another_schema_goes_back_too(shop, caplog):
+    """Redis knows of no record, and an index is one schema's: its messages name that. Nothing is read for it."""
+    assert shop.gives_back(**{SCHEMA_HEADER: "billing"})
+    message = shop.message()
+    assert message.headers[SCHEMA_HEADER] == "billing"
+    assert message.headers[RETURNS_HEADER] == 1
+    assert RECORD_HEADER not in message.headers
+    assert "is of schema billing, this worker moves schema perennial" in caplog.text
+    assert shop.own.known == ""
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {RECORD_HEADER: OURS}, {RECORD_HEADER: None}, {SCHEMA_HEADER: "perennial"}],
+)
 def test_ones_own_message_and_an_older_releases_are_taken(shop, headers):
     assert not shop.gives_back(**headers)
     assert shop.message() is None

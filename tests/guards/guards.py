@@ -29,6 +29,9 @@ SERVICES = "tests/fleet/test_services_live.py::"
 ASKINGS = "tests/testing/test_askings.py::"
 WRONG = "tests/unit/test_wrong_flows.py::"
 
+SCHEMA = "tests/store/test_schema.py::"
+TWO_RECORDS = "tests/schema/test_two_records.py::"
+
 STORE = "orchestrator/store/"
 ENGINE = "orchestrator/engine/"
 
@@ -1549,6 +1552,55 @@ FROM perennial.run r""",
         "theirs=context.foreign.kinds if context.foreign else (),",
         "theirs=(),",
         ("tests/engine/test_foreign.py::test_a_relay_sends_only_what_its_app_can_run",),
+    ),
+    Guard(
+        "a schema's name is looked at",
+        "No text of SQL has in it what somebody wrote into a variable.",
+        f"{STORE}schema.py",
+        """_NAMED.sub(f'"{checked(schema)}".', sql)""",
+        """_NAMED.sub(f'"{schema}".', sql)""",
+        (
+            f"{SCHEMA}test_any_other_is_refused_in_a_sentence_whoever_gives_it[Billing-made of a to z]",
+        ),
+    ),
+    Guard(
+        "each schema has a channel",
+        "A relay is not woken by another app on its database.",
+        f"{STORE}schema.py",
+        """there.replace(f"'{NOTIFY_CHANNEL}'", f"'{channel_of(schema)}'")""",
+        "there",
+        (f"{TWO_RECORDS}test_neither_relay_is_woken_by_the_other",),
+    ),
+    Guard(
+        "a caller's connection is in its client's schema",
+        "A start on a caller's own connection goes into the record of its client, whose it is.",
+        f"{STORE}callers.py",
+        "connection if schema == SCHEMA else InSchema(connection, schema)",
+        "connection",
+        (
+            f"{TWO_RECORDS}test_two_clients_of_one_program_have_each_its_own_on_a_callers_connection",
+        ),
+    ),
+    Guard(
+        "each schema has an index of timers",
+        "What one record has rebuilt in Redis doesn't pass for the other's.",
+        "orchestrator/settings.py",
+        'f"{self.namespace}:{self.database_schema}"',
+        "self.namespace",
+        (
+            (
+                "tests/fleet/test_two_records.py::"
+                "test_each_has_an_index_of_its_own_and_its_messages_say_whose_they_are"
+            ),
+        ),
+    ),
+    Guard(
+        "whose schema a timer's message is of",
+        "A worker of another schema swallows no timer's message.",
+        "orchestrator/fleet/strangers.py",
+        "if not isinstance(theirs, str) or theirs == own.schema():",
+        "if theirs is not own:",
+        ("tests/fleet/test_strangers.py::test_a_timers_message_of_another_schema_goes_back_too",),
     ),
     Guard(
         "a signal is looked at where it is sent",

@@ -12,7 +12,7 @@ import psutil
 import psycopg
 import redis
 
-from orchestrator.store.outbox import NOTIFY_CHANNEL
+from orchestrator.store.schema import NOTIFY_CHANNEL
 from tests.chaos.worker import QUEUE
 from tests.nemesis.theatre import RECENT, Theatre
 

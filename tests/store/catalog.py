@@ -29,5 +29,17 @@ FROM pg_proc p WHERE p.pronamespace = 'perennial'::regnamespace
 """
 
 
-def catalog(database: Database) -> set[tuple[Any, ...]]:
-    return {tuple(row) for row in database.rows(CATALOG) if "schema_version" not in row.on_table}
+def catalog(database: Database, schema: str = "perennial") -> set[tuple[Any, ...]]:
+    """What is in that schema, as if it were `perennial`."""
+    rows = database.rows(CATALOG.replace("'perennial'", f"'{schema}'"))
+    return {
+        tuple(_as_usual(value, schema) for value in row)
+        for row in rows
+        if "schema_version" not in row.on_table
+    }
+
+
+def _as_usual(value: Any, schema: str) -> Any:
+    if not isinstance(value, str) or schema == "perennial":
+        return value
+    return value.replace(f'"{schema}".', "perennial.").replace(schema, "perennial")

@@ -39,7 +39,10 @@ def role(database: Database) -> Iterator[str]:
 
 def settings_as(role: str, database: Database, **others: object) -> Settings:
     url = make_url(database.url).set(username=role, password=PASSWORD)
-    return Settings(database_url=SecretStr(url.render_as_string(hide_password=False)), **others)
+    return Settings(
+        database_url=SecretStr(url.render_as_string(hide_password=False)),
+        **{"database_schema": database.schema, **others},
+    )
 
 
 def engine_as(role: str, database: Database) -> Engine:
@@ -54,7 +57,7 @@ class As(Database):
     """The same database, whose fleet and clients are of that role; the test's own hand stays the owner's."""
 
     def __init__(self, role: str, database: Database) -> None:
-        super().__init__(database.name, database.url)
+        super().__init__(database.name, database.url, database.schema)
         self.role = role
 
     def settings(self, **others: object) -> Settings:

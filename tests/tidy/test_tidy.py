@@ -22,7 +22,8 @@ import orchestrator
 from orchestrator import Registry, Settings, install
 from orchestrator.fleet.alarms import FIRE, Alarms
 from orchestrator.store import approvals, commit, runs, signals, tables, turns
-from orchestrator.store.outbox import ADVANCE, NOTIFY_CHANNEL, Handoff
+from orchestrator.store.outbox import ADVANCE, Handoff
+from orchestrator.store.schema import NOTIFY_CHANNEL
 from orchestrator.store.statement import Statement
 from orchestrator.store.timers import ArmedTimer
 

@@ -39,7 +39,7 @@ $(BENCH_STAMP): $(STAMP)
 	@touch $@
 
 demo: $(STAMP) ## Run the demonstration; LOG=path keeps its log, HOUR_SECONDS=x sets its pace
-	@$(BIN)/perennial demo $(if $(LOG),--log '$(LOG)') \
+	@$(BIN)/python -m demo $(if $(LOG),--log '$(LOG)') \
 		$(if $(HOUR_SECONDS),--hour-seconds '$(HOUR_SECONDS)')
 
 test: $(STAMP) ## Run the tests, a share on each core; ARGS='-k name -x -n 0' goes to pytest

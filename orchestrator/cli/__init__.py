@@ -1,8 +1,8 @@
 """The `perennial` command: what an operator, an approver and a script type.
 
 `main` is the console script. `app` holds the root, its global options and the one place where
-errors become exit codes; a command lives beside its neighbours (`servers`, `demo`, `definitions`,
-`runs`, `decisions`, `database`, `services`), asks the public `Client`, and hands what it got to
+errors become exit codes; a command lives beside its neighbours (`servers`, `reload`,
+`definitions`, `runs`, `decisions`, `database`, `services`), asks the public `Client`, and hands what it got to
 `pages` (for people) or `output` (JSON, for programs). Nothing heavy is imported until a command needs it.
 """
 

@@ -12,7 +12,6 @@ from orchestrator.cli import (
     database,
     decisions,
     definitions,
-    demo,
     reload,
     runs,
     servers,
@@ -116,7 +115,6 @@ def root(
 
 app.add_typer(servers.commands)
 app.add_typer(reload.commands)
-app.add_typer(demo.commands)
 app.add_typer(definitions.commands)
 app.add_typer(runs.commands)
 app.add_typer(decisions.commands)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from typing import get_args
 
 import pytest
 import typer
 
 from orchestrator.cli.app import app
-from orchestrator.cli.demo import Fault
 
 
 def commands() -> list[tuple[str, ...]]:
@@ -35,7 +33,6 @@ def test_the_commands_of_the_issue_are_all_there():
     names = {" ".join(command) for command in commands()}
     assert names == {
         "up",
-        "demo",
         "deploy",
         "start",
         "ps",
@@ -114,9 +111,3 @@ def test_the_version_comes_where_people_type_it(perennial, words):
     told = perennial(*words)
     assert told.exit_code == 0
     assert told.stdout.startswith("perennial 0.")
-
-
-def test_the_faults_are_those_of_the_demonstration():
-    from orchestrator.demo import main
-
-    assert {fault.value for fault in Fault} == set(get_args(main.Fault))

@@ -11,11 +11,11 @@ import pytest
 from kombu import Connection
 from redis import Redis
 
+from demo.main import DemoOptions
 from orchestrator.addresses import broker_url, scrubbed
 from orchestrator.cli.secrets import without_secrets
 from orchestrator.cli.servers import Fleet
 from orchestrator.cli.session import Session, _open_client
-from orchestrator.demo.main import DemoOptions
 from orchestrator.embedded import ServerUrls
 from orchestrator.errors import BadBrokerURL
 

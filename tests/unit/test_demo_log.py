@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.demo import log as demo_log
-from orchestrator.demo.log import (
+from demo import log as demo_log
+from demo.log import (
     Event,
     HumanDecision,
     LogError,
@@ -17,7 +17,7 @@ from orchestrator.demo.log import (
     request_of,
     stream_traces,
 )
-from orchestrator.demo.make_sample import sample
+from demo.make_sample import sample
 
 SHARED_LOG = Path(__file__).parents[3] / "shared/data/bpic2020_travel_permits.xes.gz"
 MONDAY = datetime(2024, 1, 1, 9, tzinfo=UTC)

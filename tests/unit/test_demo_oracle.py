@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from orchestrator.demo.log import DemoRequest, HumanDecision, read_log
-from orchestrator.demo.oracle import Expectation, Result, expect
-from orchestrator.demo.plan import (
+from demo.log import DemoRequest, HumanDecision, read_log
+from demo.oracle import Expectation, Result, expect
+from demo.plan import (
     MANAGER_APPROVAL,
     PROCESSES,
     SECURITY_REVIEW,

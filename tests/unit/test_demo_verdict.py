@@ -7,19 +7,19 @@ from uuid import UUID
 
 import pytest
 
-from orchestrator.core.run import RunStatus
-from orchestrator.demo.log import DemoRequest, HumanDecision
-from orchestrator.demo.oracle import expect
-from orchestrator.demo.plan import (
+from demo.log import DemoRequest, HumanDecision
+from demo.oracle import expect
+from demo.plan import (
     MANAGER_APPROVAL,
     PYTHON_PROCESS,
     SECURITY_REVIEW,
     YAML_PROCESS,
     TakenDecision,
 )
-from orchestrator.demo.record import Record, RecordedApproval, RecordedRun
-from orchestrator.demo.report import Spread
-from orchestrator.demo.verdict import Verdict, judge
+from demo.record import Record, RecordedApproval, RecordedRun
+from demo.report import Spread
+from demo.verdict import Verdict, judge
+from orchestrator.core.run import RunStatus
 
 AT = datetime(2024, 1, 1, tzinfo=UTC)
 GRANT = {"account": "ada", "role": "auditor"}

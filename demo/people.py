@@ -1,6 +1,6 @@
 """The people of the demo, as a process of their own: they know the public Client and nothing else.
 
-    python -m orchestrator.demo.people --plan plan.jsonl --taken taken.jsonl --arrival-seconds 60
+    python -m demo.people --plan plan.jsonl --taken taken.jsonl --arrival-seconds 60
 
 They start the planned runs, evenly over the arrival window, with the trace's name as business key.
 They look at their inbox (approvals opened since they last looked) and decide each one when the log
@@ -23,9 +23,7 @@ from typing import ParamSpec, TextIO, TypeVar
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from orchestrator.client import Client
-from orchestrator.core.views import ApprovalView
-from orchestrator.demo.plan import (
+from demo.plan import (
     GAVE_UP_STATUS,
     PROCESSES,
     PlannedDecision,
@@ -33,6 +31,8 @@ from orchestrator.demo.plan import (
     TakenDecision,
     read_lines,
 )
+from orchestrator.client import Client
+from orchestrator.core.views import ApprovalView
 from orchestrator.errors import AlreadyDecided, DecisionRefused
 
 LOOK_SECONDS = 0.1
@@ -199,7 +199,7 @@ def patiently(verb: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The process's entry point; the database's URL comes from PERENNIAL_DATABASE_URL."""
-    parser = argparse.ArgumentParser(prog="python -m orchestrator.demo.people")
+    parser = argparse.ArgumentParser(prog="python -m demo.people")
     parser.add_argument("--plan", type=Path, required=True)
     parser.add_argument("--taken", type=Path, required=True)
     parser.add_argument("--arrival-seconds", type=float, required=True)

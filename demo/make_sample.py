@@ -1,4 +1,4 @@
-"""Makes `sample.xes`, the bundled log: `python -m orchestrator.demo.make_sample > sample.xes`.
+"""Makes `sample.xes`, the bundled log: `python -m demo.make_sample > sample.xes`.
 
 All of it is made up, and the same every time. It holds every way a request can go, no decision
 within three hours of an escalation or a timeout, and two traces that are no requests.

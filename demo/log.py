@@ -92,7 +92,7 @@ class ReadLog:
 def read_log(path: Path | None) -> ReadLog:
     """The requests of the log at `path`, or of the bundled sample. Raises LogError."""
     if path is None:
-        with (files("orchestrator.demo") / "sample.xes").open("rb") as sample:
+        with (files("demo") / "sample.xes").open("rb") as sample:
             return _sort_out(
                 stream_traces(sample, source="the bundled sample"), "the bundled sample"
             )

@@ -26,8 +26,8 @@ from typing import Self
 
 import redis
 
-from orchestrator.demo.checkout import APP, Checkout
-from orchestrator.demo.failures import DemoFailed
+from demo.failures import DemoFailed
+from demo.reference import APP, ROOT
 from orchestrator.embedded import EmbeddedServers, ServerUrls
 from orchestrator.embedded.private import flower_login
 
@@ -71,7 +71,6 @@ class DemoFleet:
 
     def __init__(
         self,
-        checkout: Checkout,
         home: Path,
         *,
         urls: ServerUrls | None = None,
@@ -79,7 +78,6 @@ class DemoFleet:
         flower: bool = False,
     ) -> None:
         self.home = home
-        self._checkout = checkout
         self._given_urls = urls
         self._concurrency = concurrency
         self._wants_flower = flower and find_spec("flower") is not None
@@ -143,7 +141,7 @@ class DemoFleet:
 
     def start_people(self, *arguments: str) -> Child:
         """Start the process of the people."""
-        return self._start("people", "-m", "orchestrator.demo.people", *arguments)
+        return self._start("people", "-m", "demo.people", *arguments)
 
     def check_alive(self) -> None:
         """Raises DemoFailed if a worker ended that nobody killed."""
@@ -213,7 +211,7 @@ class DemoFleet:
         return f"http://127.0.0.1:{port}"
 
     def _start(self, name: str, *arguments: str, **variables: str) -> Child:
-        paths = [str(self._checkout.root), os.environ.get("PYTHONPATH", "")]
+        paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
         environment = {
             **os.environ,
             "PERENNIAL_DATABASE_URL": self.urls.database_url,
@@ -227,7 +225,7 @@ class DemoFleet:
         with os.fdopen(mine, "wb") as output:
             process = subprocess.Popen(
                 [sys.executable, *arguments],
-                cwd=self._checkout.root,
+                cwd=ROOT,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from demo.plan import PROCESSES
+from demo.reference import DirectoryEffect
 from orchestrator.client import Client
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import ApprovalView, RunSummary
-from orchestrator.demo.checkout import DirectoryEffect
-from orchestrator.demo.plan import PROCESSES
 
 PAGE = 500
 

@@ -1,11 +1,11 @@
-"""`perennial demo` (`main.run_demo`): real approval histories, replayed on real servers and
+"""`make demo` (`python -m demo`): real approval histories, replayed on real servers and
 held to an oracle.
 
     log.py       an XES log -> the requests in it and how long each person took
     oracle.py    what those delays alone say must happen
     plan.py      the same requests as the runs to start and the decisions to take
     people.py    a process of its own that starts the runs and decides, through the public Client
-    checkout.py  the reference fleet's code, `workers/` and `tasks/`
+    reference.py the reference fleet's code, `workers/` and `tasks/`
     fleet.py     the servers and the worker processes: started, hurt on purpose, stopped
     record.py    what the record says became of each run
     verdict.py   record against oracle, run by run
@@ -16,6 +16,6 @@ held to an oracle.
 process's deadlines shrink alike.
 """
 
-from orchestrator.demo.main import DemoOptions, run_demo
+from demo.main import DemoOptions, run_demo
 
 __all__ = ["DemoOptions", "run_demo"]

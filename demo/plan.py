@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from orchestrator.demo.log import DemoRequest, HumanDecision
+from demo.log import DemoRequest, HumanDecision
 
 MANAGER_APPROVAL = "wait-for-manager-approval"
 SECURITY_REVIEW = "wait-for-security-review"

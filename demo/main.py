@@ -16,17 +16,11 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from orchestrator.addresses import DatabaseAddress
-from orchestrator.client import Client
-from orchestrator.core.declarative import load_process
-from orchestrator.core.definition import default_registry
-from orchestrator.core.run import RunStatus
-from orchestrator.demo.checkout import Checkout, Directory
-from orchestrator.demo.failures import DemoFailed
-from orchestrator.demo.fleet import Child, DemoFleet
-from orchestrator.demo.log import ReadLog, read_log
-from orchestrator.demo.oracle import expect
-from orchestrator.demo.plan import (
+from demo.failures import DemoFailed
+from demo.fleet import Child, DemoFleet
+from demo.log import ReadLog, read_log
+from demo.oracle import expect
+from demo.plan import (
     GAVE_UP_STATUS,
     LATEST_HOURS,
     PYTHON_PROCESS,
@@ -36,9 +30,15 @@ from orchestrator.demo.plan import (
     read_lines,
     write_lines,
 )
-from orchestrator.demo.record import read_record
-from orchestrator.demo.report import Report, log_line
-from orchestrator.demo.verdict import judge
+from demo.record import read_record
+from demo.reference import Directory, declarative_process, directory
+from demo.report import Report, log_line
+from demo.verdict import judge
+from orchestrator.addresses import DatabaseAddress
+from orchestrator.client import Client
+from orchestrator.core.declarative import load_process
+from orchestrator.core.definition import default_registry
+from orchestrator.core.run import RunStatus
 from orchestrator.embedded import ServerUrls
 from orchestrator.embedded.private import FLOWER_PASSWORD_FILE, FLOWER_USER
 from orchestrator.settings import Settings
@@ -103,11 +103,9 @@ def run_demo(options: DemoOptions) -> int:
     Raises LogError, DemoFailed or EmbeddedServerError.
     """
     console = Console(stderr=options.json, markup=False, highlight=False)
-    checkout = Checkout.find()
     log = read_log(options.log)
     console.print(log_line(log), style="dim")
     fleet = DemoFleet(
-        checkout,
         options.data_dir / "demo",
         urls=options.urls,
         concurrency=options.concurrency,
@@ -118,11 +116,11 @@ def run_demo(options: DemoOptions) -> int:
             "the demo empties no Redis but its own: leave the URLs away for that fault"
         )
     with _terminated_as_interrupted(), fleet:
-        report = _replay(options, console, checkout, fleet, log)
+        report = _replay(options, console, fleet, log)
         document = json.dumps(report.document(), indent=2)
         (fleet.home / "report.json").write_text(document, encoding="utf-8")
         if options.json:
-            print(document)  # noqa: T201 - the document asked for
+            print(document)
         else:
             console.print(report.pages())
         _tell_where_to_look(options, console, fleet)
@@ -132,13 +130,11 @@ def run_demo(options: DemoOptions) -> int:
     return 0 if report.verdict.agrees else 1
 
 
-def _replay(
-    options: DemoOptions, console: Console, checkout: Checkout, fleet: DemoFleet, log: ReadLog
-) -> Report:
+def _replay(options: DemoOptions, console: Console, fleet: DemoFleet, log: ReadLog) -> Report:
     console.print(f"Starting the servers and {options.workers} workers ...", style="dim")
     urls = fleet.start_servers()
     with _environment(urls), Client(urls.database_url) as client:
-        directory = _prepare(client, checkout, urls, hour_seconds=options.pace)
+        services = _prepare(client, urls, hour_seconds=options.pace)
         fleet.start_workers(options.workers)
         plan = plan_runs(log.requests, hour_seconds=options.pace)
         taken_path = fleet.home / "taken.jsonl"
@@ -146,7 +142,7 @@ def _replay(
         with _progress(console, shown=not options.json) as progress:
             faults = _watch(client, fleet, people, progress, options.faults, total=len(plan))
         expectations = [expect(request) for request in log.requests]
-        record = read_record(client, directory.effects())
+        record = read_record(client, services.effects())
     taken = list(read_lines(taken_path, TakenDecision))
     return Report.of(
         log,
@@ -159,9 +155,7 @@ def _replay(
     )
 
 
-def _prepare(
-    client: Client, checkout: Checkout, urls: ServerUrls, *, hour_seconds: float
-) -> Directory:
+def _prepare(client: Client, urls: ServerUrls, *, hour_seconds: float) -> Directory:
     """Tables, the stub directory, and both processes with their durations scaled."""
     engine = DatabaseAddress.of(urls.database_url).engine(
         execution_options=options_in(Settings().database_schema)
@@ -172,11 +166,11 @@ def _prepare(
         engine.dispose()
     if client.list(limit=1):
         raise DemoFailed("the database holds runs already; give the demo an empty one of its own")
-    directory = checkout.directory()
-    text = checkout.declarative_process(hour_seconds=hour_seconds)
+    services = directory()  # and with it the stages that the process names
+    text = declarative_process(hour_seconds=hour_seconds)
     declarative = load_process(text, source="access-request.yaml", registry=default_registry)
     client.deploy(declarative, default_registry.process(PYTHON_PROCESS), by="demo")
-    return directory
+    return services
 
 
 def _send_people(

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from demo.oracle import Expectation, ExpectedApproval
+from demo.plan import TakenDecision
+from demo.record import Record, RecordedApproval, RecordedRun
 from orchestrator.core.run import RunStatus
-from orchestrator.demo.oracle import Expectation, ExpectedApproval
-from orchestrator.demo.plan import TakenDecision
-from orchestrator.demo.record import Record, RecordedApproval, RecordedRun
 from orchestrator.errors import DecisionTooLate
 
 TOO_LATE = DecisionTooLate.__name__

@@ -13,11 +13,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.demo.log import ReadLog
-from orchestrator.demo.oracle import Expectation
-from orchestrator.demo.plan import MANAGER_APPROVAL, SECURITY_REVIEW, TakenDecision
-from orchestrator.demo.record import Record
-from orchestrator.demo.verdict import TOO_LATE, Difference, TooClose, Verdict
+from demo.log import ReadLog
+from demo.oracle import Expectation
+from demo.plan import MANAGER_APPROVAL, SECURITY_REVIEW, TakenDecision
+from demo.record import Record
+from demo.verdict import TOO_LATE, Difference, TooClose, Verdict
 
 PLACES: Mapping[str, str] = {MANAGER_APPROVAL: "manager", SECURITY_REVIEW: "security"}
 

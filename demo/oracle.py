@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-from orchestrator.demo.log import DemoRequest, HumanDecision
-from orchestrator.demo.plan import MANAGER_APPROVAL, SECURITY_REVIEW
+from demo.log import DemoRequest, HumanDecision
+from demo.plan import MANAGER_APPROVAL, SECURITY_REVIEW
 
 ESCALATES_AFTER = timedelta(hours=24)
 TIMES_OUT_AFTER = timedelta(hours=48)

@@ -194,7 +194,8 @@ def _explain_setting(error: BaseException) -> Failure | None:
     if not isinstance(error, ValidationError) or error.title != "Settings":
         return None
     wrong = (
-        f"PERENNIAL_{'_'.join(map(str, each['loc'])).upper().removeprefix('PERENNIAL_')}: {each['msg']}"
+        f"PERENNIAL_{'_'.join(map(str, each['loc'])).upper().removeprefix('PERENNIAL_')}: "
+        + each["msg"].removeprefix("Value error, ")
         for each in error.errors()
     )
     return Failure("SettingsError", "; ".join(wrong), ExitCode.USAGE)

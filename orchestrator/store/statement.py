@@ -276,10 +276,15 @@ def lack_in(error: BaseException, statement: object, schema: str = SCHEMA) -> Sc
     marks = (SCHEMA,) if schema == SCHEMA else (f"{SCHEMA}:", f"{schema}.", f'"{schema}"')
     if not any(mark in said for mark in marks for said in (told, str(statement))):
         return None  # a statement of the caller's, about tables of his own
-    there = "" if schema == SCHEMA else f" in schema {schema} (PERENNIAL_SCHEMA)"
+    there, or_else = f" in schema {schema} (PERENNIAL_SCHEMA)", ""
+    if schema == SCHEMA:
+        there, or_else = (
+            "",
+            "; where the record is in a schema of its own, PERENNIAL_SCHEMA names it",
+        )
     return SchemaNotReady(
         f"the database lacks Perennial's tables{there}, or has older ones ({told})."
-        " `perennial db upgrade` makes them"
+        f" `perennial db upgrade` makes them{or_else}"
     )
 
 

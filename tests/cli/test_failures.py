@@ -170,6 +170,12 @@ def test_a_setting_that_makes_no_sense_is_named(perennial, client, monkeypatch):
     told = perennial("ps", PERENNIAL_BATCH_SIZE="many")
     assert told.exit_code == ExitCode.USAGE
     assert "PERENNIAL_BATCH_SIZE" in told.stderr
+    told = perennial("ps", PERENNIAL_SCHEMA="public")
+    assert told.exit_code == ExitCode.USAGE
+    assert (
+        "PERENNIAL_SCHEMA: no record can be in a schema 'public': there an app's own"
+        in " ".join(told.stderr.split())
+    )
 
 
 @pytest.mark.parametrize(

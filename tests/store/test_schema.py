@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import closing
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -36,6 +37,7 @@ from orchestrator.store import (
     turns,
     workers,
 )
+from orchestrator.store.migrations import versions
 from orchestrator.store.schema import checked, in_schema, options_in
 from orchestrator.store.statement import Statement
 from tests.harness import Database, Thread, wait_until_blocked
@@ -159,6 +161,16 @@ def test_every_table_and_function_is_known_by_name(database: Database):
     assert {table.name for table in tables.metadata.tables.values()} < set(schema.TABLES)
 
 
+@pytest.mark.parametrize(
+    "script", sorted(Path(versions.__path__[0]).glob("v*.py")), ids=lambda path: path.stem
+)
+def test_a_migration_names_nothing_that_would_stay_in_the_usual_schema(script: Path):
+    """Also on its way back, and of what a later one drops."""
+    there = in_schema(script.read_text(encoding="utf-8"), "billing")
+    named = set(re.findall(r"perennial\.\w+", there))
+    assert named <= {"perennial.now", "perennial.drop_history_before"}
+
+
 # -- upgrades ------------------------------------------------------------------------------------
 
 
@@ -227,6 +239,13 @@ def test_who_meets_no_tables_there_says_so_and_a_callers_own_is_his_own_error(em
         for ask in (client.list, lambda: client.start("p")):
             with pytest.raises(SchemaNotReady, match=r"in schema user \(PERENNIAL_SCHEMA\)"):
                 ask()
+    migrate.upgrade(engine_in("user", empty_database))
+    # Whoever forgot the setting must not make a second record.
+    with (
+        Client(empty_database.url) as client,
+        pytest.raises(SchemaNotReady, match="schema of its own, PERENNIAL_SCHEMA names it"),
+    ):
+        client.list()
     engine = empty_database.adopt(connect(settings, commits_each=False))
     with engine.connect() as connection, pytest.raises(ProgrammingError, match="users"):
         connection.execute(text("SELECT * FROM users"))

@@ -230,6 +230,7 @@ class Client:
         with self._on(connection) as own:
             run_id, follows = self._id_and_former_of(own, run)
             means, was_open = key_of(approval, run_id), True
+            # guard: a business key after a restart
             if follows is not None and not isinstance(approval, ApprovalView):
                 deliver.refuse_if_asked_before(own, str(run), run_id, follows, by=by)
             if isinstance(run, RunView) and not isinstance(approval, ApprovalView | Wait):

@@ -96,6 +96,7 @@ class Settings(BaseSettings):
     def keys_prefix(self) -> str:
         """What our keys in Redis begin with: the index of timers is one record's."""
         is_usual = self.database_schema == type(self).model_fields["database_schema"].default
+        # guard: each schema has an index of timers
         return self.namespace if is_usual else f"{self.namespace}:{self.database_schema}"
 
     def database_address(self) -> DatabaseAddress:

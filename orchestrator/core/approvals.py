@@ -197,7 +197,7 @@ def only_asking(askings: Sequence[Asking], *, by: str) -> str:
     if len(open_ones) > 1:
         keys = ", ".join(key for key, _ in open_ones)
         raise DecisionRefused(f"several approvals are open: say which of {keys}")
-    if open_ones:
+    if open_ones:  # guard: a decision that names no asking
         refuse_later(askings, open_ones[0], by=by)
     return askings[0][0] if askings else ""
 

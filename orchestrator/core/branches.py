@@ -140,14 +140,15 @@ class Branches:
 
     def run(self) -> None:
         """Until each waits or the flow has ended. Raises what the flow raises."""
-        driver = driven_by.set(self._turn)
+        driver = driven_by.get()
+        driven_by.set(self._turn)  # guard: a stage that a flow calls itself
         try:
             while self._ready and self.answer_of_flow is None:
                 branch, answer = self._ready.popleft()
                 if not branch.is_over:
                     self._resume(branch, answer)
         finally:
-            driven_by.reset(driver)
+            driven_by.set(driver)
 
     def is_awaited(self, key: str) -> bool:
         """Whether somebody waits for it who hasn't been let go."""
@@ -189,7 +190,7 @@ class Branches:
                     branch.is_over = True
                     raise
                 return self._ended(branch, Answer(error=error))  # the gather's to raise
-            if (dropped := self._unawaited.dropped()) is not None:
+            if (dropped := self._unawaited.dropped()) is not None:  # guard: a forgotten await
                 self._turn.refuse(NEVER_AWAITED, dropped)
             found = self._await(awaited, branch, branch.scope)
             if found is None:
@@ -266,7 +267,7 @@ class Branches:
         if branch.is_over:
             return
         branch.is_over = True
-        self.abandoned.add(branch.scope)
+        self.abandoned.add(branch.scope)  # guard: a branch that was let go has forgotten nothing
         if branch.awaits is not None:
             self._close_gather(branch.awaits)
         was_over, self.is_over = self.is_over, True

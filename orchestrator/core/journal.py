@@ -76,8 +76,8 @@ class Activity:
     @property
     def place(self) -> Place:
         """Of its end among the facts of its run."""
-        revision = self.settled_revision
-        at = self.settled_at or _LONG_AGO
+        revision = self.settled_revision  # guard: order of facts
+        at = self.settled_at or _LONG_AGO  # guard: order of facts that have no place
         return (EARLIEST if revision is None else revision, at, self.ordinal, self.key)
 
     def describe(self) -> str:

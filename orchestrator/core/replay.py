@@ -150,8 +150,8 @@ class _Turn:
                 self.places[activity.scope, activity.ordinal] = activity
         try:
             answer = self._drive()
-            self._refuse_forgotten()
-            if answer is not None:
+            self._refuse_forgotten()  # guard: what the flow forgot parks
+            if answer is not None:  # guard: a forgotten await at the end
                 self._refuse_unawaited()
         except OUTCOMES as error:
             outcome = self._ended_by(error)
@@ -167,7 +167,9 @@ class _Turn:
         else:
             outcome = self._blocked() if answer is None else self._completed(answer.value)
         # Whatever a flow made of it: what parks a run can't be caught.
-        return outcome if self.parked is None else self._incident(self.parked_as, self.parked)
+        if self.parked is not None:  # guard: a contradiction can't be caught
+            outcome = self._incident(self.parked_as, self.parked)
+        return outcome
 
     def _start_flow(self) -> FlowCoroutine:
         flow = Flow(
@@ -250,7 +252,12 @@ class _Turn:
         return False
 
     def _may_perform(self, key: str) -> bool:
-        if not self.may_perform or self.consumed or self.unfit or self.opened:
+        if (
+            not self.may_perform
+            or self.consumed  # guard: signals before steps
+            or self.unfit
+            or self.opened  # guard: asked before performed
+        ):
             self.postponed_step = key
             return False
         return True
@@ -258,11 +265,12 @@ class _Turn:
     def _perform(self, request: Request) -> bool:
         """Call the step. False: it is to be tried again later."""
         key = request.key
-        driver = driven_by.set(None)  # what a step calls is no flow's code
+        driver = driven_by.get()
+        driven_by.set(None)  # guard: what a step calls is no flow's code
         try:
             entry = self.entries[key] = self.perform_step(request, self.entries.get(key))
         finally:
-            driven_by.reset(driver)
+            driven_by.set(driver)
         if entry.is_settled:
             self.arrived.add(key)
         return entry.is_settled
@@ -325,7 +333,7 @@ class _Turn:
         """The registered stage of that name. Abandons the turn where this worker lacks it."""
         try:
             return self.registry.stage(name)
-        except UnknownStage as error:
+        except UnknownStage as error:  # guard: a missing stage leaves the run
             raise StageIsMissing(str(error)) from None
 
     def _free_key(self, wanted: str, *, named: bool) -> str:
@@ -390,7 +398,7 @@ class _Turn:
     def _take(self, request: Request, signal: BufferedSignal) -> ConsumedSignal | None:
         """The signal answers this wait. None: it doesn't fit, and is set aside."""
         why = why_unfit(request, signal)
-        if why is not None:
+        if why is not None:  # guard: unfit signals answer nobody
             self.unfit.append(SetAsideSignal(request.key, signal.id, signal.name, why))
             return None
         consumed = self.consumed[request.key] = ConsumedSignal(
@@ -412,7 +420,7 @@ class _Turn:
                 return
             if not different_arguments(entry.asked, request.asked):
                 return
-        self._park(self._diff(request.scope))
+        self._park(self._diff(request.scope))  # guard: a contradiction parks
 
     def _refuse_forgotten(self) -> None:
         for activity in self.entries.values():

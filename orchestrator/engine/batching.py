@@ -88,7 +88,7 @@ class Batches(Generic[Ask, Answer]):
 
     def ask(self, ask: Ask) -> Answer:
         """The answer, or what has come of it. Who asks in the midst of asking for others, asks alone."""
-        if getattr(self._here, "is_leading", False):
+        if getattr(self._here, "is_leading", False):  # guard: a start within a start
             return self._alone(ask)
         place, kind = _Place(ask), self._kind(ask)
         try:
@@ -101,7 +101,7 @@ class Batches(Generic[Ask, Answer]):
             try:
                 self._go(place, kind)
             except BaseException:  # a signal's, in the midst of it: nobody may be left behind
-                self._go(place, kind)
+                self._go(place, kind)  # guard: a place is given up twice
                 raise
         if not place.is_told:
             return self._alone(ask)
@@ -154,7 +154,7 @@ class Batches(Generic[Ask, Answer]):
                 if len(group) == TOGETHER_MAX:
                     break
                 mark = self._mark(place.ask)
-                if mark is None or mark not in marks:
+                if mark is None or mark not in marks:  # guard: one key once in a statement
                     group.append(place)  # first: who is in neither is never answered
                     waiting.remove(place)
                     marks.add(mark)
@@ -188,6 +188,7 @@ class Batches(Generic[Ask, Answer]):
                 with suppress(RuntimeError):  # it is awake: a signal has ended who took it in
                     following = waiting[0]
                     del waiting[0]
+                    # guard: the next asks for the rest
                     following.is_leading, place.is_leading = True, False
                     following.turn.release()
                 return
@@ -214,5 +215,5 @@ def _begin_anew() -> None:
         batches.begin_anew()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # guard: a fork begins anew
     os.register_at_fork(after_in_child=_begin_anew)

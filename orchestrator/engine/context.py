@@ -245,7 +245,7 @@ def connect(
         )
 
     event.listen(engine, "connect", prepare, insert=True)  # before SQLAlchemy looks at the server
-    _close_what_has_failed(engine)
+    _close_what_has_failed(engine)  # guard: a failed statement leaves no plan in Postgres
     return engine
 
 

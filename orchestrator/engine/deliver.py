@@ -75,7 +75,7 @@ def signal(
         if taken is False:
             break
         problems = problems_in(codec.parse(text), taken.schema)
-        if problems:
+        if problems:  # guard: a signal is looked at where it is sent
             message = (
                 f"signal {name} doesn't fit what run {run_id} waits for: {'; '.join(problems)}. "
                 "Nothing was recorded: send it in that form"
@@ -115,7 +115,8 @@ def decide(
         check_words(approval, what="an approval's name", where="decision")
     by = composed(by)
     name = composed(approval) if approval is not None else _chosen(connection, run_id, by)
-    for _ in range(CHANGES_MAX if was_open else 0):
+    looks = CHANGES_MAX if was_open else 0  # guard: what was asked after the look
+    for _ in range(looks):
         taken = approvals.decide_if_allowed(
             connection, run_id, name, outcome=outcome, by=by, comment=codec.readable(comment)
         )

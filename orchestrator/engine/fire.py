@@ -160,6 +160,7 @@ def _retry(context: EngineContext, connection: Connection, due: DueTimer) -> lis
         return _ask_for_turn(context, connection, due)
     handoff = Handoff(due.run_id, due.key, due.attempt, row.name, row.queue)
     firing.bump_revision(connection, due.run_id)
+    # guard: handoff of a retry
     outbox.hand_off(connection, handoff, relay_after=context.settings.relay_after_seconds)
     return [handoff]
 
@@ -199,6 +200,7 @@ def _report_expired(context: EngineContext, run_id: UUID) -> None:
 def _ask_for_turn(context: EngineContext, connection: Connection, due: DueTimer) -> list[Handoff]:
     """Raise the revision, so that a turn that is deciding sees the fact, and leave an advance."""
     firing.bump_revision(connection, due.run_id)
+    # guard: handoff of a fired timer
     handoff = outbox.ask_for_turn(
         connection, due.run_id, relay_after=context.settings.relay_after_seconds
     )

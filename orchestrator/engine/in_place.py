@@ -52,7 +52,7 @@ def _go_on(context: EngineContext, taken: Claim | None, in_place: InPlace) -> No
 
         def work(claim: Claim = claim) -> Claim | None:
             # Its failure ends in its own task, so it has to fall silent here.
-            with context.identity.holding():
+            with context.identity.holding():  # guard: each stage in place is held
                 return work_and_settle(context, claim, in_place.may_take)
 
         taken = in_place.perform(claim, work)

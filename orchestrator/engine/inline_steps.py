@@ -86,7 +86,7 @@ class HeldTurn:
         """Run a step of the flow under the held turn, and record it before the flow goes on."""
         try:
             return self._perform_held(loaded, request, entry)
-        except SQLAlchemyError as error:  # any other trouble is no fault of the flow's
+        except SQLAlchemyError as error:  # guard: errors of the record are no flow's
             raise TurnAbandoned(f"step {request.key} could not be recorded") from error
 
     def _perform_held(
@@ -115,6 +115,7 @@ class HeldTurn:
         if raised is not None:
             self._report(loaded, end, attempt, raised)
             let_go(raised)
+        # guard: no step after an unseen fact
         if remembered.revision != loaded.revision + self.steps_recorded:
             raise FactCame(f"a fact came while step {request.key} ran")
         return Activity(
@@ -177,7 +178,7 @@ class HeldTurn:
         if losses is None:
             self.is_held = False
             raise TurnAbandoned("another worker holds the turn, or a fact has just come")
-        if losses >= TURN_LOSSES_MAX:
+        if losses >= TURN_LOSSES_MAX:  # guard: a step that kills its workers parks
             reason = exits.exit_reason(
                 self.connection, self.run_id, since=loaded.context.created_at
             )

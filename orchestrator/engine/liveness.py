@@ -104,7 +104,7 @@ class Identity:
                 one_line(error),
                 kind=kind_of(error),
             )
-            self._own.held = None
+            self._own.held = None  # guard: a failure gives a new identity
         held.blocks -= 1
         if not held.blocks:
             self._forget(held.id, is_abandoned=error is not None)
@@ -130,7 +130,7 @@ class Identity:
     def _forget(self, held_as: UUID, *, is_abandoned: bool) -> None:
         with self._lock:
             self._held.discard(held_as)
-            if is_abandoned:
+            if is_abandoned:  # guard: an abandoned id falls silent outside too
                 self._let_go({held_as} & self._said)
             if not self._held and not self._said:
                 self._busy.clear()
@@ -206,4 +206,4 @@ class Heart:
         beats = helper.beats()
         self._missed = self._missed + 1 if beats == self._beats else 0
         self._beats = beats
-        return self._missed <= MISSED_MAX
+        return self._missed <= MISSED_MAX  # guard: a silent helper is stood in for

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 BACKLOG_MAX = 50
 """A queue with more messages than this is busy."""
 
-RESENDS_ON_A_BUSY_QUEUE = 6
+RESENDS_ON_A_BUSY_QUEUE = 6  # guard: end of patience with a long queue
 """5 + 10 + 20 + 40 + 80 + 160 s: after about five minutes a handoff is sent again regardless; then after
 twice as many intervals, and so on. A queue that nobody serves must not grow by every look at it."""
 
@@ -68,6 +68,7 @@ def sweep(context: EngineContext, *, may_judge: bool = True) -> Swept:
     care = _look(context)
     return Swept(
         attempts_recovered=_share(context, recover_attempts) if care.attempts and may_judge else 0,
+        # guard: an overdue timer is fired by a sweep
         timers_fired=_share(context, fire_overdue) if care.overdue else 0,
         timers_indexed=_share(context, index_timers) if care.to_index else 0,
         # The last, so that it keeps no other kind back, and whoever sweeps hears that it fails.
@@ -127,8 +128,10 @@ def relay(context: EngineContext, *, may_judge: bool = True) -> int:
             relay_after=settings.relay_after_seconds,
             dead_after=settings.dead_after_seconds,
             limit=settings.batch_size,
+            # guard: each kind of another app's is met once
             theirs=context.foreign.kinds if context.foreign else (),
         )
+        # guard: another app's is left to it
         theirs = context.foreign.among(connection, due) if context.foreign else []
         if theirs:
             outbox.leave_handoffs(connection, theirs)
@@ -372,10 +375,12 @@ def _recover(
             [Handoff(run_id, key, row.attempt, row.name, row.queue)] if row is not None else []
         )
         for handoff in handoffs:
+            # guard: handoff of a recovered attempt
             outbox.hand_off(connection, handoff, relay_after=context.settings.relay_after_seconds)
         event = "attempt handed out again"
     elif locked.timed_out or retry.on_lost == "raise":
         firing.fail_attempt_if_claimed(connection, run_id, key, attempt, error=error)
+        # guard: handoff of a timed-out stage
         advance = outbox.ask_for_turn(
             connection, run_id, relay_after=context.settings.relay_after_seconds
         )

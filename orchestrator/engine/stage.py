@@ -118,7 +118,7 @@ def work_and_settle(
         may_take=may_take,
     )
     try:
-        taken = once_more_if_cut(settle)
+        taken = once_more_if_cut(settle)  # guard: a cut connection loses no result
         if failure is not None:
             failure.say_if_dropped()
         return taken
@@ -287,7 +287,7 @@ class _Steps:
         count = self.names[name]
         key = f"{self.claim.key}/{name}" + (f"#{count}" if count > 1 else "")
         declared, what = result_type_of(function), f"result of step {key}"
-        if key in self.claim.steps:
+        if key in self.claim.steps:  # guard: step memory
             return codec.decode_recorded(self.claim.steps[key], declared, what=what)
         codec.check_declared(declared, what=what)
         run_id = self.claim.run.context.id
@@ -312,9 +312,9 @@ class _Steps:
                 )
         except DataError as refusal:  # and it always will: no attempt is to call the step again
             raise refused(f"result of step {key}", refusal) from None
-        except SQLAlchemyError as error:
+        except SQLAlchemyError as error:  # guard: errors of the record are no stage's
             raise RecordAway(error) from error
-        if not is_ours:
+        if not is_ours:  # guard: stop of a lost attempt
             raise AttemptLost(key)
 
 

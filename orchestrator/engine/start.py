@@ -344,18 +344,22 @@ class Starts:
         if len(asks) > 1:
             together = replace(together, runs=[run for request in asks for run in request.runs])
         with self._context.connection() as connection:
-            answers = start(connection, together, patience_milliseconds=PATIENCE_MILLISECONDS)
+            answers = start(
+                connection,
+                together,
+                patience_milliseconds=PATIENCE_MILLISECONDS,  # guard: patience of starts that go together
+            )
         return [answers] * len(asks) if isinstance(answers, InputOf) else answers
 
     def _start_alone(self, request: StartRequest) -> Started | InputOf:
         try:
             with self._context.connection() as connection:
                 answers = start(connection, request)
-        except IntegrityError:
+        except IntegrityError:  # guard: a start that is there already
             # Among others it may have started, though whoever asked for all of them was ended before it said so.
             with self._context.connection() as connection:
                 found = has_started(connection, request.runs[0])
-            if found is None:
+            if found is None:  # guard: no answer is no run
                 raise
             return found
         return answers if isinstance(answers, InputOf) else answers[0]
@@ -368,7 +372,10 @@ def _goes_alone(failure: Exception, how_many: int) -> bool:
     is_impatience = getattr(getattr(failure, "orig", None), "sqlstate", None) == (
         LockNotAvailable.sqlstate
     )
-    return is_refused(failure) and (how_many > 1 or is_impatience)
+    return is_refused(failure) and (
+        how_many > 1  # guard: a start that is refused among others
+        or is_impatience  # guard: a start that waits gives its place up
+    )
 
 
 def _unknown(connection: AnyConnection, process: str, version: int | None) -> UnknownProcess:

@@ -103,7 +103,7 @@ class Crew(Others):
             while self._members:
                 self._do_next()
         except BaseException as end:
-            self._end_all(end)
+            self._end_all(end)  # guard: a crew ends with its worker
             raise
         self._raise_first()
 
@@ -139,7 +139,8 @@ class Crew(Others):
     def may_call(self, name: str) -> bool:
         """Whether the others can wait for a call of it: it is short here, and their time isn't over."""
         return len(self._members) == 1 or (
-            self._context.pace.is_short(name) and self._stopwatch() < self._until
+            self._context.pace.is_short(name)  # guard: others wait for short calls alone
+            and self._stopwatch() < self._until  # guard: a crew's time
         )
 
     def may_lose(self, name: str) -> bool:
@@ -170,7 +171,7 @@ class Crew(Others):
 
     def _join(self, deed: Callable[[], None]) -> None:
         stack = greenlet(self._doing(deed))
-        stack.gr_context = copy_context()
+        stack.gr_context = copy_context()  # guard: a context of one's own
         member = self._members[stack] = _Member(stack)
         self._ready.append(member)
 
@@ -202,7 +203,10 @@ class Crew(Others):
         if not self._asking:
             return False
         waited = self._stopwatch() - self._asking[0].asked_at
-        return len(self._asking) >= self._enough or waited >= WITHHELD_SECONDS_MAX
+        return (
+            len(self._asking) >= self._enough
+            or waited >= WITHHELD_SECONDS_MAX  # guard: what is withheld is recorded soon
+        )
 
     def _keep_one(self) -> None:
         """All that are left would rather be alone: one stays, and the others go back to the fleet."""
@@ -229,7 +233,7 @@ class Crew(Others):
             with self._connection(verb, group) as connection:
                 answers = verb.many(connection, [member.ask for member in group])
         except Exception as error:  # noqa: BLE001 - theirs to judge
-            if len(group) > 1 and is_refused(error):
+            if len(group) > 1 and is_refused(error):  # guard: a refusal is one run's
                 for member in group:  # whose fault it is shows when each asks alone
                     self._answer([member])
                 return
@@ -238,7 +242,7 @@ class Crew(Others):
         else:
             for member, answer in zip(group, answers, strict=True):
                 member.answer, member.failure = answer, None
-                if len(group) > 1 and verb.is_left_out(answer):
+                if len(group) > 1 and verb.is_left_out(answer):  # guard: who is left out asks alone
                     self._answer([member])
 
     @contextmanager
@@ -250,8 +254,15 @@ class Crew(Others):
         A statement of many waits for no lock. And who goes on may need a connection too: there must be one left.
         """
         can_others = bool(self._ready) and not self._is_time_to_ask()
-        is_harmless = len(group) > 1 and verb.is_short
-        if can_others and is_harmless and self._context.spare.acquire(blocking=False):
+        is_harmless = (
+            len(group) > 1  # guard: nobody goes on while one is asked for alone
+            and verb.is_short  # guard: nobody goes on while runs are loaded
+        )
+        if (
+            can_others
+            and is_harmless
+            and self._context.spare.acquire(blocking=False)  # guard: a connection to spare
+        ):
             try:
                 with self._context.connection() as connection:
                     yield Meanwhile(connection, self._go_on)
@@ -280,7 +291,11 @@ class InPlaceTogether:
     def may_take(self, stage: NewActivity) -> bool:
         """As alone, and only what others can wait for, and what may be lost with any of them."""
         name = stage.request.name
-        return self.crew.may_call(name) and self.crew.may_lose(name) and self.alone.may_take(stage)
+        return (
+            self.crew.may_call(name)
+            and self.crew.may_lose(name)  # guard: what is tried once waits for nobody
+            and self.alone.may_take(stage)
+        )
 
     def perform(self, claim: Claim, work: Callable[[], Claim | None]) -> Claim | None:
         """As alone."""

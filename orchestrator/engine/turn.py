@@ -76,7 +76,7 @@ def advance(context: EngineContext, run_id: UUID, may_take: MayTake = take_nothi
             return None
         if loaded.needs_turn:
             progress = take_turns(context, connection, loaded, may_take=may_take)
-            if progress.is_handed_back:
+            if progress.is_handed_back:  # guard: who is handed back is told of
                 context.messenger.hand_off([Handoff.advance(run_id, loaded.queue)])
             return progress.taken
     return None
@@ -140,6 +140,7 @@ def take_turns(
         while loaded.status.is_moving and conflicts < CONFLICTS_MAX:
             try:
                 tried = turn.try_once(loaded, settlement)
+            # guard: a missing process leaves the run
             except (UnknownProcess, UnknownStage, DefinitionError, StageIsMissing) as lack:
                 _leave(context, connection, loaded, lack)
                 break
@@ -157,6 +158,7 @@ def take_turns(
             again = turns.load_run(connection, run_id)
             if again is None or again.status.is_closed:
                 return Progress(is_recorded=True)
+            # guard: a conflict over a lost attempt
             if settlement is not None and not _still_ours(again, settlement):
                 _log_lost(run_id, settlement)
                 return Progress(is_recorded=True)
@@ -200,7 +202,7 @@ class _Turn:
         self.held.begin_try()
         journal = _with_settlement(loaded, settlement)
         try:
-            if loaded.sends >= SUSPICIOUS_SENDS:
+            if loaded.sends >= SUSPICIOUS_SENDS:  # guard: a flow that kills its workers parks
                 self.held.hold(loaded)
             outcome = take_turn(
                 process,
@@ -209,7 +211,7 @@ class _Turn:
                 loaded.signals,
                 registry=self.context.registry,
                 perform_step=lambda request, entry: self.held.perform(loaded, request, entry),
-                may_perform=settlement is None,
+                may_perform=settlement is None,  # guard: facts before steps
             )
             return self._commit(loaded, outcome, settlement, journal)
         except FactCame:
@@ -293,6 +295,7 @@ class _Turn:
         if taken is None:
             return self._write_as(commit(taking=None))
         # If no answer comes, nobody knows whose the stage is: our old id falls silent, and it is handed out again.
+        # guard: a commit that takes over is held
         with self.context.identity.holding() as worker_id:
             return self._write_as(commit(taking=Taking(taken.request.key, worker_id)))
 
@@ -307,6 +310,7 @@ class _Turn:
 
     def _to_take(self, outcome: TurnOutcome) -> NewActivity | None:
         """The stage to go on with. What else this turn has recorded would be missing in the run we go on with."""
+        # guard: nothing is taken over unseen
         if self.held.steps_recorded or outcome.consumed or outcome.set_aside or outcome.goes_on:
             return None
         stages = (each for each in outcome.opened if each.request.kind is ActivityKind.STAGE)

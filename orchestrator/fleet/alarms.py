@@ -152,7 +152,13 @@ class Alarms:
 
     def may_rebuild(self) -> bool:
         """True for one worker at a time: rebuild, then call `rebuilt`, or `let_rebuild` if that failed."""
-        return bool(self._redis.set(self._rebuild, "1", nx=True, ex=_REBUILD_SECONDS_MAX))
+        is_first = self._redis.set(
+            self._rebuild,
+            "1",
+            nx=True,  # guard: one rebuilds
+            ex=_REBUILD_SECONDS_MAX,
+        )
+        return bool(is_first)
 
     def rebuilt(self) -> None:
         """The index is whole: a new epoch begins."""

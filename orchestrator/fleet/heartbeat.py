@@ -57,7 +57,7 @@ class Held:
         found = []
         for pid, ids in list(self._ids.items()):
             state, began = state_of(pid)
-            if state == "dead" or began != self._began[pid]:
+            if state == "dead" or began != self._began[pid]:  # guard: the dead are not beaten for
                 del self._ids[pid], self._began[pid]
             elif state == "runs":
                 found += [(worker_id, name, pid) for worker_id, name in ids.items()]

@@ -86,6 +86,7 @@ class InPlaceTasks:
         task = self._app.tasks.get(stage.request.name)
         if task is None or task.rate_limit or self._stopwatch() >= self._until:
             return False
+        # guard: limits of a pool are those of the message
         return self._limits is None or self._may_keep(_limits_of(task))
 
     def _comes_here(self, stage: NewActivity) -> bool:

@@ -114,6 +114,7 @@ def _register(member: Member, name: str, function: Callable[..., None], **option
                     app.current_worker_task, member.record, member.troubles
                 ):
                     raise Ignore
+                # guard: a cut connection consumes no message
                 once_more_if_cut(lambda: function(*arguments))
             except DBAPIError as error:
                 if not is_a_servers_trouble(error):
@@ -143,7 +144,7 @@ def _let_go_of_failure(task: Task, status: str, outcome: object, *rest: Any) -> 
     """
     super(type(task), task).after_return(status, outcome, *rest)  # as the app's own tasks have it
     failures.end_of_task()
-    let_go(outcome if isinstance(outcome, BaseException) else None)
+    let_go(outcome if isinstance(outcome, BaseException) else None)  # guard: a failure is let go
 
 
 def _advance_with(member: Member) -> Callable[..., None]:

@@ -115,7 +115,7 @@ class _Beginnings:
 
 def outlast(app: Celery, troubles: Troubles) -> Refusals:
     """In a worker, before its consumer begins."""
-    app.conf.broker_channel_error_retry = True
+    app.conf.broker_channel_error_retry = True  # guard: a broker that refuses is outlasted
     refusals = Refusals(troubles)
     for name, ends_consumer in ((CONSUMER, True), *((other, False) for other in OTHERS)):
         logging.getLogger(name).addFilter(_Lines(refusals, ends_consumer=ends_consumer))

@@ -244,7 +244,12 @@ def _messages_of(
 
     What has been sent before goes alone: if it ends its worker, it takes no other run along.
     """
-    together = [each for each in handoffs if each.task == ADVANCE and not each.publishes]
+    together = [
+        each
+        for each in handoffs
+        if each.task == ADVANCE
+        if not each.publishes  # guard: what ended its worker goes alone
+    ]
     for first in range(0, len(together), together_max):
         some = together[first : first + together_max]
         yield some[0], tuple(str(each.run_id) for each in some)

@@ -114,13 +114,13 @@ class Mover:
     def work(self) -> None:
         """Move what is due; then sleep until the next is, or rebuild what Redis has lost."""
         moved = self._alarms.move()
-        if not moved.epoch_is_there and self._alarms.may_rebuild():
+        if not moved.epoch_is_there and self._alarms.may_rebuild():  # guard: epoch check
             try:
                 with around("rebuild"):
                     count = rebuild_index(self._member.context)
                     self._alarms.rebuilt()
             except BaseException:
-                self._alarms.let_rebuild()
+                self._alarms.let_rebuild()  # guard: a failed rebuild is made again
                 raise
             log.info(
                 "a new epoch of Redis: %s timer(s) indexed again",
@@ -197,11 +197,12 @@ class Caretaker:
             self._listening = None
         if self._refresh is not None:
             self._refresh.lose()
-        self._member.context.database.dispose()
+        self._member.context.database.dispose()  # guard: a caretaker trusts no old connection
 
     def _may_judge(self) -> bool:
         """While Postgres was away nobody could beat: who has just come back may not judge who is dead."""
         contact_seconds = time.monotonic() - self._contact_since
+        # guard: who has just come back does not judge
         return contact_seconds >= self._member.context.settings.dead_after_seconds
 
     def _listen(self) -> psycopg.Connection[Any]:

@@ -77,11 +77,12 @@ def give_back_if_strange(task: Task | None, own: OwnRecord, troubles: Troubles) 
         return False
     header, theirs = RECORD_HEADER, request.get(RECORD_HEADER)
     if isinstance(theirs, str):
-        if not own.is_stranger(theirs):
+        if not own.is_stranger(theirs):  # guard: whose record a message is of
             return False
         whose, ours = f"record {theirs}", own.known
     else:
         header, theirs = SCHEMA_HEADER, request.get(SCHEMA_HEADER)
+        # guard: whose schema a timer's message is of
         if not isinstance(theirs, str) or theirs == own.schema():
             return False
         whose, ours = f"schema {theirs}", f"schema {own.schema()}"

@@ -58,6 +58,7 @@ def usable(given: Any, schema: str = SCHEMA) -> Iterator[AnyConnection]:
 
 
 def _in(schema: str, connection: AnyConnection) -> AnyConnection:
+    # guard: a caller's connection is in its client's schema
     return connection if schema == SCHEMA else InSchema(connection, schema)
 
 

@@ -262,8 +262,8 @@ class _Ask:
             (_DISARMED, is_closed or not commit.is_in_hand),
             (_DROPPED, is_closed),
             (_SEEN, not is_closed and not outcome.goes_on and not commit.is_in_hand),
-            (_GOES_ON, outcome.goes_on),
-            (_HANDED_OFF, bool(commit.handoffs)),
+            (_GOES_ON, outcome.goes_on),  # guard: advance of a turn that goes on
+            (_HANDED_OFF, bool(commit.handoffs)),  # guard: outbox in the transaction
             (_TOLD, bool(commit.facts)),
         )
         return tuple(part for part, is_wanted in wanted if is_wanted)

@@ -96,9 +96,11 @@ def in_schema(sql: str, schema: str) -> str:
     """One of our texts, which name `perennial`, for that schema."""
     if schema == SCHEMA:
         return sql
-    there = _NAMED.sub(f'"{checked(schema)}".', sql)
-    there = there.replace(f"SCHEMA = '{SCHEMA}'", f"SCHEMA = '{schema}'")
-    return there.replace(f"'{NOTIFY_CHANNEL}'", f"'{channel_of(schema)}'")
+    checked(schema)  # guard: a schema's name is looked at
+    there = _NAMED.sub(f'"{schema}".', sql)
+    # guard: each schema has a channel
+    there = there.replace(f"'{NOTIFY_CHANNEL}'", f"'{channel_of(schema)}'")
+    return there.replace(f"SCHEMA = '{SCHEMA}'", f"SCHEMA = '{schema}'")
 
 
 def channel_of(schema: str) -> str:

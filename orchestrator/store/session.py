@@ -89,6 +89,7 @@ def settings_sql(
         "CASE WHEN current_setting('server_version_num')::int >= 170000"
         " THEN set_config('transaction_timeout', '0', false) END"
     )
+    # guard: what is set in a session that is lent
     is_own = "true" if backend_pid is None else f"pg_backend_pid() = {backend_pid}"
     return (
         "SELECT current_setting('session_replication_role'), session.is_own,"

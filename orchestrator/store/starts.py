@@ -304,10 +304,13 @@ def start_runs(
     there = {
         row.business_key or row.id: row
         for row in found
-        if row.id is not None and (row.created or row.status not in again_after)
+        if row.id is not None
+        # guard: who starts anew second finds the new run
+        if row.created or row.status not in again_after
     }
     missing = keys - there.keys()
-    if missing:  # committed by somebody else while this statement ran, so it couldn't see them
+    # Committed by somebody else while this statement ran, so it couldn't see them.
+    if missing:  # guard: a start that has lost finds the run
         rows = _THERE.rows(connection, process=process, keys=list(missing))
         there.update((row.business_key, row) for row in rows)
     return [_answer(run, there[run.business_key or run.id]) for run in runs]

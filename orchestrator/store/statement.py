@@ -59,7 +59,7 @@ class _CallersCursor(psycopg.Cursor[Any]):
     __slots__ = ()
 
     @property
-    def adapters(self) -> AdaptersMap:
+    def adapters(self) -> AdaptersMap:  # guard: our own adapters on a caller's connection
         return ADAPTERS
 
 
@@ -228,12 +228,13 @@ class Statement:
             with connection.pipeline():
                 connection.execute(b"BEGIN")
                 cursor.execute(self._text, parameters)
-                connection.execute(b"COMMIT")
-                is_sent = connection.pgconn.flush() == 0
+                connection.execute(b"COMMIT")  # guard: its commit is sent along
+                is_sent = connection.pgconn.flush() == 0  # guard: all of it is sent
                 if is_sent:
                     meanwhile()
         except psycopg.OperationalError as error:
             # What interrupts the wait for the answer, psycopg hides behind the trouble that it makes.
+            # guard: what interrupts is told
             if error.__context__ is None or isinstance(error.__context__, psycopg.Error):
                 raise
             connection.close()  # there is no way out of its pipeline

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from orchestrator.embedded import EmbeddedServers
 from tests.conftest import migrated
-from tests.guards.cutting import GuardsAreNotReady, Verdict, Workshop
-from tests.guards.guards import GUARDS, Guard
+from tests.guards.cutting import ROOT, GuardsAreNotReady, Verdict, Workshop
+from tests.guards.guards import GUARDS, Guard, TextGuard
 
 errors = Console(stderr=True)
 
@@ -49,7 +49,7 @@ def main(
     raise typer.Exit(1 if unnoticed else 0)
 
 
-def _play(guards: list[Guard], jobs: int) -> list[Verdict]:
+def _play(guards: list[Guard | TextGuard], jobs: int) -> list[Verdict]:
     """In the order of the list, whichever comes first."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn())
     with (
@@ -84,7 +84,7 @@ def as_markdown(verdicts: list[Verdict]) -> str:
     for verdict in verdicts:
         guard = verdict.guard
         tests = "<br>".join(f"`{test}`" for test in guard.tests)
-        rows.append(f"| {guard.name} | {guard.protects} | `{guard.file}` | {tests} |")
+        rows.append(f"| {guard.name} | {guard.protects} | `{guard.file_in(ROOT)}` | {tests} |")
     return "\n".join(rows)
 
 

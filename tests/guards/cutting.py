@@ -1,7 +1,8 @@
 """Cut a guard out, and see its tests go red: never in place, in a copy that is thrown away.
 
-Workshop.open   a copy of what git tracks, in which all named tests pass uncut
-Workshop.play   a copy of that with one guard cut out, its tests over it, and the verdict
+Workshop.open         a copy of what git tracks, in which all named tests pass uncut
+Workshop.play         a copy of that with one guard cut out, its tests over it, and the verdict
+Workshop.run_without  the same with several, over any tests
 
 A test counts as red when it fails where it should: in its own body, by what the guard is there to
 prevent. An import that breaks, a fixture, a statement that Postgres can't read or a hang says nothing
@@ -16,7 +17,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import cache_from_source
@@ -24,7 +25,7 @@ from pathlib import Path
 from queue import Queue
 
 from orchestrator.embedded import ServerUrls
-from tests.guards.guards import Guard
+from tests.guards.guards import Guard, TextGuard
 from tests.guards.preloaded import Ended, Preloaded
 from tests.guards.witness import WITNESS, Witnessed
 
@@ -41,7 +42,7 @@ _OPTIONS = [
 class Verdict:
     """`problem` None: the guard can't be removed unnoticed."""
 
-    guard: Guard
+    guard: Guard | TextGuard
     reds: dict[str, str]
     """What each test that went red died of, in one line."""
     problem: str | None = None
@@ -73,33 +74,43 @@ class Workshop:
     @classmethod
     @contextmanager
     def open(
-        cls, guards: Iterable[Guard], urls: ServerUrls, template: str, *, jobs: int
+        cls, guards: Iterable[Guard | TextGuard], urls: ServerUrls, template: str, *, jobs: int
     ) -> Iterator[Workshop]:
         """A workshop where the tests of these guards pass. Raises GuardsAreNotReady."""
         with tempfile.TemporaryDirectory(prefix="perennial-guards-") as folder:
             workshop = cls(Path(folder), urls, template, jobs)
             try:
                 workshop._copy_what_git_tracks()
-                tests = sorted({test for guard in guards for test in guard.tests})
-                ended, _ = workshop._run(workshop._whole, tests)
-                if ended.code != 0:
-                    raise GuardsAreNotReady(ended.said)
+                workshop._try_uncut(sorted({test for guard in guards for test in guard.tests}))
                 yield workshop
             finally:
                 for _ in range(jobs):
                     workshop._idle.get().close()
 
-    def play(self, guard: Guard) -> Verdict:
+    def play(self, guard: Guard | TextGuard) -> Verdict:
         """Cut this guard out of a copy of its own, and run its tests there."""
-        copy = self._folder / re.sub(r"\W+", "-", guard.name)
+        return _judge(guard, *self.run_without([guard], guard.tests))
+
+    def run_without(
+        self, guards: Sequence[Guard | TextGuard], tests: Iterable[str], **environment: str
+    ) -> tuple[Ended, list[Witnessed]]:
+        """Cut these guards out of a copy of their own, and run those tests there."""
+        copy = self._folder / re.sub(r"\W+", "-", " ".join(guard.name for guard in guards))
         # With its bytecode, which is still good.
         shutil.copytree(self._whole, copy, copy_function=os.link)
         try:
-            guard.cut_out_of(copy)
-            Path(cache_from_source(str(copy / guard.file))).unlink(missing_ok=True)
-            return _judge(guard, *self._run(copy, guard.tests))
+            for guard in guards:
+                file = guard.cut_out_of(copy)
+                Path(cache_from_source(str(file))).unlink(missing_ok=True)
+            return self._run(copy, tests, environment)
         finally:
             shutil.rmtree(copy, ignore_errors=True)
+
+    def _try_uncut(self, tests: Sequence[str]) -> None:
+        if tests:  # without any, pytest would run all there are
+            ended, _ = self._run(self._whole, tests)
+            if ended.code != 0:
+                raise GuardsAreNotReady(ended.said)
 
     def _copy_what_git_tracks(self) -> None:
         listed = subprocess.run(
@@ -110,12 +121,14 @@ class Workshop:
                 (self._whole / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, self._whole / name)
 
-    def _run(self, copy: Path, tests: Iterable[str]) -> tuple[Ended, list[Witnessed]]:
+    def _run(
+        self, copy: Path, tests: Iterable[str], also: Mapping[str, str] | None = None
+    ) -> tuple[Ended, list[Witnessed]]:
         witness = copy.with_suffix(".witness")
         witness.touch()
         preloaded = self._idle.get()
         try:
-            environment = {**self._environment, WITNESS: str(witness)}
+            environment = {**self._environment, **(also or {}), WITNESS: str(witness)}
             ended = preloaded.run(copy, [*_OPTIONS, *tests], environment)
         finally:
             self._idle.put(preloaded)
@@ -123,7 +136,7 @@ class Workshop:
         return ended, [Witnessed(**json.loads(line)) for line in lines]
 
 
-def _judge(guard: Guard, ended: Ended, witnessed: list[Witnessed]) -> Verdict:
+def _judge(guard: Guard | TextGuard, ended: Ended, witnessed: list[Witnessed]) -> Verdict:
     if ended.code not in (0, 1):  # not "all passed", nor "some failed"
         return Verdict(guard, {}, f"pytest could not run: {ended.said}")
     called = {told.test: told for told in witnessed if told.phase == "call"}

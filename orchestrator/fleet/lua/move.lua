@@ -14,7 +14,7 @@ end
 
 local waiting, queues = {}, {}
 for _, member in ipairs(members) do
-  redis.call('ZREM', KEYS[1], member)
+  redis.call('ZREM', KEYS[1], member)  -- guard: a timer is moved once
   local id, queue = string.match(member, '^(%x+%-%x+%-%x+%-%x+%-%x+):(.*)$')
   if id then  -- what nobody of ours has written is dropped: it must not keep the others back
     if not waiting[queue] then

@@ -93,7 +93,7 @@ def main() -> None:
         engine = create_engine(urls.database_url, isolation_level="AUTOCOMMIT")
         migrate.upgrade(engine)
         with Client(Settings(database_url=urls.database_url), registry=registry) as client:
-            client.deploy(*registry.processes.values())
+            client.processes.deploy(*registry.processes.values())
             lost = _lose_a_worker(client, environment, servers)
             with _workers(environment):
                 told = _measure(client, engine, options, lost)

@@ -62,7 +62,7 @@ class Fleet:
 
         self.app = app
         self.client = Client(database, registry=registry)
-        self.client.deploy(*registry.processes.values())
+        self.client.processes.deploy(*registry.processes.values())
         self.workers: dict[int, subprocess.Popen[bytes]] = {}
         self._started = 0
         for _ in range(WORKERS):

@@ -169,7 +169,7 @@ def _prepare(client: Client, urls: ServerUrls, *, hour_seconds: float) -> Direct
     services = directory()  # and with it the stages that the process names
     text = declarative_process(hour_seconds=hour_seconds)
     declarative = load_process(text, source="access-request.yaml", registry=default_registry)
-    client.deploy(declarative, default_registry.process(PYTHON_PROCESS), by="demo")
+    client.processes.deploy(declarative, default_registry.process(PYTHON_PROCESS), by="demo")
     return services
 
 
@@ -204,7 +204,7 @@ def _watch(
     while not is_over:
         is_over = _has_ended(people, within_seconds=LOOK_SECONDS)
         fleet.check_alive()
-        counts = client.counts()
+        counts = client.operations.counts()
         closed = sum(number for status, number in counts.items() if status.is_closed)
         progress.update(runs, completed=closed, description=_described(counts))
         while due and closed >= due[0][0] and not is_over:

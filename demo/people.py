@@ -176,7 +176,7 @@ class People:
         return self._started == len(self._plan) and not self._agenda
 
     def _all_closed(self) -> bool:
-        counts = [patiently(self._client.counts, process) for process in PROCESSES]
+        counts = [patiently(self._client.operations.counts, process) for process in PROCESSES]
         closed = sum(n for count in counts for status, n in count.items() if status.is_closed)
         return closed >= len(self._plan)
 

@@ -76,7 +76,7 @@ def read_record(client: Client, effects: Sequence[DirectoryEffect]) -> Record:
     ]
     return Record(
         runs={run.trace_id: run for run in runs},
-        timer_lateness_seconds=tuple(client.timer_lateness()),
+        timer_lateness_seconds=tuple(client.operations.timer_lateness()),
         effects_total=len(effects),
         effects_absorbed=sum(effect.calls - 1 for effect in effects),
     )

@@ -305,7 +305,7 @@ class Harness:
 
     def start(self, process: Process, value: Any = None, **options: Any) -> Started:
         """Deploy and start."""
-        self.client.deploy(process)
+        self.client.processes.deploy(process)
         return self.client.start(process, value, **options)
 
     def run(self, process: Process, value: Any = None, **options: Any) -> Started:

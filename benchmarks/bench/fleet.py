@@ -154,7 +154,7 @@ class Fleet:
         self.engine: Engine = create_engine(self.database_url, isolation_level="AUTOCOMMIT")
         self.client = Client(Settings(database_url=self.database_url), registry=self.registry)
         if self.registry.processes:
-            self.client.deploy(*self.registry.processes.values())
+            self.client.processes.deploy(*self.registry.processes.values())
         self._started = 0
 
     def start_workers(

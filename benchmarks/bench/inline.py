@@ -45,7 +45,7 @@ class Inline:
             identity=Identity("a-worker-of-the-fleet:12345"),
         )
         self.client = Client(self.settings, registry=registry)
-        self.client.deploy(*registry.processes.values())
+        self.client.processes.deploy(*registry.processes.values())
 
     @classmethod
     @contextmanager

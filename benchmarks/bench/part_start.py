@@ -140,7 +140,7 @@ def _producer(stand: Stand) -> Iterator[tuple[Client, Engine]]:
         engine = create_engine(url)
         try:
             with Client(url, registry=registry) as client:
-                client.deploy(*registry.processes.values())
+                client.processes.deploy(*registry.processes.values())
                 for number in range(WARM_UP):
                     client.start(PROCESS, number)
                 with engine.begin() as connection:

@@ -57,7 +57,7 @@ def deploy(
             f"the app {session.app!r} registers no process. Give a YAML file, or another --app."
         )
     with session.client() as client:
-        deployed = client.deploy(*processes, by=by or os_user())
+        deployed = client.processes.deploy(*processes, by=by or os_user())
     printer = Printer(session)
     printer.emit({"deployed": deployed}, lambda: deployed_table(deployed, width=printer.width))
 

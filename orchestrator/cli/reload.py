@@ -75,7 +75,7 @@ def reload(
     processes = [*read_processes(files or running.files), *registered_processes()]
     _refuse_new_queues(running, consumed_queues(app, processes))
     with session.client() as client:
-        deployed = client.deploy(*processes, by=by or os_user())
+        deployed = client.processes.deploy(*processes, by=by or os_user())
     os.kill(running.pid, RELOAD)
     printer = Printer(session)
     printer.emit(

@@ -123,7 +123,7 @@ def restart(
     """Start a run that has ended once more: a new run, with the same input and business key."""
     session = session_of(context)
     with session.client() as client:
-        started = client.restart(
+        started = client.operations.restart(
             run, version=version, even_if_completed=even_if_completed, by=by or os_user()
         )
     told = "Started once more" if started.created else f"Followed already ({started.status})"
@@ -328,7 +328,7 @@ def pause(context: typer.Context, run: Run, by: By = "", _json: Json = False) ->
     """Hold a run: facts are still recorded, nothing moves until `resume`."""
     session = session_of(context)
     with session.client() as client:
-        client.pause(run, by=by or os_user())
+        client.operations.pause(run, by=by or os_user())
     _acknowledge(context, run, "pause", "Paused")
 
 
@@ -340,7 +340,7 @@ def resume(context: typer.Context, run: Run, by: By = "", _json: Json = False) -
     """Let a paused run, or one parked as an incident, go on. Always safe: nothing is done twice."""
     session = session_of(context)
     with session.client() as client:
-        client.resume(run, by=by or os_user())
+        client.operations.resume(run, by=by or os_user())
     _acknowledge(context, run, "resume", "Resumed")
 
 

@@ -253,7 +253,7 @@ def _prepare(session: Session, files: Sequence[Path], flower_port: int | None) -
     processes = [*read_processes(files), *registered_processes()]
     if processes:
         with session.client() as client:
-            client.deploy(*processes, by=os_user())
+            client.processes.deploy(*processes, by=os_user())
     return Fleet(
         app=app,
         app_name=session.app,

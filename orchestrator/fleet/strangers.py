@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from threading import Event
 from typing import Any
 
 from celery import Task
@@ -111,7 +110,7 @@ def give_back_if_strange(task: Task | None, own: OwnRecord, troubles: Troubles) 
 
 def _rest(seconds: float) -> None:
     """What is held here is another's, whose outbox has it: nothing of a run waits here, or is lost with this."""
-    Event().wait(seconds)
+    time.sleep(seconds)
 
 
 def _give_back(task: Task, queue: str, marks: dict[str, Any]) -> bool:

@@ -98,7 +98,7 @@ class ProcessTester:
                 call_stage=call_stage,
             )
             self.client = Client(self.database, registry=self._registry)
-            self.client.deploy(*self._registry.processes.values())
+            self.client.processes.deploy(*self._registry.processes.values())
             self._closing = stack.pop_all()
         return self
 
@@ -116,7 +116,7 @@ class ProcessTester:
     ) -> RunView:
         """Start a run, of a process that is deployed now if it wasn't (one from YAML, say)."""
         if isinstance(process, Process):
-            self.client.deploy(process)
+            self.client.processes.deploy(process)
         return self.get(self.client.start(process, input, key=key))
 
     def approve(
@@ -176,14 +176,14 @@ class ProcessTester:
         self, run: RunReference, *, by: str = "", connection: CallersConnection | None = None
     ) -> RunView:
         """Let the run rest."""
-        self.client.pause(run, by=by, connection=connection)
+        self.client.operations.pause(run, by=by, connection=connection)
         return self._after(run, connection)
 
     def resume(
         self, run: RunReference, *, by: str = "", connection: CallersConnection | None = None
     ) -> RunView:
         """Move a paused run, or a mended incident, on."""
-        self.client.resume(run, by=by, connection=connection)
+        self.client.operations.resume(run, by=by, connection=connection)
         return self._after(run, connection)
 
     def advance_time(self, duration: Duration) -> None:

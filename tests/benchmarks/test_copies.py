@@ -34,4 +34,4 @@ def test_a_copy_has_the_rows_of_its_run_and_goes_on_like_it(stand, options):
         inline.go_on(copies[0])
         assert inline.status(copies[0]) is RunStatus.COMPLETED
         assert inline.client.result(copies[0]) is True
-        assert inline.client.counts() == {RunStatus.WAITING: 3, RunStatus.COMPLETED: 1}
+        assert inline.client.operations.counts() == {RunStatus.WAITING: 3, RunStatus.COMPLETED: 1}

@@ -71,7 +71,7 @@ class ChaosFleet(Fleet):
         super().__init__(database_url, broker_url, logs)
         self.folder = logs
         self.forked: list[Worker] = []
-        self.client.deploy(*registry.processes.values())
+        self.client.processes.deploy(*registry.processes.values())
 
     def fork(
         self,

@@ -61,7 +61,7 @@ def test_what_is_said_again_takes_effect_once(
     run = fleet.client.start("people")
     fleet.wait_until_waiting(run)
     if call.verb == "resume":
-        fleet.client.pause(run)
+        fleet.client.operations.pause(run)
     if call.verb == "approve":
         fleet.client.signal(run, "go", "gone")
         fleet.wait_for("the question", lambda: fleet.client.approvals(assignee="bob"))

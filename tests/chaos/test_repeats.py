@@ -70,7 +70,7 @@ def effects(harness: Harness) -> Effects:
         both = await flow.gather(flow.stage(work, key="left"), flow.sleep(AT_ONCE))
         return [worked, said, decision.outcome, both[0]]
 
-    harness.client.deploy(everything)
+    harness.client.processes.deploy(everything)
     return seen
 
 

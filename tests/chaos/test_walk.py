@@ -79,25 +79,25 @@ def approve_when_asked(fleet: ChaosFleet, run: Started) -> None:
 
 def resume_the_incident(fleet: ChaosFleet, run: Started, _victim: Worker) -> None:
     fleet.wait_for("an incident", lambda: fleet.client.get(run).status is RunStatus.INCIDENT)
-    fleet.client.resume(run)
+    fleet.client.operations.resume(run)
 
 
 def pause_while_its_turn_is_held(fleet: ChaosFleet, run: Started, victim: Worker) -> None:
     held = f"SELECT turn_token IS NOT NULL FROM perennial.run WHERE id = '{run.run_id}'"
     fleet.wait_for("a held turn", lambda: fleet.scalar(held))
-    fleet.client.pause(run)
+    fleet.client.operations.pause(run)
     fleet.wait_for("the victim", victim.is_caught)
-    fleet.client.resume(run)
+    fleet.client.operations.resume(run)
 
 
 def signal_while_paused(fleet: ChaosFleet, run: Started, _victim: Worker) -> None:
     fleet.wait_until_waiting(run)
-    fleet.client.pause(run)
+    fleet.client.operations.pause(run)
     fleet.client.signal(run, "go", "gone")
     fleet.wait_for(
         "the deadline", lambda: fleet.scalar("SELECT state <> 'armed' FROM perennial.timer")
     )
-    fleet.client.resume(run)
+    fleet.client.operations.resume(run)
 
 
 def say_it_again(key: str) -> World:

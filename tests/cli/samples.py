@@ -12,6 +12,9 @@ from typer.testing import CliRunner, Result
 
 from orchestrator.cli.app import app
 from orchestrator.cli.session import Session
+from orchestrator.client import Client
+from orchestrator.client.operations import Operations
+from orchestrator.client.processes import Processes
 from orchestrator.core.journal import ActivityKind
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import (
@@ -135,7 +138,19 @@ class FakeClient:
     def __exit__(self, *_exception: object) -> None:
         self.closed = True
 
+    @property
+    def operations(self) -> Any:
+        return _Facet(self, Operations)
+
+    @property
+    def processes(self) -> Any:
+        return _Facet(self, Processes)
+
     def __getattr__(self, verb: str) -> Any:
+        assert verb.startswith("__") or hasattr(Client, verb), f"Client has no {verb}"
+        return self.answer_to(verb)
+
+    def answer_to(self, verb: str) -> Any:
         def answer(*args: Any, **kwargs: Any) -> Any:
             self.calls.append((verb, args, kwargs))
             given = self.answers[verb]
@@ -144,6 +159,18 @@ class FakeClient:
             return given
 
         return answer
+
+
+@dataclass
+class _Facet:
+    """The verbs that the real one has, answered by the client it is of."""
+
+    client: FakeClient
+    real: type
+
+    def __getattr__(self, verb: str) -> Any:
+        assert hasattr(self.real, verb), f"{self.real.__name__} has no {verb}"
+        return self.client.answer_to(verb)
 
 
 @dataclass

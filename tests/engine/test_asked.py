@@ -45,7 +45,7 @@ def test_another_argument_parks_the_run_until_the_code_is_put_back(harness):
     assert "  + 1. stage pay, with another amount   (asked by the flow now)" in message
     assert "1000000" not in message
     amounts[0] = 100
-    harness.client.resume(run, by="ops")
+    harness.client.operations.resume(run, by="ops")
     harness.drain()
     assert harness.client.result(run) == 100
     assert set(paid) == {(100, "ann")}

@@ -238,7 +238,7 @@ def deploy(harness: Harness) -> Any:
         await flow.signal("paid", timeout=hours(9))
         await flow.approval("board", assign=["eve"])
 
-    harness.client.deploy(p)
+    harness.client.processes.deploy(p)
     return p
 
 
@@ -253,10 +253,10 @@ def do_all(harness: Harness, opened: Callable[[], Any]) -> None:
     assert (again.run_id, again.created, other.created) == (run.run_id, False, True)
     harness.drain()
     with opened() as mine:
-        client.pause("k", by="ops", connection=mine)
+        client.operations.pause("k", by="ops", connection=mine)
     assert harness.status(run) is RunStatus.PAUSED
     with opened() as mine:
-        client.resume("k", by="ops", connection=mine)
+        client.operations.resume("k", by="ops", connection=mine)
     with opened() as mine:
         decision = client.approve("k", by="bob", comment="Jürgen agrees", connection=mine)
     assert (decision.outcome, decision.by, decision.reason) == (
@@ -339,7 +339,7 @@ def test_an_async_program_starts_and_decides_over_sqlalchemys_bridge(harness, dr
                 lambda s: client.approve(run, by="bob", comment="yes: all", connection=s)
             )
             await session.run_sync(lambda s: client.signal(mine, "paid", [1], connection=s))
-            await session.run_sync(lambda s: client.pause("a", connection=s))
+            await session.run_sync(lambda s: client.operations.pause("a", connection=s))
         await engine.dispose()
         return mine, decision
 
@@ -387,8 +387,8 @@ def refused(harness: Harness, given: Any) -> str:
         lambda: client.approve(run, by="bob", connection=given),
         lambda: client.reject(run, by="bob", connection=given),
         lambda: client.cancel(run, connection=given),
-        lambda: client.pause(run, connection=given),
-        lambda: client.resume(run, connection=given),
+        lambda: client.operations.pause(run, connection=given),
+        lambda: client.operations.resume(run, connection=given),
     ]
     said = set()
     for verb in verbs:
@@ -485,7 +485,7 @@ def test_a_decision_is_in_utc_for_its_flow_whoever_decided(harness):
         decision = await flow.approval("boss", assign=["bob"])
         seen.append((decision.at, flow.now))
 
-    harness.client.deploy(p)
+    harness.client.processes.deploy(p)
     run = harness.run(p)
     with psycopg.connect(harness.database.libpq_url) as mine:
         mine.execute("SET TimeZone TO 'Pacific/Auckland'")

@@ -40,21 +40,21 @@ def run(harness: Harness):
 
 
 VERBS: dict[str, Callable[[Client, Any, Any], Any]] = {
-    "deploy": lambda client, p, run: client.deploy(p),
+    "deploy": lambda client, p, run: client.processes.deploy(p),
     "start": lambda client, p, run: client.start("p", key="another"),
     "start_many": lambda client, p, run: client.start_many("p", [None, None]),
     "signal": lambda client, p, run: client.signal(run, "go"),
     "approve": lambda client, p, run: client.approve(run, "boss", by="ann"),
     "reject": lambda client, p, run: client.reject(run, "boss", by="ann"),
     "approvals": lambda client, p, run: client.approvals(),
-    "pause": lambda client, p, run: client.pause(run),
-    "resume": lambda client, p, run: (client.pause(run), client.resume(run)),
+    "pause": lambda client, p, run: client.operations.pause(run),
+    "resume": lambda client, p, run: (client.operations.pause(run), client.operations.resume(run)),
     "cancel": lambda client, p, run: client.cancel(run),
     "get": lambda client, p, run: client.get(run),
     "list": lambda client, p, run: client.list(),
-    "counts": lambda client, p, run: client.counts(),
+    "counts": lambda client, p, run: client.operations.counts(),
     "history": lambda client, p, run: client.history(run),
-    "timer_lateness": lambda client, p, run: client.timer_lateness(),
+    "timer_lateness": lambda client, p, run: client.operations.timer_lateness(),
 }
 
 
@@ -84,7 +84,7 @@ def test_a_callers_own_transaction_is_not_taken_from_him(harness, client, run):
         connection.execute(text("SELECT 1"))
         harness.database.cut_connections()
         with pytest.raises(OperationalError):
-            client.pause(run, connection=connection)
+            client.operations.pause(run, connection=connection)
     engine.dispose()
     assert client.get(run).status is RunStatus.WAITING
 

@@ -217,4 +217,4 @@ def test_a_turn_that_decides_while_a_crowd_fires_decides_again(harness):
     for handoff in handoffs:
         assert handoff == Handoff.advance(handoff.run_id, None)
         advance(harness.context, handoff.run_id)
-    assert harness.client.counts() == {RunStatus.COMPLETED: 2}
+    assert harness.client.operations.counts() == {RunStatus.COMPLETED: 2}

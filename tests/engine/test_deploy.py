@@ -31,8 +31,8 @@ def p_waiting(hours_: float, queue: str | None = None) -> Any:
 
 
 def test_a_version_that_no_run_has_used_is_replaced(harness: Harness):
-    (first,) = harness.client.deploy(p_waiting(24), by="ann")
-    (second,) = harness.client.deploy(p_waiting(48, "slow"), by="bob")
+    (first,) = harness.client.processes.deploy(p_waiting(24), by="ann")
+    (second,) = harness.client.processes.deploy(p_waiting(48, "slow"), by="bob")
     assert [first.created, first.replaced, second.created, second.replaced] == [
         True,
         False,
@@ -49,13 +49,13 @@ def test_a_version_that_no_run_has_used_is_replaced(harness: Harness):
 @pytest.mark.parametrize("is_closed", [False, True])
 def test_a_version_that_a_run_has_used_keeps_its_content(harness: Harness, is_closed):
     """Also one that has ended: its history was made by that content. Guards `replace_process`."""
-    harness.client.deploy(p_waiting(24))
+    harness.client.processes.deploy(p_waiting(24))
     runs = [harness.client.start("p", key=f"k{number}") for number in range(5)]
     if is_closed:
         for run in runs:
             harness.client.cancel(run)
     with pytest.raises(ProcessChanged) as refusal:
-        harness.client.deploy(p_waiting(48))
+        harness.client.processes.deploy(p_waiting(48))
     how = "cancelled" if is_closed else "running"
     assert (
         f"and it has 5 run(s), {0 if is_closed else 5} of them open: k4 ({how}), k3 ({how}), k2 ({how}), …"
@@ -68,42 +68,42 @@ def test_a_version_that_a_run_has_used_keeps_its_content(harness: Harness, is_cl
 def test_one_that_is_refused_leaves_all_as_they_were(harness: Harness):
     async def q(flow: Flow) -> None: ...
 
-    harness.client.deploy(p_waiting(24))
+    harness.client.processes.deploy(p_waiting(24))
     harness.client.start("p")
     with pytest.raises(ProcessChanged):
-        harness.client.deploy(process(version=1, registry=Registry())(q), p_waiting(48))
+        harness.client.processes.deploy(process(version=1, registry=Registry())(q), p_waiting(48))
     assert harness.database.value("SELECT count(*) FROM perennial.process") == 1
 
 
 def test_what_a_release_before_deployed_is_the_same_and_has_its_new_fingerprint(harness: Harness):
     """Runs depend on it, and the code is the same. Guards `fingerprints` in `deploy_process`."""
     version = p_waiting(24)
-    harness.client.deploy(version)
+    harness.client.processes.deploy(version)
     harness.client.start("p")
     former = version.fingerprints[1]
     harness.database.rows("UPDATE perennial.process SET fingerprint = :former", former=former)
-    assert not harness.client.deploy(version)[0].created
+    assert not harness.client.processes.deploy(version)[0].created
     assert harness.database.value(FINGERPRINT) == version.fingerprint
     with pytest.raises(ProcessChanged):
-        harness.client.deploy(p_waiting(48))
+        harness.client.processes.deploy(p_waiting(48))
 
 
 def test_a_start_that_is_not_committed_yet_holds_its_version(harness: Harness):
     """And the deployment doesn't wait for it. Guards `lock_process_if_unused`."""
-    harness.client.deploy(p_waiting(24))
+    harness.client.processes.deploy(p_waiting(24))
     with harness.database.psycopg() as producer:
         harness.client.start("p", connection=producer)
         with pytest.raises(ProcessChanged, match="a run of it is being started"):
-            harness.client.deploy(p_waiting(48))
+            harness.client.processes.deploy(p_waiting(48))
         producer.rollback()
-    assert harness.client.deploy(p_waiting(48))[0].replaced
+    assert harness.client.processes.deploy(p_waiting(48))[0].replaced
 
 
 def test_two_that_replace_a_version_at_once_go_one_after_the_other(harness: Harness):
-    harness.client.deploy(p_waiting(24))
+    harness.client.processes.deploy(p_waiting(24))
     with harness.database.psycopg() as holder:
         holder.execute("SELECT FROM perennial.process FOR UPDATE")
-        threads = [Thread(lambda: harness.client.deploy(p_waiting(48))) for _ in range(2)]
+        threads = [Thread(lambda: harness.client.processes.deploy(p_waiting(48))) for _ in range(2)]
         wait_until_blocked(harness.database, 2)
         holder.rollback()
     outcomes = [thread.outcome()[0] for thread in threads]
@@ -113,7 +113,7 @@ def test_two_that_replace_a_version_at_once_go_one_after_the_other(harness: Harn
 
 def test_a_program_whose_code_is_not_what_was_deployed_is_told_which(harness: Harness):
     """One that is not deployed is not meant, nor what a release before recorded for the same code."""
-    harness.client.deploy(p_waiting(24))
+    harness.client.processes.deploy(p_waiting(24))
 
     def changed(*versions: Any) -> list[str]:
         registry = Registry()

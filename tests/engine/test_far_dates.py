@@ -76,8 +76,8 @@ def waiting(registry: Registry) -> Any:
 def read_everything(harness, run: Any) -> None:
     """As `ps`, `show`, `history` and `approvals` do, in the zones that are farthest from each other."""
     client = harness.client
-    client.counts()
-    client.timer_lateness()
+    client.operations.counts()
+    client.operations.timer_lateness()
     for name in ("Pacific/Kiritimati", "Etc/GMT+12"):
         clock = Clock(datetime.now(UTC), ZoneInfo(name))
         for page in (
@@ -129,7 +129,7 @@ def test_a_claim_with_such_a_moment_stops_no_look_at_lost_attempts(harness, far)
         return await flow.stage(a)
 
     run = harness.start(p)
-    harness.client.deploy(p)
+    harness.client.processes.deploy(p)
     recover.relay(harness.context)
     for handoff in harness.pending():
         harness.deliver(handoff)
@@ -274,7 +274,7 @@ def test_an_attempt_whose_policy_cannot_be_read_is_an_incident(harness, policy):
     sweep(harness.context)
     assert harness.status(run) is RunStatus.INCIDENT
     assert harness.client.get(run).error["type"] == "WorkerLost"
-    harness.client.resume(run)
+    harness.client.operations.resume(run)
     harness.drain()
     assert harness.client.result(run) == 1
 
@@ -337,7 +337,9 @@ def test_a_run_that_would_expire_beyond_a_century_is_refused(harness):
         process(version=1, expires_after=timedelta.max, registry=harness.registry)(
             no_flow(harness.registry)
         )
-    harness.client.deploy(process(version=1, registry=harness.registry)(no_flow(harness.registry)))
+    harness.client.processes.deploy(
+        process(version=1, registry=harness.registry)(no_flow(harness.registry))
+    )
     with pytest.raises(DefinitionError, match="expires_in"):
         harness.client.start("p", expires_in=timedelta.max)
 

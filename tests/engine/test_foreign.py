@@ -42,7 +42,7 @@ def two(harness):
     @process(version=1, registry=harness.registry)
     async def letter(flow: Flow) -> None: ...
 
-    harness.client.deploy(parcel, letter)
+    harness.client.processes.deploy(parcel, letter)
     return parcel, letter, pack
 
 
@@ -97,7 +97,9 @@ def test_a_stage_of_another_app_is_left_to_it_too(harness, two):
 def test_a_process_in_yaml_is_of_whoever_has_its_stages(harness, two):
     _, letter, pack = two
     text_of = "process: {name: order, version: 1, stages: [pack]}"
-    harness.client.deploy(load_process(text_of, source="order.yaml", registry=harness.registry))
+    harness.client.processes.deploy(
+        load_process(text_of, source="order.yaml", registry=harness.registry)
+    )
     letters, packers = app_of(harness, "letters", letter), app_of(harness, "packers", pack)
     harness.client.start("order", {})
     assert relay(letters) == 0

@@ -33,13 +33,13 @@ def test_a_paused_runs_handoffs_are_not_sent_again_and_again(harness):
     harness.freeze()
     run = harness.start(p)
     advance(harness.context, run.run_id)
-    harness.client.pause(run)
+    harness.client.operations.pause(run)
     sent = 0
     for _ in range(12):
         harness.move(minutes=10)
         sent += len(harness.pending())
     assert sent <= 3
-    harness.client.resume(run)
+    harness.client.operations.resume(run)
     harness.drain()
     assert harness.status(run) is RunStatus.COMPLETED
 
@@ -56,7 +56,7 @@ def test_a_run_that_is_resumed_at_the_moment_a_relay_looks_is_not_put_off_for_ev
 
     harness.freeze()
     run = harness.start(p)
-    harness.client.pause(run)
+    harness.client.operations.pause(run)
     assert not harness.pending()
     harness.database.rows(
         "UPDATE perennial.run SET status = 'running'"
@@ -90,7 +90,7 @@ def test_a_stages_result_is_kept_when_its_worker_cannot_read_the_process(harness
     good = registry_with(lambda first: first)
     deployed = load_process("process:\n  name: p\n  stages: [first, second]\n", registry=good)
     old = registry_with(lambda first, of_another, release: None)
-    harness.client.deploy(deployed)
+    harness.client.processes.deploy(deployed)
     run = harness.client.start("p", 1)
     advance(harness.worker("good", registry=good), run.run_id)
     old_worker = harness.worker("old", registry=old)
@@ -118,7 +118,7 @@ def test_a_run_at_rest_keeps_no_other_runs_handoff_back(harness):
     for run in (rests, moves):
         advance(harness.context, run.run_id)
         harness.move(seconds=1)
-    harness.client.pause(rests)
+    harness.client.operations.pause(rests)
     harness.messenger.handed_off.clear()
     harness.move(minutes=1)
     harness.relay_all()
@@ -276,12 +276,12 @@ def test_a_message_that_comes_while_its_run_is_resumed_does_not_take_the_handoff
     run = harness.start(works(harness), "works")
     advance(harness.context, run.run_id)
     harness.messenger.handed_off.clear()
-    harness.client.pause(run)
+    harness.client.operations.pause(run)
     with pytest.MonkeyPatch.context() as patch:
         forget = outbox.forget_handoff_if_stale
 
         def resumed_before(*args: Any) -> None:
-            harness.client.resume(run)
+            harness.client.operations.resume(run)
             forget(*args)
 
         patch.setattr(outbox, "forget_handoff_if_stale", resumed_before)

@@ -172,13 +172,13 @@ def test_a_run_that_is_paused_meanwhile_records_its_stage_and_stops(harness):
 
     def pause(claim: Claim) -> None:
         if claim.key == "second":
-            harness.client.pause(run)
+            harness.client.operations.pause(run)
 
     worker = Watched(before=pause)
     advance_in_place(harness.context, run.run_id, worker)
     assert harness.status(run) is RunStatus.PAUSED
     assert worker.done == [("first", 1), ("second", 1)]
-    harness.client.resume(run)
+    harness.client.operations.resume(run)
     harness.drain()
     assert harness.client.result(run) == 2
 

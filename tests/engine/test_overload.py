@@ -58,7 +58,7 @@ def one_stage(harness: Harness, name: str, queue: str) -> Any:
     async def p(flow: Flow) -> None:
         await flow.stage(work)
 
-    harness.client.deploy(p)
+    harness.client.processes.deploy(p)
     return p
 
 
@@ -213,7 +213,7 @@ def test_a_run_says_that_its_handoff_is_taken_by_nobody(harness, broker):
     assert wait.detail == (
         "handed off 4 times, and no worker took it: is there one on this queue that has stage work-of-p?"
     )
-    harness.client.pause(unturned)
+    harness.client.operations.pause(unturned)
     assert harness.client.get(unturned).untaken_turn == ""
 
 

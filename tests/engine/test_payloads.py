@@ -240,7 +240,7 @@ def test_what_other_code_has_recorded_parks_the_run_until_there_is_code_that_can
     before, after = harness.worker("old", registry=old), harness.worker("new", registry=new)
     harness.freeze()
     p = by_old[what]
-    harness.client.deploy(p)
+    harness.client.processes.deploy(p)
     run = harness.client.start(p, Old(amount=1) if p.takes_input else None)
     work(harness, before)
     if harness.status(run) is RunStatus.WAITING:
@@ -253,7 +253,7 @@ def test_what_other_code_has_recorded_parks_the_run_until_there_is_code_that_can
         f"{what} doesn't fit New: amount_in_cents: Field required. It was recorded by other code: "
         "give this worker the code that was deployed, or let New take the old form too."
     )
-    harness.client.resume(run, by="ann")
+    harness.client.operations.resume(run, by="ann")
     work(harness, before)
     assert harness.status(run) is RunStatus.COMPLETED
     harness.assert_ended_cleanly(run)
@@ -267,7 +267,7 @@ def test_an_attempt_that_was_lost_meanwhile_parks_nothing(harness):
     before, after = harness.worker("old", registry=old), harness.worker("new", registry=new)
     harness.freeze()
     p = by_old["argument of stage pay: given"]
-    harness.client.deploy(p)
+    harness.client.processes.deploy(p)
     run = harness.client.start(p)
     advance(before, run.run_id)
     decode = codec.decode_recorded

@@ -94,7 +94,7 @@ def deploy(harness: Harness) -> None:
         await flow.approval("boss", assign=["bob"])
         await flow.signal("paid")
 
-    harness.client.deploy(p)
+    harness.client.processes.deploy(p)
 
 
 def do_all(harness: Harness, client: Client) -> None:
@@ -102,8 +102,8 @@ def do_all(harness: Harness, client: Client) -> None:
     for key in ("a", "b", "c"):  # a statement that comes again is the one that would be prepared
         run = client.start("p", 1, key=key)
         harness.drain()
-        client.pause(run)
-        client.resume(run)
+        client.operations.pause(run)
+        client.operations.resume(run)
         client.approve(key, by="bob")
         client.signal(run, "paid")
         harness.drain()
@@ -126,10 +126,7 @@ def on_the_wire(harness: Harness, settings: Any) -> str:
     trace = WireTrace(engine)
     with Client(settings, registry=harness.registry) as client:
         client._context.database.dispose()
-        object.__setattr__(
-            client, "_context", type(client._context)(engine, harness.registry, settings)
-        )
-        client._starts = type(client._starts)(client._context)
+        client._stand_on(type(client._context)(engine, harness.registry, settings))
         do_all(harness, client)
     said = "\n".join(trace.lines())
     trace.stop()

@@ -65,7 +65,7 @@ def test_a_stage_whose_step_could_not_be_recorded_has_not_failed(
     assert "attempt failed" not in harness.events(run)
     if attempts_max == 1:
         assert harness.status(run) is RunStatus.INCIDENT
-        harness.client.resume(run)
+        harness.client.operations.resume(run)
         harness.drain()
     assert harness.client.result(run) == "charged"
     assert len(calls) == (2 if when == "before" else 1)

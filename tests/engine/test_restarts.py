@@ -33,7 +33,7 @@ def p(harness: Harness) -> Any:
             await flow.signal("go")
         return how
 
-    harness.client.deploy(p)
+    harness.client.processes.deploy(p)
     return p
 
 
@@ -149,7 +149,7 @@ def test_a_word_that_is_none_is_refused(harness, p):
 @pytest.mark.parametrize("status", ENDED)
 def test_a_run_that_ended_is_started_once_more(harness, p, status, key):
     run = ended(harness, p, status, key)
-    new = harness.client.restart(run, by="bob")
+    new = harness.client.operations.restart(run, by="bob")
     assert (new.created, new.status) == (True, RunStatus.RUNNING)
     before, after = harness.client.get(run), harness.client.get(new)
     assert (after.business_key, after.input, after.attributes) == (
@@ -162,7 +162,7 @@ def test_a_run_that_ended_is_started_once_more(harness, p, status, key):
     span = after.expires_at and after.expires_at - after.created_at
     assert span == (hours(1) if status is RunStatus.EXPIRED else None)
     assert facts(harness, new) == [("started", "bob", {"follows": str(run.run_id)})]
-    again = harness.client.restart(run)
+    again = harness.client.operations.restart(run)
     assert (again.run_id, again.created) == (new.run_id, False)
     assert len(harness.client.list()) == 2
 
@@ -170,7 +170,7 @@ def test_a_run_that_ended_is_started_once_more(harness, p, status, key):
 def test_a_run_started_anew_may_fail_and_be_started_once_more(harness, p):
     runs = [ended(harness, p, RunStatus.FAILED)]
     for _ in range(2):
-        runs.append(harness.client.restart("k"))
+        runs.append(harness.client.operations.restart("k"))
         harness.drain()
     views = [harness.client.get(run) for run in runs]
     assert [view.follows for view in views] == [None, runs[0].run_id, runs[1].run_id]
@@ -178,18 +178,18 @@ def test_a_run_started_anew_may_fail_and_be_started_once_more(harness, p):
     assert [each.id for each in harness.client.list(key="k")] == [
         run.run_id for run in reversed(runs)
     ]
-    assert harness.client.restart(runs[0]).run_id == runs[1].run_id
+    assert harness.client.operations.restart(runs[0]).run_id == runs[1].run_id
 
 
 def test_one_that_goes_on_or_has_completed_is_not_started_once_more(harness, p):
     going, done = harness.client.start(p, "wait", key="g"), ended(harness, p, RunStatus.COMPLETED)
     with pytest.raises(RunNotClosed, match="run g is waiting: only a run that has ended"):
-        harness.client.restart(going)
+        harness.client.operations.restart(going)
     with pytest.raises(RunCompleted, match="run k has completed"):
-        harness.client.restart("k")
+        harness.client.operations.restart("k")
     with pytest.raises(RunNotFound):
-        harness.client.restart("nobody")
-    assert harness.client.restart(done, even_if_completed=True).created
+        harness.client.operations.restart("nobody")
+    assert harness.client.operations.restart(done, even_if_completed=True).created
 
 
 def test_it_is_of_the_newest_version_whose_input_is_checked_or_of_the_one_that_is_named(harness, p):
@@ -197,12 +197,12 @@ def test_it_is_of_the_newest_version_whose_input_is_checked_or_of_the_one_that_i
 
     async def newer(flow: Flow, how: int) -> None: ...
 
-    harness.client.deploy(process(version=2, name="p", registry=Registry())(newer))
+    harness.client.processes.deploy(process(version=2, name="p", registry=Registry())(newer))
     with Client(harness.settings, registry=Registry()) as client:
         with pytest.raises(InvalidInput, match="version 2: Input should be an integer"):
-            client.restart(run)
+            client.operations.restart(run)
         assert client.get(run).followed_by is None
-        assert client.restart(run, version=1).version == 1
+        assert client.operations.restart(run, version=1).version == 1
 
 
 def test_an_expiry_of_the_version_is_the_newer_versions_at_a_restart(harness):
@@ -213,11 +213,11 @@ def test_an_expiry_of_the_version_is_the_newer_versions_at_a_restart(harness):
         define = process(version=number, registry=harness.registry, expires_after=hours(number))
         return define(q)
 
-    harness.client.deploy(version(1))
+    harness.client.processes.deploy(version(1))
     run = harness.client.start("q", key="k")
     harness.client.cancel(run)
-    harness.client.deploy(version(2))
-    view = harness.client.get(harness.client.restart("k"))
+    harness.client.processes.deploy(version(2))
+    view = harness.client.get(harness.client.operations.restart("k"))
     assert view.expires_at - view.created_at == hours(2)
 
 
@@ -226,7 +226,7 @@ def test_an_expiry_of_the_version_is_the_newer_versions_at_a_restart(harness):
     [
         lambda client: client.start("p", "done", key="k", if_closed="again"),
         lambda client: client.start_many("p", ["done"], keys=["k"], if_closed="again")[0],
-        lambda client: client.restart("k"),
+        lambda client: client.operations.restart("k"),
     ],
     ids=["start", "start_many", "restart"],
 )

@@ -66,7 +66,7 @@ def p(harness: Harness) -> Any:
         await flow.approval("manager", assign=["bob"])
         await flow.signal("go")
 
-    harness.client.deploy(p)
+    harness.client.processes.deploy(p)
     return p
 
 

@@ -105,7 +105,7 @@ def test_a_batch_answers_in_the_order_of_its_inputs(harness, r):
 @pytest.mark.parametrize("commits", [True, False])
 def test_a_start_is_part_of_its_callers_transaction(harness, r, kind, commits):
     p = waits_for_go(r)
-    harness.client.deploy(p)
+    harness.client.processes.deploy(p)
 
     def in_transaction(connection: Any) -> None:
         harness.client.start(p, key="REQ-1", connection=connection)
@@ -134,7 +134,7 @@ def test_what_cannot_be_started_is_refused_early(harness, r):
 
     with pytest.raises(UnknownProcess, match="deploy it with"):
         harness.client.start(p, 1)
-    harness.client.deploy(p)
+    harness.client.processes.deploy(p)
     with pytest.raises(InvalidInput, match="valid integer"):
         harness.client.start(p, "seven")
     with pytest.raises(UnknownProcess):
@@ -154,11 +154,11 @@ def test_a_deployed_version_keeps_its_content(harness):
         made.spec["doc"] = doc
         return made
 
-    assert harness.client.deploy(version_of("a"))[0].created
-    assert not harness.client.deploy(version_of("a"))[0].created
+    assert harness.client.processes.deploy(version_of("a"))[0].created
+    assert not harness.client.processes.deploy(version_of("a"))[0].created
     harness.client.start("p", key="k1")
     with pytest.raises(ProcessChanged, match=r"1 run.* 1 .*open: k1 \(running\).*version to 2"):
-        harness.client.deploy(version_of("b"))
+        harness.client.processes.deploy(version_of("b"))
 
 
 def test_a_run_stays_with_the_version_it_started_with(harness, r):
@@ -464,7 +464,7 @@ def test_a_stage_that_overran_its_last_attempt_fails_and_one_that_lost_its_last_
     assert (view.status, view.error["type"]) == (RunStatus.INCIDENT, "WorkerLost")
     harness.drain()
     assert len(tries) == 1
-    harness.client.resume(poisoned, by="operator")
+    harness.client.operations.resume(poisoned, by="operator")
     harness.drain()
     assert harness.client.result(poisoned) == "mended"
     assert harness.client.get(poisoned).error is None
@@ -780,7 +780,7 @@ def test_a_cancellation_fences_the_stage_that_is_at_work(harness, r, outcome):
 def test_a_paused_run_rests_and_goes_on_with_what_came_meanwhile(harness, r):
     @stage(registry=r)
     def work() -> int:
-        harness.client.pause(run, by="ann")
+        harness.client.operations.pause(run, by="ann")
         return 1
 
     @process(version=1, registry=r)
@@ -796,13 +796,13 @@ def test_a_paused_run_rests_and_goes_on_with_what_came_meanwhile(harness, r):
     view = harness.client.get(run)
     assert (view.status, view.waits) == (RunStatus.PAUSED, ())
     with pytest.raises(PerennialError, match="is paused"):
-        harness.client.pause(run)
-    harness.client.resume(run, by="ann")
+        harness.client.operations.pause(run)
+    harness.client.operations.resume(run, by="ann")
     harness.drain()
     assert harness.status(run) is RunStatus.WAITING
-    harness.client.pause(run)
+    harness.client.operations.pause(run)
     harness.client.approve(run, by="bob")
-    harness.client.resume(run)
+    harness.client.operations.resume(run)
     harness.drain()
     assert harness.client.result(run) == [1, "came while it rested", 1]
 
@@ -820,10 +820,10 @@ def test_no_stage_of_a_paused_run_is_claimed(harness, r):
 
     run = harness.start(p)
     advance(harness.context, run.run_id)
-    harness.client.pause(run)
+    harness.client.operations.pause(run)
     harness.drain()
     assert done == []
-    harness.client.resume(run)
+    harness.client.operations.resume(run)
     harness.drain()
     assert done == [1]
 
@@ -844,11 +844,11 @@ def test_a_mended_incident_goes_on_where_it_stood(harness, r):
     view = harness.client.get(run)
     assert (view.status, view.error["type"]) == (RunStatus.INCIDENT, "KeyError")
     assert harness.client.list(status=RunStatus.INCIDENT)[0].waiting_for == "an operator"
-    harness.client.resume(run)
+    harness.client.operations.resume(run)
     harness.drain()
     assert harness.status(run) is RunStatus.INCIDENT
     is_mended.append(1)
-    harness.client.resume(run)
+    harness.client.operations.resume(run)
     harness.drain()
     assert harness.client.result(run) == "kept"
     harness.assert_ended_cleanly(run)
@@ -882,7 +882,7 @@ def test_a_contradiction_parks_the_run_with_a_diff_and_goes_on_when_the_code_is_
     assert "- 1. stage a   (in the journal)" in view.error["message"]
     assert "+ 1. stage b   (asked by the flow now)" in view.error["message"]
     order.reverse()
-    harness.client.resume(run)
+    harness.client.operations.resume(run)
     harness.drain()
     assert harness.client.result(run) == "done"
 
@@ -893,8 +893,8 @@ def test_verbs_on_runs_that_are_not_there_say_so(harness, r):
     for verb in (
         harness.client.get,
         harness.client.cancel,
-        harness.client.pause,
-        harness.client.resume,
+        harness.client.operations.pause,
+        harness.client.operations.resume,
         lambda run: harness.client.signal(run, "go"),
         lambda run: harness.client.approve(run, "m", by="bob"),
     ):
@@ -965,7 +965,7 @@ process:
   stages: [validate-request, wait-for-manager-approval, provision-access]
   timers: {approval_timeout_hours: 48, escalation_after_hours: 24}
 """
-    harness.client.deploy(load_process(text, registry=registry()))
+    harness.client.processes.deploy(load_process(text, registry=registry()))
     harness.context = harness.worker("knows stages only", registry=registry())
     assert not harness.context.registry.processes
     harness.freeze()

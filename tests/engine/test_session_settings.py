@@ -122,7 +122,7 @@ def test_a_run_goes_its_way_whatever_the_database_has_set(hostile):
 
     with Harness(hostile.database, registry) as fleet:
         client = fleet.client
-        client.deploy(p)
+        client.processes.deploy(p)
         first, second = client.start_many("p", ["ä€", "ö"], keys=[None, None])
         assert (first.created, second.created) == (True, True)
         (started,) = client.start_many("p", ["ü"], keys=["k€"])
@@ -150,7 +150,7 @@ def test_an_update_waits_for_another_and_goes_on_as_under_read_committed(hostile
         await flow.signal("go")
 
     with Harness(hostile.database, hostile.registry) as fleet:
-        fleet.client.deploy(p)
+        fleet.client.processes.deploy(p)
         run = fleet.client.start("p")
         with fleet.database.psycopg() as holder:
             holder.execute("SET TRANSACTION READ WRITE")

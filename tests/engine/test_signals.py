@@ -213,7 +213,7 @@ def test_one_of_the_wrong_form_that_a_deadline_finds_did_not_come_in_time(harnes
 
     harness.freeze()
     run = harness.run(p)
-    harness.client.pause(run)
+    harness.client.operations.pause(run)
     with harness.context.connection() as connection:  # as one comes in that crosses its wait
         assert signals.signal_run_if_open(
             connection,
@@ -226,7 +226,7 @@ def test_one_of_the_wrong_form_that_a_deadline_finds_did_not_come_in_time(harnes
         )
     harness.move(hours=1)
     harness.drain()
-    harness.client.resume(run)
+    harness.client.operations.resume(run)
     harness.drain()
     assert harness.client.result(run) == "timed out"
 
@@ -280,7 +280,7 @@ def test_a_paused_run_with_an_overdue_signal_is_left_in_peace(harness):
 
     harness.freeze()
     run = harness.run(p)
-    harness.client.pause(run)
+    harness.client.operations.pause(run)
     harness.client.signal(run, "stop", "please")
     harness.move(hours=1)
     harness.drain()
@@ -289,6 +289,6 @@ def test_a_paused_run_with_an_overdue_signal_is_left_in_peace(harness):
         harness.move(minutes=1)
         harness.drain()
     assert harness.client.get(run).revision - before <= 2
-    harness.client.resume(run)
+    harness.client.operations.resume(run)
     harness.drain()
     assert harness.client.result(run) == "please"

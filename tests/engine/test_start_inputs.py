@@ -49,7 +49,7 @@ WRONG = [None, "hello", {"traveller": "Ada"}, {**ADA, "city": 3}]
 
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_a_producer_without_the_code_is_told_what_the_process_takes(harness, producer, wrong):
-    harness.client.deploy(trip(2, Trip))
+    harness.client.processes.deploy(trip(2, Trip))
     for start in (
         lambda: producer.start("trip", wrong),
         lambda: producer.start("trip", wrong, version=2, key="k"),
@@ -62,7 +62,7 @@ def test_a_producer_without_the_code_is_told_what_the_process_takes(harness, pro
 
 
 def test_so_is_one_in_its_own_transaction_and_nothing_is_left_of_it(harness, producer):
-    harness.client.deploy(trip(1, Trip))
+    harness.client.processes.deploy(trip(1, Trip))
     with harness.database.psycopg() as connection:
         with pytest.raises(InvalidInput, match="city: Field required"):
             producer.start("trip", {"traveller": "Ada"}, connection=connection)
@@ -72,9 +72,9 @@ def test_so_is_one_in_its_own_transaction_and_nothing_is_left_of_it(harness, pro
 
 def test_a_start_by_name_is_checked_by_the_version_that_is_started(harness, producer):
     """The producer knows version 1. Guards `is_checked` in `start_runs`."""
-    harness.client.deploy(trip(1, Trip))
+    harness.client.processes.deploy(trip(1, Trip))
     assert producer.start("trip", ADA).version == 1
-    harness.client.deploy(trip(2, Journey))
+    harness.client.processes.deploy(trip(2, Journey))
     with pytest.raises(InvalidInput, match="version 2: cities: Field required"):
         producer.start("trip", ADA, key="k")
     assert producer.start("trip", JOURNEY).version == 2
@@ -87,17 +87,17 @@ def test_code_of_another_version_does_not_judge(harness):
     registry = Registry()
     trip(1, Trip, registry)
     trip(3, int, registry)
-    harness.client.deploy(trip(1, Trip), trip(2, Journey))
+    harness.client.processes.deploy(trip(1, Trip), trip(2, Journey))
     with Client(harness.settings, registry=registry) as client:
         assert client.start("trip", JOURNEY).version == 2
         assert client.start("trip", ADA, version=1).version == 1
 
 
 def test_a_version_that_was_replaced_meanwhile_is_checked_anew(harness, producer):
-    old = harness.client.deploy(trip(1, Trip))[0]
+    old = harness.client.processes.deploy(trip(1, Trip))[0]
     with pytest.raises(InvalidInput):
         producer.start("trip", JOURNEY)
-    new = harness.client.deploy(trip(1, Journey))[0]
+    new = harness.client.processes.deploy(trip(1, Journey))[0]
     assert (new.created, new.replaced or old.fingerprint == new.fingerprint) == (False, True)
     with pytest.raises(InvalidInput, match="cities: Field required"):
         producer.start("trip", ADA)
@@ -105,15 +105,15 @@ def test_a_version_that_was_replaced_meanwhile_is_checked_anew(harness, producer
 
 
 def test_the_model_is_no_part_of_the_content_and_the_last_deployed_schema_counts(harness, producer):
-    harness.client.deploy(trip(1, Trip))
+    harness.client.processes.deploy(trip(1, Trip))
     producer.start("trip", ADA)
-    again = harness.client.deploy(trip(1, Journey))[0]
+    again = harness.client.processes.deploy(trip(1, Journey))[0]
     assert (again.created, again.replaced) == (False, False)
     assert producer.start("trip", JOURNEY).created
 
 
 def test_what_an_older_release_deployed_is_unchecked(harness, producer):
-    harness.client.deploy(trip(1, Trip))
+    harness.client.processes.deploy(trip(1, Trip))
     harness.database.rows(
         "UPDATE perennial.process SET input_schema = NULL, input_schema_digest = NULL"
     )
@@ -126,7 +126,7 @@ def test_an_input_that_cannot_be_checked_is_told_at_deploy(harness):
     class Odd:
         pass
 
-    checked, undeclared, odd = harness.client.deploy(
+    checked, undeclared, odd = harness.client.processes.deploy(
         trip(1, Trip, name="a"), trip(1, Any, name="b"), trip(1, Odd, name="c")
     )
     assert checked.unchecked == ""
@@ -135,7 +135,7 @@ def test_an_input_that_cannot_be_checked_is_told_at_deploy(harness):
 
 
 def test_a_producer_pays_for_what_it_learns_once(harness, producer):
-    harness.client.deploy(trip(1, Trip), trip(1, Journey, name="journey"))
+    harness.client.processes.deploy(trip(1, Trip), trip(1, Journey, name="journey"))
     trace = WireTrace(producer._context.database)
 
     def cost(start: Any) -> int:
@@ -151,7 +151,7 @@ def test_a_producer_pays_for_what_it_learns_once(harness, producer):
     assert cost(lambda: producer.start("trip", ADA)) == 2
     assert cost(lambda: producer.start("trip", ADA)) == 1
     assert cost(lambda: producer.start_many("trip", [ADA] * 50)) == 1
-    harness.client.deploy(trip(2, Journey))
+    harness.client.processes.deploy(trip(2, Journey))
     assert cost(lambda: producer.start("trip", JOURNEY)) == 2
     assert cost(lambda: producer.start("trip", JOURNEY, key="k")) == 1
     assert cost(lambda: producer.start("trip", JOURNEY, key="k")) == 1
@@ -159,7 +159,7 @@ def test_a_producer_pays_for_what_it_learns_once(harness, producer):
 
 
 def test_a_process_that_is_not_deployed_is_one_that_may_have_been_meant(harness, producer):
-    harness.client.deploy(trip(1, Trip), trip(3, Trip), trip(1, Trip, name="order"))
+    harness.client.processes.deploy(trip(1, Trip), trip(3, Trip), trip(1, Trip, name="order"))
     with pytest.raises(UnknownProcess, match=r"no process 'tirp' is deployed.* mean 'trip'\?"):
         producer.start("tirp", ADA)
     with pytest.raises(UnknownProcess, match=r"'trip' version 7 .*newest is version 3"):

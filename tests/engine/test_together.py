@@ -92,7 +92,7 @@ def three_steps(harness: Harness, work: Callable[[int], int] = abs) -> Process:
 
 
 def start(harness: Harness, p: Process, count: int = RUNS) -> list[Started]:
-    harness.client.deploy(p)
+    harness.client.processes.deploy(p)
     return [harness.client.start(p, number) for number in range(count)]
 
 
@@ -343,13 +343,13 @@ def test_one_that_loses_its_race_keeps_no_other_back(harness, statements):
 
     def pause_one(name: str) -> None:
         if name == "commit_turn" and harness.status(runs[1]) is RunStatus.RUNNING:
-            harness.client.pause(runs[1])
+            harness.client.operations.pause(runs[1])
 
     statements.before = pause_one
     go(harness, runs)
     assert_the_second_alone_is(RunStatus.PAUSED, harness, runs)
     statements.before = lambda _name: None
-    harness.client.resume(runs[1])
+    harness.client.operations.resume(runs[1])
     harness.drain()
     assert harness.client.result(runs[1]) == 1
 

@@ -20,7 +20,7 @@ def test_one_business_key_starts_one_run_and_finds_it(harness):
     async def p(flow: Flow) -> None:
         await flow.signal("go")
 
-    harness.client.deploy(p)
+    harness.client.processes.deploy(p)
     first = harness.client.start(p, key=DECOMPOSED)
     second = harness.client.start(p, key=COMPOSED)
     third, fourth = harness.client.start_many(p, [None, None], keys=[DECOMPOSED, COMPOSED])

@@ -33,7 +33,7 @@ def redis(tmp_path: Path) -> Iterator[EmbeddedRedis]:
 def fleet(postgres: EmbeddedPostgres, redis: EmbeddedRedis, tmp_path: Path) -> Iterator[Fleet]:
     """No workers yet; the processes are deployed."""
     fleet = Fleet(fresh_database(postgres), redis.url, tmp_path)
-    fleet.client.deploy(*_processes(fleet))
+    fleet.client.processes.deploy(*_processes(fleet))
     try:
         yield fleet
     finally:

@@ -17,7 +17,7 @@ def fleet(fleet: Fleet) -> Iterator[Fleet]:
     from tests.fleet import poison  # as late as `tests.fleet.app`, which reads the environment
 
     fleet.app = poison.__name__
-    fleet.client.deploy(*poison.registry.processes.values())
+    fleet.client.processes.deploy(*poison.registry.processes.values())
     return fleet
 
 
@@ -165,5 +165,5 @@ def test_a_queue_that_nobody_serves_keeps_nobody_else_and_says_what_it_waits_for
     fleet.start_worker("-Q", "elsewhere,tests")
     fleet.wait_for(
         "all to arrive",
-        lambda: fleet.client.counts("traveller").get(RunStatus.COMPLETED) == len(runs),
+        lambda: fleet.client.operations.counts("traveller").get(RunStatus.COMPLETED) == len(runs),
     )

@@ -203,7 +203,8 @@ def test_an_idle_worker_asks_postgres_less_than_once_a_second_while_runs_wait(fl
     fleet.start_worker()
     runs = fleet.client.start_many("patient", [f"run {number}" for number in range(200)])
     fleet.wait_for(
-        "all to wait", lambda: fleet.client.counts("patient").get(RunStatus.WAITING) == len(runs)
+        "all to wait",
+        lambda: fleet.client.operations.counts("patient").get(RunStatus.WAITING) == len(runs),
     )
     with psycopg.connect(fleet.database_url.replace("+psycopg", ""), autocommit=True) as connection:
         made = fleet.wait_for("a quiet spell", lambda: _is_quiet(connection, sweeps=6, bound=10))
@@ -289,7 +290,8 @@ def test_a_thousand_starts_in_one_transaction_are_handed_off_once_each(fleet: Fl
     fleet.start_worker()
     fleet.start_worker()
     fleet.wait_for(
-        "all to wait", lambda: fleet.client.counts("patient").get(RunStatus.WAITING) == 1000
+        "all to wait",
+        lambda: fleet.client.operations.counts("patient").get(RunStatus.WAITING) == 1000,
     )
     assert sorted(set(fleet.effects("prepare"))) == [1]
     with fleet.engine.connect() as connection:

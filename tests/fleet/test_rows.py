@@ -223,10 +223,10 @@ def test_what_a_client_without_a_broker_does_is_told_by_a_worker_at_once(
 ):
     run = harness.run(asks_people(harness), key="p-1")
     caretaking.look()
-    harness.client.pause(run)
+    harness.client.operations.pause(run)
     caretaking.look()
     assert monitor.row(run).state == "PAUSED"
-    harness.client.resume(run)
+    harness.client.operations.resume(run)
     caretaking.look()
     harness.drain()
     assert monitor.row(run).state == "WAITING"

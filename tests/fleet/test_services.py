@@ -120,7 +120,7 @@ def test_a_caretaker_in_a_flood_recovers_and_fires_after_each_share(harness, clo
     clock.seconds += harness.settings.dead_after_seconds
     run = lost_run(harness)
     harness.messenger.handed_off.clear()
-    harness.client.deploy(flood)
+    harness.client.processes.deploy(flood)
     harness.client.start_many(flood, [None] * 100)
     caretaker.work()
     assert is_recovered(harness, run)
@@ -343,7 +343,7 @@ def test_a_worker_whose_code_differs_says_so_once_at_its_start(harness, caretake
     @process(version=3, registry=harness.registry)
     async def differs(flow: Flow) -> None: ...
 
-    harness.client.deploy(same, differs)
+    harness.client.processes.deploy(same, differs)
     harness.database.rows("UPDATE perennial.process SET fingerprint = 'x' WHERE name = 'differs'")
     for _ in range(2):
         caretaker.work()

@@ -31,7 +31,7 @@ def test_no_message_and_no_timer_of_the_one_is_lost_in_the_other(fleet: Fleet) -
     with Client(fleet.database_url, schema="billing") as billing:
         from tests.fleet.app import registry
 
-        billing.deploy(*registry.processes.values())
+        billing.processes.deploy(*registry.processes.values())
         for schema in ("perennial", "billing"):
             fleet.extra_environment = {**impatient, "PERENNIAL_SCHEMA": schema}
             fleet.start_worker()

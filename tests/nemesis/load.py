@@ -154,7 +154,7 @@ class Load:
             status = RunStatus(row.status)
             if status is RunStatus.INCIDENT:
                 with suppress(PerennialError):
-                    self.theatre.client.resume(row.id, by="nemesis")
+                    self.theatre.client.operations.resume(row.id, by="nemesis")
                     self.incidents += 1
             if status.is_closed:
                 with self._lock:

@@ -72,7 +72,7 @@ class Theatre:
         effects.use(create_engine(self.witness.url(), isolation_level="AUTOCOMMIT"))
         effects.create()
         self.client = Client(self.settings, registry=registry)
-        self.client.deploy(*registry.processes.values())
+        self.client.processes.deploy(*registry.processes.values())
 
     # -- workers -----------------------------------------------------------------------------
 

@@ -105,7 +105,7 @@ class Theatre:
     def __enter__(self) -> Self:
         effects.use(self.effects_engine)
         effects.create()
-        self.client.deploy(random_program)
+        self.client.processes.deploy(random_program)
         for context in self.contexts:
             context.stopwatch = self._stopwatch
             self.hooks.follow(context.database, is_disturbed=True, may_break=True)
@@ -585,10 +585,10 @@ class Play:
         self.ended.add(run.run_id)
 
     def pause(self) -> None:
-        self.operate(self.chance.choice(self.runs), self.theatre.client.pause, "pause")
+        self.operate(self.chance.choice(self.runs), self.theatre.client.operations.pause, "pause")
 
     def resume(self) -> None:
-        self.operate(self.chance.choice(self.runs), self.theatre.client.resume, "resume")
+        self.operate(self.chance.choice(self.runs), self.theatre.client.operations.resume, "resume")
 
     def operate(self, run: Run, verb: Callable[[UUID], None], name: str) -> None:
         with suppress(PerennialError):
@@ -674,7 +674,7 @@ class Play:
         found = {row.id: RunStatus(row.status) for row in self.rows(_STATUSES)}
         for run in self.runs:
             if found[run.run_id] in (RunStatus.PAUSED, RunStatus.INCIDENT):
-                self.operate(run, self.theatre.client.resume, "resume")
+                self.operate(run, self.theatre.client.operations.resume, "resume")
         return all(status.is_closed for status in found.values())
 
     def wait_for_what_is_next(self) -> bool:

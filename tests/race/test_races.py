@@ -554,7 +554,7 @@ def an_inline_step_is_recorded_after_its_turn_was_taken_over(harness: Harness) -
 
 def two_starts_with_one_key(harness: Harness) -> None:
     p = listens(harness)
-    harness.client.deploy(p)
+    harness.client.processes.deploy(p)
     with harness.database.psycopg() as first:
         started = harness.client.start(p, key="REQ-1", connection=first)
         second = meanwhile(
@@ -568,7 +568,7 @@ def two_starts_with_one_key(harness: Harness) -> None:
 
 def a_start_whose_rival_is_rolled_back(harness: Harness) -> None:
     p = listens(harness)
-    harness.client.deploy(p)
+    harness.client.processes.deploy(p)
     with harness.database.psycopg() as first:
         gone = harness.client.start(p, key="REQ-1", connection=first)
         second = meanwhile(
@@ -682,7 +682,7 @@ def a_timer_fires_while_its_run_is_cancelled(harness: Harness) -> None:
 
 def two_relays_share_what_is_due(harness: Harness) -> None:
     p = listens(harness)
-    harness.client.deploy(p)
+    harness.client.processes.deploy(p)
     harness.client.start_many(p, [None] * 4)
 
     def take(connection: Any, limit: int) -> list[Handoff]:
@@ -780,7 +780,7 @@ def test_a_crowd_finds_no_deadlock_and_leaves_nothing_open(harness, seed):
             await go
         return await flow.step(total, numbers)
 
-    harness.client.deploy(p)
+    harness.client.processes.deploy(p)
     crowd = [harness.client.start(p, key=f"run-{number}") for number in range(6)]
 
     def party(number: int) -> list[str]:
@@ -794,8 +794,8 @@ def test_a_crowd_finds_no_deadlock_and_leaves_nothing_open(harness, seed):
             ],
             lambda run: client.signal(run, "go", 1, signal_id=str(chance.randrange(3))),
             lambda run: client.approve(run, "m", by=chance.choice(["bob", "carol", "eve"])),
-            client.pause,
-            client.resume,
+            client.operations.pause,
+            client.operations.resume,
             lambda _: sweep(context),
             lambda _: client.start_many(
                 p, [None] * 3, keys=chance.sample([f"run-{n}" for n in range(8)], 3)
@@ -818,7 +818,7 @@ def test_a_crowd_finds_no_deadlock_and_leaves_nothing_open(harness, seed):
     for _ in range(3):  # what the crowd's messengers collected is lost: sweeps find it
         for summary in harness.client.list(limit=100):
             with suppress(PerennialError):
-                harness.client.resume(summary.id)
+                harness.client.operations.resume(summary.id)
             with suppress(DecisionRefused):
                 harness.client.approve(summary.id, "m", by="bob")
             with suppress(PerennialError):

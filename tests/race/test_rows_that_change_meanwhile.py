@@ -36,7 +36,7 @@ def test_a_commit_that_waited_for_a_row_leaves_nothing_of_a_run_that_ends(
         async def short(flow: Flow) -> int:
             return 1
 
-        harness.client.deploy(short)
+        harness.client.processes.deploy(short)
         run_id = harness.client.start(short, expires_in=timedelta(hours=1)).run_id
         with database.psycopg() as other:
             assert other.execute(CHANGES[change].encode(), [run_id]).rowcount == 1

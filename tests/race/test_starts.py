@@ -51,7 +51,7 @@ def test_two_batches_of_starts_in_opposite_order_do_not_deadlock(harness):
     async def p(flow: Flow) -> None:
         await flow.signal("go")
 
-    harness.client.deploy(p)
+    harness.client.processes.deploy(p)
     keys = ["k1", "k2", "k3"]
     # A third caller stands on the middle, so that each of the two has its first and wants the other's.
     with harness.database.psycopg() as standing:
@@ -115,7 +115,7 @@ def patient(harness: Any) -> Any:
     async def patient(flow: Flow, number: int) -> None:
         await flow.signal("go")
 
-    harness.client.deploy(patient)
+    harness.client.processes.deploy(patient)
     return patient
 
 

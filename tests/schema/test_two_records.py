@@ -57,7 +57,7 @@ def asks_and_waits(harness: Harness) -> Any:
         await flow.sleep(hours(1))
         return whose
 
-    harness.client.deploy(p)
+    harness.client.processes.deploy(p)
     return p
 
 
@@ -108,8 +108,8 @@ def test_neither_relay_is_woken_by_the_other(usual, billing):
         for harness in (one, other):
             asks_and_waits(harness)
             harness.client.start("p", "x", key="k")
-            harness.client.pause("k")
-            harness.client.resume("k")
+            harness.client.operations.pause("k")
+            harness.client.operations.resume("k")
             harness.client.signal("k", "early")
             harness.client.cancel("k")
             heard = {each.channel for each in listening.notifies(timeout=0.2)}

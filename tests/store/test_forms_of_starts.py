@@ -29,7 +29,7 @@ def p(harness: Any) -> Any:
     async def p(flow: Flow, text: str) -> str:
         return text
 
-    harness.client.deploy(p)
+    harness.client.processes.deploy(p)
     return p
 
 

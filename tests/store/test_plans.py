@@ -129,8 +129,8 @@ def play(harness: Harness) -> None:
     with suppress(DecisionRefused):
         harness.client.approve(run, by="eve")
     harness.client.approve(run, by="bob")
-    harness.client.pause(run)
-    harness.client.resume(run)
+    harness.client.operations.pause(run)
+    harness.client.operations.resume(run)
     harness.drain()
     harness.client.signal(run, "go", signal_id="a")
     harness.drain()

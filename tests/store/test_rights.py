@@ -100,8 +100,8 @@ def do_all(harness: Harness) -> None:
     client.start("p", key="k")
     idle, cancelled = client.start_many("p", [None, None])
     harness.drain()
-    client.pause(idle)
-    client.resume(idle)
+    client.operations.pause(idle)
+    client.operations.resume(idle)
     client.cancel(cancelled, by="ops")
     harness.move(hours=1, minutes=1)
     harness.drain()
@@ -127,9 +127,9 @@ def do_all(harness: Harness) -> None:
     assert client.get(idle).status.is_closed
     assert client.history(run)
     assert client.list(status=RunStatus.COMPLETED)
-    assert client.counts()
+    assert client.operations.counts()
     assert client.approvals(state=None)
-    client.timer_lateness()
+    client.operations.timer_lateness()
 
 
 def test_a_role_with_the_printed_rights_does_all_that_a_worker_and_a_client_do(database, role):

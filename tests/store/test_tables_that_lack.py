@@ -40,7 +40,11 @@ def test_each_door_of_a_client_says_so(empty_database, definition, state):
     with Client(empty_database.url) as client:
         calls = [lambda: client.get(uuid4())]
         if state != "older tables":
-            calls += [lambda: client.start("p"), client.list, lambda: client.deploy(definition)]
+            calls += [
+                lambda: client.start("p"),
+                client.list,
+                lambda: client.processes.deploy(definition),
+            ]
         for call in calls:
             with pytest.raises(SchemaNotReady, match=REMEDY):
                 call()

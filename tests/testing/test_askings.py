@@ -244,7 +244,7 @@ def test_a_yes_by_business_key_is_none_for_the_run_that_was_started_anew_since(t
     tester.start(order, [100], key=key)
     (seen,) = open_of(tester, key)
     tester.client.cancel(key, by="eve")
-    anew = tester.client.restart(key, by="eve")
+    anew = tester.client.operations.restart(key, by="eve")
     (asked,) = open_of(tester, anew.run_id)
     assert asked.follows == seen.run_id
     with pytest.raises(DecisionRefused, match=f"{anew.run_id}"):
@@ -257,7 +257,7 @@ def test_a_business_key_that_was_used_before_is_enough_for_whom_nobody_asked_the
     tester.start(order, [1], key="permit-9")
     tester.client.cancel("permit-9", by="eve")
     for _ in range(2):  # not only of the last
-        anew = tester.client.restart("permit-9", by="eve").run_id
+        anew = tester.client.operations.restart("permit-9", by="eve").run_id
         tester.get(anew)
         with pytest.raises(DecisionRefused, match="by its id"):
             tester.client.approve("permit-9", by="bob")

@@ -111,7 +111,7 @@ def test_a_paused_run_waits_for_an_operator(registry, tester):
         await flow.signal("go")
 
     run = tester.start(p, key="k")
-    tester.client.pause(run)
+    tester.client.operations.pause(run)
     with pytest.raises(
         RunNotClosed, match="is paused, and waits for an operator: `perennial resume k`"
     ):

@@ -179,7 +179,7 @@ def test_each_timer_fires_at_its_own_moment_in_order_of_time(tester):
         (hours(48), "approval timed out"),
         (hours(48) + half, "approval timed out"),
     ]
-    assert tester.client.timer_lateness() == [0.0] * 4
+    assert tester.client.operations.timer_lateness() == [0.0] * 4
     assert tester.now == MONDAY + half + timedelta(days=3)
 
 
@@ -237,9 +237,9 @@ def test_a_cancelled_run_has_ended_and_its_timers_with_it(tester):
 
 def test_what_was_asked_of_the_client_is_done_with_the_next_call(tester):
     run = tester.start(deliver, Order(item="tea"))
-    tester.client.pause(run)
+    tester.client.operations.pause(run)
     assert tester.approve(run, by="ann").status is RunStatus.PAUSED
-    tester.client.resume(run)
+    tester.client.operations.resume(run)
     assert tester.get(run).status is RunStatus.COMPLETED
 
 

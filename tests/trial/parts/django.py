@@ -52,17 +52,17 @@ from flows import order
 from orchestrator import Client
 
 client = Client()
-client.deploy(order)
+client.processes.deploy(order)
 with suppress(Stop), atomic():
     client.start("order", 1, key="never", connection=connection)
     raise Stop
-assert client.counts() == {}, client.counts()
+assert client.operations.counts() == {}, client.operations.counts()
 with atomic():
     client.start("order", 1, key="k", connection=connection)
     with suppress(Stop), atomic():
         client.start("order", 2, key="inner", connection=connection)
         raise Stop
-    assert client.counts() == {}, client.counts()
+    assert client.operations.counts() == {}, client.operations.counts()
 assert [run.business_key for run in client.list()] == ["k"], client.list()
 """
 
@@ -84,9 +84,9 @@ with atomic():
     assert decision.at.utcoffset().total_seconds() == 0, decision
     client.signal("k", "paid", {"cents": 5}, connection=connection)
 with atomic():
-    client.pause("k", connection=connection)
+    client.operations.pause("k", connection=connection)
 with atomic():
-    client.resume("k", connection=connection)
+    client.operations.resume("k", connection=connection)
 """
 
 WORKER = """

@@ -1,4 +1,4 @@
-"""`Client`: what producer apps, approvers' tools and operators use. It needs Postgres alone.
+"""`Client`: the verbs of producers and of people; operators have theirs in `client.operations`.
 
     client = Client("postgresql://…")
     run = client.start("access-request", {"user": "ann", ...}, key="REQ-1")
@@ -11,17 +11,18 @@ runs here: a verb records a fact, and Postgres tells the fleet.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
 from pydantic import SecretStr
-from sqlalchemy import URL, Connection, Engine
+from sqlalchemy import URL, Engine
 
+from orchestrator.client.door import Door, RunReference
+from orchestrator.client.operations import Operations
+from orchestrator.client.processes import Processes
 from orchestrator.core import codec
 from orchestrator.core.approvals import Decision, Outcome
 from orchestrator.core.definition import Process, Registry, default_registry
@@ -39,17 +40,11 @@ from orchestrator.core.views import (
 )
 from orchestrator.engine import deliver, operate
 from orchestrator.engine.context import EngineContext, connect, settings_of
-from orchestrator.engine.deploy import Deployed
-from orchestrator.engine.deploy import deploy as deploy_definitions
 from orchestrator.engine.start import IfClosed, Starts, ask
-from orchestrator.errors import PerennialError, RunFailed, RunNotClosed, RunNotFound, UnknownProcess
+from orchestrator.errors import RunFailed, RunNotClosed, RunNotFound, UnknownProcess
 from orchestrator.settings import Settings
-from orchestrator.store import reads, runs
+from orchestrator.store import reads
 from orchestrator.store.callers import CallersConnection, usable
-from orchestrator.store.statement import AnyConnection
-
-RunReference = UUID | str | Started | RunView | RunSummary
-"""A run: its id, its business key, or anything that Client returned for it."""
 
 _FIRST_LOOK_SECONDS = 0.02
 _SLOWEST_LOOK_SECONDS = 1.0
@@ -76,8 +71,16 @@ class Client:
         self._owns_engine = not isinstance(database, Engine)
         engine = database if isinstance(database, Engine) else connect(settings)
         self._registry, self._schema = registry, settings.database_schema
-        self._context = EngineContext(engine, registry, settings, looks_before_use=True)
-        self._starts = Starts(self._context)
+        self._stand_on(EngineContext(engine, registry, settings, looks_before_use=True))
+
+    def _stand_on(self, context: EngineContext) -> None:
+        self._context = context
+        self._starts = Starts(context)
+        self._door = Door(context, self._schema)
+        self.processes = Processes(context, self._starts)
+        """What may be started: `client.processes.deploy`."""
+        self.operations = Operations(self._door, self._starts)
+        """An operator's verbs: `client.operations.resume`."""
 
     def __enter__(self) -> Self:
         return self
@@ -91,13 +94,6 @@ class Client:
             self._context.database.dispose()
 
     # -- producers ---------------------------------------------------------------------------
-
-    def deploy(self, *processes: Process, by: str = "") -> list[Deployed]:
-        """Record definitions, all or none. Raises ProcessChanged where a version has other content."""
-        with self._context.transaction() as connection:
-            deployed = deploy_definitions(connection, processes, by=by)
-        self._starts.learn(processes)
-        return deployed
 
     def start(
         self,
@@ -163,30 +159,6 @@ class Client:
         with usable(connection, self._schema) as callers:
             return self._starts.start_all(asked, callers)
 
-    def restart(
-        self,
-        run: RunReference,
-        *,
-        version: int | None = None,
-        even_if_completed: bool = False,
-        by: str = "",
-        connection: CallersConnection | None = None,
-    ) -> Started:
-        """Start a run that has ended once more: same input, attributes and business key, a new run.
-
-        It is of the newest deployed version, or of `version`. The run that ended gives its key up, and the
-        history of both says so. A run that was restarted before answers with the run that follows it, `created`
-        False. Raises RunNotFound, RunNotClosed, RunCompleted, InvalidInput.
-        """
-        with self._on(connection) as own:
-            return self._starts.restart(
-                self._id_of(own, run),
-                own,
-                version=version,
-                even_if_completed=even_if_completed,
-                by=by,
-            )
-
     def signal(
         self,
         run: RunReference,
@@ -201,10 +173,22 @@ class Client:
 
         Raises RunNotFound, RunClosed, PayloadError.
         """
-        with self._on(connection) as own:
+        with self._door.on(connection) as own:
             return deliver.signal(
-                own, self._id_of(own, run), name, payload, signal_id=signal_id, by=by
+                own, self._door.id_of(own, run), name, payload, signal_id=signal_id, by=by
             )
+
+    def cancel(
+        self,
+        run: RunReference,
+        *,
+        by: str = "",
+        reason: str = "",
+        connection: CallersConnection | None = None,
+    ) -> None:
+        """End a run now. What is at work is fenced off. Raises RunNotFound, RunClosed."""
+        with self._door.on(connection) as own:
+            operate.cancel(own, self._door.id_of(own, run), by=by, reason=reason)
 
     # -- people ------------------------------------------------------------------------------
 
@@ -227,8 +211,8 @@ class Client:
 
         Raises DecisionTooEarly, DecisionTooLate, AlreadyDecided, NotAssigned, RunNotFound.
         """
-        with self._on(connection) as own:
-            run_id, follows = self._id_and_former_of(own, run)
+        with self._door.on(connection) as own:
+            run_id, follows = self._door.id_and_former_of(own, run)
             means, was_open = key_of(approval, run_id), True
             # guard: a business key after a restart
             if follows is not None and not isinstance(approval, ApprovalView):
@@ -291,43 +275,17 @@ class Client:
                 assignee=assignee,
                 process=process,
                 state=state,
-                run_id=self._id_of(connection, run) if run is not None else None,
+                run_id=self._door.id_of(connection, run) if run is not None else None,
                 opened_after=opened_after,
                 limit=limit,
             )
 
-    # -- operators ---------------------------------------------------------------------------
-
-    def cancel(
-        self,
-        run: RunReference,
-        *,
-        by: str = "",
-        reason: str = "",
-        connection: CallersConnection | None = None,
-    ) -> None:
-        """End a run now. What is at work is fenced off. Raises RunNotFound, RunClosed."""
-        with self._on(connection) as own:
-            operate.cancel(own, self._id_of(own, run), by=by, reason=reason)
-
-    def pause(
-        self, run: RunReference, *, by: str = "", connection: CallersConnection | None = None
-    ) -> None:
-        """Let a run rest; facts and deadlines are still recorded."""
-        with self._on(connection) as own:
-            operate.pause(own, self._id_of(own, run), by=by)
-
-    def resume(
-        self, run: RunReference, *, by: str = "", connection: CallersConnection | None = None
-    ) -> None:
-        """Move a paused run, or a mended incident, on."""
-        with self._on(connection) as own:
-            operate.resume(own, self._id_of(own, run), by=by)
+    # -- runs --------------------------------------------------------------------------------
 
     def get(self, run: RunReference) -> RunView:
         """The run, and what it waits for: who can act, since when, what happens next and when."""
         with self._context.connection() as connection:
-            found = reads.get_run(connection, self._id_of(connection, run))
+            found = reads.get_run(connection, self._door.id_of(connection, run))
         if found is None:
             raise RunNotFound(f"there is no run {run}")
         return found
@@ -353,22 +311,10 @@ class Client:
                 after=after,
             )
 
-    def counts(self, process: str | None = None) -> dict[RunStatus, int]:
-        """How many runs stand where."""
-        with self._context.connection() as connection:
-            return reads.count_runs(connection, process)
-
     def history(self, run: RunReference) -> Sequence[HistoryEntry]:
         """Every fact of the run, in order."""
         with self._context.connection() as connection:
-            return reads.run_history(connection, self._id_of(connection, run))
-
-    def timer_lateness(
-        self, process: str | None = None, since: datetime | None = None
-    ) -> Sequence[float]:
-        """For each fired timer, the seconds it fired after it was due."""
-        with self._context.connection() as connection:
-            return reads.timer_lateness(connection, process=process, since=since)
+            return reads.run_history(connection, self._door.id_of(connection, run))
 
     def result(self, run: RunReference, *, timeout_seconds: Duration = 0.0) -> Any:
         """The result of a run that completed, as its process's type where this program has it.
@@ -377,13 +323,13 @@ class Client:
         Raises RunNotClosed, RunFailed, RunNotFound.
         """
         give_up_at = time.monotonic() + seconds_of(timeout_seconds, what="timeout_seconds")
-        pause_seconds, nobody = _FIRST_LOOK_SECONDS, threading.Event()
+        pause_seconds = _FIRST_LOOK_SECONDS
         found = self.get(run)
         while not found.status.is_closed:
             left = give_up_at - time.monotonic()
             if left <= 0:
                 raise RunNotClosed(why_not_closed(found))
-            nobody.wait(min(pause_seconds, left))
+            _pause_between_looks(min(pause_seconds, left))
             pause_seconds = min(pause_seconds * 1.5, _SLOWEST_LOOK_SECONDS)
             found = self.get(found.id)
         if found.status is not RunStatus.COMPLETED:
@@ -392,43 +338,13 @@ class Client:
             found.output, self._result_type(found), what=f"result of run {found.id}"
         )
 
-    # -- within ------------------------------------------------------------------------------
-
-    @contextmanager
-    def _on(self, connection: CallersConnection | None) -> Iterator[AnyConnection]:
-        """The caller's connection and transaction, or a statement of our own."""
-        if connection is not None:
-            with usable(connection, self._schema) as callers:
-                yield callers
-            return
-        with self._context.connection() as own:
-            yield own
-
-    def _id_of(self, connection: AnyConnection | Connection, run: RunReference) -> UUID:
-        return self._id_and_former_of(connection, run)[0]
-
-    def _id_and_former_of(
-        self, connection: AnyConnection | Connection, run: RunReference
-    ) -> tuple[UUID, UUID | None]:
-        """The run's id; and of one that is named by its business key, the run that had it before."""
-        if isinstance(run, UUID):
-            return run, None
-        if isinstance(run, Started):
-            return run.run_id, None
-        if isinstance(run, RunView | RunSummary):
-            return run.id, None
-        found = runs.find_runs(connection, run)
-        if not found:
-            raise RunNotFound(f"there is no run with id or business key {run!r}")
-        if len(found) > 1:
-            names = ", ".join(sorted(row.process for row in found))
-            raise PerennialError(
-                f"business key {run!r} is used by several processes ({names}, …): give the run's id"
-            )
-        return found[0].id, None if found[0].by_id else found[0].follows
-
     def _result_type(self, run: RunView) -> Any:
         try:
             return self._registry.process(run.process, run.version).result_type
         except UnknownProcess:
             return Any
+
+
+def _pause_between_looks(seconds: float) -> None:
+    """The caller has asked to wait: this thread is theirs, and no worker's."""
+    time.sleep(seconds)

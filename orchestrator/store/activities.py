@@ -36,15 +36,21 @@ _CLAIM = Statement(
     f"""
 WITH claimed AS (
     UPDATE perennial.activity a SET state = 'claimed', worker_id = %(worker_id)s, claimed_at = perennial.now()
-    WHERE a.run_id = %(run_id)s AND a.key = %(key)s AND a.attempt = %(attempt)s AND a.state = 'pending'
-        AND EXISTS (SELECT FROM perennial.run m WHERE m.id = a.run_id AND m.status IN ('running', 'waiting'))
+    WHERE a.run_id = %(run_id)s AND a.key = %(key)s
+        AND a.attempt = %(attempt)s  /* guard: claim of the attempt that is due */
+        AND a.state = 'pending'  /* guard: claim of a pending attempt */
+        AND EXISTS (SELECT FROM perennial.run m WHERE m.id = a.run_id
+            AND m.status IN ('running', 'waiting'))  /* guard: claim fence on the run's status */
     RETURNING a.run_id, a.key, a.attempt, a.name, a.input, a.claimed_at
 ), taken AS (
-    DELETE FROM perennial.outbox o USING claimed WHERE o.run_id = claimed.run_id AND o.key = claimed.key
+    DELETE FROM perennial.outbox o USING claimed WHERE o.run_id = claimed.run_id
+        AND o.key = claimed.key  /* guard: a claim takes its own handoff */
 )
 SELECT {RUN_COLUMNS}, claimed.name AS claimed_name, claimed.input AS claimed_input, claimed.claimed_at,
     (SELECT coalesce(jsonb_agg({JOURNAL_LINE}), '[]') FROM perennial.activity a
-        WHERE a.run_id = r.id AND (a.parent_key IS NULL OR a.parent_key = claimed.key)) AS journal,
+        WHERE a.run_id = r.id AND (a.parent_key IS NULL
+            OR a.parent_key = claimed.key  /* guard: memory of a stage's steps */
+        )) AS journal,
     (SELECT coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'name', s.name, 'payload', s.payload,
             'received_at', s.received_at, 'received_revision', s.received_revision)
             ORDER BY s.received_at, s.id), '[]')
@@ -60,7 +66,8 @@ _REMEMBER_STEP = Statement(
     """
 WITH holder AS (
     SELECT a.run_id FROM perennial.activity a WHERE a.run_id = %(run_id)s AND a.key = %(parent_key)s
-        AND a.attempt = %(parent_attempt)s AND a.state = 'claimed' FOR NO KEY UPDATE
+        AND a.attempt = %(parent_attempt)s AND a.state = 'claimed'  /* guard: step memory fence */
+    FOR NO KEY UPDATE  /* guard: step memory lock */
 )
 INSERT INTO perennial.activity (run_id, key, scope, ordinal, parent_key, kind, name, state, result, settled_at)
 SELECT holder.run_id, %(key)s, %(parent_key)s, %(ordinal)s, %(parent_key)s, 'step', %(name)s, 'done',
@@ -79,9 +86,10 @@ WITH ends AS MATERIALIZED (
         ordinal int, name text, asked text, state text, attempt int, result text, error jsonb, timer_id uuid,
         delay_seconds float8)%(whose_run_is_free)s
 ), holder AS (
-    UPDATE perennial.run r SET revision = r.revision + 1, turn_losses = 0
+    UPDATE perennial.run r SET turn_losses = 0, revision = r.revision
+            + 1  /* guard: revision of an inline step */
     FROM ends WHERE r.id = ends.run_id AND r.id = ANY(ARRAY(SELECT run_id FROM ends))
-        AND r.turn_token = ends.turn_token
+        AND r.turn_token = ends.turn_token  /* guard: inline step's turn token */
     RETURNING ends.*, r.status, r.revision AS recorded_revision
 ), written AS (
     INSERT INTO perennial.activity AS a (run_id, key, scope, ordinal, kind, name, state, attempt, result, error,
@@ -132,7 +140,8 @@ WITH fence AS (
     RETURNING r.id, r.status
 ), released AS (
     UPDATE perennial.activity a SET state = 'retrying', attempt = a.attempt + 1, error = %(error)s::jsonb
-    FROM fence WHERE a.run_id = fence.id AND a.key = %(key)s AND a.attempt = %(attempt)s AND a.state = 'claimed'
+    FROM fence WHERE a.run_id = fence.id AND a.key = %(key)s
+        AND a.attempt = %(attempt)s AND a.state = 'claimed'  /* guard: attempt fence of a failure */
     RETURNING a.run_id, a.key, a.attempt
 ), armed AS (
     INSERT INTO perennial.timer (id, run_id, key, kind, attempt, due_at, indexed)

@@ -21,12 +21,16 @@ DECISION = """jsonb_build_object('approval', p.name, 'outcome', p.state, 'by', p
 # The asking that `by` means: a key is one asking, open or closed; a name is the only asking of that name that
 # this person was ever asked. A yes to what is closed never falls through to what was asked since. (docs/adr/0031)
 _MEANT = """(SELECT CASE WHEN bool_or(c.key = %(approval)s) THEN %(approval)s WHEN count(*) = 1 THEN min(c.key) END
-    FROM perennial.approval c WHERE c.run_id = %(run_id)s
-    AND (c.key = %(approval)s OR c.name = %(approval)s AND %(by)s = ANY(c.assignees)))"""
+    FROM perennial.approval c WHERE c.run_id = %(run_id)s AND (
+        c.key = %(approval)s OR  /* guard: a closed key is no name */
+        c.name = %(approval)s AND %(by)s = ANY(c.assignees)))"""
 
 # Open, in time, and asked of this person.
-_MAY_BE_DECIDED = """p.state = 'open' AND (p.deadline IS NULL OR perennial.now() < p.deadline)
-        AND %(by)s = ANY(p.assignees)"""
+_MAY_BE_DECIDED = """
+        p.state = 'open'  /* guard: an approval is decided once */
+        AND (p.deadline IS NULL OR perennial.now() < p.deadline)  /* guard: an approval is decided in time */
+        AND %(by)s = ANY(p.assignees)  /* guard: an approval is decided by whom it asks */
+        """
 
 # A second decision at the same moment waits on the run's row, finds the approval closed, and writes
 # nothing.
@@ -34,9 +38,11 @@ _DECIDE = Statement(
     "decide_approval",
     f"""
 WITH fence AS (
-    UPDATE perennial.run r SET revision = r.revision + 1
-    WHERE r.id = %(run_id)s AND r.closed_at IS NULL AND EXISTS (
-        SELECT FROM perennial.approval p WHERE p.run_id = r.id AND p.key = {_MEANT} AND {_MAY_BE_DECIDED})
+    UPDATE perennial.run r SET revision = r.revision
+            + 1  /* guard: revision of a decision */
+    WHERE r.id = %(run_id)s AND r.closed_at IS NULL
+        AND EXISTS (SELECT FROM perennial.approval p WHERE p.run_id = r.id
+            AND p.key = {_MEANT} AND {_MAY_BE_DECIDED})  /* guard: a refused decision is no fact */
     RETURNING r.id, r.queue, r.status, r.revision
 ), decided AS (
     UPDATE perennial.approval p SET state = %(outcome)s, decided_by = %(by)s, decided_at = perennial.now(),
@@ -52,7 +58,8 @@ WITH fence AS (
     FROM decided WHERE a.run_id = decided.run_id AND a.key = decided.key AND a.state = 'pending'
 ), handed_off AS (
     INSERT INTO perennial.outbox AS o (run_id, key, attempt, task, queue, publish_at)
-    SELECT fence.id, '', 1, '{ADVANCE}', fence.queue, perennial.now() FROM fence, decided
+    SELECT fence.id, '', 1, '{ADVANCE}', fence.queue, perennial.now()
+    FROM fence, decided  /* guard: handoff of a decision */
     ON CONFLICT (run_id, key) DO UPDATE SET publish_at = least(o.publish_at, excluded.publish_at)
 ), told AS (
     INSERT INTO perennial.history (run_id, actor, event, key, from_status, to_status, detail)
@@ -120,7 +127,8 @@ _TIME_OUT = Statement(
     f"""
 WITH ended AS (
     UPDATE perennial.approval p SET state = 'timed_out'
-    WHERE p.run_id = %(run_id)s AND p.key = %(key)s AND p.state = 'open'
+    WHERE p.run_id = %(run_id)s AND p.key = %(key)s
+        AND p.state = 'open'  /* guard: a decided approval does not time out */
     RETURNING p.run_id, p.key, {DECISION} AS decision
 )
 UPDATE perennial.activity a SET state = 'done', result = ended.decision, settled_at = perennial.now(),

@@ -51,9 +51,12 @@ fence AS (
         active_milliseconds = r.active_milliseconds + t.active_milliseconds,
         turn_token = NULL, turn_worker = NULL, turn_claimed_at = NULL, turn_lease_seconds = NULL
     FROM turns t
-    WHERE r.id = t.run_id AND r.id = ANY(ARRAY(SELECT run_id FROM turns))
-        AND r.revision = t.revision AND r.status IN ('running', 'waiting')
-        AND {TURN_IS_FREE} AND %(attempt_fence)s
+    WHERE r.id = t.run_id
+        AND r.id = ANY(ARRAY(SELECT run_id FROM turns))  /* guard: plans made early, of runs */
+        AND r.revision = t.revision  /* guard: revision check */
+        AND r.status IN ('running', 'waiting')  /* guard: rest of a paused run */
+        AND {TURN_IS_FREE}  /* guard: turn exclusivity */
+        AND %(attempt_fence)s  /* guard: attempt fence */
     RETURNING t.*, r.revision AS recorded_revision
 )"""
 
@@ -124,10 +127,12 @@ asked AS (
 _DISARMED = """
 disarmed AS (
     UPDATE perennial.timer t SET state = 'cancelled'
-    FROM fence WHERE t.run_id = fence.run_id AND t.run_id = ANY(ARRAY(SELECT run_id FROM fence))
+    FROM fence WHERE t.run_id = fence.run_id
+        AND t.run_id = ANY(ARRAY(SELECT run_id FROM fence))  /* guard: plans made early, of deadlines */
         AND t.state = 'armed'
-        AND CASE WHEN fence.closes THEN true
-            ELSE t.kind <> 'expiry' AND NOT t.key = ANY(fence.unsettled) END
+        AND CASE WHEN fence.closes THEN true ELSE
+            t.kind <> 'expiry' AND NOT t.key = ANY(fence.unsettled)  /* guard: a settled wait has no deadline */
+            END
     RETURNING t.run_id, t.id
 )"""
 
@@ -138,7 +143,11 @@ _DISARMED_ROWS = (
 # This turn has seen every fact up to its revision, so every `advance` asked for is answered.
 _SEEN = """
 seen AS (
-    DELETE FROM perennial.outbox o WHERE o.run_id = ANY(ARRAY(SELECT run_id FROM fence)) AND o.key = ''
+    DELETE FROM perennial.outbox o WHERE o.key = ''
+        AND o.run_id = ANY(
+            ARRAY  /* guard: plans made early, of the backlog */
+            (SELECT run_id FROM fence)
+        )  /* guard: advance kept until a turn */
 )"""
 
 # The turn stopped before an inline step to record what it stands on; the next one makes the call.
@@ -156,7 +165,9 @@ goes_on AS (
 _DROPPED = """
 dropped AS (
     UPDATE perennial.activity a SET state = 'cancelled', settled_at = perennial.now()
-    FROM fence WHERE a.run_id = fence.run_id AND a.state IN ('pending', 'claimed', 'retrying')
+    FROM fence WHERE a.run_id = fence.run_id AND a.state IN ('pending'
+            , 'claimed', 'retrying'  /* guard: end of what is at work */
+        )
         AND a.key IS DISTINCT FROM fence.settled_key AND NOT a.key = ANY(fence.consumed_keys)
     RETURNING a.key
 ), withdrawn AS (
@@ -171,8 +182,8 @@ _HANDED_OFF = """
 handed_off AS (
     INSERT INTO perennial.outbox (run_id, key, attempt, task, queue, publishes, publish_at)
     SELECT h.run_id, h.key, h.attempt, h.task, h.queue, 1, perennial.now() + %(relay_after)s * interval '1 second'
-    FROM fence JOIN jsonb_to_recordset(%(handoffs)s::jsonb) AS h(run_id uuid, key text, attempt int, task text,
-        queue text) ON h.run_id = fence.run_id
+    FROM jsonb_to_recordset(%(handoffs)s::jsonb) AS h(run_id uuid, key text, attempt int, task text, queue text)
+    JOIN fence ON h.run_id = fence.run_id  /* guard: handoffs under the turn's fence */
     RETURNING key
 )"""
 

@@ -16,7 +16,12 @@ NEXT_REVISION = "(SELECT r.revision + 1 FROM perennial.run r WHERE r.id = a.run_
 """For a statement that settles an activity `a` before its caller bumps the revision."""
 
 _BUMP = Statement(
-    "bump_revision", "UPDATE perennial.run SET revision = revision + 1 WHERE id = %(run_id)s"
+    "bump_revision",
+    """
+UPDATE perennial.run SET revision = revision
+    + 1  /* guard: revision of a timer */
+WHERE id = %(run_id)s
+""",
 )
 
 _WAKE = Statement(
@@ -66,7 +71,8 @@ _HAND_OUT_AGAIN = Statement(
     """
 UPDATE perennial.activity a SET state = 'pending', attempt = a.attempt + 1, worker_id = NULL, claimed_at = NULL,
     error = %(error)s::jsonb
-WHERE a.run_id = %(run_id)s AND a.key = %(key)s AND a.attempt = %(attempt)s AND a.state = 'claimed'
+WHERE a.run_id = %(run_id)s AND a.key = %(key)s
+    AND a.attempt = %(attempt)s AND a.state = 'claimed'  /* guard: fence of handing out again */
 RETURNING a.name, a.queue, a.attempt
 """,
 )

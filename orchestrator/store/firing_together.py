@@ -31,11 +31,12 @@ WITH asked AS MATERIALIZED (
 ), crowd AS MATERIALIZED (
     SELECT t.id, t.run_id, t.key, t.kind, t.attempt, r.status, r.queue, r.revision + 1 AS next_revision
     FROM perennial.timer t JOIN perennial.run r ON r.id = t.run_id
-    WHERE t.id = ANY(%(timer_ids)s::uuid[]) AND t.state = 'armed' AND t.due_at <= perennial.now()
+    WHERE t.id = ANY(%(timer_ids)s::uuid[]) AND t.state = 'armed'
+        AND t.due_at <= perennial.now()  /* guard: a crowd's timers are due by the database's clock */
         AND t.kind IN ({_KINDS}) AND r.closed_at IS NULL
         AND NOT EXISTS (SELECT FROM perennial.timer other WHERE other.run_id = t.run_id AND other.state = 'armed'
             AND other.due_at <= perennial.now() AND other.kind NOT IN ({_KINDS}))
-    FOR NO KEY UPDATE OF r, t SKIP LOCKED
+    FOR NO KEY UPDATE OF r, t SKIP LOCKED  /* guard: a crowd's timers fire once */
 ), slept AS (
     UPDATE perennial.activity a SET state = 'done', settled_at = perennial.now(), settled_revision = crowd.next_revision
     FROM crowd WHERE crowd.kind = 'sleep' AND a.run_id = crowd.run_id AND a.key = crowd.key AND a.state = 'pending'
@@ -62,7 +63,8 @@ WITH asked AS MATERIALIZED (
 ), ended AS (
     UPDATE perennial.timer t SET state = 'fired', fired_at = perennial.now() FROM fired WHERE t.id = fired.id
 ), bumped AS (
-    UPDATE perennial.run r SET revision = r.revision + 1
+    UPDATE perennial.run r SET revision = r.revision
+            + 1  /* guard: a turn sees a crowd's facts */
     FROM (SELECT DISTINCT run_id FROM fired) moved WHERE r.id = moved.run_id
 ), told AS (
     INSERT INTO perennial.history (run_id, actor, event, key, from_status, to_status)
@@ -71,7 +73,7 @@ WITH asked AS MATERIALIZED (
 ), handed_off AS (
     INSERT INTO perennial.outbox AS o (run_id, key, attempt, task, queue, publishes, publish_at)
     SELECT DISTINCT run_id, key, attempt, task, queue, 1, perennial.now() + %(relay_after)s * interval '1 second'
-    FROM fired
+    FROM fired  /* guard: handoffs of a crowd */
     ON CONFLICT (run_id, key) DO UPDATE SET attempt = excluded.attempt, task = excluded.task, queue = excluded.queue,
         publishes = CASE WHEN o.key = '' THEN o.publishes ELSE excluded.publishes END,
         publish_at = CASE WHEN o.key = '' THEN least(o.publish_at, excluded.publish_at) ELSE excluded.publish_at END

@@ -49,11 +49,14 @@ WITH newest AS (
 ), oldest AS (
     SELECT d.ctid FROM perennial.outbox d
     WHERE d.publish_at <= perennial.now() AND NOT d.ctid = ANY(ARRAY(SELECT ctid FROM newest)){oldest_but_theirs}
-    ORDER BY d.publish_at LIMIT %(limit)s - (SELECT count(*) FROM newest) FOR NO KEY UPDATE SKIP LOCKED
+    ORDER BY d.publish_at LIMIT %(limit)s - (SELECT count(*) FROM newest)
+    FOR NO KEY UPDATE
+        SKIP LOCKED  /* guard: relays share */
 )
 UPDATE perennial.outbox o SET publishes = o.publishes + 1,
-    publish_at = CASE WHEN r.status IN ('running', 'waiting') THEN perennial.now()
-        + least(%(longest_seconds)s, %(relay_after)s * 2 ^ least(o.publishes, 20)) * interval '1 second'
+    publish_at = CASE WHEN r.status IN ('running', 'waiting') THEN
+        perennial.now() + least(%(longest_seconds)s, %(relay_after)s * 2 ^ least(o.publishes, 20)
+            ) * interval '1 second'  /* guard: sent again after relay_after */
         ELSE perennial.now() + %(longest_seconds)s * interval '1 second' END
 FROM perennial.run r
 WHERE o.ctid = ANY(ARRAY(SELECT ctid FROM newest UNION ALL SELECT ctid FROM oldest)) AND r.id = o.run_id
@@ -153,7 +156,7 @@ _FORGET_STALE = Statement(
     """
 DELETE FROM perennial.outbox o WHERE o.run_id = %(run_id)s AND o.key = %(key)s AND o.attempt = %(attempt)s
     AND NOT EXISTS (SELECT FROM perennial.activity a WHERE a.run_id = o.run_id AND a.key = o.key
-        AND a.attempt = o.attempt AND a.state = 'pending')
+        AND a.attempt = o.attempt AND a.state = 'pending')  /* guard: only what is stale is forgotten */
 """,
 )
 

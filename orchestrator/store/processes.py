@@ -37,7 +37,8 @@ _LOCK = Statement(
     "lock_process_if_unused",
     """
 SELECT p.name FROM perennial.process p
-WHERE p.name = %(name)s AND p.version = %(version)s FOR UPDATE SKIP LOCKED
+WHERE p.name = %(name)s AND p.version = %(version)s
+FOR UPDATE SKIP LOCKED  /* guard: a version whose first run is being started */
 """,
 )
 
@@ -50,7 +51,8 @@ UPDATE perennial.process p SET fingerprint = %(fingerprint)s, kind = %(kind)s, s
     input_schema = %(input_schema)s::jsonb, input_schema_digest = %(input_schema_digest)s,
     deployed_at = perennial.now(), deployed_by = %(by)s
 WHERE p.name = %(name)s AND p.version = %(version)s
-    AND NOT EXISTS (SELECT FROM perennial.run r WHERE r.process = %(name)s AND r.version = %(version)s)
+    AND NOT EXISTS (SELECT FROM perennial.run r WHERE r.process = %(name)s
+        AND r.version = %(version)s)  /* guard: a deployed version keeps its content */
 RETURNING p.fingerprint
 """,
 )

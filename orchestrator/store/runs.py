@@ -36,7 +36,9 @@ WITH before AS (
     RETURNING r.id, before.status AS from_status
 ), dropped AS (
     UPDATE perennial.activity a SET state = 'cancelled', settled_at = perennial.now()
-    FROM fence WHERE a.run_id = fence.id AND a.state IN ('pending', 'claimed', 'retrying')
+    FROM fence WHERE a.run_id = fence.id AND a.state IN ('pending'
+            , 'claimed', 'retrying'  /* guard: cancellation of what is at work */
+        )
     RETURNING a.key
 ), disarmed AS (
     UPDATE perennial.timer t SET state = 'cancelled'
@@ -69,7 +71,8 @@ WITH fence AS (
     RETURNING r.id, r.queue, before.status AS from_status
 ), handed_off AS (
     INSERT INTO perennial.outbox (run_id, key, attempt, task, queue, publish_at)
-    SELECT fence.id, '', 1, '{ADVANCE}', fence.queue, perennial.now() FROM fence WHERE %(status)s = 'running'
+    SELECT fence.id, '', 1, '{ADVANCE}', fence.queue, perennial.now()
+    FROM fence WHERE %(status)s = 'running'  /* guard: handoff of a resumed run */
     UNION ALL
     SELECT a.run_id, a.key, a.attempt, a.name, a.queue, perennial.now() FROM fence JOIN perennial.activity a
         ON a.run_id = fence.id AND a.kind = 'stage' AND a.state = 'pending' WHERE %(status)s = 'running'

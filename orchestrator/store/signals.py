@@ -26,19 +26,23 @@ WITH wait AS (
             SELECT FROM perennial.signal s
             WHERE s.run_id = %(run_id)s AND s.name = %(name)s AND s.consumed_key IS NULL)
 ), fence AS (
-    UPDATE perennial.run r SET revision = r.revision + 1
-    WHERE r.id = %(run_id)s AND r.closed_at IS NULL AND (%(signal_id)s::text IS NULL OR NOT EXISTS (
-        SELECT FROM perennial.signal s WHERE s.run_id = r.id AND s.signal_id = %(signal_id)s))
+    UPDATE perennial.run r SET revision = r.revision
+            + 1  /* guard: revision of a signal */
+    WHERE r.id = %(run_id)s
+        AND r.closed_at IS NULL  /* guard: no signal to a closed run */
+        AND (%(signal_id)s::text IS NULL OR NOT EXISTS (SELECT FROM perennial.signal s
+            WHERE s.run_id = r.id AND s.signal_id = %(signal_id)s))  /* guard: a known signal is no fact */
         AND (%(unseen)s::bool OR NOT EXISTS (SELECT FROM wait))
     RETURNING r.id, r.queue, r.status, r.revision
 ), arrived AS (
     INSERT INTO perennial.signal (id, run_id, name, signal_id, payload, sender, received_revision)
     SELECT %(id)s, fence.id, %(name)s, %(signal_id)s, %(payload)s::jsonb, %(sender)s, fence.revision FROM fence
-    ON CONFLICT (run_id, signal_id) DO NOTHING
+    ON CONFLICT (run_id, signal_id) DO NOTHING  /* guard: signal deduplication */
     RETURNING id
 ), handed_off AS (
     INSERT INTO perennial.outbox AS o (run_id, key, attempt, task, queue, publish_at)
-    SELECT fence.id, '', 1, '{ADVANCE}', fence.queue, perennial.now() FROM fence, arrived
+    SELECT fence.id, '', 1, '{ADVANCE}', fence.queue, perennial.now()
+    FROM fence, arrived  /* guard: handoff of a signal */
     ON CONFLICT (run_id, key) DO UPDATE SET publish_at = least(o.publish_at, excluded.publish_at)
 ), told AS (
     INSERT INTO perennial.history (run_id, actor, event, from_status, to_status, detail)

@@ -87,8 +87,8 @@ def _given_up(which: str) -> str:
 # A run that has the business key already is left alone, and not locked: its turns go on while a
 # producer's transaction is open. Rows go in by key, so that two batches can't wait for each other.
 _IN_THE_ORDER_OF_KEYS = """
-    ORDER BY asked.business_key
-    ON CONFLICT (process, business_key) DO NOTHING"""
+    ORDER BY asked.business_key  /* guard: order of starts */
+    ON CONFLICT (process, business_key) DO NOTHING  /* guard: business key uniqueness */"""
 
 _CHECKED_BY = """definition.is_checked, definition.input_schema_digest,
     CASE WHEN NOT definition.is_checked THEN definition.input_schema::text END AS input_schema"""
@@ -117,7 +117,9 @@ FROM definition, asked, LATERAL (
 _AND_THE_PROCESS = f"""
 UNION ALL
 SELECT NULL, definition.name, definition.version, NULL, NULL, false, {_CHECKED_BY},
-    CASE WHEN %(patience)s::text IS NOT NULL THEN set_config('lock_timeout', NULL, true) IS NULL END
+    CASE WHEN %(patience)s::text IS NOT NULL THEN
+        set_config('lock_timeout', NULL, true) IS NULL  /* guard: the patience ends with its statement */
+        END
 FROM definition"""
 
 
@@ -175,8 +177,9 @@ WITH asked AS (
     {way.asked}
 ), definition AS (
     SELECT p.name, p.version, p.queue, p.expires_after_seconds, p.input_schema, p.input_schema_digest,
-        p.version = %(checked_version)s::int
-            AND p.input_schema_digest IS NOT DISTINCT FROM %(checked_by)s::text AS is_checked
+        (p.version = %(checked_version)s::int AND p.input_schema_digest
+            IS NOT DISTINCT FROM %(checked_by)s::text)  /* guard: an input is checked by what is deployed now */
+            AS is_checked
     FROM perennial.process p
     WHERE p.name = %(process)s AND (%(version)s::int IS NULL OR p.version = %(version)s::int){form.patiently}
     ORDER BY p.version DESC LIMIT 1
@@ -190,7 +193,8 @@ WITH asked AS (
     RETURNING r.id, r.process, r.version, r.business_key, r.follows, r.queue, r.expires_at
 ), handed_off AS (
     INSERT INTO perennial.outbox (run_id, key, attempt, task, queue, publish_at)
-    SELECT started.id, '', 1, '{ADVANCE}', started.queue, perennial.now() FROM started
+    SELECT started.id, '', 1, '{ADVANCE}', started.queue, perennial.now()
+    FROM started  /* guard: handoff of a start */
 ), armed AS (
     INSERT INTO perennial.timer (id, run_id, key, kind, due_at)
     SELECT started.id, started.id, '', 'expiry', started.expires_at FROM started

@@ -49,6 +49,9 @@ AnyConnection = Connection | Session | psycopg.Connection[Any] | Gathering | Mea
 
 _UUID_OID = 2950
 
+_MARKER = re.compile(r" */\* guard: .*? \*/")
+"""A guard's name, at the end of its line (tests/guards): for who reads the text, and not for Postgres."""
+
 COMMITS_EACH = "perennial_commits_each"
 """An execution option of engines whose connections commit each statement by themselves."""
 
@@ -83,6 +86,7 @@ class Statement:
     """Its like in other schemas, made when each is first needed."""
 
     def __post_init__(self) -> None:
+        self._set("sql", _MARKER.sub("", self.sql))
         self._set("_text", f"/* perennial:{self.name} */ {self.sql}".encode())
 
     @property

@@ -72,7 +72,9 @@ _LOCK = Statement(
     """
 SELECT t.id, t.run_id, t.key, t.kind, t.level, t.attempt, t.due_at, r.status, r.queue
 FROM perennial.timer t JOIN perennial.run r ON r.id = t.run_id
-WHERE t.id = %(timer_id)s AND t.state = 'armed' AND t.due_at <= perennial.now()
+WHERE t.id = %(timer_id)s
+    AND t.state = 'armed'  /* guard: a timer fires once */
+    AND t.due_at <= perennial.now()  /* guard: a timer is due by the database's clock */
 FOR NO KEY UPDATE OF t
 """,
 )

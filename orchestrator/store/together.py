@@ -36,7 +36,9 @@ class Gathering(ABC):
 
 
 WHOSE_RUN_IS_FREE = """, LATERAL (
-        SELECT FROM perennial.run WHERE id = t.run_id FOR NO KEY UPDATE SKIP LOCKED) its_run"""
+        SELECT FROM perennial.run WHERE id = t.run_id FOR NO KEY UPDATE
+            SKIP LOCKED  /* guard: no statement of many waits for one */
+        ) its_run"""
 """After a recordset `t` of many. Who waits for one run while it holds others makes a circle with a producer that
 holds that one and wants another."""
 

@@ -39,9 +39,12 @@ TURN_IS_FREE = "(r.turn_token IS NULL OR r.turn_token = t.turn_token)"
 # Held for long by a worker that has stopped beating. (One that has just taken it may not have beaten yet.)
 # How long is long, the holder has said; one of 0.1 has not.
 TURN_IS_LOST = """(r.turn_token IS NOT NULL
-    AND r.turn_claimed_at <= perennial.now() - coalesce(r.turn_lease_seconds, %(dead_after)s) * interval '1 second'
-    AND NOT EXISTS (SELECT FROM perennial.worker w WHERE w.id = r.turn_worker AND w.heartbeat_at
-        > perennial.now() - coalesce(r.turn_lease_seconds, %(dead_after)s) * interval '1 second'))"""
+    AND (r.turn_claimed_at <= perennial.now()
+        - coalesce(r.turn_lease_seconds, %(dead_after)s) * interval '1 second')  /* guard: a hold is a sign of life */
+    AND NOT EXISTS (SELECT FROM perennial.worker w WHERE w.id = r.turn_worker AND w.heartbeat_at > perennial.now()
+        - coalesce(r.turn_lease_seconds, %(dead_after)s) * interval '1 second'
+    )  /* guard: a beating holder keeps its turn */
+    )"""
 
 RUN_COLUMNS = """r.id, r.process, r.version, r.business_key, r.status, r.stage, r.revision, r.turn_revision, r.queue,
     r.input, r.created_at"""
@@ -55,7 +58,9 @@ SELECT {RUN_COLUMNS},
     (SELECT coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'name', s.name, 'payload', s.payload,
             'received_at', s.received_at, 'received_revision', s.received_revision)
             ORDER BY s.received_at, s.id), '[]')
-        FROM perennial.signal s WHERE s.run_id = r.id AND s.consumed_key IS NULL) AS signals,
+        FROM perennial.signal s WHERE s.run_id = r.id
+            AND s.consumed_key IS NULL  /* guard: a signal answers one wait */
+        ) AS signals,
     (SELECT o.publishes FROM perennial.outbox o WHERE o.run_id = r.id AND o.key = '') AS sends
 FROM perennial.run r WHERE r.id = ANY(%(run_ids)s::uuid[])
 """,
@@ -69,8 +74,11 @@ WITH holds AS MATERIALIZED (
 UPDATE perennial.run r SET turn_token = t.turn_token, turn_worker = t.worker_id, turn_claimed_at = perennial.now(),
     turn_lease_seconds = t.dead_after
 FROM holds t
-WHERE r.id = t.run_id AND r.id = ANY(ARRAY(SELECT run_id FROM holds))
-    AND r.revision = t.revision AND r.status IN ('running', 'waiting') AND {TURN_IS_FREE}
+WHERE r.id = t.run_id
+    AND r.id = ANY(ARRAY(SELECT run_id FROM holds))  /* guard: plans made early, of turns that are held */
+    AND r.revision = t.revision  /* guard: hold of the revision that was read */
+    AND r.status IN ('running', 'waiting')  /* guard: hold of a run that moves */
+    AND {TURN_IS_FREE}  /* guard: one holder of a turn */
 RETURNING r.id, r.turn_losses
 """
 
@@ -125,8 +133,9 @@ SETTLED = """
 settled AS (
     UPDATE perennial.activity a SET state = fence.settled_state, result = fence.settled_result::jsonb,
         error = fence.settled_error, settled_at = fence.settled_at, settled_revision = fence.recorded_revision
-    FROM fence WHERE a.run_id = fence.run_id AND a.key = fence.settled_key AND a.attempt = fence.settled_attempt
-        AND a.state = 'claimed'
+    FROM fence WHERE a.run_id = fence.run_id AND a.key = fence.settled_key
+        AND (a.attempt = fence.settled_attempt
+            AND a.state = 'claimed')  /* guard: attempt fence of a result without a turn */
     RETURNING a.key
 )"""
 
@@ -140,13 +149,14 @@ WITH turns AS (
 ), fence AS (
     UPDATE perennial.run r SET revision = r.revision + 1, last_progress_at = perennial.now(),
         active_milliseconds = r.active_milliseconds + t.active_milliseconds
-    FROM turns t WHERE r.id = t.run_id AND r.closed_at IS NULL AND {ATTEMPT_HOLDS}
+    FROM turns t WHERE r.id = t.run_id AND r.closed_at IS NULL
+        AND {ATTEMPT_HOLDS}  /* guard: attempt fence of the fact of a result */
     RETURNING t.*, r.queue, r.status, r.revision AS recorded_revision
 ), {SETTLED.strip()}, handed_off AS (
     INSERT INTO perennial.outbox AS o (run_id, key, attempt, task, queue, publishes, publish_at)
     SELECT fence.run_id, '', 1, 'perennial.advance', fence.queue, 1,
         perennial.now() + %(relay_after)s * interval '1 second'
-    FROM fence, settled
+    FROM fence, settled  /* guard: handoff of a result without a turn */
     ON CONFLICT (run_id, key) DO UPDATE SET publish_at = least(o.publish_at, excluded.publish_at)
 ), told AS (
     INSERT INTO perennial.history (run_id, actor, event, key, attempt, from_status, to_status)

@@ -26,8 +26,13 @@ ON CONFLICT (id) DO UPDATE SET heartbeat_at = perennial.now()
 # hands, however many runs wait. `least`: a timeout that no interval holds must not stop the look at all others.
 _ATTEMPTS_LOST = """perennial.activity a LEFT JOIN perennial.worker w ON w.id = a.worker_id
 WHERE a.state = 'claimed' AND (
-    greatest(w.heartbeat_at, a.claimed_at) <= perennial.now() - %(dead_after)s * interval '1 second'
-    OR perennial.now() - (least(a.timeout_seconds, 4e9) + %(timeout_grace)s) * interval '1 second' >= a.claimed_at)"""
+    greatest(
+        w.heartbeat_at,  /* guard: a beating worker keeps its claim */
+        a.claimed_at  /* guard: a claim is a sign of life */
+        ) <= perennial.now() - %(dead_after)s * interval '1 second'
+    OR (perennial.now() - (least(a.timeout_seconds, 4e9) + %(timeout_grace)s) * interval '1 second'
+        >= a.claimed_at)  /* guard: a stage has a time limit */
+    )"""
 
 _LOST = Statement(
     "lost_attempts",
@@ -52,7 +57,8 @@ SELECT a.name, a.policy, a.queue, a.claimed_at, a.timeout_seconds, r.status, r.q
     extract(epoch FROM perennial.now() - least(perennial.now(), greatest(w.heartbeat_at, a.claimed_at,
         perennial.now() - interval '200 years')))::float8 AS silent_seconds
 FROM perennial.activity a JOIN perennial.run r ON r.id = a.run_id LEFT JOIN perennial.worker w ON w.id = a.worker_id
-WHERE a.run_id = %(run_id)s AND a.key = %(key)s AND a.attempt = %(attempt)s AND a.state = 'claimed'
+WHERE a.run_id = %(run_id)s AND a.key = %(key)s
+    AND a.attempt = %(attempt)s AND a.state = 'claimed'  /* guard: one recovery of a lost attempt */
 FOR NO KEY UPDATE OF r, a
 """,
 )

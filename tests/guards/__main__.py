@@ -14,7 +14,7 @@ from rich.table import Table
 from orchestrator.embedded import EmbeddedServers
 from tests.conftest import migrated
 from tests.guards.cutting import ROOT, GuardsAreNotReady, Verdict, Workshop
-from tests.guards.guards import GUARDS, Guard, TextGuard
+from tests.guards.guards import GUARDS, Guard
 
 errors = Console(stderr=True)
 
@@ -49,7 +49,7 @@ def main(
     raise typer.Exit(1 if unnoticed else 0)
 
 
-def _play(guards: list[Guard | TextGuard], jobs: int) -> list[Verdict]:
+def _play(guards: list[Guard], jobs: int) -> list[Verdict]:
     """In the order of the list, whichever comes first."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn())
     with (

@@ -25,7 +25,7 @@ from pathlib import Path
 from queue import Queue
 
 from orchestrator.embedded import ServerUrls
-from tests.guards.guards import Guard, TextGuard
+from tests.guards.guards import Guard
 from tests.guards.preloaded import Ended, Preloaded
 from tests.guards.witness import WITNESS, Witnessed
 
@@ -42,7 +42,7 @@ _OPTIONS = [
 class Verdict:
     """`problem` None: the guard can't be removed unnoticed."""
 
-    guard: Guard | TextGuard
+    guard: Guard
     reds: dict[str, str]
     """What each test that went red died of, in one line."""
     problem: str | None = None
@@ -74,7 +74,7 @@ class Workshop:
     @classmethod
     @contextmanager
     def open(
-        cls, guards: Iterable[Guard | TextGuard], urls: ServerUrls, template: str, *, jobs: int
+        cls, guards: Iterable[Guard], urls: ServerUrls, template: str, *, jobs: int
     ) -> Iterator[Workshop]:
         """A workshop where the tests of these guards pass. Raises GuardsAreNotReady."""
         with tempfile.TemporaryDirectory(prefix="perennial-guards-") as folder:
@@ -87,12 +87,12 @@ class Workshop:
                 for _ in range(jobs):
                     workshop._idle.get().close()
 
-    def play(self, guard: Guard | TextGuard) -> Verdict:
+    def play(self, guard: Guard) -> Verdict:
         """Cut this guard out of a copy of its own, and run its tests there."""
         return _judge(guard, *self.run_without([guard], guard.tests))
 
     def run_without(
-        self, guards: Sequence[Guard | TextGuard], tests: Iterable[str], **environment: str
+        self, guards: Sequence[Guard], tests: Iterable[str], **environment: str
     ) -> tuple[Ended, list[Witnessed]]:
         """Cut these guards out of a copy of their own, and run those tests there."""
         copy = self._folder / re.sub(r"\W+", "-", " ".join(guard.name for guard in guards))
@@ -136,7 +136,7 @@ class Workshop:
         return ended, [Witnessed(**json.loads(line)) for line in lines]
 
 
-def _judge(guard: Guard | TextGuard, ended: Ended, witnessed: list[Witnessed]) -> Verdict:
+def _judge(guard: Guard, ended: Ended, witnessed: list[Witnessed]) -> Verdict:
     if ended.code not in (0, 1):  # not "all passed", nor "some failed"
         return Verdict(guard, {}, f"pytest could not run: {ended.said}")
     called = {told.test: told for told in witnessed if told.phase == "call"}

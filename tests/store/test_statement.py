@@ -48,6 +48,14 @@ def test_no_row_is_none_and_no_result_is_empty(any_connection):
     assert list(Statement("set", "SET LOCAL lock_timeout = '1s'").rows(any_connection)) == []
 
 
+def test_the_names_of_guards_are_not_sent():
+    marked = Statement(
+        "ask", "SELECT 1\nWHERE true  /* guard: it's true */\n    AND true /* not one */"
+    )
+    assert marked.text == "/* perennial:ask */ SELECT 1\nWHERE true\n    AND true /* not one */"
+    assert "guard" not in marked.of("billing").text
+
+
 def test_its_name_is_seen_in_postgres(any_connection):
     seen = Statement("look", "SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid()").row(
         any_connection

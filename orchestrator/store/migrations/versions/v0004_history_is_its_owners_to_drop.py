@@ -23,7 +23,9 @@ $$;
 STAYS = """
 CREATE OR REPLACE TRIGGER history_stays AFTER DELETE ON perennial.history FOR EACH ROW
     WHEN (OLD.at >= coalesce(nullif(current_setting('perennial.drop_history_before', true), '')::timestamptz,
-        '-infinity') OR NOT perennial.owns('perennial.history'))
+        '-infinity')
+        OR NOT perennial.owns('perennial.history')  /* guard: history is its owner's to drop */
+    )
     EXECUTE FUNCTION perennial.refuse(
         'history stays, unless its owner has set perennial.drop_history_before to a later moment in the transaction');
 """

@@ -1197,7 +1197,7 @@ SECOND_FENCES = [
     ),
     Guard(
         "a conflict over a lost attempt",
-        "A worker that can't commit and has lost its attempt meanwhile gives its result up.",
+        "A worker that can't commit since it has lost its attempt gives its result up.",
         (),
     ),
 ]

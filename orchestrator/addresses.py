@@ -283,15 +283,14 @@ def _by_sqlalchemy(rest: str) -> dict[str, str]:
 
 def _of_url(url: URL) -> dict[str, str]:
     """As SQLAlchemy's psycopg dialect reads it."""
-    from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
     from sqlalchemy.exc import ArgumentError
 
     query = {name: value for name, value in url.query.items() if name not in _OF_ASYNCPG}
     if isinstance(asked := query.pop("ssl", None), str):  # asyncpg's word
         query["sslmode"] = asked
-    read = url._replace(drivername=_DRIVER, query=query)  # type: ignore[arg-type]
+    read = url.set(drivername=_DRIVER, query=query)
     try:
-        _, found = PGDialect_psycopg().create_connect_args(read)  # type: ignore[no-untyped-call]
+        _, found = read.get_dialect()().create_connect_args(read)
     except (ArgumentError, ValueError):
         raise BadDatabaseURL(_UNREADABLE) from None
     _refuse_unknown(found)

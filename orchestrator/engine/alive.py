@@ -6,11 +6,12 @@ Nothing is done twice by it, since nothing was sent yet. Workers do without: the
 
 from __future__ import annotations
 
-import select
 from typing import Any
 
 import psycopg
 from sqlalchemy import Connection, Engine
+
+from orchestrator.store.driver import is_cut
 
 LOOKS_MAX = 100
 """More than any pool holds: each look at a dead connection takes it out."""
@@ -21,27 +22,8 @@ def connect_alive(engine: Engine) -> Connection:
     for _ in range(LOOKS_MAX):
         connection = engine.connect()
         driver: Any = connection.connection.dbapi_connection
-        if not isinstance(driver, psycopg.Connection) or not _is_cut(driver):
+        if not isinstance(driver, psycopg.Connection) or not is_cut(driver):
             return connection
         connection.invalidate()
         connection.close()  # and not used again: another session would lack its isolation level
     return engine.connect()
-
-
-def _is_cut(driver: psycopg.Connection[Any]) -> bool:
-    pgconn = driver.pgconn
-    if pgconn.status != psycopg.pq.ConnStatus.OK:
-        return True
-    if not _can_be_read(pgconn.socket):
-        return False
-    try:
-        pgconn.consume_input()  # a notice, or a setting that was changed for all
-    except psycopg.OperationalError:
-        return True
-    return _can_be_read(pgconn.socket)  # the end of a stream stays
-
-
-def _can_be_read(descriptor: int) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))

@@ -5,6 +5,7 @@ member     one process of the fleet: composes the engine with messages, lazily a
 publisher  handoffs and events on Celery's broker
 alarms     delayed messages: an index in Redis, moved onto queues by one Lua script
 services   what runs beside the tasks in every worker: mover and caretaker
+compat     the private doors of Celery, kombu and billiard, each named once
 """
 
 from __future__ import annotations

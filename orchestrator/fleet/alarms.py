@@ -24,6 +24,7 @@ from redis import Redis
 from redis.client import PubSub
 
 from orchestrator.faults import around
+from orchestrator.fleet.compat import message_maker_of, redis_envelope
 from orchestrator.fleet.routes import Routes
 from orchestrator.fleet.strangers import SCHEMA_HEADER
 from orchestrator.settings import Settings
@@ -218,24 +219,18 @@ def _connecting(url: str, app: Celery) -> tuple[str, dict[str, Any]]:
 def _message_template(app: Celery, schema: str) -> str:
     """A `perennial.fire` message as kombu's Redis transport writes it, with ids and queue left open.
 
-    It names the schema that the timers are in, as the index does.
-
-    The body stays plain JSON (no `body_encoding`), so the script can fill it in.
+    It names the schema that the timers are in, as the index does. The body stays plain JSON, so that the script can
+    fill it in.
     """
-    message = app.amqp.as_task_v2(_ID, FIRE, (_IDS,), {}, ignore_result=True, origin="perennial")
-    envelope: dict[str, Any] = {
-        "body": json.dumps(message.body),
-        "content-encoding": "utf-8",
-        "content-type": "application/json",
-        "headers": {**message.headers, SCHEMA_HEADER: schema},
-        "properties": {
-            **message.properties,
-            "delivery_mode": 2,
-            "delivery_info": {"exchange": "", "routing_key": _QUEUE},
-            "priority": 0,
-            "delivery_tag": _ID,
-        },
-    }
+    make = message_maker_of(app)
+    message = make(_ID, FIRE, (_IDS,), {}, ignore_result=True, origin="perennial")
+    envelope = redis_envelope(
+        json.dumps(message.body),
+        headers={**message.headers, SCHEMA_HEADER: schema},
+        properties=message.properties,
+        queue=_QUEUE,
+        delivery_tag=_ID,
+    )
     return json.dumps(envelope)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import mmap
 from typing import Any
 
+from orchestrator.fleet.compat import is_started_with_events, sends_events_now
+
 
 class Audience:
     """Made before the pool's processes are forked; each of them sees what the parent writes."""
@@ -23,13 +25,13 @@ class Audience:
 
     def begin(self, worker: Any) -> None:
         """As the worker was started."""
-        self._write(is_there=bool(worker.task_events))
+        self._write(is_there=is_started_with_events(worker))
 
     def look(self, worker: Any) -> None:
         """As it has been told since: `enable_events` and `disable_events` change the groups it sends."""
-        dispatcher = getattr(getattr(worker, "consumer", None), "event_dispatcher", None)
-        if dispatcher is not None:
-            self._write(is_there=not dispatcher.groups or "task" in dispatcher.groups)
+        is_there = sends_events_now(worker)
+        if is_there is not None:
+            self._write(is_there=is_there)
 
     def _write(self, *, is_there: bool) -> None:
         self._shared[0] = int(is_there)

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from celery import Celery
-from kombu.serialization import registry as serializers
 
 from orchestrator.core.definition import Registry
 from orchestrator.errors import DefinitionError
 from orchestrator.fleet.alarms import KEYS
+from orchestrator.fleet.compat import content_type_of, is_eventlet
 from orchestrator.fleet.routes import Routes
 from orchestrator.settings import Settings
 
@@ -42,7 +42,7 @@ def check_worker(
 
 
 def _pool(pool: type) -> Iterator[str]:
-    if pool.__module__.rpartition(".")[2] == "eventlet":
+    if is_eventlet(pool):
         yield (
             "worker_pool is eventlet, under which nothing of ours would move. "
             "Use -P prefork, threads, gevent or solo."
@@ -50,9 +50,7 @@ def _pool(pool: type) -> Iterator[str]:
 
 
 def _content(app: Celery) -> Iterator[str]:
-    accepted = {
-        serializers.name_to_type.get(each, each) for each in (app.conf.accept_content or ())
-    }
+    accepted = {content_type_of(each) for each in (app.conf.accept_content or ())}
     if JSON not in accepted:
         yield (
             f"accept_content is {sorted(app.conf.accept_content or ())}, and our messages are JSON: this worker "

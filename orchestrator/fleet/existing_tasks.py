@@ -21,15 +21,23 @@ from typing import Any
 from uuid import uuid5
 
 from celery import Task
-from celery._state import _task_stack, get_current_worker_task
 from celery.app.task import Context
-from celery.app.trace import task_has_custom
 from celery.exceptions import Ignore, Reject, Retry
 
 from orchestrator.core.definition import Stage
 from orchestrator.core.durations import seconds_of
 from orchestrator.core.retries import RetryAsked
 from orchestrator.errors import DefinitionError, Fail, RecordedOtherwise
+from orchestrator.fleet.compat import (
+    NEXT_MESSAGE,
+    cause_given_to,
+    has_custom,
+    pop_task,
+    push_task,
+    requests_of,
+    task_behind,
+    task_of_message,
+)
 from orchestrator.store.activities import Claim
 
 _REFUSED = {
@@ -67,16 +75,17 @@ def call_stage(stage: Stage[..., Any], claim: Claim, arguments: dict[str, Any]) 
     function: Any = stage.function
     if not isinstance(function, Task):
         return stage(**arguments)
-    task: Task = getattr(function, "_get_current_object", lambda: function)()
+    task: Task = task_behind(function)
     _prepare(task)
     request = _request_of(task, stage, claim, arguments)
-    _task_stack.push(task)
-    task.request_stack.push(request)
+    requests = requests_of(task)
+    push_task(task)
+    requests.push(request)
     try:
         outcome = _run(task, request)
     finally:
-        task.request_stack.pop()
-        _task_stack.pop()
+        requests.pop()
+        pop_task()
     if isinstance(outcome, _Raised):  # here, where no other exception is in hand
         try:
             raise outcome.error
@@ -94,7 +103,7 @@ class _Raised:
 
 def _run(task: Task, request: StageRequest) -> Any:
     try:
-        call = task if task_has_custom(task, "__call__") else task.run
+        call = task if has_custom(task, "__call__") else task.run
         value = call(**request.kwargs)
     except Ignore:
         return None
@@ -118,9 +127,7 @@ def _run(task: Task, request: StageRequest) -> Any:
 
 
 def _asked(task: Task, asked: Retry) -> BaseException:
-    given = (
-        asked.args[1] if len(asked.args) > 1 else None
-    )  # `exc` may be what could be pickled of it
+    given = cause_given_to(asked)
     cause = given if isinstance(given, BaseException) else asked.__context__ or asked
     traceback = _until_celery(asked.__traceback__)
     # It is among its own arguments and in the frame that has raised it. In a circle, what frames hold would be kept.
@@ -146,7 +153,7 @@ def _asked(task: Task, asked: Retry) -> BaseException:
 def _until_celery(traceback: TracebackType | None) -> TracebackType | None:
     """Without the frames at its end of Celery's `retry`: what it names last is the author's line."""
     walked = list(walk_tb(traceback))
-    while walked and walked[-1][0].f_globals.get("__name__") == "celery.app.task":
+    while walked and walked[-1][0].f_globals.get("__name__") == Task.__module__:
         walked.pop()
     kept = None
     for frame, line in reversed(walked):
@@ -157,7 +164,7 @@ def _until_celery(traceback: TracebackType | None) -> TracebackType | None:
 def _request_of(
     task: Task, stage: Stage[..., Any], claim: Claim, arguments: dict[str, Any]
 ) -> StageRequest:
-    message = get_current_worker_task()
+    message = task_of_message()
     of = message.request if message is not None else None
     run_id = claim.run.context.id
     task_id = str(uuid5(run_id, claim.key))
@@ -187,7 +194,7 @@ def _prepare(task: Task) -> None:
     """While the task is a stage, what it asks of Celery is asked of the stage; else all is as it was. Once."""
     if "perennial_is_ready" in vars(task):
         return
-    task.signature_from_request = _next_attempt_of(task, task.signature_from_request)
+    setattr(task, NEXT_MESSAGE, _next_attempt_of(task, getattr(task, NEXT_MESSAGE)))
     for name, remedy in _REFUSED.items():
         setattr(task, name, _refused(task, getattr(task, name), name, remedy))
     task.perennial_is_ready = True
@@ -233,7 +240,7 @@ def _refused(
 ) -> Callable[..., Any]:
     @wraps(original)
     def refuse(*args: Any, **kwargs: Any) -> Any:
-        if isinstance(task.request_stack.top, StageRequest):
+        if isinstance(requests_of(task).top, StageRequest):
             message = (
                 f"task {task.name} calls self.{name}, which a stage can't: what it sends would run beside the run, "
                 f"and nobody would wait for it. Instead, {remedy}"

@@ -16,16 +16,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from billiard.einfo import ExceptionInfo
-from billiard.exceptions import Terminated, WorkerLostError
 from celery import Celery, Task, signals
-from celery.exceptions import Retry, TaskPredicate
+from celery.exceptions import Retry, TaskPredicate, Terminated, WorkerLostError
 
 from orchestrator.core.failures import let_go, presentable, standing_for
 from orchestrator.core.journal import ActivityKind
 from orchestrator.core.run import RunStatus
 from orchestrator.engine.reports import FailedAttempt, Reports, RunReport
 from orchestrator.errors import RunFailed
+from orchestrator.fleet.compat import exception_info, unregistered_task
 
 OnRun = Callable[[RunReport], None]
 
@@ -160,33 +159,30 @@ class _Runs:
         """As the failure of a task whose name is the process, and whose id is the run's."""
         task = self._tasks.get(report.process)
         if task is None:
-            task = self._tasks[report.process] = _task_named(self._app, report.process)
+            task = self._tasks[report.process] = unregistered_task(
+                self._app, report.process, run=_is_no_task, is_perennial=True
+            )
         error = _for_celery(
             report.exception
             or RunFailed(
                 report.run_id, status=report.status, message=report.error.get("message", "")
             )
         )
+        einfo = exception_info(error)
         told: dict[str, Any] = {
             "task_id": str(report.run_id),
             "exception": error,
             "args": (),
             "kwargs": {"business_key": report.business_key},
             "traceback": error.__traceback__,
-            "einfo": ExceptionInfo((type(error), error, error.__traceback__)),
+            "einfo": einfo,
         }
         try:
-            task.on_failure(error, told["task_id"], told["args"], told["kwargs"], told["einfo"])
+            task.on_failure(error, told["task_id"], told["args"], told["kwargs"], einfo)
         finally:
             signals.task_failure.send(sender=task, **told)
-
-
-def _task_named(app: Celery, name: str) -> Task:
-    made: Task = type(
-        "Run", (app.Task,), {"name": name, "run": _is_no_task, "is_perennial": True}
-    )()
-    made.bind(app)
-    return made
+            if report.exception is None:
+                let_go(error)  # it was raised for this alone
 
 
 def _is_no_task(*_: Any, **__: Any) -> None:

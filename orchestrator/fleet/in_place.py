@@ -18,11 +18,11 @@ from math import inf
 from typing import Any
 
 from celery import Celery, Task, uuid
-from celery.app import trace
 from celery.states import RETRY
 
 from orchestrator.core.failures import repr_of
 from orchestrator.core.outcome import NewActivity
+from orchestrator.fleet.compat import tracer_of
 from orchestrator.fleet.routes import Routes
 from orchestrator.store.activities import Claim
 
@@ -113,7 +113,7 @@ class InPlaceTasks:
             )
             self._tell("task-started", uuid=task_id)
         try:
-            traced = _tracer_of(task, self._app)(task_id, arguments, {}, request)
+            traced = tracer_of(task, self._app)(task_id, arguments, {}, request)
         finally:
             _in_hand.reset(token)
         if is_heard:
@@ -164,12 +164,3 @@ def _limits_of(task: Task | None, request: Any = None) -> _Limits:
     own = (None, None) if task is None else (task.time_limit, task.soft_time_limit)
     hard, soft = (request.timelimit if request is not None else None) or (None, None)
     return (own[0] if hard is None else hard, own[1] if soft is None else soft)
-
-
-def _tracer_of(task: Task, app: Celery) -> Callable[..., Any]:
-    """A worker makes one for each task as it starts; a stage that was defined later has none yet."""
-    if task.__trace__ is None:
-        # By its module's name: Sentry and others put their own in its place.
-        task.__trace__ = trace.build_tracer(task.name, task, app=app)
-    tracer: Callable[..., Any] = task.__trace__
-    return tracer

@@ -26,6 +26,7 @@ from orchestrator.engine.troubles import kind_of, one_line
 from orchestrator.errors import DefinitionError
 from orchestrator.fleet import failures
 from orchestrator.fleet.alarms import FIRE
+from orchestrator.fleet.compat import TRACE_LOG, tasks_so_far
 from orchestrator.fleet.failures import OnRun
 from orchestrator.fleet.in_place import has_in_hand, is_in_hand
 from orchestrator.fleet.member import Member
@@ -75,7 +76,7 @@ def install(
         settings,
         failures.TaskReports(app, on_failed=on_failed, on_incident=on_incident),
     )
-    logging.getLogger("celery.app.trace").addFilter(failures.said_once)
+    logging.getLogger(TRACE_LOG).addFilter(failures.said_once)
     _register(member, ADVANCE, _advance_with(member))
     _register(member, FIRE, _fire_with(member))
     registry.for_each_stage(lambda stage: _register_stage(member, stage))
@@ -96,7 +97,7 @@ def _register_stage(member: Member, stage: Stage[..., Any]) -> None:
 
 def _register(member: Member, name: str, function: Callable[..., None], **options: Any) -> None:
     app = member.app
-    existing = app._tasks.get(name)  # noqa: SLF001 - `app.tasks` would finalize the app too early
+    existing = tasks_so_far(app).get(name)
     if existing is not None and not getattr(existing, "is_perennial", False):
         raise DefinitionError(
             f"the Celery app has a task named {name!r} already",

@@ -14,7 +14,6 @@ Pools without a parent (solo, threads) tell nothing, and neither does a machine 
 from __future__ import annotations
 
 import logging
-import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from celery.exceptions import WorkerLostError
 from celery.signals import task_failure
 from sqlalchemy.exc import OperationalError
 
+from orchestrator.fleet.compat import look_at_children_of, reason_of
 from orchestrator.fleet.member import Member
 from orchestrator.store import exits
 from orchestrator.store.outbox import ADVANCE
@@ -33,9 +33,6 @@ log = logging.getLogger(__name__)
 
 LOSSES_MAX = 1000
 """So many are kept while Postgres is away; then the oldest is forgotten."""
-
-# billiard's words around the reason: `signal 9 (SIGKILL)`, `exitcode 3`.
-_REASON = re.compile(r"Worker exited prematurely: (?P<reason>.*?)(?: Job: \d+)?\.?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +55,8 @@ class Losses:
     def watch(self, worker: Any) -> None:
         """Begin to listen to this Celery worker."""
         task_failure.connect(self._on_failure, weak=False)
-        look = getattr(worker.pool, "maintain_pool", None)
-        if look is not None and worker.hub is not None:
+        look = look_at_children_of(worker)
+        if look is not None:
             interval_seconds = self._member.settings.heartbeat_seconds / 2
             self._looks = worker.timer.call_repeatedly(interval_seconds, look)
 
@@ -105,9 +102,3 @@ class Losses:
                     exits.note_exit_if_claimed(
                         connection, UUID(run_id), key, attempt, reason=loss.reason, actor=actor
                     )
-
-
-def reason_of(error: Exception) -> str:
-    """The exit as billiard words it, without the words around it."""
-    found = _REASON.fullmatch(str(error))
-    return found["reason"] if found else str(error)

@@ -17,11 +17,7 @@ from celery import Celery, bootsteps
 from redis.exceptions import ResponseError
 
 from orchestrator.engine.troubles import Troubles, kind_of, one_line
-
-CONSUMER = "celery.worker.consumer.consumer"
-"""The logger of why a consumer begins anew."""
-OTHERS = ("celery.worker.loops", "kombu.transport.redis")
-"""Those of what a broker refuses besides: at the end of a consumer's loop, or while it goes on."""
+from orchestrator.fleet.compat import CONSUMER_LOG, REFUSALS_LOGS, rest_between_beginnings
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
@@ -92,10 +88,9 @@ class PauseStep(bootsteps.Step):
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
         refusals = getattr(parent.app.perennial, "refusals", None)
-        # Celery's own pause: one second, after five beginnings within one.
-        state = getattr(parent, "_restart_state", None)
-        if refusals is not None and state is not None:
-            parent._restart_state = _Beginnings(refusals, state)  # noqa: SLF001 - asked before each beginning
+        if refusals is not None:
+            # In the place of Celery's own pause: one second, after five beginnings within one.
+            rest_between_beginnings(parent, lambda state: _Beginnings(refusals, state))
 
 
 class _Beginnings:
@@ -117,6 +112,6 @@ def outlast(app: Celery, troubles: Troubles) -> Refusals:
     """In a worker, before its consumer begins."""
     app.conf.broker_channel_error_retry = True  # guard: a broker that refuses is outlasted
     refusals = Refusals(troubles)
-    for name, ends_consumer in ((CONSUMER, True), *((other, False) for other in OTHERS)):
+    for name, ends_consumer in ((CONSUMER_LOG, True), *((other, False) for other in REFUSALS_LOGS)):
         logging.getLogger(name).addFilter(_Lines(refusals, ends_consumer=ends_consumer))
     return refusals

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import chain
@@ -22,6 +21,7 @@ from orchestrator.engine.troubles import Troubles, kind_of, one_line
 from orchestrator.faults import around
 from orchestrator.fleet.alarms import Alarms
 from orchestrator.fleet.audience import Audience
+from orchestrator.fleet.compat import batch, message_maker_of
 from orchestrator.fleet.routes import Routes
 from orchestrator.fleet.rows import event_of
 from orchestrator.fleet.strangers import RECORD_HEADER, OwnRecord
@@ -154,6 +154,11 @@ class Publisher:
         except Exception:  # noqa: BLE001 - no such transport, or its library isn't installed
             return (Exception,)
 
+    @cached_property
+    def _message(self) -> Callable[..., Any]:
+        """Makes a task's message."""
+        return message_maker_of(self._app)
+
     def _event_dispatcher(self) -> Any:
         """One per process, kept: to make one costs more than to send an event."""
         if self._events is None:
@@ -186,7 +191,7 @@ class Publisher:
             with (
                 around("publish"),
                 self._app.producer_pool.acquire(block=True) as producer,
-                _batch(producer),
+                batch(producer),
             ):
                 for position, message in enumerate(_messages_of(handoffs, self._together_max)):
                     self._publish(producer, queue, *message, is_first=position == 0)
@@ -204,7 +209,7 @@ class Publisher:
         is_first: bool,
     ) -> None:
         """To the queue itself: an exchange's bindings vanish with an emptied Redis, a queue's name doesn't."""
-        message = self._app.amqp.as_task_v2(
+        message = self._message(
             uuid(), handoff.task, arguments, {}, ignore_result=True, origin="perennial"
         )
         producer.publish(  # type: ignore[no-untyped-call] # kombu has annotated half of it
@@ -229,12 +234,6 @@ class Publisher:
             return [self._app.amqp.queues[queue]]
         except KeyError:  # task_create_missing_queues is off, and another app serves this one
             return []
-
-
-def _batch(producer: Producer) -> AbstractContextManager[object]:
-    """One round trip for many messages, where this kombu (5.7) and its transport can."""
-    batch = getattr(producer, "batch", None)
-    return batch() if batch is not None else nullcontext()
 
 
 def _messages_of(

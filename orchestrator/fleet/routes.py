@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from celery import Celery, Task
-from celery.app.routes import MapRoute
 from celery.exceptions import QueueNotFound
 
 from orchestrator.core.definition import Registry
 from orchestrator.errors import DefinitionError
+from orchestrator.fleet.compat import route_of, routes_stay
 
 
 class Routes:
@@ -35,7 +35,7 @@ class Routes:
         if known is not None:
             return known
         found = self._find(task, arguments)
-        if all(isinstance(router, MapRoute) for router in self._app.amqp.routes):
+        if routes_stay(self._app):
             self._known[task] = found
         return found
 
@@ -46,14 +46,10 @@ class Routes:
         if existing is not None and getattr(existing, "queue", None):
             return _name_of(existing.queue)
         for each in [name, *([existing.name] if existing is not None else [])]:
-            route = self._route(each, arguments)
+            route = route_of(self._app, each, arguments)
             if route:
                 return self._queue_in(route, each)
         return str(self._app.conf.task_default_queue)
-
-    def _route(self, name: str, arguments: Sequence[object]) -> Any:
-        task = self._app._tasks.get(name)  # noqa: SLF001 - `app.tasks` would finalize the app too early
-        return self._app.amqp.router.lookup_route(name, tuple(arguments), {}, {}, task)
 
     def _queue_in(self, route: Any, name: str) -> str:
         queue = route if isinstance(route, str) else route.get("queue")

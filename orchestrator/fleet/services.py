@@ -19,7 +19,6 @@ from uuid import UUID
 
 import psycopg
 from celery import bootsteps
-from celery.concurrency import prefork
 from psycopg import sql
 
 from orchestrator.engine.deploy import changed_since_deployed
@@ -28,6 +27,7 @@ from orchestrator.engine.troubles import Troubles, kind_of, one_line
 from orchestrator.faults import around
 from orchestrator.fleet.alarms import Alarms
 from orchestrator.fleet.celery_settings import check_worker
+from orchestrator.fleet.compat import ends_what_overruns, pool_class_of
 from orchestrator.fleet.heartbeats import Heartbeats
 from orchestrator.fleet.losses import Losses
 from orchestrator.fleet.member import Member
@@ -268,9 +268,10 @@ class ServicesStep(bootsteps.StartStopStep):
         self._services: list[Service] = []
         self._losses: Losses | None = None
         member = parent.app.perennial  # before the pool starts, so that its processes know
-        check_worker(parent.app, member.registry, member.settings, member.routes, parent.pool_cls)
+        pool = pool_class_of(parent)
+        check_worker(parent.app, member.registry, member.settings, member.routes, pool)
         member.hostname = parent.hostname
-        member.pool_keeps_limits = issubclass(parent.pool_cls, prefork.TaskPool)
+        member.pool_keeps_limits = ends_what_overruns(pool)
         member.audience.begin(parent)
         member.refusals = outlast(parent.app, member.troubles)
         member.heartbeats = Heartbeats(member.settings)

@@ -17,6 +17,7 @@ from typing import Any
 from celery import Task
 
 from orchestrator.engine.troubles import Troubles
+from orchestrator.fleet.compat import message_maker_of
 from orchestrator.store.identity import is_another
 from orchestrator.store.schema import SCHEMA
 
@@ -116,7 +117,7 @@ def _rest(seconds: float) -> None:
 def _give_back(task: Task, queue: str, marks: dict[str, Any]) -> bool:
     """To the end of its queue, as it came. A broker that says no lets its own fleet send it again."""
     app, request = task.app, task.request
-    message = app.amqp.as_task_v2(
+    message = message_maker_of(app)(
         request.id, task.name, tuple(request.args), {}, ignore_result=True, origin="perennial"
     )
     try:

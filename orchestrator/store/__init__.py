@@ -6,4 +6,6 @@ one transition is one transaction and one round trip.
 
 Lock order, everywhere: run, then activity, then timer, approval, signal, outbox. A claim takes no run
 lock, and takes its activity before its outbox row.
+
+The private doors of SQLAlchemy and psycopg are named once, in `driver`.
 """

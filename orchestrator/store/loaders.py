@@ -17,7 +17,6 @@ from psycopg import abc
 from psycopg.abc import AdaptContext, Buffer
 from psycopg.adapt import AdaptersMap, Loader
 from psycopg.pq import Format
-from psycopg.types.datetime import TimestamptzLoader
 from psycopg.types.json import set_json_loads
 
 from orchestrator.core import jsonb
@@ -29,7 +28,7 @@ _OID = psycopg.adapters.types["timestamptz"].oid
 class _ClampingLoader(Loader):
     """Psycopg's own, and what it can't read is clamped."""
 
-    own: ClassVar[type[abc.Loader]] = TimestamptzLoader
+    own: ClassVar[type[abc.Loader]]
 
     def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
         # One is made for each result: `Loader.__init__` keeps what only that other one needs.

@@ -13,14 +13,11 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import psycopg
-from psycopg.adapt import AdaptersMap
-from psycopg.postgres import register_default_adapters, register_default_types
 from psycopg.rows import tuple_row
-from psycopg.types import TypesRegistry
-from psycopg.types.array import register_all_arrays
 
 from orchestrator.errors import PerennialError, PoolerBetween
 from orchestrator.store import loaders
+from orchestrator.store.driver import untouched_adapters
 
 Pooler = Literal["session", "transaction"]
 """For how long a pooler lends one of its sessions."""
@@ -50,18 +47,10 @@ PINNED: Mapping[str, str] = {
 """Whoever may log in may set these."""
 
 
-def _adapters() -> AdaptersMap:
-    types = TypesRegistry()
-    register_default_types(types)
-    adapters = AdaptersMap(types=types)
-    register_default_adapters(adapters)
-    register_all_arrays(adapters)
-    loaders.register(adapters)
-    return adapters
-
-
-ADAPTERS = _adapters()
+ADAPTERS = untouched_adapters()
 """As psycopg brings them: neither a program's nor a framework's changes of its own reach our values."""
+
+loaders.register(ADAPTERS)
 
 
 def connection_arguments() -> dict[str, Any]:
@@ -121,7 +110,7 @@ def set_up(
             return
         was_autocommit = connection.autocommit
         connection.autocommit = True  # nothing but the one statement
-        backend_pid = connection.pgconn.backend_pid if pooler is None else None
+        backend_pid = connection.info.backend_pid if pooler is None else None
         with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
             cursor.execute(settings_sql(also, keeps, backend_pid).encode(), prepare=False)
             row = cursor.fetchone() or ("", False)

@@ -19,8 +19,6 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-from psycopg.adapt import AdaptersMap
-from psycopg.pq import PipelineStatus
 from psycopg.rows import RowMaker, namedtuple_row
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
@@ -28,6 +26,14 @@ from sqlalchemy.orm import Session
 
 from orchestrator.errors import PoolerBetween, SchemaNotReady
 from orchestrator.faults import reach
+from orchestrator.store.driver import (
+    cursor_with,
+    is_all_sent,
+    is_in_pipeline,
+    listeners_of,
+    raise_as_sqlalchemy,
+    types_of,
+)
 from orchestrator.store.schema import IN_SCHEMA, SCHEMA, in_schema
 from orchestrator.store.session import ADAPTERS
 from orchestrator.store.together import Gathering
@@ -56,14 +62,8 @@ COMMITS_EACH = "perennial_commits_each"
 """An execution option of engines whose connections commit each statement by themselves."""
 
 
-class _CallersCursor(psycopg.Cursor[Any]):
-    """On a caller's connection: parameters are bound by Postgres, and values are as psycopg brings them."""
-
-    __slots__ = ()
-
-    @property
-    def adapters(self) -> AdaptersMap:  # guard: our own adapters on a caller's connection
-        return ADAPTERS
+_CallersCursor = cursor_with(ADAPTERS)
+"""On a caller's connection: parameters are bound by Postgres, and values are as psycopg brings them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class Statement:
         is_ours = COMMITS_EACH in options
         if not is_ours and not is_psycopg(connection):
             return self._rows_by_sqlalchemy(connection, parameters)
-        heard = connection.dispatch
+        heard = listeners_of(connection)
         if heard.before_cursor_execute or heard.after_cursor_execute:
             return self._rows_in_sight(connection, parameters)
         if not is_ours and not connection.in_transaction():
@@ -144,9 +144,8 @@ class Statement:
                 return self._rows_of_caller(driver, parameters)
             return self._rows_of(driver, parameters, meanwhile)
         except BaseException as error:  # noqa: BLE001 - it is raised again there
-            # SQLAlchemy's own door for what a driver raises: it tells a dead connection, and renews its pool.
             told = f"perennial:{self.name}" if isinstance(error, psycopg.Error) else None
-            connection._handle_dbapi_exception(error, told, None, None, None)  # noqa: SLF001
+            raise_as_sqlalchemy(connection, error, told)
 
     def _rows_in_sight(
         self, connection: Connection, parameters: dict[str, object]
@@ -168,7 +167,7 @@ class Statement:
         result = connection.execute(text(_for_sqlalchemy(self._text.decode())), parameters)
         if not result.returns_rows:
             return ()
-        kinds = {column[0]: column[1] for column in result.cursor.description}
+        kinds = types_of(result)
         return [
             SimpleNamespace(
                 **{name: _of_kind(kinds.get(name), value) for name, value in row.items()}
@@ -188,7 +187,7 @@ class Statement:
             if pooler is None:
                 raise
             raise pooler from error
-        if connection.pgconn.pipeline_status == PipelineStatus.OFF:
+        if not is_in_pipeline(connection):
             return cursor.fetchall() if cursor.pgresult and cursor.pgresult.nfields else ()
         try:
             return cursor.fetchall()
@@ -233,7 +232,7 @@ class Statement:
                 connection.execute(b"BEGIN")
                 cursor.execute(self._text, parameters)
                 connection.execute(b"COMMIT")  # guard: its commit is sent along
-                is_sent = connection.pgconn.flush() == 0  # guard: all of it is sent
+                is_sent = is_all_sent(connection)  # guard: all of it is sent
                 if is_sent:
                     meanwhile()
         except psycopg.OperationalError as error:

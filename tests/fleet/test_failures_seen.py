@@ -21,6 +21,7 @@ from sentry_sdk.integrations.logging import LoggingIntegration
 from sentry_sdk.transport import Transport
 
 from orchestrator import ActivityFailed, Flow, Retry, RunReport, install, process, stage
+from orchestrator.engine.fire import fire
 from orchestrator.fleet.member import Member
 from orchestrator.store.outbox import ADVANCE
 from tests.harness import Harness
@@ -236,6 +237,24 @@ def test_a_flow_that_becomes_an_incident_is_seen(world):
         "Trouble",
     )
     assert not world.reports
+
+
+def test_a_run_that_a_deadline_ended_is_seen_though_nothing_was_raised(world):
+    @process(version=1, registry=world.registry, expires_after=0.001)
+    async def patient(flow: Flow) -> None:
+        await flow.signal("go")
+
+    member = world.install()
+    run = world.harness.start(patient, key="b-1")
+    world.advance(run)
+    (due,) = world.harness.due_timers()
+    fire(member.context, due)
+    assert world.seen == [
+        ("on_failure", "patient", "RunFailed"),
+        ("task_failure", "patient", "RunFailed"),
+    ]
+    assert world.ids == [str(run.run_id)]
+    assert [report.status for report in world.reports] == ["expired"]
 
 
 @pytest.mark.parametrize("sort", HOSTILE)

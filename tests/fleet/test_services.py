@@ -23,7 +23,8 @@ from orchestrator.engine.liveness import Heart
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
 from orchestrator.fleet import member, services
-from orchestrator.fleet.losses import Losses, reason_of
+from orchestrator.fleet.compat import reason_of
+from orchestrator.fleet.losses import Losses
 from orchestrator.fleet.member import Member
 from orchestrator.fleet.services import Caretaker, Service
 from orchestrator.store import exits

@@ -10,7 +10,8 @@ from celery import Celery
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from orchestrator.engine.troubles import Troubles
-from orchestrator.fleet.outlast import CONSUMER, LONGEST_PAUSE_SECONDS, OTHERS, Refusals, outlast
+from orchestrator.fleet.compat import CONSUMER_LOG, REFUSALS_LOGS
+from orchestrator.fleet.outlast import LONGEST_PAUSE_SECONDS, Refusals, outlast
 
 log = logging.getLogger("outlast-tests")
 
@@ -34,7 +35,7 @@ def refusals(clock: Clock) -> Refusals:
 
 @pytest.fixture
 def outlasting() -> Iterator[tuple[Celery, Refusals]]:
-    loggers = [logging.getLogger(name) for name in (CONSUMER, *OTHERS)]
+    loggers = [logging.getLogger(name) for name in (CONSUMER_LOG, *REFUSALS_LOGS)]
     before = [list(each.filters) for each in loggers]
     app = Celery("outlasting")
     yield app, outlast(app, Troubles(log))
@@ -77,7 +78,7 @@ def test_a_consumer_that_begins_anew_for_another_reason_does_not_rest(refusals):
         ReadOnlyError("You can't write against a read only replica."),
     ],
 )
-@pytest.mark.parametrize("name", [CONSUMER, *OTHERS])
+@pytest.mark.parametrize("name", [CONSUMER_LOG, *REFUSALS_LOGS])
 def test_a_refusals_traceback_is_one_line_said_once(outlasting, caplog, name, error):
     celery_log = logging.getLogger(name)
     for _ in range(9):
@@ -90,4 +91,4 @@ def test_a_refusals_traceback_is_one_line_said_once(outlasting, caplog, name, er
     assert caplog.records[0].exc_info is None
     celery_log.warning("another's %s", "line")
     assert caplog.messages[-1] == "another's line"
-    assert (outlasting[1].pause_seconds() > 0) is (name == CONSUMER)
+    assert (outlasting[1].pause_seconds() > 0) is (name == CONSUMER_LOG)

@@ -32,8 +32,8 @@ from sqlalchemy import Engine, create_engine, event, text
 
 from orchestrator import Client, Registry, Settings
 from orchestrator.core.definition import Process
+from orchestrator.core.kinds.base import NewActivity
 from orchestrator.core.notice import RunNotice
-from orchestrator.core.outcome import NewActivity
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import Started
 from orchestrator.engine import recover, turn

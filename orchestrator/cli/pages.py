@@ -18,7 +18,8 @@ from rich.text import Text
 
 from orchestrator.cli.output import as_json, shortened, text
 from orchestrator.cli.times import Clock
-from orchestrator.core.journal import ActivityKind
+from orchestrator.core.kinds import KINDS
+from orchestrator.core.kinds.base import RunNames
 from orchestrator.core.run import RunStatus
 
 if TYPE_CHECKING:
@@ -339,13 +340,9 @@ def _turn(run: RunView, clock: Clock) -> RenderableType:
 
 
 def _act_on(run: RunView, wait: Wait) -> str:
-    if wait.kind is ActivityKind.APPROVAL:
-        by = shlex.quote(wait.who[0]) if wait.who else "WHO"
-        surely = _surely(run.id, run.business_key, run.follows)
-        return f"perennial approve {surely} {shlex.quote(wait.key)} --by {by}"
-    if wait.kind is ActivityKind.SIGNAL:
-        return f"perennial signal {called(run)} {shlex.quote(wait.name)} '{{...}}'"
-    return ""
+    names = RunNames(called(run), _surely(run.id, run.business_key, run.follows))
+    who = tuple(map(shlex.quote, wait.who))
+    return KINDS[wait.kind].typed(names, shlex.quote(wait.key), shlex.quote(wait.name), who)
 
 
 def _upcoming(

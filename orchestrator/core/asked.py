@@ -28,8 +28,7 @@ from zlib import crc32
 from pydantic import AnyUrl, BaseModel, SecretBytes, SecretStr
 from pydantic_core import PydanticUndefined
 
-from orchestrator.core.approvals import ApprovalRequest
-from orchestrator.core.flow import Ask, SignalWait, Sleep, StageCall, StepCall
+from orchestrator.core.kinds.base import Ask
 
 NOT_COMPARED = "?"
 
@@ -45,17 +44,7 @@ class _NotComparable(Exception):
 
 def digest_of(ask: Ask, salt: int) -> str:
     """The digest of what is asked for, one part for each argument. Never raises for what an argument is."""
-    if type(ask) is StageCall:
-        return ",".join([f"{name}={_digest(value, salt)}" for name, value in ask.arguments.items()])
-    if isinstance(ask, StepCall):
-        if not ask.kwargs and len(ask.args) == 1:
-            return f"1={_digest(ask.args[0], salt)}"
-        parts = [f"{place}={_digest(each, salt)}" for place, each in enumerate(ask.args, 1)]
-        parts += [f"{name}={_digest(each, salt)}" for name, each in ask.kwargs.items()]
-        return ",".join(parts)
-    return ",".join(
-        [f"{name}={_digest(value, salt)}" for name, value in _arguments_of(ask).items()]
-    )
+    return ",".join([f"{name}={_digest(value, salt)}" for name, value in ask.compared().items()])
 
 
 def different_arguments(recorded: str, asked: str) -> list[str]:
@@ -74,23 +63,6 @@ def different_arguments(recorded: str, asked: str) -> list[str]:
 def _parts(digest: str) -> dict[str, str]:
     pairs = (part.rpartition("=") for part in digest.split(",") if part)
     return {name: value for name, _, value in pairs}
-
-
-def _arguments_of(ask: StageCall | SignalWait | Sleep | ApprovalRequest) -> dict[str, Any]:
-    match ask:
-        case StageCall():
-            return ask.arguments
-        case SignalWait():
-            return {"timeout": ask.timeout_seconds}
-        case Sleep():
-            return {"until": ask.at} if ask.at is not None else {"duration": ask.delay_seconds}
-        case ApprovalRequest():
-            escalations = [[each.after_seconds, sorted(each.assignees)] for each in ask.escalations]
-            return {
-                "assign": sorted(ask.assignees),
-                "escalate": escalations,
-                "timeout": ask.timeout_seconds,
-            }
 
 
 def _digest(value: Any, salt: int) -> str:

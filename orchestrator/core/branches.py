@@ -23,14 +23,12 @@ from typing import Any
 from orchestrator.core.bugs import OWN_AWAITABLES, foreign
 from orchestrator.core.driving import Turn, driven_by
 from orchestrator.core.failures import FAILURES
-from orchestrator.core.flow import FlowCoroutine, Gather, Pending, Request
+from orchestrator.core.flow import FlowCoroutine, Gather, Pending
+from orchestrator.core.kinds.base import Answer, Request
 from orchestrator.core.unawaited import NEVER_AWAITED, Unawaited
-from orchestrator.errors import ActivityFailed, DefinitionError, Fail, SignalTimedOut
+from orchestrator.errors import DefinitionError
 
 log = logging.getLogger(__name__)
-
-OUTCOMES = (ActivityFailed, SignalTimedOut, Fail)
-"""What a flow may meet in the course of things; any other exception is a bug of its."""
 
 
 class TurnAbandoned(BaseException):
@@ -39,19 +37,6 @@ class TurnAbandoned(BaseException):
 
 class TurnOver(BaseException):
     """Raised into a flow that asks for more while it is being let go, or in vain. Not for flow code to catch."""
-
-
-@dataclass(slots=True)
-class Answer:
-    """What an await gives, or raises."""
-
-    value: Any = None
-    error: BaseException | None = None
-
-    @property
-    def is_bug(self) -> bool:
-        """A gather raises it at once; for a failed activity it waits for the siblings."""
-        return self.error is not None and not issubclass(type(self.error), OUTCOMES)
 
 
 @dataclass(slots=True, eq=False)

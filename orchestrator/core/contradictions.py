@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from orchestrator.core.asked import different_arguments
-from orchestrator.core.flow import Request
 from orchestrator.core.journal import Activity
+from orchestrator.core.kinds.base import Request
 
 SAME_LINES_BEFORE = 2
 """So many lines that agree stand before the one that doesn't, to find the place by."""

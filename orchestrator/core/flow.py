@@ -10,13 +10,10 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import (
     Any,
     Generic,
-    Literal,
-    NamedTuple,
     ParamSpec,
     Protocol,
     TypeVar,
@@ -25,12 +22,14 @@ from typing import (
 )
 from uuid import UUID
 
-from orchestrator.core.approvals import ApprovalRequest, Decision, Escalate, request_approval
+from orchestrator.core.approvals import Decision, Escalate, request_approval
 from orchestrator.core.callables import check_step, name_of, own_names
 from orchestrator.core.checks import check_key, check_moment, composed, due_in
 from orchestrator.core.definition import Stage
 from orchestrator.core.durations import Duration, seconds_of, seconds_or_none
-from orchestrator.core.journal import ActivityKind, describe
+from orchestrator.core.kinds import AskPeople, Request, SignalWait, Sleep, StageCall, StepCall
+from orchestrator.core.kinds.base import Ask
+from orchestrator.core.kinds.signal import OnUnfit
 from orchestrator.core.retries import Retry
 from orchestrator.core.unawaited import Unawaited
 from orchestrator.errors import DefinitionError
@@ -47,65 +46,6 @@ F = TypeVar("F")
 
 _ONCE = Retry()
 _frame = sys._getframe  # noqa: SLF001 - one frame, where `inspect.stack` would take them all
-_WORK = frozenset({ActivityKind.STAGE, ActivityKind.STEP})
-
-OnUnfit = Literal["set_aside", "raise"]
-"""What becomes of a signal that does not fit the type of its wait."""
-
-
-class StageCall(NamedTuple):
-    """A stage and its arguments by name."""
-
-    stage: Stage[..., Any]
-    arguments: dict[str, Any]
-
-
-class StepCall(NamedTuple):
-    """A call made inline, in the turn."""
-
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    retry: Retry
-
-
-@dataclass(frozen=True, slots=True)
-class SignalWait:
-    """A wait for the next signal of a name; `type` is what its payload must fit, and `on_unfit` what becomes of
-    one that doesn't.
-    """
-
-    timeout_seconds: float | None
-    type: Any
-    on_unfit: OnUnfit = "set_aside"
-
-
-@dataclass(frozen=True, slots=True)
-class Sleep:
-    """Until `at`, or for `delay_seconds` from the moment it is recorded."""
-
-    delay_seconds: float | None = None
-    at: datetime | None = None
-
-
-Ask = StageCall | StepCall | SignalWait | Sleep | ApprovalRequest
-
-
-class Request(NamedTuple):
-    """One thing a flow asked for, with its place in the journal."""
-
-    key: str
-    scope: str
-    ordinal: int
-    kind: ActivityKind
-    name: str
-    ask: Ask
-    asked: str = ""
-    """A digest of its arguments, to be compared at each replay (`core.asked`)."""
-
-    def describe(self) -> str:
-        """As an activity's."""
-        return describe(self.kind, self.name, self.key)
 
 
 class Pending(Generic[T]):
@@ -167,7 +107,7 @@ class Recorder(Protocol):
     def now(self) -> datetime:
         """The time of the last fact that the code now running has seen."""
 
-    def request(self, kind: ActivityKind, name: str, key: str | None, ask: Ask) -> Request:
+    def request(self, name: str, key: str | None, ask: Ask) -> Request:
         """Place a request in the current scope."""
 
     def gather_key(self, key: str | None) -> str:
@@ -225,7 +165,7 @@ class Flow:
             )
         key = None if "key" in found.parameters else kwargs.pop("key", None)
         call = StageCall(found, found.bind(args, kwargs))
-        return self._asked(ActivityKind.STAGE, found.name, key, call)
+        return self._asked(found.name, key, call)
 
     @overload
     def step(
@@ -261,13 +201,13 @@ class Flow:
                 f"flow.step is given retry={retry!r}", remedy="Give a Retry(max_attempts=…)."
             )
         call = StepCall(function, args, kwargs, retry)
-        return self._asked(ActivityKind.STEP, name_of(function), key, call)
+        return self._asked(name_of(function), key, call)
 
     def sleep(self, duration: Duration, *, key: str | None = None) -> Pending[None]:
         """Wait for a timedelta, or for seconds; what is over already is over. Costs a few rows, however long."""
         delay = seconds_of(duration, what="flow.sleep")
         ask = Sleep(delay_seconds=due_in(delay, what="flow.sleep"))
-        return self._asked(ActivityKind.SLEEP, "sleep", key, ask)
+        return self._asked("sleep", key, ask)
 
     def sleep_until(self, at: datetime, *, key: str | None = None) -> Pending[None]:
         """Wait until a moment, which must carry a time zone."""
@@ -277,7 +217,7 @@ class Flow:
                 remedy="Give a datetime with a time zone, or use flow.sleep for a duration.",
             )
         check_moment(at, what="flow.sleep_until")
-        return self._asked(ActivityKind.SLEEP, "sleep", key, Sleep(at=at))
+        return self._asked("sleep", key, Sleep(at=at))
 
     @overload
     def signal(
@@ -322,7 +262,7 @@ class Flow:
         if timeout_seconds is not None:
             timeout_seconds = due_in(timeout_seconds, what=f"the timeout of signal {name!r}")
         wait = SignalWait(timeout_seconds, type, on_unfit)
-        return self._asked(ActivityKind.SIGNAL, composed(name), key, wait)
+        return self._asked(composed(name), key, wait)
 
     def approval(
         self,
@@ -340,7 +280,7 @@ class Flow:
         """
         name = composed(name)
         ask = request_approval(name, assign=assign, escalate=escalate, timeout=timeout)
-        return self._asked(ActivityKind.APPROVAL, name, key, ask)
+        return self._asked(name, key, AskPeople(ask))
 
     @overload
     def gather(  # type: ignore[overload-overlap]  # a list where all are of one type, as it always was
@@ -426,15 +366,15 @@ class Flow:
         self._unawaited.note(own_key, gather, _frame(1), must_be_awaited=True)
         return gather
 
-    def _asked(self, kind: ActivityKind, name: str, key: str | None, ask: Ask) -> Pending[Any]:
+    def _asked(self, name: str, key: str | None, ask: Ask) -> Pending[Any]:
         """Called by the very method that the flow calls, whose line is remembered."""
         if key is not None and not isinstance(key, str):
             raise DefinitionError(
-                f"{kind} {name} is given the key {key!r}", remedy="Keys are text: str(…)."
+                f"{ask.kind} {name} is given the key {key!r}", remedy="Keys are text: str(…)."
             )
-        request = self._recorder.request(kind, name, key, ask)
+        request = self._recorder.request(name, key, ask)
         pending: Pending[Any] = Pending(request, self._unawaited)
-        self._unawaited.note(request.key, pending, _frame(2), must_be_awaited=kind in _WORK)
+        self._unawaited.note(request.key, pending, _frame(2), must_be_awaited=ask.is_work)
         return pending
 
 

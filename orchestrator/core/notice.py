@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from orchestrator.core.journal import ActivityKind
-from orchestrator.core.outcome import NewActivity, NewTimer, RunContext, TurnOutcome
+from orchestrator.core.kinds.base import NewActivity, NewTimer
+from orchestrator.core.outcome import RunContext, TurnOutcome
 from orchestrator.core.run import RunStatus
 
 PEOPLE_MAX = 10
@@ -122,7 +122,7 @@ def _first_of(opened: tuple[NewActivity, ...], now: datetime) -> datetime | None
     ends = [
         _end_of(timer, now)
         for each in opened
-        if each.request.kind is not ActivityKind.STAGE
+        if not each.request.ask.is_handed_off
         for timer in each.timers
     ]
     return min((end for end in ends if end is not None), default=None)

@@ -9,16 +9,10 @@ from typing import Any
 from uuid import UUID
 
 from orchestrator.core import codec
-from orchestrator.core.approvals import ApprovalRequest
 from orchestrator.core.failures import traceback_of
-from orchestrator.core.flow import Request, SignalWait, Sleep, StageCall, StepCall
 from orchestrator.core.journal import Activity, ActivityState
+from orchestrator.core.kinds.base import NewActivity
 from orchestrator.core.run import RunStatus
-from orchestrator.core.schemas import input_schema_of
-from orchestrator.errors import InvalidArguments, PayloadError
-
-TAKES_BYTES_MAX = 4 * 1024
-"""A larger schema isn't kept with each wait: the flow alone looks at what comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,33 +25,6 @@ class RunContext:
     business_key: str | None
     input: Any
     created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class NewTimer:
-    """A deadline to arm: `delay_seconds` from its recording, or `at`. `level` counts escalations."""
-
-    kind: str
-    delay_seconds: float | None = None
-    at: datetime | None = None
-    level: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class NewActivity:
-    """An activity the flow asked for and the journal lacks. `input` and `result` are JSON text."""
-
-    request: Request
-    state: ActivityState
-    input: str | None = None
-    result: str | None = None
-    settled_at: datetime | None = None
-    settled_revision: int | None = None
-    queue: str | None = None
-    policy: dict[str, Any] | None = None
-    timeout_seconds: float | None = None
-    timers: tuple[NewTimer, ...] = ()
-    approval: ApprovalRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,71 +91,6 @@ def park(
         waiting_for="an operator",
         raised=raised,
     )
-
-
-def open_activity(request: Request) -> NewActivity:
-    """A request as it is to be recorded. Raises InvalidArguments: one can't be."""
-    ask = request.ask
-    match ask:
-        case StageCall():
-            stage = ask.stage
-            what = f"argument of stage {stage.name}"
-            try:
-                parts = [
-                    f"{codec.encode_name(name)}:{codec.encode(value, stage.parameters[name], what=what)}"
-                    for name, value in ask.arguments.items()
-                ]
-            except PayloadError as error:
-                raise InvalidArguments(str(error)) from None
-            return NewActivity(
-                request,
-                ActivityState.PENDING,
-                input="{" + ",".join(parts) + "}",
-                queue=stage.queue,
-                policy=stage.retry.as_policy(),
-                timeout_seconds=stage.timeout_seconds,
-            )
-        case Sleep():
-            return NewActivity(
-                request,
-                ActivityState.PENDING,
-                timers=(NewTimer("sleep", ask.delay_seconds, ask.at),),
-            )
-        case SignalWait():
-            timers = (
-                ()
-                if ask.timeout_seconds is None
-                else (NewTimer("signal-timeout", ask.timeout_seconds),)
-            )
-            return NewActivity(
-                request, ActivityState.PENDING, policy=_what_it_takes(ask), timers=timers
-            )
-        case ApprovalRequest():
-            return NewActivity(
-                request, ActivityState.PENDING, timers=_approval_timers(ask), approval=ask
-            )
-        case StepCall():
-            raise AssertionError("steps are recorded by whoever performs them")
-
-
-def _what_it_takes(wait: SignalWait) -> dict[str, Any] | None:
-    """For whoever sends the signal: refused at the door, it never comes here. Not where the flow wants to be told."""
-    if wait.on_unfit != "set_aside":
-        return None
-    takes = input_schema_of(wait.type)
-    if takes.schema is None or takes.size > TAKES_BYTES_MAX:
-        return None
-    return {"takes": takes.schema, "digest": takes.digest}
-
-
-def _approval_timers(ask: ApprovalRequest) -> tuple[NewTimer, ...]:
-    escalations = tuple(
-        NewTimer("escalation", escalation.after_seconds, level=level)
-        for level, escalation in enumerate(ask.escalations, start=1)
-    )
-    if ask.timeout_seconds is None:
-        return escalations
-    return (*escalations, NewTimer("approval-timeout", ask.timeout_seconds))
 
 
 def done_by(consumed: ConsumedSignal, activity: NewActivity) -> NewActivity:

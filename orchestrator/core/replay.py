@@ -18,37 +18,23 @@ from typing import Any, NoReturn
 from zlib import crc32
 
 from orchestrator.core import codec
-from orchestrator.core.answers import answer_of, sent, why_unfit
 from orchestrator.core.asked import different_arguments, digest_of
-from orchestrator.core.branches import OUTCOMES, Answer, Branches, TurnAbandoned, TurnOver
+from orchestrator.core.branches import Branches, TurnAbandoned, TurnOver
 from orchestrator.core.bugs import explain
 from orchestrator.core.checks import check_key, check_words, composed
 from orchestrator.core.contradictions import explain_contradiction
 from orchestrator.core.definition import Process, Registry, Stage
 from orchestrator.core.driving import driven_by
 from orchestrator.core.failures import FAILURES, message_of, traceback_of, type_of
-from orchestrator.core.flow import (
-    Ask,
-    Flow,
-    FlowCoroutine,
-    Request,
-    SignalWait,
-    StepCall,
-)
-from orchestrator.core.journal import (
-    Activity,
-    ActivityKind,
-    ActivityState,
-    BufferedSignal,
-)
+from orchestrator.core.flow import Flow, FlowCoroutine
+from orchestrator.core.journal import Activity, ActivityState, BufferedSignal
+from orchestrator.core.kinds.base import OUTCOMES, Answer, Ask, NewActivity, Request
 from orchestrator.core.outcome import (
     ConsumedSignal,
-    NewActivity,
     RunContext,
     SetAsideSignal,
     TurnOutcome,
     done_by,
-    open_activity,
     park,
 )
 from orchestrator.core.run import RunStatus
@@ -287,7 +273,7 @@ class _Turn:
             self.arrived.add(request.key)
             return True
         return (
-            isinstance(request.ask, StepCall)
+            request.ask.is_inline
             and _is_due(entry)
             and not self.due_steps
             and self._may_perform(request.key)
@@ -296,7 +282,7 @@ class _Turn:
 
     # -- what flows ask (Recorder) -----------------------------------------------------------
 
-    def request(self, kind: ActivityKind, name: str, key: str | None, ask: Ask) -> Request:
+    def request(self, name: str, key: str | None, ask: Ask) -> Request:
         """Give a request its key and ordinal, and hold it against the journal."""
         if self.branches.is_over:
             raise TurnOver
@@ -304,21 +290,21 @@ class _Turn:
             self._park(
                 f"the flow asked for more than {REQUESTS_PER_TURN_MAX} activities: split the work over runs"
             )
-        if kind is not ActivityKind.STAGE:  # whose name was looked at when it was defined
+        if not ask.is_handed_off:  # else its name was looked at when it was defined
             check_words(name, what="a name", where=self.process.where)
         request = Request(
             self._free_key(key or name, named=key is not None),
             self.branches.scope,
             self._next_ordinal(),
-            kind,
+            ask.kind,
             name,
             ask,
             digest_of(ask, self.salt),
         )
         self.asked[request.key] = request
         self._hold_against_journal(request)
-        if request.key not in self.entries and not isinstance(ask, StepCall):
-            self.opened[request.key] = open_activity(request)
+        if request.key not in self.entries and not ask.is_inline:
+            self.opened[request.key] = ask.open(request)
         return request
 
     def gather_key(self, key: str | None) -> str:
@@ -373,17 +359,17 @@ class _Turn:
             self.answered.add(request.key)
             if entry.settled_at is not None:
                 self.branches.saw(entry.settled_at, scope)
-            return answer_of(request, entry)
+            return ask.answer(request, entry)
         entry = self.entries.get(request.key)
         if entry is not None and entry.is_settled:
             return None
-        if isinstance(ask, SignalWait):
-            return self._look_among_signals(request, ask, scope)
-        if isinstance(ask, StepCall) and _is_due(entry):
+        if ask.takes_signals:
+            return self._look_among_signals(request, scope)
+        if ask.is_inline and _is_due(entry):
             self.due_steps[request.key] = request
         return None
 
-    def _look_among_signals(self, request: Request, wait: SignalWait, scope: str) -> Answer | None:
+    def _look_among_signals(self, request: Request, scope: str) -> Answer | None:
         consumed = self.consumed.get(request.key)
         while consumed is None:
             buffered = self.buffered.get(request.name)
@@ -393,11 +379,11 @@ class _Turn:
             consumed = self._take(request, buffered.popleft())
         self.answered.add(request.key)
         self.branches.saw(consumed.received_at, scope)
-        return sent(request, wait, consumed.payload)
+        return request.ask.taken(request, consumed.payload)
 
     def _take(self, request: Request, signal: BufferedSignal) -> ConsumedSignal | None:
         """The signal answers this wait. None: it doesn't fit, and is set aside."""
-        why = why_unfit(request, signal)
+        why = request.ask.why_unfit(request, signal)
         if why is not None:  # guard: unfit signals answer nobody
             self.unfit.append(SetAsideSignal(request.key, signal.id, signal.name, why))
             return None
@@ -451,9 +437,7 @@ class _Turn:
 
     def _blocked(self) -> TurnOutcome:
         unsettled = [request for request in self.asked.values() if self._is_awaited(request)]
-        is_at_work = any(
-            request.kind in (ActivityKind.STAGE, ActivityKind.STEP) for request in unsettled
-        )
+        is_at_work = any(request.ask.is_work for request in unsettled)
         return TurnOutcome(
             status=RunStatus.RUNNING if is_at_work else RunStatus.WAITING,
             opened=tuple(self._opened()),
@@ -530,7 +514,7 @@ def _waiting_for(unsettled: Sequence[Request]) -> str | None:
     """`approval manager`, or the first of several and how many more."""
     if not unsettled:
         return None
-    people_first = sorted(unsettled, key=lambda request: request.kind is not ActivityKind.APPROVAL)
+    people_first = sorted(unsettled, key=lambda request: not request.ask.asks_people)
     first = people_first[0]
-    text = first.name if first.kind is ActivityKind.SLEEP else f"{first.kind} {first.name}"
+    text = first.ask.in_words(first.name)
     return text if len(unsettled) == 1 else f"{text} and {len(unsettled) - 1} more"

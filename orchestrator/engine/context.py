@@ -21,6 +21,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.core import jsonb
 from orchestrator.core.definition import Registry, Stage
+from orchestrator.core.kinds.base import NewActivity
 from orchestrator.engine.alive import connect_alive
 from orchestrator.engine.definitions import Definitions
 from orchestrator.engine.foreign import Foreign
@@ -54,6 +55,15 @@ def call_plainly(stage: Stage[..., Any], _claim: Claim, arguments: dict[str, Any
     return stage(**arguments)
 
 
+MayTake = Callable[[NewActivity], bool]
+"""Whether this worker goes on with that stage at once, without a message in between."""
+
+
+def by_message(_stage: NewActivity) -> bool:
+    """Each stage is handed off by a message: the rule, and all there is without `engine.in_place`."""
+    return False
+
+
 class Others(Gathering):
     """Those that go on together, as one of them sees it (engine.together)."""
 
@@ -78,6 +88,8 @@ class EngineContext:
     """Who is told of what has failed."""
     call_stage: StageCall = call_plainly
     """The fleet knows stages that are Celery tasks."""
+    may_take: MayTake = by_message
+    """Whether this worker goes on with a stage that its commit opens, which the commit then claims for it."""
     others: Others | None = None
     """Those that this one goes on together with, if it does."""
     spare: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(POOL_SIZE))
@@ -102,6 +114,12 @@ class EngineContext:
         self._together = self.database.execution_options(
             isolation_level="READ COMMITTED", **options
         )
+
+    def going_on(self, may_take: MayTake) -> Self:
+        """The same context for a worker that goes on with such stages: whoever takes it does what is claimed."""
+        one = copy(self)
+        one.may_take = may_take
+        return one
 
     def among(self, others: Others) -> Self:
         """The same context for one that goes on together with others."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Protocol
 from uuid import UUID
 
-from orchestrator.core.outcome import NewActivity
+from orchestrator.core.kinds.base import NewActivity
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.stage import claim_stage, work_and_settle
 from orchestrator.engine.turn import advance
@@ -33,18 +33,20 @@ class InPlace(Protocol):
 
 def advance_in_place(context: EngineContext, run_id: UUID, in_place: InPlace) -> None:
     """`advance`, and the stages that follow at once."""
+    context = context.going_on(in_place.may_take)
     with context.identity.holding():
-        _go_on(context, advance(context, run_id, in_place.may_take), in_place)
+        _go_on(context, advance(context, run_id), in_place)
 
 
 def run_stage_in_place(
     context: EngineContext, run_id: UUID, key: str, attempt: int, in_place: InPlace
 ) -> None:
     """`run_stage`, and the stages that follow at once."""
+    context = context.going_on(in_place.may_take)
     with context.identity.holding() as worker_id:
         claim = claim_stage(context, run_id, key, attempt, worker_id=worker_id)
         if claim is not None:
-            _go_on(context, work_and_settle(context, claim, in_place.may_take), in_place)
+            _go_on(context, work_and_settle(context, claim), in_place)
 
 
 def _go_on(context: EngineContext, taken: Claim | None, in_place: InPlace) -> None:
@@ -53,6 +55,6 @@ def _go_on(context: EngineContext, taken: Claim | None, in_place: InPlace) -> No
         def work(claim: Claim = claim) -> Claim | None:
             # Its failure ends in its own task, so it has to fall silent here.
             with context.identity.holding():  # guard: each stage in place is held
-                return work_and_settle(context, claim, in_place.may_take)
+                return work_and_settle(context, claim)
 
         taken = in_place.perform(claim, work)

@@ -21,8 +21,8 @@ from orchestrator.core import codec
 from orchestrator.core.branches import TurnAbandoned
 from orchestrator.core.definition import result_type_of
 from orchestrator.core.failures import FAILURES, error_of, let_go
-from orchestrator.core.flow import Request, StepCall
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState
+from orchestrator.core.kinds import Request, StepCall
 from orchestrator.core.steps import working_on_step
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.refusal import in_plain_characters, refused

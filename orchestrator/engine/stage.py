@@ -29,7 +29,7 @@ from orchestrator.engine.context import EngineContext, once_more_if_cut
 from orchestrator.engine.park import park_attempt
 from orchestrator.engine.refusal import in_plain_characters, refused
 from orchestrator.engine.reports import FailedAttempt, RunReport
-from orchestrator.engine.turn import MayTake, settle_and_advance, take_nothing
+from orchestrator.engine.turn import settle_and_advance
 from orchestrator.errors import RecordedOtherwise
 from orchestrator.faults import around
 from orchestrator.store import activities, outbox, workers
@@ -77,9 +77,7 @@ def claim_stage(
         return claim
 
 
-def work_and_settle(
-    context: EngineContext, claim: Claim, may_take: MayTake = take_nothing
-) -> Claim | None:
+def work_and_settle(context: EngineContext, claim: Claim) -> Claim | None:
     """Do what is claimed, and record its end. The caller holds the identity it is claimed by.
 
     The claim's connection went back to the pool: a stage may take an hour. Returns the stage that was
@@ -115,7 +113,6 @@ def work_and_settle(
         result=result,
         failure=failure,
         elapsed=elapsed,
-        may_take=may_take,
     )
     try:
         taken = once_more_if_cut(settle)  # guard: a cut connection loses no result
@@ -133,13 +130,12 @@ def _settle(
     result: str | None,
     failure: _Failure | None,
     elapsed: float,
-    may_take: MayTake,
 ) -> Claim | None:
     """Twice does no harm: the attempt's fence sees to it. An hour's work isn't lost by a dead connection.
 
     What Postgres refuses to keep is a failure, recorded at once: the work isn't done again.
     """
-    record = partial(_record, context, claim, elapsed=elapsed, may_take=may_take)
+    record = partial(_record, context, claim, elapsed=elapsed)
     try:
         return record(result=result, failure=failure)
     except DataError as refusal:
@@ -161,7 +157,6 @@ def _record(
     result: str | None,
     failure: _Failure | None,
     elapsed: float,
-    may_take: MayTake,
 ) -> Claim | None:
     with context.asking() as connection:
         if failure is not None and failure.delay_seconds is not None:
@@ -178,9 +173,7 @@ def _record(
             active_milliseconds=round(elapsed * 1000),
         )
         on_settled = _nothing if failure is None else failure.report
-        return settle_and_advance(
-            context, connection, claim.run, settlement, may_take, on_settled=on_settled
-        )
+        return settle_and_advance(context, connection, claim.run, settlement, on_settled=on_settled)
 
 
 def _nothing() -> None:

@@ -28,7 +28,7 @@ from uuid import UUID
 from greenlet import getcurrent, greenlet
 from sqlalchemy import Connection
 
-from orchestrator.core.outcome import NewActivity
+from orchestrator.core.kinds.base import NewActivity
 from orchestrator.engine.context import EngineContext, Others, is_a_servers_trouble, is_refused
 from orchestrator.engine.in_place import InPlace, advance_in_place
 from orchestrator.engine.inline_steps import HandedBack

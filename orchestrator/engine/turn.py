@@ -2,7 +2,6 @@
 
 advance            an `advance` message, a fired timer, an operator: load, then take turns
 settle_and_advance a stage has ended: its result and the flow's next commands are one commit
-MayTake            the commit may claim the stage it opens for this very worker (`engine.in_place`)
 take_turns         decide on what was read; if a fact came meanwhile, read again and decide again
 """
 
@@ -20,9 +19,10 @@ from sqlalchemy.exc import DataError
 from orchestrator.core import codec
 from orchestrator.core.branches import TurnAbandoned
 from orchestrator.core.failures import let_go, without_traceback
-from orchestrator.core.journal import Activity, ActivityKind, ActivityState
+from orchestrator.core.journal import Activity, ActivityState
+from orchestrator.core.kinds.base import NewActivity
 from orchestrator.core.notice import notice_of_turn
-from orchestrator.core.outcome import NewActivity, TurnOutcome, park
+from orchestrator.core.outcome import TurnOutcome, park
 from orchestrator.core.replay import StageIsMissing, take_turn
 from orchestrator.core.run import RunStatus
 from orchestrator.engine.context import EngineContext
@@ -55,16 +55,7 @@ FLOW = "flow"
 """Who acts in history when the process itself does."""
 
 
-MayTake = Callable[[NewActivity], bool]
-"""Whether this worker goes on with that stage at once, without a message in between."""
-
-
-def take_nothing(_stage: NewActivity) -> bool:
-    """Each stage is handed off by a message."""
-    return False
-
-
-def advance(context: EngineContext, run_id: UUID, may_take: MayTake = take_nothing) -> Claim | None:
+def advance(context: EngineContext, run_id: UUID) -> Claim | None:
     """Take the turn of a run, if it needs one. Safe to call at any time, any number of times.
 
     Returns the stage that was taken over, if one was: it is claimed, and the caller's to do.
@@ -75,7 +66,7 @@ def advance(context: EngineContext, run_id: UUID, may_take: MayTake = take_nothi
             outbox.forget_advance(connection, run_id)
             return None
         if loaded.needs_turn:
-            progress = take_turns(context, connection, loaded, may_take=may_take)
+            progress = take_turns(context, connection, loaded)
             if progress.is_handed_back:  # guard: who is handed back is told of
                 context.messenger.hand_off([Handoff.advance(run_id, loaded.queue)])
             return progress.taken
@@ -87,7 +78,6 @@ def settle_and_advance(
     connection: AnyConnection,
     loaded: LoadedRun,
     settlement: Settlement,
-    may_take: MayTake = take_nothing,
     *,
     on_settled: Callable[[], None] = lambda: None,
 ) -> Claim | None:
@@ -95,7 +85,7 @@ def settle_and_advance(
 
     `on_settled` is called once it is recorded. Returns the stage that was taken over, as `advance` does.
     """
-    progress = take_turns(context, connection, loaded, settlement, may_take, on_settled=on_settled)
+    progress = take_turns(context, connection, loaded, settlement, on_settled=on_settled)
     if progress.is_recorded:
         return progress.taken
     is_ours, queue = turns.record_settlement_if_claimed(
@@ -127,14 +117,13 @@ def take_turns(
     connection: AnyConnection,
     loaded: LoadedRun,
     settlement: Settlement | None = None,
-    may_take: MayTake = take_nothing,
     *,
     on_settled: Callable[[], None] = lambda: None,
 ) -> Progress:
     """Decide and commit until a commit holds."""
     run_id = loaded.context.id
     with HeldTurn(context, connection, run_id) as held:
-        turn = _Turn(context, connection, run_id, may_take, held)
+        turn = _Turn(context, connection, run_id, held)
         turn.on_settled = on_settled
         conflicts = 0
         while loaded.status.is_moving and conflicts < CONFLICTS_MAX:
@@ -186,11 +175,10 @@ class _Turn:
         context: EngineContext,
         connection: AnyConnection,
         run_id: UUID,
-        may_take: MayTake,
         held: HeldTurn,
     ) -> None:
         self.context, self.connection, self.run_id = context, connection, run_id
-        self.may_take, self.held = may_take, held
+        self.held = held
         self.on_settled: Callable[[], None] = lambda: None
         self.taken: Claim | None = None
 
@@ -313,8 +301,8 @@ class _Turn:
         # guard: nothing is taken over unseen
         if self.held.steps_recorded or outcome.consumed or outcome.set_aside or outcome.goes_on:
             return None
-        stages = (each for each in outcome.opened if each.request.kind is ActivityKind.STAGE)
-        return next((stage for stage in stages if self.may_take(stage)), None)
+        stages = (each for each in outcome.opened if each.request.ask.is_handed_off)
+        return next((stage for stage in stages if self.context.may_take(stage)), None)
 
 
 def _leave(
@@ -409,16 +397,8 @@ def _handoffs_of(
     run_id: UUID, outcome: TurnOutcome, taken: NewActivity | None
 ) -> Iterator[Handoff]:
     for opened in outcome.opened:
-        if opened.request.kind is ActivityKind.STAGE and opened is not taken:
+        if opened.request.ask.is_handed_off and opened is not taken:
             yield Handoff(run_id, opened.request.key, 1, opened.request.name, opened.queue)
-
-
-_OPENED_EVENTS = {
-    ActivityKind.STAGE: "stage handed off",
-    ActivityKind.APPROVAL: "approval asked",
-    ActivityKind.SIGNAL: "waits for signal",
-    ActivityKind.SLEEP: "sleeps",
-}
 
 
 def _facts_of(
@@ -441,7 +421,7 @@ def _facts_of(
     facts += [
         Fact("stage taken over", context.identity.name, opened.request.key, 1)
         if opened is taken
-        else Fact(_OPENED_EVENTS[opened.request.kind], FLOW, opened.request.key, 1)
+        else Fact(opened.request.ask.opened_event, FLOW, opened.request.key, 1)
         for opened in outcome.opened
     ]
     facts += [Fact("signal consumed", FLOW, consumed.key) for consumed in outcome.consumed]

@@ -21,7 +21,7 @@ from celery import Celery, Task, uuid
 from celery.states import RETRY
 
 from orchestrator.core.failures import repr_of
-from orchestrator.core.outcome import NewActivity
+from orchestrator.core.kinds.base import NewActivity
 from orchestrator.fleet.compat import tracer_of
 from orchestrator.fleet.routes import Routes
 from orchestrator.store.activities import Claim
@@ -46,7 +46,7 @@ def has_in_hand() -> bool:
     return _in_hand.get() is not None
 
 
-def is_in_hand(run_id: str, key: str, attempt: int) -> bool:
+def perform_in_hand(run_id: str, key: str, attempt: int) -> bool:
     """Do the stage if this worker has taken it over, and say so; False: the task came by a message."""
     hand = _in_hand.get()
     if hand is None or hand.work is None or hand.arguments != (run_id, key, attempt):

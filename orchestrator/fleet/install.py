@@ -28,7 +28,7 @@ from orchestrator.fleet import failures
 from orchestrator.fleet.alarms import FIRE
 from orchestrator.fleet.compat import TRACE_LOG, tasks_so_far
 from orchestrator.fleet.failures import OnRun
-from orchestrator.fleet.in_place import has_in_hand, is_in_hand
+from orchestrator.fleet.in_place import has_in_hand, perform_in_hand
 from orchestrator.fleet.member import Member
 from orchestrator.fleet.outlast import PauseStep
 from orchestrator.fleet.services import ServicesStep
@@ -88,7 +88,7 @@ def install(
 
 def _register_stage(member: Member, stage: Stage[..., Any]) -> None:
     def work(run_id: str, key: str, attempt: int) -> None:
-        if not is_in_hand(run_id, key, attempt):
+        if not perform_in_hand(run_id, key, attempt):
             run_stage_in_place(member.context, UUID(run_id), key, attempt, member.in_place())
 
     work.__doc__ = stage.__doc__

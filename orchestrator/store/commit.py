@@ -18,7 +18,8 @@ from uuid import UUID
 
 from orchestrator.core.approvals import ApprovalRequest
 from orchestrator.core.journal import ActivityState
-from orchestrator.core.outcome import NewActivity, TurnOutcome
+from orchestrator.core.kinds.base import NewActivity
+from orchestrator.core.outcome import TurnOutcome
 from orchestrator.core.run import RunStatus
 from orchestrator.store.outbox import Handoff
 from orchestrator.store.statement import AnyConnection, Statement

@@ -9,7 +9,7 @@ import json
 from typing import Any
 from uuid import UUID
 
-from orchestrator.core.answers import TAKEN_AT_THE_DEADLINE
+from orchestrator.core.kinds.signal import TAKEN_AT_THE_DEADLINE
 from orchestrator.store.statement import AnyConnection, Statement
 
 NEXT_REVISION = "(SELECT r.revision + 1 FROM perennial.run r WHERE r.id = a.run_id)"

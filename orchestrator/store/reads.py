@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Select, and_, case, func, or_, select, text
 
 from orchestrator.core.checks import composed
 from orchestrator.core.journal import ActivityKind, ActivityState
+from orchestrator.core.kinds import KINDS
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import (
     ApprovalView,
@@ -340,52 +341,19 @@ def _waits(connection: Connection, run_row: Any) -> tuple[Wait, ...]:
 
 
 def _wait(row: Any, deadlines: list[Any]) -> Wait:
+    kind = KINDS[ActivityKind(row.kind)]
     return Wait(
-        kind=ActivityKind(row.kind),
+        kind=kind.kind,
         key=row.key,
         name=row.name,
-        who=_who(row),
+        who=kind.who(row),
         since=row.claimed_at if row.state == ActivityState.CLAIMED else row.opened_at,
         next=tuple(
-            Upcoming(_what_happens(row, deadline), deadline.due_at) for deadline in deadlines
+            Upcoming(kind.what_happens(row, deadline), deadline.due_at) for deadline in deadlines
         ),
         attempt=row.attempt,
         detail=_detail(row),
     )
-
-
-def _who(row: Any) -> tuple[str, ...]:
-    match ActivityKind(row.kind):
-        case ActivityKind.APPROVAL:
-            return tuple(row.assignees or ())
-        case ActivityKind.SIGNAL:
-            return (f"whoever sends signal {row.name}",)
-        case ActivityKind.SLEEP:
-            return ("nobody: time alone",)
-        case ActivityKind.STAGE | ActivityKind.STEP:
-            if row.state == ActivityState.RETRYING:
-                return ("nobody: its retry comes by itself",)
-            if row.state == ActivityState.CLAIMED:
-                return (f"worker {row.worker_name}" if row.worker_name else "a worker",)
-            return (
-                f"a worker on queue {row.queue}" if row.queue else "a worker on the default queue",
-            )
-
-
-def _what_happens(row: Any, deadline: Any) -> str:
-    if deadline.kind == "escalation":
-        return f"escalates to {_escalates_to(row.escalations, deadline.level)}"
-    if deadline.kind == "retry":
-        return f"attempt {row.attempt} is made"
-    return "goes on" if deadline.kind == "sleep" else "times out"
-
-
-def _escalates_to(escalations: Any, level: int) -> str:
-    """The people of that level, however the row came about."""
-    try:
-        return ", ".join(escalations[level - 1]["assignees"])
-    except (TypeError, LookupError):
-        return "others"
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from orchestrator.core.outcome import NewActivity
+from orchestrator.core.kinds.base import NewActivity
 from orchestrator.store.statement import AnyConnection, Statement
 
 # Seconds that are left; a moment no interval leads to is far away, or long past.

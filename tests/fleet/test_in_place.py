@@ -12,7 +12,7 @@ from celery import Celery, signals
 from celery._state import _task_stack
 
 from orchestrator import Registry, Settings, install, stage
-from orchestrator.fleet.in_place import InPlaceTasks, is_in_hand
+from orchestrator.fleet.in_place import InPlaceTasks, perform_in_hand
 
 QUEUE = "here"
 LIMITS = {"time_limit": 3610.0, "soft_time_limit": 3600.0}
@@ -176,4 +176,4 @@ def test_a_stage_in_place_that_fails_ends_there(app):
         signals.task_failure.disconnect(watch)
     assert failed == [("work", ZeroDivisionError)]
     assert told == ["task-received", "task-started", "task-failed"]
-    assert not is_in_hand(str(run_id), "work", 1)
+    assert not perform_in_hand(str(run_id), "work", 1)

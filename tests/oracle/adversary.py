@@ -27,7 +27,7 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from orchestrator import PerennialError, Registry, RunStatus
-from orchestrator.core.outcome import NewActivity
+from orchestrator.core.kinds.base import NewActivity
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.fire import fire
 from orchestrator.engine.in_place import advance_in_place, run_stage_in_place

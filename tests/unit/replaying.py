@@ -19,8 +19,8 @@ from orchestrator import Registry, process
 from orchestrator.core import codec
 from orchestrator.core.branches import TurnAbandoned
 from orchestrator.core.definition import Process, result_type_of
-from orchestrator.core.flow import Request, StepCall
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState, BufferedSignal
+from orchestrator.core.kinds import Request, StepCall
 from orchestrator.core.outcome import RunContext, TurnOutcome
 from orchestrator.core.replay import take_turn
 from orchestrator.core.run import RunStatus

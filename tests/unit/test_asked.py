@@ -18,7 +18,7 @@ from pydantic import BaseModel, SecretStr, create_model
 
 from orchestrator import Flow, Registry, RunStatus, hours, stage
 from orchestrator.core.asked import different_arguments, digest_of
-from orchestrator.core.flow import StepCall
+from orchestrator.core.kinds import StepCall
 from orchestrator.core.retries import Retry
 from tests.unit.replaying import World, define
 

@@ -10,8 +10,8 @@ import pytest
 
 from orchestrator import Flow, Registry, Retry, days, hours, minutes, process, seconds, stage
 from orchestrator.core.definition import Stage
-from orchestrator.core.flow import Sleep, StageCall
 from orchestrator.core.journal import ActivityKind
+from orchestrator.core.kinds import Sleep, StageCall
 from orchestrator.core.run import CLOSED, MOVES, MOVING, RunStatus
 from orchestrator.errors import DefinitionError, UnknownProcess, UnknownStage
 from tests.unit.replaying import BEGIN, RUN_ID, World, define

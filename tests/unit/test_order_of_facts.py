@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from orchestrator import ActivityFailed, Flow, Registry, RunStatus, SignalTimedOut, hours, stage
-from orchestrator.core.flow import Request
+from orchestrator.core.kinds import Request
 from tests.unit.replaying import World, define
 from tests.unit.test_replay import run_to_its_end, something_happens
 

@@ -1,0 +1,184 @@
+"""`Ask`: what a flow asks for, and all that is said of it by its kind.
+
+How it is opened, compared and answered, what history calls it, who can move it, and what a person types: each
+kind says so in its own module, and whoever needs it asks the kind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, NamedTuple
+
+from orchestrator.core import codec
+from orchestrator.core.approvals import ApprovalRequest
+from orchestrator.core.journal import (
+    Activity,
+    ActivityKind,
+    ActivityState,
+    BufferedSignal,
+    describe,
+)
+from orchestrator.errors import (
+    ActivityFailed,
+    Fail,
+    PayloadError,
+    SignalTimedOut,
+    activity_failed,
+)
+
+OUTCOMES = (ActivityFailed, SignalTimedOut, Fail)
+"""What a flow may meet in the course of things; any other exception is a bug of its."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """What an await gives, or raises."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+    @property
+    def is_bug(self) -> bool:
+        """A gather raises it at once; for a failed activity it waits for the siblings."""
+        return self.error is not None and not issubclass(type(self.error), OUTCOMES)
+
+
+class Request(NamedTuple):
+    """One thing a flow asked for, with its place in the journal."""
+
+    key: str
+    scope: str
+    ordinal: int
+    kind: ActivityKind
+    name: str
+    ask: Ask
+    asked: str = ""
+    """A digest of its arguments, to be compared at each replay (`core.asked`)."""
+
+    def describe(self) -> str:
+        """As an activity's."""
+        return describe(self.kind, self.name, self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class NewTimer:
+    """A deadline to arm: `delay_seconds` from its recording, or `at`. `level` counts escalations."""
+
+    kind: str
+    delay_seconds: float | None = None
+    at: datetime | None = None
+    level: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NewActivity:
+    """An activity the flow asked for and the journal lacks. `input` and `result` are JSON text."""
+
+    request: Request
+    state: ActivityState
+    input: str | None = None
+    result: str | None = None
+    settled_at: datetime | None = None
+    settled_revision: int | None = None
+    queue: str | None = None
+    policy: dict[str, Any] | None = None
+    timeout_seconds: float | None = None
+    timers: tuple[NewTimer, ...] = ()
+    approval: ApprovalRequest | None = None
+
+
+class Ask:
+    """One thing that a flow asks for, of one kind."""
+
+    __slots__ = ()
+
+    kind: ClassVar[ActivityKind]
+    opened_event: ClassVar[str] = "asked for"
+    """What history calls its opening."""
+    is_work: ClassVar[bool] = False
+    """A worker moves it, where others are moved by the world; so it is done by chance where nobody awaits it."""
+    is_handed_off: ClassVar[bool] = False
+    """It is done by a message's receiver; its name is a task's, and was looked at when it was defined."""
+    is_inline: ClassVar[bool] = False
+    """It is done in the turn, and recorded before the flow goes on."""
+    takes_signals: ClassVar[bool] = False
+    """A signal that has come may answer it."""
+    asks_people: ClassVar[bool] = False
+    """People answer it: of several waits, that is the one to name first."""
+
+    def compared(self) -> dict[str, Any]:
+        """Its arguments by name: what must be the same at each replay."""
+        raise NotImplementedError
+
+    def open(self, request: Request) -> NewActivity:
+        """As it is to be recorded. Raises InvalidArguments: it can't be."""
+        raise NotImplementedError
+
+    @property
+    def result_type(self) -> Any:
+        """What awaiting it gives."""
+        return Any
+
+    def answer(self, request: Request, entry: Activity) -> Answer:
+        """The answer of its settled activity, the same at each replay."""
+        if entry.state is ActivityState.TIMED_OUT:
+            return Answer(error=SignalTimedOut(request.key, name=request.name))
+        if entry.state is ActivityState.FAILED:
+            return Answer(
+                error=activity_failed(request.key, entry.error or {}, attempts=entry.attempt)
+            )
+        return self.recorded(request, entry)
+
+    def recorded(self, _request: Request, entry: Activity) -> Answer:
+        """The recorded result, as its declared type."""
+        declared = self.result_type
+        try:
+            return Answer(codec.decode_recorded(entry.result, declared, what=entry.key))
+        except PayloadError:  # that is rare: only now is it worth its words
+            what = f"result of {entry.describe()}"
+            try:
+                return Answer(codec.decode_recorded(entry.result, declared, what=what))
+            except PayloadError as error:
+                return Answer(error=error)
+
+    def taken(self, _request: Request, _payload: Any) -> Answer:
+        """What a signal's payload answers, of a kind that takes signals."""
+        raise NotImplementedError
+
+    def why_unfit(self, _request: Request, _signal: BufferedSignal) -> str | None:
+        """Why that signal can't be its answer. None: it can, or its flow wants to be told."""
+        return None
+
+    # -- to a person, of its row in the record -----------------------------------------------
+
+    @classmethod
+    def in_words(cls, name: str) -> str:
+        """`stage provision-access`."""
+        return f"{cls.kind} {name}"
+
+    @classmethod
+    def who(cls, row: Any) -> tuple[str, ...]:
+        """Who can move it: a worker, unless the kind says otherwise. `row`: as `store.reads` has read it."""
+        if row.state == ActivityState.RETRYING:
+            return ("nobody: its retry comes by itself",)
+        if row.state == ActivityState.CLAIMED:
+            return (f"worker {row.worker_name}" if row.worker_name else "a worker",)
+        return (f"a worker on queue {row.queue}" if row.queue else "a worker on the default queue",)
+
+    @classmethod
+    def what_happens(cls, row: Any, deadline: Any) -> str:
+        """At a deadline that comes before its answer."""
+        return f"attempt {row.attempt} is made" if deadline.kind == "retry" else "times out"
+
+    @classmethod
+    def typed(cls, _names: RunNames, _key: str, _name: str, _who: tuple[str, ...]) -> str:
+        """The command by which a person moves it; "" where there is none."""
+        return ""
+
+
+class RunNames(NamedTuple):
+    """How a command line names the run: `called` by its business key, `surely` by what means it alone."""
+
+    called: str
+    surely: str

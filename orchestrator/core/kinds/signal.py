@@ -1,0 +1,94 @@
+"""A wait for a signal: the next one of a name that no wait has consumed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from orchestrator.core import codec
+from orchestrator.core.journal import Activity, ActivityKind, ActivityState, BufferedSignal
+from orchestrator.core.kinds.base import Answer, Ask, NewActivity, NewTimer, Request, RunNames
+from orchestrator.core.schemas import input_schema_of
+from orchestrator.errors import PayloadError, SignalTimedOut
+
+TAKES_BYTES_MAX = 4 * 1024
+"""A larger schema isn't kept with each wait: the flow alone looks at what comes."""
+
+TAKEN_AT_THE_DEADLINE = "taken at the deadline"
+"""Stands as the `type` in the error of a wait that a timer has answered, which knows no types of flows."""
+
+OnUnfit = Literal["set_aside", "raise"]
+"""What becomes of a signal that does not fit the type of its wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignalWait(Ask):
+    """A wait for the next signal of a name; `type` is what its payload must fit, and `on_unfit` what becomes of
+    one that doesn't.
+    """
+
+    timeout_seconds: float | None
+    type: Any
+    on_unfit: OnUnfit = "set_aside"
+
+    kind: ClassVar = ActivityKind.SIGNAL
+    opened_event: ClassVar = "waits for signal"
+    takes_signals: ClassVar = True
+
+    def compared(self) -> dict[str, Any]:
+        """Its deadline. Another type is another reading of the same signal."""
+        return {"timeout": self.timeout_seconds}
+
+    @property
+    def result_type(self) -> Any:
+        """As the wait declares it."""
+        return self.type
+
+    def open(self, request: Request) -> NewActivity:
+        """With its deadline, and what it takes."""
+        timeout = self.timeout_seconds
+        timers = () if timeout is None else (NewTimer("signal-timeout", timeout),)
+        return NewActivity(
+            request, ActivityState.PENDING, policy=self._what_it_takes(), timers=timers
+        )
+
+    def _what_it_takes(self) -> dict[str, Any] | None:
+        """For whoever sends it: refused at the door, it never comes here. Not where the flow wants to be told."""
+        if self.on_unfit != "set_aside":
+            return None
+        takes = input_schema_of(self.type)
+        if takes.schema is None or takes.size > TAKES_BYTES_MAX:
+            return None
+        return {"takes": takes.schema, "digest": takes.digest}
+
+    def recorded(self, request: Request, entry: Activity) -> Answer:
+        """The recorded signal. One that a timer took, and that doesn't fit, did not come in time."""
+        answer = self.taken(request, entry.result)
+        is_unchecked = (entry.error or {}).get("type") == TAKEN_AT_THE_DEADLINE
+        if answer.error is not None and is_unchecked and self.on_unfit == "set_aside":
+            return Answer(error=SignalTimedOut(request.key, name=request.name))
+        return answer
+
+    def taken(self, request: Request, payload: Any) -> Answer:
+        """What it has brought, as the wait's type: the same whether it is recorded as taken or not."""
+        try:
+            return Answer(codec.decode(payload, self.type, what=f"signal {request.name}"))
+        except PayloadError as error:
+            return Answer(error=error)
+
+    def why_unfit(self, request: Request, signal: BufferedSignal) -> str | None:
+        """By its type alone."""
+        if self.on_unfit == "raise":
+            return None
+        error = self.taken(request, signal.payload).error
+        return None if error is None else codec.readable(str(error))
+
+    @classmethod
+    def who(cls, row: Any) -> tuple[str, ...]:
+        """Nobody is asked."""
+        return (f"whoever sends signal {row.name}",)
+
+    @classmethod
+    def typed(cls, names: RunNames, _key: str, name: str, _who: tuple[str, ...]) -> str:
+        """Send it."""
+        return f"perennial signal {names.called} {name} '{{...}}'"

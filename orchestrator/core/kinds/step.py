@@ -1,0 +1,36 @@
+"""An inline step: a short call in the turn itself, recorded before the flow goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from orchestrator.core.definition import result_type_of
+from orchestrator.core.journal import ActivityKind
+from orchestrator.core.kinds.base import Ask
+from orchestrator.core.retries import Retry
+
+
+@dataclass(slots=True)
+class StepCall(Ask):
+    """A call made inline. Whoever performs it records it, so it is never opened."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    retry: Retry
+
+    kind: ClassVar = ActivityKind.STEP
+    is_work: ClassVar = True
+    is_inline: ClassVar = True
+
+    def compared(self) -> dict[str, Any]:
+        """Its arguments, those without a name by their place."""
+        by_place = {str(place): each for place, each in enumerate(self.args, 1)}
+        return {**by_place, **self.kwargs} if self.kwargs else by_place
+
+    @property
+    def result_type(self) -> Any:
+        """As the function declares it."""
+        return result_type_of(self.function)

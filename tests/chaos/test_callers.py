@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -44,7 +45,7 @@ class Call:
 CALLS = [
     Call("signal_run", "signal", ("go", "gone"), {"signal_id": "1"}, told="signal received"),
     Call("decide_approval", "approve", (), {"by": "bob"}, told="approved", refused=AlreadyDecided),
-    Call("move_run", "resume", told="resumed", refused=PerennialError),
+    Call("move_run", "operations.resume", told="resumed", refused=PerennialError),
     Call("close_run", "cancel", told="cancelled", refused=RunClosed, status=RunStatus.CANCELLED),
 ]
 
@@ -60,7 +61,7 @@ def test_what_is_said_again_takes_effect_once(
     fleet.fork()
     run = fleet.client.start("people")
     fleet.wait_until_waiting(run)
-    if call.verb == "resume":
+    if call.verb == "operations.resume":
         fleet.client.operations.pause(run)
     if call.verb == "approve":
         fleet.client.signal(run, "go", "gone")
@@ -73,9 +74,9 @@ def test_what_is_said_again_takes_effect_once(
     )
     if call.refused is not None and when == "after":
         with pytest.raises(call.refused):
-            getattr(fleet.client, call.verb)(run, *call.arguments, **call.options)
+            attrgetter(call.verb)(fleet.client)(run, *call.arguments, **call.options)
     else:
-        getattr(fleet.client, call.verb)(run, *call.arguments, **call.options)
+        attrgetter(call.verb)(fleet.client)(run, *call.arguments, **call.options)
     _let_go_on(caller, how)
     if call.status is RunStatus.COMPLETED:
         with suppress(PerennialError):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Words:
-    """A call of the client's, from outside the fleet."""
+    """A call of the client's, from outside the fleet: `operations.resume`."""
 
     verb: str
     arguments: tuple[Any, ...]
@@ -167,7 +168,7 @@ def speak(database_url: str, trap: Trap, words: Words) -> None:
     client = Client(Settings(database_url=database_url))
     trap.set()
     with suppress(PerennialError):
-        getattr(client, words.verb)(*words.arguments, **words.options)
+        attrgetter(words.verb)(client)(*words.arguments, **words.options)
     os._exit(0)
 
 

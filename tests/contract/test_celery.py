@@ -290,7 +290,9 @@ def worker_of(app: Celery, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize(("pool", "ends"), [("prefork", True), ("solo", False), ("threads", False)])
-def test_a_workers_pool_is_known_before_it_is_made(app: Celery, pool: str, *, ends: bool) -> None:
+def test_a_workers_pool_and_whether_it_ends_what_overruns_is_known_before_it_is_made(
+    app: Celery, pool: str, *, ends: bool
+) -> None:
     seen: list[Any] = []
 
     class Step(bootsteps.StartStopStep):
@@ -301,13 +303,11 @@ def test_a_workers_pool_is_known_before_it_is_made(app: Celery, pool: str, *, en
             seen.append(pool_class_of(parent))
 
     app.steps["worker"].add(Step)
-    with (
-        door("pool_class_of", "WorkController.pool_cls", "celery") as pool_class_of,
-        door("ends_what_overruns", "celery.concurrency.prefork.TaskPool", "celery") as ends_it,
-    ):
+    with door("pool_class_of", "WorkController.pool_cls", "celery") as pool_class_of:
         worker_of(app, pool=pool)
         (found,) = seen
         assert isinstance(found, type)
+    with door("ends_what_overruns", "celery.concurrency.prefork.TaskPool", "celery") as ends_it:
         assert ends_it(found) is ends
 
 
@@ -435,29 +435,34 @@ def test_a_tasks_message_is_made_and_published_apart(app: Celery) -> None:
             assert found.properties["correlation_id"] == "7"
 
 
+def route_by(app: Celery, routes: Any) -> None:
+    app.conf.task_routes = routes
+    app.amqp.flush_routes()
+    app.amqp.router = app.amqp.Router()
+
+
+def by_size(name: str, args: Any, kwargs: Any, options: Any, task: Any = None, **_: Any) -> Any:
+    return {"queue": f"of {name}", "asked": (args, kwargs, task)} if args else None
+
+
 def test_an_apps_routers_are_asked(app: Celery) -> None:
-    with (
-        door("route_of", "Router.lookup_route", "celery") as route_of,
-        door("routes_stay", "celery.app.routes.MapRoute", "celery") as routes_stay,
-    ):
+    with door("route_of", "Router.lookup_route", "celery") as route_of:
         assert not route_of(app, "ship", ())
-        app.conf.task_routes = {"ship": {"queue": "harbour"}, "ship.*": "sea"}
-        app.amqp.flush_routes()
-        app.amqp.router = app.amqp.Router()
+        route_by(app, {"ship": {"queue": "harbour"}, "ship.*": "sea"})
         assert route_of(app, "ship", ()) == {"queue": "harbour"}
-        assert routes_stay(app)
-        asked = []
-
-        def by_size(name: str, args: Any, kwargs: Any, options: Any, task: Any = None, **_: Any):
-            asked.append((name, args, kwargs, task))
-            return {"queue": "large"} if args else None
-
-        app.conf.task_routes = (by_size,)
-        app.amqp.flush_routes()
-        app.amqp.router = app.amqp.Router()
+        route_by(app, (by_size,))
         task = app.task(shared=False, name="ship", lazy=False)(nothing)
-        assert route_of(app, "ship", ["a"]) == {"queue": "large"}
-        assert asked == [("ship", ("a",), {}, task)]
+        route = route_of(app, "ship", ["a"])
+        assert route == {"queue": "of ship", "asked": (("a",), {}, task)}
+        assert not route_of(app, "ship", [])
+
+
+def test_a_router_that_is_a_table_is_known(app: Celery) -> None:
+    with door("routes_stay", "celery.app.routes.MapRoute", "celery") as routes_stay:
+        assert routes_stay(app)
+        route_by(app, {"ship": {"queue": "harbour"}, "ship.*": "sea"})
+        assert routes_stay(app)
+        route_by(app, (by_size, {"ship": "harbour"}))
         assert not routes_stay(app)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -54,6 +55,19 @@ def test_a_part_that_behaves_otherwise_is_named_too():
         door("content_type_of", "name_to_type", "kombu") as content_type_of,
     ):
         assert content_type_of("json") == "text/plain"
+
+
+def test_a_part_that_is_gone_is_named_by_whatever_it_keeps_from_being_imported(monkeypatch):
+    monkeypatch.delitem(sys.modules, "orchestrator.fleet.compat", raising=False)
+    monkeypatch.delattr("celery.app.routes.MapRoute")
+    with (
+        pytest.raises(
+            pytest.fail.Exception,
+            match=r"^celery \S+: orchestrator/fleet/compat.py can't be imported .*'MapRoute'",
+        ),
+        door("batch", "Producer.batch", "kombu"),
+    ):
+        pass
 
 
 def test_the_lowest_versions_are_those_that_are_promised():

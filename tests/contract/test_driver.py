@@ -147,6 +147,13 @@ def test_a_row_maker_serves_every_result_of_its_columns(driver: psycopg.Connecti
     assert other.execute("SELECT 3 AS one").fetchone().one == 3
 
 
+def test_libpqs_words_are_known() -> None:
+    """`addresses.py`, on which the store stands, refuses a word that is none: by a method of a documented class."""
+    words = {each.keyword.decode() for each in psycopg.pq.Conninfo.get_defaults()}
+    assert words > {"host", "hostaddr", "port", "dbname", "user", "password", "sslmode", "options"}
+    assert "hots" not in words
+
+
 def test_a_connection_knows_whether_a_pipeline_is_open(driver: psycopg.Connection[Any]) -> None:
     with door("is_in_pipeline", "pipeline_status", "psycopg", named_in=DRIVER) as is_in_pipeline:
         assert not is_in_pipeline(driver)

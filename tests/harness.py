@@ -38,11 +38,11 @@ from orchestrator.core.run import RunStatus
 from orchestrator.core.views import Started
 from orchestrator.engine import recover, turn
 from orchestrator.engine.context import EngineContext, connect
+from orchestrator.engine.eager.in_place import InPlace, advance_in_place, run_stage_in_place
+from orchestrator.engine.eager.together import ASKED_TOGETHER_MAX, Crew, InPlaceTogether
 from orchestrator.engine.fire import fire
-from orchestrator.engine.in_place import InPlace, advance_in_place, run_stage_in_place
 from orchestrator.engine.liveness import Identity
 from orchestrator.engine.pace import Pace
-from orchestrator.engine.together import ASKED_TOGETHER_MAX, Crew, InPlaceTogether
 from orchestrator.store import workers
 from orchestrator.store.activities import Claim
 from orchestrator.store.outbox import ADVANCE, Handoff

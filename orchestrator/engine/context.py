@@ -60,12 +60,12 @@ MayTake = Callable[[NewActivity], bool]
 
 
 def by_message(_stage: NewActivity) -> bool:
-    """Each stage is handed off by a message: the rule, and all there is without `engine.in_place`."""
+    """Each stage is handed off by a message: the rule, and all there is without `engine.eager.in_place`."""
     return False
 
 
 class Others(Gathering):
-    """Those that go on together, as one of them sees it (engine.together)."""
+    """Those that go on together, as one of them sees it (engine.eager.together)."""
 
     @abstractmethod
     def step_aside(self, name: str) -> None:

@@ -19,16 +19,16 @@ from sqlalchemy.exc import DBAPIError
 from orchestrator.core.definition import Registry, Stage, default_registry
 from orchestrator.core.failures import let_go
 from orchestrator.engine.context import is_a_servers_trouble, once_more_if_cut
+from orchestrator.engine.eager.in_place import advance_in_place, run_stage_in_place
+from orchestrator.engine.eager.together import advance_together
 from orchestrator.engine.fire import fire_all
-from orchestrator.engine.in_place import advance_in_place, run_stage_in_place
-from orchestrator.engine.together import advance_together
 from orchestrator.engine.troubles import kind_of, one_line
 from orchestrator.errors import DefinitionError
 from orchestrator.fleet import failures
 from orchestrator.fleet.alarms import FIRE
 from orchestrator.fleet.compat import TRACE_LOG, tasks_so_far
+from orchestrator.fleet.eager import has_in_hand, perform_in_hand
 from orchestrator.fleet.failures import OnRun
-from orchestrator.fleet.in_place import has_in_hand, perform_in_hand
 from orchestrator.fleet.member import Member
 from orchestrator.fleet.outlast import PauseStep
 from orchestrator.fleet.services import ServicesStep

@@ -18,16 +18,16 @@ from sqlalchemy import Engine
 
 from orchestrator.core.definition import Registry
 from orchestrator.engine.context import EngineContext, connect
+from orchestrator.engine.eager.together import TOGETHER_MAX
 from orchestrator.engine.foreign import Foreign
 from orchestrator.engine.liveness import Heart, Identity
 from orchestrator.engine.reports import Reports
-from orchestrator.engine.together import TOGETHER_MAX
 from orchestrator.engine.troubles import Troubles
 from orchestrator.fleet.alarms import Alarms
 from orchestrator.fleet.audience import Audience
+from orchestrator.fleet.eager import InPlaceTasks
 from orchestrator.fleet.existing_tasks import call_stage
 from orchestrator.fleet.heartbeats import Heartbeats
-from orchestrator.fleet.in_place import InPlaceTasks
 from orchestrator.fleet.outlast import Refusals
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.fleet.routes import Routes

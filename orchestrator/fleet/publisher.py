@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
 
 from orchestrator.core.notice import RunNotice
-from orchestrator.engine.together import TOGETHER_MAX
+from orchestrator.engine.eager.together import TOGETHER_MAX
 from orchestrator.engine.troubles import Troubles, kind_of, one_line
 from orchestrator.faults import around
 from orchestrator.fleet.alarms import Alarms

@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 
 from orchestrator import Flow, Retry, RunStatus, process, stage, step
 from orchestrator.engine import turn
-from orchestrator.engine.in_place import advance_in_place, run_stage_in_place
+from orchestrator.engine.eager.in_place import advance_in_place, run_stage_in_place
 from orchestrator.store.activities import Claim
 from tests.harness import GoesOn, Harness
 from tests.modes import NORMAL, modes_of

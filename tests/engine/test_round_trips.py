@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator import Client, Flow, process, stage, step
-from orchestrator.engine.in_place import run_stage_in_place
+from orchestrator.engine.eager.in_place import run_stage_in_place
 from orchestrator.engine.recover import sweep
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance

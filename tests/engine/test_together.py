@@ -18,10 +18,11 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from orchestrator import Flow, Retry, RunStatus, faults, process, stage, step
 from orchestrator.core.definition import Process
 from orchestrator.core.views import Started
-from orchestrator.engine import together, turn
+from orchestrator.engine import turn
 from orchestrator.engine.context import POOL_SIZE
+from orchestrator.engine.eager import together
+from orchestrator.engine.eager.together import ASKED_TOGETHER_MAX, TOGETHER_MAX, advance_together
 from orchestrator.engine.pace import SHORT_SECONDS, Pace
-from orchestrator.engine.together import ASKED_TOGETHER_MAX, TOGETHER_MAX, advance_together
 from orchestrator.store import turns
 from orchestrator.store.commit import commit_turn_if_unchanged
 from orchestrator.store.together import Together

@@ -20,7 +20,7 @@ from orchestrator.engine import recover, turn
 from orchestrator.engine.context import EngineContext
 from orchestrator.fleet import services
 from orchestrator.fleet.alarms import Alarms
-from orchestrator.fleet.in_place import InPlaceTasks
+from orchestrator.fleet.eager import InPlaceTasks
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.fleet.services import Caretaker
 from orchestrator.store.activities import Claim

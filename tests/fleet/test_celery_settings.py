@@ -23,7 +23,7 @@ from orchestrator.core.declarative import load_process
 from orchestrator.errors import DefinitionError
 from orchestrator.fleet.alarms import Alarms
 from orchestrator.fleet.celery_settings import WorkerRefused, check_worker
-from orchestrator.fleet.in_place import InPlaceTasks
+from orchestrator.fleet.eager import InPlaceTasks
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.fleet.routes import Routes
 from orchestrator.fleet.services import ServicesStep

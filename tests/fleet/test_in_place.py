@@ -12,7 +12,7 @@ from celery import Celery, signals
 from celery._state import _task_stack
 
 from orchestrator import Registry, Settings, install, stage
-from orchestrator.fleet.in_place import InPlaceTasks, perform_in_hand
+from orchestrator.fleet.eager import InPlaceTasks, perform_in_hand
 
 QUEUE = "here"
 LIMITS = {"time_limit": 3610.0, "soft_time_limit": 3600.0}

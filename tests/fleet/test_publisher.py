@@ -16,7 +16,7 @@ from kombu.messaging import Producer
 
 from orchestrator import Registry, RunStatus, Settings, install, stage
 from orchestrator.core.notice import RunNotice
-from orchestrator.engine.together import TOGETHER_MAX
+from orchestrator.engine.eager.together import TOGETHER_MAX
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.fleet.services import limit_stages
 from orchestrator.store.outbox import ADVANCE, Handoff

@@ -29,8 +29,8 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from orchestrator import PerennialError, Registry, RunStatus
 from orchestrator.core.kinds.base import NewActivity
 from orchestrator.engine.context import EngineContext
+from orchestrator.engine.eager.in_place import advance_in_place, run_stage_in_place
 from orchestrator.engine.fire import fire
-from orchestrator.engine.in_place import advance_in_place, run_stage_in_place
 from orchestrator.engine.liveness import Identity
 from orchestrator.engine.recover import rebuild_index, relay, sweep
 from orchestrator.engine.turn import advance

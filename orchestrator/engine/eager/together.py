@@ -30,7 +30,7 @@ from sqlalchemy import Connection
 
 from orchestrator.core.kinds.base import NewActivity
 from orchestrator.engine.context import EngineContext, Others, is_a_servers_trouble, is_refused
-from orchestrator.engine.in_place import InPlace, advance_in_place
+from orchestrator.engine.eager.in_place import InPlace, advance_in_place
 from orchestrator.engine.inline_steps import HandedBack
 from orchestrator.store.activities import Claim
 from orchestrator.store.statement import Meanwhile, Statement

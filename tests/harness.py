@@ -15,12 +15,11 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from math import inf
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 from unittest.mock import patch
@@ -32,19 +31,15 @@ from sqlalchemy import Engine, create_engine, event, text
 
 from orchestrator import Client, Registry, Settings
 from orchestrator.core.definition import Process
-from orchestrator.core.kinds.base import NewActivity
 from orchestrator.core.notice import RunNotice
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import Started
 from orchestrator.engine import recover, turn
 from orchestrator.engine.context import EngineContext, connect
-from orchestrator.engine.eager.in_place import InPlace, advance_in_place, run_stage_in_place
-from orchestrator.engine.eager.together import ASKED_TOGETHER_MAX, Crew, InPlaceTogether
 from orchestrator.engine.fire import fire
 from orchestrator.engine.liveness import Identity
-from orchestrator.engine.pace import Pace
+from orchestrator.engine.stage import run_stage
 from orchestrator.store import workers
-from orchestrator.store.activities import Claim
 from orchestrator.store.outbox import ADVANCE, Handoff
 from orchestrator.store.schema import SCHEMA, in_schema, options_in
 from orchestrator.store.timers import ArmedTimer
@@ -198,48 +193,6 @@ class CollectingMessenger:
         self.announced.append(notice)
 
 
-class GoesOn:
-    """A worker that goes on with whatever it has opened."""
-
-    def may_take(self, _stage: NewActivity) -> bool:
-        return True
-
-    def perform(self, _claim: Claim, work: Callable[[], Claim | None]) -> Claim | None:
-        return work()
-
-
-class StopsThere(GoesOn):
-    """One that leaves each stage to a message."""
-
-    def may_take(self, _stage: NewActivity) -> bool:
-        return False
-
-
-class AlwaysShort(Pace):
-    """Of calls that others may always wait for."""
-
-    def is_short(self, name: str) -> bool:
-        return True
-
-
-def go_together(
-    context: EngineContext,
-    run_ids: Iterable[UUID],
-    in_place: Callable[[UUID], InPlace],
-    enough: int = ASKED_TOGETHER_MAX,
-) -> None:
-    """As `advance_together`, of however many: a scenario's only run is in a crew too."""
-    context = replace(context, pace=AlwaysShort())
-    crew = Crew(context, until=inf, enough=enough)
-    among = context.among(crew)
-    crew.go(
-        [
-            partial(advance_in_place, among, run_id, InPlaceTogether(in_place(run_id), crew))
-            for run_id in dict.fromkeys(run_ids)
-        ]
-    )
-
-
 class Harness:
     """A fleet of one, and more with `worker()`. Messages are delivered when the test says so."""
 
@@ -330,19 +283,21 @@ class Harness:
         self._do(message, context or self.context)
 
     def _do(self, message: Handoff | UUID, context: EngineContext) -> None:
-        in_place = GoesOn() if self.mode.goes_on else StopsThere()
         if isinstance(message, UUID):
             context.messenger.hand_off(fire(context, message))
+        elif self.mode.goes_on:
+            import_module("tests.eager").do(message, context)
         elif message.task == ADVANCE:
-            advance_in_place(context, message.run_id, in_place)
+            with context.identity.holding():
+                turn.advance(context, message.run_id)
         else:
-            key, attempt = message.key, message.attempt
-            run_stage_in_place(context, message.run_id, key, attempt, in_place)
+            run_stage(context, message.run_id, message.key, message.attempt)
 
     def _deliver_together(self, messages: Sequence[Handoff]) -> list[Handoff]:
         """The turns that are asked for, in one crew, even if it is one turn; answers what is left."""
         turns_of = [message.run_id for message in messages if message.task == ADVANCE]
-        go_together(self.context, turns_of, lambda _run_id: GoesOn())
+        eager = import_module("tests.eager")
+        eager.go_together(self.context, turns_of, lambda _run_id: eager.GoesOn())
         return [message for message in messages if message.task != ADVANCE]
 
     def relay_all(self) -> None:

@@ -11,19 +11,23 @@ it: other runs wait in the queue. (docs/adr/0012)
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from math import inf
 from typing import Any
+from uuid import UUID
 
 from celery import Celery, Task, uuid
 from celery.states import RETRY
 
 from orchestrator.core.failures import repr_of
 from orchestrator.core.kinds.base import NewActivity
+from orchestrator.engine.eager.in_place import run_stage_in_place
+from orchestrator.engine.eager.together import TOGETHER_MAX, advance_together
 from orchestrator.fleet.compat import tracer_of
 from orchestrator.fleet.routes import Routes
+from orchestrator.fleet.way import Worker
 from orchestrator.store.activities import Claim
 
 _Limits = tuple[float | None, float | None]
@@ -41,11 +45,6 @@ class _Hand:
 _in_hand: ContextVar[_Hand | None] = ContextVar("perennial_in_hand", default=None)
 
 
-def has_in_hand() -> bool:
-    """Whether the task that is traced now is one of these, so that no message brought it."""
-    return _in_hand.get() is not None
-
-
 def perform_in_hand(run_id: str, key: str, attempt: int) -> bool:
     """Do the stage if this worker has taken it over, and say so; False: the task came by a message."""
     hand = _in_hand.get()
@@ -54,6 +53,40 @@ def perform_in_hand(run_id: str, key: str, attempt: int) -> bool:
     work, hand.work = hand.work, None
     hand.taken = work()
     return True
+
+
+class Eager:
+    """The way of a worker that goes on at once: with the stages that its commits open, and many runs together."""
+
+    together_max = TOGETHER_MAX
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def advance(self, run_ids: Sequence[UUID]) -> None:
+        """Side by side, each with the stages that follow at once."""
+        advance_together(self._worker.context, run_ids, self._in_place())
+
+    def run_stage(self, run_id: str, key: str, attempt: int) -> None:
+        """The one that this worker has taken over; or the one that a message asks for, and what follows at once."""
+        if not perform_in_hand(run_id, key, attempt):
+            run_stage_in_place(self._worker.context, UUID(run_id), key, attempt, self._in_place())
+
+    def came_by_message(self) -> bool:
+        """Whether the task that is traced now is none of those that were taken over."""
+        return _in_hand.get() is None
+
+    def _in_place(self) -> InPlaceTasks:
+        """For the message that this process works on now: how long it may go on with its run."""
+        worker = self._worker
+        return InPlaceTasks(
+            worker.app,
+            seconds=worker.settings.in_place_seconds,
+            limits_are_kept=worker.pool_keeps_limits,
+            tell=worker.tell,
+            is_heard=worker.is_heard,
+            routes=worker.routes,
+        )
 
 
 class InPlaceTasks:

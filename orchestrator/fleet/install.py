@@ -19,15 +19,12 @@ from sqlalchemy.exc import DBAPIError
 from orchestrator.core.definition import Registry, Stage, default_registry
 from orchestrator.core.failures import let_go
 from orchestrator.engine.context import is_a_servers_trouble, once_more_if_cut
-from orchestrator.engine.eager.in_place import advance_in_place, run_stage_in_place
-from orchestrator.engine.eager.together import advance_together
 from orchestrator.engine.fire import fire_all
 from orchestrator.engine.troubles import kind_of, one_line
 from orchestrator.errors import DefinitionError
 from orchestrator.fleet import failures
 from orchestrator.fleet.alarms import FIRE
 from orchestrator.fleet.compat import TRACE_LOG, tasks_so_far
-from orchestrator.fleet.eager import has_in_hand, perform_in_hand
 from orchestrator.fleet.failures import OnRun
 from orchestrator.fleet.member import Member
 from orchestrator.fleet.outlast import PauseStep
@@ -88,8 +85,7 @@ def install(
 
 def _register_stage(member: Member, stage: Stage[..., Any]) -> None:
     def work(run_id: str, key: str, attempt: int) -> None:
-        if not perform_in_hand(run_id, key, attempt):
-            run_stage_in_place(member.context, UUID(run_id), key, attempt, member.in_place())
+        member.way.run_stage(run_id, key, attempt)
 
     work.__doc__ = stage.__doc__
     _register(member, stage.name, work, soft_time_limit=stage.timeout_seconds)
@@ -111,7 +107,7 @@ def _register(member: Member, name: str, function: Callable[..., None], **option
     def once_or_twice(*arguments: Any) -> None:
         with failures.raising_what_fails():
             try:
-                if not has_in_hand() and give_back_if_strange(
+                if member.way.came_by_message() and give_back_if_strange(
                     app.current_worker_task, member.record, member.troubles
                 ):
                     raise Ignore
@@ -151,8 +147,7 @@ def _let_go_of_failure(task: Task, status: str, outcome: object, *rest: Any) -> 
 def _advance_with(member: Member) -> Callable[..., None]:
     def perennial_advance(run_id: str, *others: str) -> None:
         """Take a run's turn, or those of several. Older workers take the first, and a relay sends the others."""
-        run_ids = [UUID(each) for each in (run_id, *others)]
-        advance_together(member.context, run_ids, member.in_place())
+        member.way.advance([UUID(each) for each in (run_id, *others)])
 
     return perennial_advance
 
@@ -163,7 +158,7 @@ def _fire_with(member: Member) -> Callable[..., None]:
         due = [UUID(timer_id) for timer_id in timer_ids.split(",")]
         handoffs, _failed = fire_all(member.context, due)
         if len(due) == 1 and handoffs and handoffs[0].task == ADVANCE:
-            advance_in_place(member.context, handoffs[0].run_id, member.in_place())
+            member.way.advance([handoffs[0].run_id])
         else:
             member.context.messenger.hand_off(handoffs)
 

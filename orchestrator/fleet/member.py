@@ -10,6 +10,8 @@ import logging
 import os
 import socket
 import threading
+from functools import cached_property
+from importlib.util import find_spec
 from typing import Any
 from uuid import UUID
 
@@ -18,20 +20,19 @@ from sqlalchemy import Engine
 
 from orchestrator.core.definition import Registry
 from orchestrator.engine.context import EngineContext, connect
-from orchestrator.engine.eager.together import TOGETHER_MAX
 from orchestrator.engine.foreign import Foreign
 from orchestrator.engine.liveness import Heart, Identity
 from orchestrator.engine.reports import Reports
 from orchestrator.engine.troubles import Troubles
 from orchestrator.fleet.alarms import Alarms
 from orchestrator.fleet.audience import Audience
-from orchestrator.fleet.eager import InPlaceTasks
 from orchestrator.fleet.existing_tasks import call_stage
 from orchestrator.fleet.heartbeats import Heartbeats
 from orchestrator.fleet.outlast import Refusals
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.fleet.routes import Routes
 from orchestrator.fleet.strangers import OwnRecord
+from orchestrator.fleet.way import ByMessage, Way
 from orchestrator.settings import Settings
 from orchestrator.store import workers
 from orchestrator.store.identity import record_identity
@@ -86,16 +87,14 @@ class Member:
                     self._context = self._compose()
         return self._context
 
-    def in_place(self) -> InPlaceTasks:
-        """For the message that this process works on now: how long it may go on with its run."""
-        return InPlaceTasks(
-            self.app,
-            seconds=self.settings.in_place_seconds,
-            limits_are_kept=self.pool_keeps_limits,
-            tell=self._tell,
-            is_heard=self._is_heard,
-            routes=self.routes,
-        )
+    @cached_property
+    def way(self) -> Way:
+        """How this process goes on from what a message asks for."""
+        if not self.settings.in_place_seconds or find_spec("orchestrator.fleet.eager") is None:
+            return ByMessage(self)
+        from orchestrator.fleet.eager import Eager
+
+        return Eager(self)
 
     @property
     def alarms(self) -> Alarms | None:
@@ -114,7 +113,7 @@ class Member:
                 self.app,
                 Alarms.for_app(self.app, settings, self.routes),
                 self.audience,
-                together_max=TOGETHER_MAX if settings.in_place_seconds else 1,
+                together_max=self.way.together_max,
                 hostname=self.hostname,
                 routes=self.routes,
                 troubles=self.troubles,
@@ -138,11 +137,13 @@ class Member:
         with self.context.connection() as connection:
             return record_identity(connection)
 
-    def _is_heard(self) -> bool:
+    def is_heard(self) -> bool:
+        """Whether anybody hears events."""
         messenger = self.context.messenger
         return isinstance(messenger, Publisher) and messenger.is_heard
 
-    def _tell(self, event: str, **fields: Any) -> None:
+    def tell(self, event: str, **fields: Any) -> None:
+        """Send an event, if anybody hears it."""
         messenger = self.context.messenger
         if isinstance(messenger, Publisher):
             messenger.tell(event, **fields)

@@ -16,7 +16,6 @@ from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
 
 from orchestrator.core.notice import RunNotice
-from orchestrator.engine.eager.together import TOGETHER_MAX
 from orchestrator.engine.troubles import Troubles, kind_of, one_line
 from orchestrator.faults import around
 from orchestrator.fleet.alarms import Alarms
@@ -45,7 +44,7 @@ class Publisher:
         alarms: Alarms | None,
         audience: Audience | None = None,
         *,
-        together_max: int = TOGETHER_MAX,
+        together_max: int = 1,
         hostname: str | None = None,
         routes: Routes | None = None,
         troubles: Troubles | None = None,

@@ -12,7 +12,8 @@ from orchestrator import Flow, Retry, RunStatus, process, stage, step
 from orchestrator.engine import turn
 from orchestrator.engine.eager.in_place import advance_in_place, run_stage_in_place
 from orchestrator.store.activities import Claim
-from tests.harness import GoesOn, Harness
+from tests.eager import GoesOn
+from tests.harness import Harness
 from tests.modes import NORMAL, modes_of
 
 pytestmark = modes_of(NORMAL, because="each test says itself how far a worker goes on")

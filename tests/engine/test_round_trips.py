@@ -12,7 +12,8 @@ from orchestrator.engine.eager.in_place import run_stage_in_place
 from orchestrator.engine.recover import sweep
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
-from tests.harness import GoesOn, Harness, WireTrace
+from tests.eager import GoesOn
+from tests.harness import Harness, WireTrace
 from tests.modes import NORMAL, modes_of
 
 pytestmark = modes_of(NORMAL, because="what a run costs when all goes well is counted")

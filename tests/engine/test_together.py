@@ -26,14 +26,8 @@ from orchestrator.engine.pace import SHORT_SECONDS, Pace
 from orchestrator.store import turns
 from orchestrator.store.commit import commit_turn_if_unchanged
 from orchestrator.store.together import Together
-from tests.harness import (
-    AlwaysShort,
-    GoesOn,
-    Harness,
-    go_together,
-    wait_for,
-    wait_until_blocked,
-)
+from tests.eager import AlwaysShort, GoesOn, go_together
+from tests.harness import Harness, wait_for, wait_until_blocked
 from tests.modes import NORMAL, modes_of
 
 pytestmark = modes_of(NORMAL, because="each test says itself what goes on together")

@@ -20,9 +20,9 @@ from orchestrator.engine import recover, turn
 from orchestrator.engine.context import EngineContext
 from orchestrator.fleet import services
 from orchestrator.fleet.alarms import Alarms
-from orchestrator.fleet.eager import InPlaceTasks
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.fleet.services import Caretaker
+from orchestrator.fleet.way import ByMessage
 from orchestrator.store.activities import Claim
 from orchestrator.store.outbox import Handoff
 from tests.modes import MODES, Mode, leaving_early
@@ -93,19 +93,20 @@ def _deliver_twice(say: Say) -> None:
         return [*handoffs, *again], failed
 
     Publisher._publish = publish_twice
-    tasks.advance_in_place = done_twice(tasks.advance_in_place)
-    tasks.run_stage_in_place = done_twice(tasks.run_stage_in_place)
+    ByMessage.advance = done_twice(ByMessage.advance)
+    ByMessage.run_stage = done_twice(ByMessage.run_stage)
     tasks.fire_all = fire_twice
 
 
 def _tell_what_is_taken_over(say: Say) -> None:
-    perform = InPlaceTasks.perform
+    tasks_in_place = import_module("orchestrator.fleet.eager").InPlaceTasks
+    perform = tasks_in_place.perform
 
-    def perform_and_tell(self: InPlaceTasks, claim: Claim, work: Any) -> Any:
+    def perform_and_tell(self: Any, claim: Claim, work: Any) -> Any:
         say(f"{claim.key} is taken over")
         return perform(self, claim, work)
 
-    InPlaceTasks.perform = perform_and_tell
+    tasks_in_place.perform = perform_and_tell
 
 
 def _listen_in_vain(say: Say) -> None:

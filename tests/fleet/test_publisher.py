@@ -145,7 +145,8 @@ def test_runs_whose_turn_is_asked_for_the_first_time_share_messages() -> None:
     queue = f"together-{uuid4()}"
     new = [Handoff.advance(uuid4(), queue) for _ in range(TOGETHER_MAX + 1)]
     again = [replace(Handoff.advance(uuid4(), queue), publishes=1) for _ in range(2)]
-    assert not Publisher(app, None).hand_off([again[0], *new, *to(queue), again[1]])
+    publisher = Publisher(app, None, together_max=TOGETHER_MAX)
+    assert not publisher.hand_off([again[0], *new, *to(queue), again[1]])
     assert sorted(len(arguments) for task, arguments in sent(app, queue) if task == ADVANCE) == [
         1,
         1,
@@ -158,7 +159,7 @@ def test_a_fleet_that_does_not_go_on_in_place_gets_a_message_for_each_run() -> N
     app = Celery("publisher-tests", broker="memory://")
     queue = f"alone-{uuid4()}"
     runs = [Handoff.advance(uuid4(), queue) for _ in range(3)]
-    assert not Publisher(app, None, together_max=1).hand_off(runs)
+    assert not Publisher(app, None).hand_off(runs)
     assert [arguments for _, arguments in sent(app, queue)] == [[str(run.run_id)] for run in runs]
 
 

@@ -117,13 +117,18 @@ class DatabaseAddress:
             rest |= {"port": ",".join(ports)} if port else {}
         password = rest.pop("password", None)
         user = rest.pop("user", None if password is None else "")
+        database = rest.pop("dbname", None)
+        if (
+            database and "?" in database
+        ):  # which SQLAlchemy 2.0 writes as it stands, and reads as the query's beginning
+            rest["dbname"], database = database, None
         return URL.create(
             _DRIVER,
             username=user,
             password=password,
             host=host if is_plain else None,
             port=int(port) if is_plain and port else None,
-            database=rest.pop("dbname", None),
+            database=database,
             query=rest,
         )
 

@@ -157,6 +157,7 @@ class EmbeddedRedis:
         return redis.Redis(
             host=HOST,
             port=port,
+            username="default",  # a server without a password takes any from it, and none without a name
             password=self._password,
             socket_timeout=PROBE_TIMEOUT_SECONDS,
             socket_connect_timeout=PROBE_TIMEOUT_SECONDS,

@@ -16,7 +16,8 @@ from psycopg import Connection, sql
 
 from orchestrator import Flow, RunStatus, hours, process, stage, step
 from orchestrator.engine.fire import fire
-from tests.harness import Database, GoesOn, Harness, go_together
+from tests.eager import GoesOn, go_together
+from tests.harness import Database, Harness
 from tests.store.test_plans import nodes_of, play
 
 FOUND_BY_KEY = {"run", "outbox", "timer"}

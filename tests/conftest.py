@@ -29,6 +29,14 @@ from tests.harness import Database, Harness
 from tests.modes import NORMAL, Mode
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all",
+        action="store_true",
+        help="each test in every mode, and each caller lost in every way: as `make test-all` does",
+    )
+
+
 @pytest.fixture(scope="session")
 def servers() -> Iterator[ServerUrls]:
     database_url = os.environ.get("PERENNIAL_TEST_DATABASE_URL")

@@ -42,6 +42,12 @@ class Call:
         return self.verb
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A caller is killed; with `--all` it also exits, and stalls."""
+    if "how" in metafunc.fixturenames:
+        metafunc.parametrize("how", How if metafunc.config.getoption("--all") else [How.KILLED])
+
+
 CALLS = [
     Call("signal_run", "signal", ("go", "gone"), {"signal_id": "1"}, told="signal received"),
     Call("decide_approval", "approve", (), {"by": "bob"}, told="approved", refused=AlreadyDecided),
@@ -50,7 +56,6 @@ CALLS = [
 ]
 
 
-@pytest.mark.parametrize("how", How)
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("call", CALLS, ids=str)
 def test_what_is_said_again_takes_effect_once(
@@ -90,7 +95,6 @@ def test_what_is_said_again_takes_effect_once(
     assert not any(fleet.leftovers().values())
 
 
-@pytest.mark.parametrize("how", How)
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_start_that_is_made_again_with_its_key_starts_one_run(
     make_fleet: Callable[[], ChaosFleet], when: Any, how: How

@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 60
 
 _OPTIONS = [
-    *("--quiet", "-p", "no:cacheprovider", "-p", "tests.guards.witness"),
+    *("--quiet", "--all", "-p", "no:cacheprovider", "-p", "tests.guards.witness"),
     *("-p", "pytest_timeout", f"--timeout={TIMEOUT_SECONDS}"),
 ]
 

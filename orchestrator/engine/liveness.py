@@ -82,14 +82,14 @@ class Identity:
         held = self._own.held
         if held is None:
             held = self._own.held = _Held(uuid7())
-        held.blocks += 1
-        if held.blocks == 1:  # within another block, all of this is so already
+        if not held.blocks:  # within another block, all of this is so already
             with self._lock:
                 self._held.add(held.id)
                 if self.helper is not None and held.id not in self._said:
                     self._said.add(held.id)
                     self.helper.hold((held.id,), self.name)
                 self._busy.set()
+        held.blocks += 1  # last: a time limit that strikes above leaves no block that nobody ends
         return held
 
     def release(self, held: _Held, error: BaseException | None) -> None:

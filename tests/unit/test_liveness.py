@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
+from uuid import UUID
+
+import pytest
 
 from orchestrator.engine.liveness import Identity
 
@@ -20,4 +24,34 @@ def test_one_threads_failure_does_not_take_the_others_claims():
         assert healthy in identity.held_ids()
         with identity.holding() as later:
             assert later != healthy
+    assert identity.held_ids() == []
+
+
+class Overrun(BaseException):
+    """A time limit, which strikes anywhere."""
+
+
+class StruckOnce:
+    """A helper in whose first word a time limit strikes."""
+
+    def __init__(self) -> None:
+        self.is_struck = False
+
+    def hold(self, _worker_ids: Iterable[UUID], _name: str) -> None:
+        if not self.is_struck:
+            self.is_struck = True
+            raise Overrun
+
+    def let_go(self, _worker_ids: Iterable[UUID]) -> None: ...
+
+    def beats(self) -> int:
+        return 0
+
+
+def test_a_block_that_never_began_is_not_held_for_ever():
+    identity = Identity("struck", StruckOnce())
+    with pytest.raises(Overrun), identity.holding():
+        pass
+    with identity.holding() as held:
+        assert identity.held_ids() == [held]
     assert identity.held_ids() == []

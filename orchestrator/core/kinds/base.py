@@ -6,6 +6,7 @@ kind says so in its own module, and whoever needs it asks the kind.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, NamedTuple
@@ -88,7 +89,7 @@ class NewActivity:
     approval: ApprovalRequest | None = None
 
 
-class Ask:
+class Ask(ABC):
     """One thing that a flow asks for, of one kind."""
 
     __slots__ = ()
@@ -107,13 +108,13 @@ class Ask:
     asks_people: ClassVar[bool] = False
     """People answer it: of several waits, that is the one to name first."""
 
+    @abstractmethod
     def compared(self) -> dict[str, Any]:
         """Its arguments by name: what must be the same at each replay."""
-        raise NotImplementedError
 
+    @abstractmethod
     def open(self, request: Request) -> NewActivity:
         """As it is to be recorded. Raises InvalidArguments: it can't be."""
-        raise NotImplementedError
 
     @property
     def result_type(self) -> Any:
@@ -142,9 +143,9 @@ class Ask:
             except PayloadError as error:
                 return Answer(error=error)
 
-    def taken(self, _request: Request, _payload: Any) -> Answer:
+    def taken(self, _request: Request, payload: Any) -> Answer:
         """What a signal's payload answers, of a kind that takes signals."""
-        raise NotImplementedError
+        return Answer(payload)
 
     def why_unfit(self, _request: Request, _signal: BufferedSignal) -> str | None:
         """Why that signal can't be its answer. None: it can, or its flow wants to be told."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from orchestrator.core.definition import result_type_of
 from orchestrator.core.journal import ActivityKind
-from orchestrator.core.kinds.base import Ask
+from orchestrator.core.kinds.base import Ask, NewActivity, Request
 from orchestrator.core.retries import Retry
 
 
@@ -29,6 +29,10 @@ class StepCall(Ask):
         """Its arguments, those without a name by their place."""
         by_place = {str(place): each for place, each in enumerate(self.args, 1)}
         return {**by_place, **self.kwargs} if self.kwargs else by_place
+
+    def open(self, request: Request) -> NewActivity:
+        """Never: whoever performs it records it."""
+        raise AssertionError(f"step {request.key} is recorded by whoever performs it")
 
     @property
     def result_type(self) -> Any:

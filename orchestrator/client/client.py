@@ -40,6 +40,7 @@ from orchestrator.core.views import (
 )
 from orchestrator.engine import deliver, operate
 from orchestrator.engine.context import EngineContext, connect, settings_of
+from orchestrator.engine.signal_forms import SignalForms
 from orchestrator.engine.start import IfClosed, Starts, ask
 from orchestrator.errors import RunFailed, RunNotClosed, RunNotFound, UnknownProcess
 from orchestrator.settings import Settings
@@ -75,7 +76,7 @@ class Client:
 
     def _stand_on(self, context: EngineContext) -> None:
         self._context = context
-        self._starts = Starts(context)
+        self._starts, self._forms = Starts(context), SignalForms()
         self._door = Door(context, self._schema)
         self.processes = Processes(context, self._starts)
         """What may be started: `client.processes.deploy`."""
@@ -175,7 +176,13 @@ class Client:
         """
         with self._door.on(connection) as own:
             return deliver.signal(
-                own, self._door.id_of(own, run), name, payload, signal_id=signal_id, by=by
+                own,
+                self._door.id_of(own, run),
+                name,
+                payload,
+                signal_id=signal_id,
+                by=by,
+                forms=self._forms,
             )
 
     def cancel(

@@ -2,7 +2,7 @@
 
 It is of what pydantic would read, so it is wider than `TypeAdapter.json_schema()` where that is narrower than
 pydantic itself: where a validator of the author's comes first, a field has several names, or a set comes as a
-list with something in it twice. Whoever checks by it (engine/inputs.py) refuses nothing that the process takes.
+list with something in it twice. Whoever checks by it (engine/validation.py) refuses nothing that the process takes.
 """
 
 from __future__ import annotations

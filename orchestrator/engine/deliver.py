@@ -17,7 +17,7 @@ from orchestrator.core.approvals import (
 )
 from orchestrator.core.checks import check_words, composed
 from orchestrator.core.run import RunStatus
-from orchestrator.engine.inputs import problems_in
+from orchestrator.engine.signal_forms import SignalForms
 from orchestrator.errors import (
     DecisionRefused,
     DecisionTooLate,
@@ -40,10 +40,12 @@ def signal(
     *,
     signal_id: str | None,
     by: str,
+    forms: SignalForms,
 ) -> bool:
     """Buffer a signal for the run. False: one with this `signal_id` came before.
 
-    Where a wait of this name is open that says what it takes, a payload that doesn't fit it is refused.
+    Where a wait of this name is open that says what it takes, a payload that doesn't fit it is refused. `forms`:
+    what the sender knows of such waits, and learns.
 
     Raises RunNotFound, RunClosed, PayloadError.
     """
@@ -58,7 +60,7 @@ def signal(
             check_words(words, what=what, where="signal")
     text = codec.encode(payload, what=f"signal {name}")
     sender = by or "producer"
-    fits: str | None = None
+    fits = forms.fitted_by(name, text)
     for looks in range(CHANGES_MAX):
         taken = signals.signal_run_if_open(
             connection,
@@ -74,7 +76,7 @@ def signal(
             return True
         if taken is False:
             break
-        problems = problems_in(codec.parse(text), taken.schema)
+        problems = forms.learn(name, taken).problems(codec.parse(text))
         if problems:  # guard: a signal is looked at where it is sent
             message = (
                 f"signal {name} doesn't fit what run {run_id} waits for: {'; '.join(problems)}. "

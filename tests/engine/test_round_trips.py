@@ -148,6 +148,20 @@ def test_a_decision_is_one_round_trip(harness, costs, p, capsys):
     assert count == 1
 
 
+def test_a_signal_to_a_wait_of_a_known_form_is_one_round_trip(harness, costs, capsys):
+    """Its form is learnt by the first that is sent."""
+
+    @process(version=1, registry=harness.registry)
+    async def waits(flow: Flow) -> int:
+        return await flow.signal("word", type=int)
+
+    count = costs.of(
+        lambda run: harness.client.signal(run, "word", 7), lambda: harness.run(waits).run_id
+    )
+    say(capsys, "signal", count)
+    assert count == 1
+
+
 def test_a_turn_by_itself_is_two_round_trips_load_and_commit(harness, costs, p, capsys):
     count = costs.of(
         lambda run: advance(harness.context, run.run_id), lambda: harness.client.start(p)

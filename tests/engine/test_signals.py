@@ -127,6 +127,27 @@ def test_a_signal_of_the_wrong_form_is_refused_where_it_is_sent_if_what_waits_is
     harness.assert_ended_cleanly(run)
 
 
+def test_what_a_sender_has_learnt_of_a_form_is_not_held_against_another(harness):
+    """Two processes wait for the same name in two forms, and what fits one is refused to the other."""
+
+    @process(version=1, registry=harness.registry)
+    async def numbers(flow: Flow) -> int:
+        return await flow.signal("word", type=int)
+
+    @process(version=1, registry=harness.registry)
+    async def payments(flow: Flow) -> int:
+        return (await flow.signal("word", type=Paid)).amount
+
+    for _ in range(2):
+        number, payment = harness.run(numbers), harness.run(payments)
+        for run, wrong, right in ((number, {"amount": 1}, 2), (payment, 2, {"amount": 1})):
+            with pytest.raises(PayloadError, match="Input should be an"):
+                harness.client.signal(run, "word", wrong)
+            assert harness.client.signal(run, "word", right)
+        harness.drain()
+        assert [harness.client.result(run) for run in (number, payment)] == [2, 1]
+
+
 def test_who_waits_for_several_forms_of_a_name_looks_at_what_comes_itself(harness):
     @process(version=1, registry=harness.registry)
     async def p(flow: Flow) -> list[Any]:

@@ -249,7 +249,7 @@ class Harness:
         return context
 
     def beat(self, context: EngineContext) -> UUID:
-        """One heartbeat of that worker's identity, as its heart would write it."""
+        """One heartbeat of that worker's identity, as its process would write it."""
         with context.identity.holding() as worker_id, context.connection() as connection:
             workers.beat(connection, [worker_id], name=context.identity.name, pid=1)
         return worker_id
@@ -301,7 +301,7 @@ class Harness:
         return [message for message in messages if message.task != ADVANCE]
 
     def relay_all(self) -> None:
-        """Share after share, as a caretaker does."""
+        """Share after share, as maintenance does."""
         while recover.relay(self.context) >= self.settings.batch_size:
             pass
 

@@ -24,7 +24,7 @@ from benchmarks.bench.fleet import Fleet, Stand, pause, wait_for
 from benchmarks.bench.options import Options
 from benchmarks.bench.waits import NAPS, nap, registry
 from orchestrator import RunStatus
-from orchestrator.fleet.alarms import FIRE
+from orchestrator.fleet.timer_index import FIRE
 
 PART = "timers"
 APP = "benchmarks.bench.waits_app"

@@ -77,8 +77,8 @@ def registered_processes() -> list[Process]:
 def consumed_queues(app: Any, processes: Iterable[Process]) -> list[str] | None:
     """What a worker must consume for every stage and process to be served; None if the app says."""
     from orchestrator.core.definition import default_registry
-    from orchestrator.fleet.alarms import FIRE
     from orchestrator.fleet.routes import Routes
+    from orchestrator.fleet.timer_index import FIRE
     from orchestrator.store.outbox import ADVANCE
 
     if app.conf.task_queues:

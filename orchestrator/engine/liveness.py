@@ -157,7 +157,7 @@ class _Holding:
         self._identity.release(self._held, error)
 
 
-class Heart:
+class Heartbeat:
     """The thread that beats for an Identity, where no helper does.
 
     Started in the process that works, after any fork.
@@ -168,7 +168,7 @@ class Heart:
     ) -> None:
         self._identity, self._beat, self._interval_seconds = identity, beat, interval_seconds
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="perennial-heart", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="perennial-heartbeat", daemon=True)
         self._beats, self._missed = 0, 0
         self._troubles = Troubles(log)
 
@@ -177,7 +177,7 @@ class Heart:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the beat in hand. Called while something is held: until then a heart waits for that."""
+        """End after the beat in hand. Called while something is held: until then a heartbeat waits for that."""
         self._stopped.set()
         self._thread.join()
 
@@ -190,7 +190,7 @@ class Heart:
                 try:
                     self._beat(held_ids)
                     self._troubles.over("heartbeat")
-                except Exception as error:  # noqa: BLE001 - a heart beats on, whatever Postgres says
+                except Exception as error:  # noqa: BLE001 - it goes on, whatever Postgres says
                     self._troubles.meet(
                         "heartbeat",
                         "a heartbeat could not be written: %s",

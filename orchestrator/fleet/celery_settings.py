@@ -11,9 +11,9 @@ from celery import Celery
 
 from orchestrator.core.definition import Registry
 from orchestrator.errors import DefinitionError
-from orchestrator.fleet.alarms import KEYS
 from orchestrator.fleet.compat import content_type_of, is_eventlet
 from orchestrator.fleet.routes import Routes
+from orchestrator.fleet.timer_index import KEYS
 from orchestrator.settings import Settings
 
 ADVANCE_AND_FIRE = ("perennial.advance", "perennial.fire")

@@ -5,7 +5,7 @@ heartbeat is not left to a thread: a helper (`heartbeat.py`) is told through a p
 for them as long as the process that holds them runs. One helper serves a worker: the processes of its pool are
 forked after it, and share the pipe.
 
-The thread of each process (`engine.liveness.Heart`) sees whether the helper beats, and does it itself where it
+The thread of each process (`engine.liveness.Heartbeat`) sees whether the helper beats, and does it itself where it
 doesn't. (docs/adr/0036)
 """
 

@@ -23,13 +23,13 @@ from orchestrator.engine.fire import fire_all
 from orchestrator.engine.troubles import kind_of, one_line
 from orchestrator.errors import DefinitionError
 from orchestrator.fleet import failures
-from orchestrator.fleet.alarms import FIRE
 from orchestrator.fleet.compat import TRACE_LOG, tasks_so_far
 from orchestrator.fleet.failures import OnRun
 from orchestrator.fleet.member import Member
 from orchestrator.fleet.outlast import PauseStep
 from orchestrator.fleet.services import ServicesStep
 from orchestrator.fleet.strangers import give_back_if_strange
+from orchestrator.fleet.timer_index import FIRE
 from orchestrator.settings import Settings
 from orchestrator.store.outbox import ADVANCE
 

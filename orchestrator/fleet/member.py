@@ -21,17 +21,17 @@ from sqlalchemy import Engine
 from orchestrator.core.definition import Registry
 from orchestrator.engine.context import EngineContext, connect
 from orchestrator.engine.foreign import Foreign
-from orchestrator.engine.liveness import Heart, Identity
+from orchestrator.engine.liveness import Heartbeat, Identity
 from orchestrator.engine.reports import Reports
 from orchestrator.engine.troubles import Troubles
-from orchestrator.fleet.alarms import Alarms
-from orchestrator.fleet.audience import Audience
+from orchestrator.fleet.event_listeners import EventListeners
 from orchestrator.fleet.existing_tasks import call_stage
 from orchestrator.fleet.heartbeats import Heartbeats
 from orchestrator.fleet.outlast import Refusals
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.fleet.routes import Routes
 from orchestrator.fleet.strangers import OwnRecord
+from orchestrator.fleet.timer_index import TimerIndex
 from orchestrator.fleet.way import ByMessage, Way
 from orchestrator.settings import Settings
 from orchestrator.store import workers
@@ -59,7 +59,7 @@ class Member:
         """What its broker has refused this worker, once a worker listens for it."""
         self.record = OwnRecord(self._read_record, lambda: self.settings.database_schema)
         """Whose record this process moves."""
-        self.audience = Audience()
+        self.listeners = EventListeners()
         self.pool_keeps_limits = True
         """Whether this worker's pool ends tasks that overrun; false only where a worker has said so."""
         self.heartbeats: Heartbeats | None = None
@@ -97,10 +97,10 @@ class Member:
         return Eager(self)
 
     @property
-    def alarms(self) -> Alarms | None:
+    def timer_index(self) -> TimerIndex | None:
         """The index of delayed messages; None where the broker isn't Redis."""
         messenger = self.context.messenger
-        return messenger.alarms if isinstance(messenger, Publisher) else None
+        return messenger.timer_index if isinstance(messenger, Publisher) else None
 
     def _compose(self) -> EngineContext:
         settings = self.settings
@@ -111,8 +111,8 @@ class Member:
             settings=settings,
             messenger=Publisher(
                 self.app,
-                Alarms.for_app(self.app, settings, self.routes),
-                self.audience,
+                TimerIndex.for_app(self.app, settings, self.routes),
+                self.listeners,
                 together_max=self.way.together_max,
                 hostname=self.hostname,
                 routes=self.routes,
@@ -124,9 +124,9 @@ class Member:
             call_stage=call_stage,
         )
         context.foreign = Foreign(self.registry, context.definitions)
-        # A connection of its own, if it comes to need one: a heart that waited for the pool would pass for dead.
+        # A connection of its own, if it comes to need one: a heartbeat that waited for the pool would pass for dead.
         heart_database = connect(settings, pool_size=1)
-        Heart(
+        Heartbeat(
             identity,
             lambda held_ids: _beat(heart_database, identity, held_ids),
             interval_seconds=settings.heartbeat_seconds,

@@ -18,12 +18,12 @@ from kombu.messaging import Producer
 from orchestrator.core.notice import RunNotice
 from orchestrator.engine.troubles import Troubles, kind_of, one_line
 from orchestrator.faults import around
-from orchestrator.fleet.alarms import Alarms
-from orchestrator.fleet.audience import Audience
 from orchestrator.fleet.compat import batch, message_maker_of
+from orchestrator.fleet.event_listeners import EventListeners
 from orchestrator.fleet.routes import Routes
 from orchestrator.fleet.rows import event_of
 from orchestrator.fleet.strangers import RECORD_HEADER, OwnRecord
+from orchestrator.fleet.timer_index import TimerIndex
 from orchestrator.store.outbox import ADVANCE, Handoff
 from orchestrator.store.timers import ArmedTimer
 
@@ -41,8 +41,8 @@ class Publisher:
     def __init__(
         self,
         app: Celery,
-        alarms: Alarms | None,
-        audience: Audience | None = None,
+        timer_index: TimerIndex | None,
+        listeners: EventListeners | None = None,
         *,
         together_max: int = 1,
         hostname: str | None = None,
@@ -52,10 +52,10 @@ class Publisher:
     ) -> None:
         self._record = record
         self._troubles = troubles or Troubles(log)
-        self.alarms = alarms
+        self.timer_index = timer_index
         self._routes = routes or Routes(app)
         self._together_max, self._hostname = together_max, hostname
-        self._app, self._audience = app, audience
+        self._app, self._listeners = app, listeners
         self._events: Any = None
 
     def hand_off(self, handoffs: Sequence[Handoff]) -> Sequence[Handoff]:
@@ -96,10 +96,10 @@ class Publisher:
 
     def arm(self, timers: Sequence[ArmedTimer]) -> None:
         """Index; a sweep fires what could not be indexed."""
-        if self.alarms is None or not timers:
+        if self.timer_index is None or not timers:
             return
         try:
-            self.alarms.arm(timers)
+            self.timer_index.arm(timers)
         except Exception as error:  # noqa: BLE001 - the row is the truth
             self._troubles.meet(
                 TIMERS,
@@ -113,10 +113,10 @@ class Publisher:
 
     def disarm(self, timers: Sequence[tuple[UUID, str | None]]) -> None:
         """Take out of the index; what stays fires into a fence."""
-        if self.alarms is None or not timers:
+        if self.timer_index is None or not timers:
             return
         try:
-            self.alarms.disarm(timers)
+            self.timer_index.disarm(timers)
         except Exception as error:  # noqa: BLE001 - the same
             log.debug("%s timer(s) stay in the index: Redis says %r", len(timers), error)
 
@@ -133,7 +133,7 @@ class Publisher:
     @property
     def is_heard(self) -> bool:
         """Whether anybody hears events."""
-        return self._audience is None or self._audience.is_there
+        return self._listeners is None or self._listeners.is_there
 
     def tell(self, event: str, **fields: Any) -> None:
         """Send an event, if anybody hears it."""

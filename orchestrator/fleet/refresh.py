@@ -1,7 +1,7 @@
 """Flower's rows of runs are kept true, whatever door a run was changed by.
 
 A worker tells how a run stands when it moves it. What others did, it learns from Postgres: a client that pauses,
-resumes or cancels has no broker, and a deadline ends a run without a turn; each of them notifies the caretakers.
+resumes or cancels has no broker, and a deadline ends a run without a turn; each of them notifies maintenance.
 And a monitor that was started again has forgotten all: so the open runs are told anew, now and then, some at a time.
 
 One worker of those that are listened to does it, while it holds a lock of its session. Where nobody listens,
@@ -37,7 +37,7 @@ _PAUSE_SECONDS = 1.0
 
 
 class Refresh:
-    """What one worker's caretaker does for whoever watches, between its other work."""
+    """What one worker's maintenance does for whoever watches, between its other work."""
 
     def __init__(
         self,

@@ -120,7 +120,7 @@ SELECT pg_notify('{NOTIFY_CHANNEL}', '')
 """,
 )
 
-# Caretakers are told: whoever empties an index of timers has timers to move, and no time to relay.
+# Maintenance is notified: whoever empties an index of timers has timers to move, and no time to relay.
 _ALL_DUE = Statement(
     "make_all_handoffs_due",
     f"""

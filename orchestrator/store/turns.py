@@ -88,7 +88,7 @@ def _hold(whose_run_is_free: str) -> Statement:
     return Statement("hold_turn", _HOLD.replace("%(whose_run_is_free)s", whose_run_is_free))
 
 
-# Here alone a holder is judged, by a caretaker that has watched for long enough (docs/adr/0005).
+# Here alone a holder is judged, by maintenance that has watched for long enough (docs/adr/0005).
 _FREE = Statement(
     "free_lost_turn",
     f"""

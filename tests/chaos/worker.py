@@ -26,7 +26,7 @@ from celery import Celery
 from orchestrator import Client, PerennialError, Registry, Settings, install
 from orchestrator.engine import liveness
 from orchestrator.faults import When, listen
-from orchestrator.fleet.alarms import Alarms
+from orchestrator.fleet.timer_index import TimerIndex
 
 FORKS = multiprocessing.get_context("forkserver")
 # All that a worker imports as it starts: six fleets start at once, and this is most of what they cost.
@@ -181,7 +181,7 @@ def run(plan: Plan) -> None:
     logging.basicConfig(stream=log, level=logging.INFO, force=True)
     os.environ["PERENNIAL_DATABASE_URL"] = plan.witness_url or plan.settings["database_url"]
     if not plan.has_index:
-        Alarms.for_app = classmethod(lambda *_: None)  # type: ignore[assignment,method-assign]
+        TimerIndex.for_app = classmethod(lambda *_: None)  # type: ignore[assignment,method-assign]
     if plan.clock_ahead_seconds:
         there = datetime.now(UTC) + timedelta(seconds=plan.clock_ahead_seconds)
         time_machine.travel(there, tick=True).start()

@@ -488,7 +488,7 @@ def test_messages_go_in_batches_where_kombu_can(app: Celery) -> None:
 
 @pytest.mark.parametrize("prefix", ["", "app:"])
 def test_a_message_lies_in_redis_as_we_write_it(tmp_path: Path, app: Celery, prefix: str) -> None:
-    """What the mover moves is read by kombu, and differs in nothing from what kombu writes."""
+    """What the timer dispatcher moves is read by kombu, and differs in nothing from what kombu writes."""
     message = app.amqp.as_task_v2("7", "ship", ("a",), {})
     options = {"global_keyprefix": prefix}
     with (

@@ -119,7 +119,7 @@ def test_of_stages_side_by_side_one_is_taken(harness):
 
 
 def test_a_claim_is_beaten_for_as_long_as_it_is_worked_on(harness):
-    """Guards `holding` around all that is taken over: a claim without a heart would be done twice."""
+    """Guards `holding` around all that is taken over: a claim without a heartbeat would be done twice."""
     held = []
 
     def look(claim: Claim) -> None:

@@ -114,7 +114,7 @@ def test_one_relay_sends_no_more_than_a_share(harness, broker):
 
 @modes_of(*all_but(BATCH_OF_ONE), because="it counts what one share takes")
 def test_whoever_rebuilds_the_index_leaves_the_handoffs_to_the_caretakers(harness, broker):
-    """It is the mover, who has timers to move: it makes the handoffs due, and tells those who wait for it."""
+    """The timer dispatcher has timers to move: it makes the handoffs due, and notifies those that wait for it."""
     flood = one_stage(harness, "flood", "flood")
     harness.client.start_many(flood, [None] * 3)
     assert relay(harness.context) == 3
@@ -242,7 +242,7 @@ def test_a_fresh_process_takes_no_turn_from_a_living_worker_that_postgres_kept_f
     harness,
 ):
     """Postgres was away for long, and nobody could beat. Whoever gets the `advance` then finds the turn
-    held, and leaves it: the dead are judged by caretakers alone, and only by those that have watched for
+    held, and leaves it: the dead are judged by maintenance alone, and only by those that have watched for
     long enough. So the step isn't called twice. Guards TURN_IS_FREE, and `may_judge` in `relay`.
     """
     called = []
@@ -318,7 +318,7 @@ def test_a_worker_that_died_in_a_turn_is_counted_once_however_many_caretakers_lo
         advance(harness.context, run.run_id)
     for _ in range(3):
         harness.move(seconds=60)
-        relay(harness.worker("caretaker"))
+        relay(harness.worker("maintenance"))
     assert harness.database.value("SELECT turn_losses FROM perennial.run") == 1
     assert harness.events(run).count("turn freed") == 1
 

@@ -21,8 +21,8 @@ from sqlalchemy import NullPool, create_engine, make_url
 from orchestrator import Client, Flow, RunStatus, process
 from orchestrator.engine.context import connect
 from orchestrator.errors import PoolerBetween
+from orchestrator.fleet.maintenance import Maintenance
 from orchestrator.fleet.member import Member
-from orchestrator.fleet.services import Caretaker
 from tests.harness import Harness, WireTrace
 from tests.modes import NORMAL, modes_of
 
@@ -178,7 +178,7 @@ def test_a_pooler_that_lends_whole_sessions_is_as_good_as_none(harness, pooled):
 def test_a_worker_behind_a_pooler_is_told_what_it_needs(harness, pooled, said):
     settings = pooled.model_copy(update={"database_pooler": said})
     engine = connect(settings, finds_by_key=True)
-    for begin in (engine.connect, Caretaker(Member(None, harness.registry, settings))._listen):  # type: ignore[arg-type]
+    for begin in (engine.connect, Maintenance(Member(None, harness.registry, settings))._listen):  # type: ignore[arg-type]
         with pytest.raises(
             PoolerBetween, match=r"sessions of its own.*PERENNIAL_DATABASE_POOLER=session"
         ):

@@ -18,8 +18,8 @@ from sqlalchemy import create_engine, make_url, text
 from orchestrator import Client, Flow, hours, process, stage, step
 from orchestrator.engine.context import connect
 from orchestrator.errors import PerennialError
+from orchestrator.fleet.maintenance import Maintenance
 from orchestrator.fleet.member import Member
-from orchestrator.fleet.services import Caretaker
 from orchestrator.store import migrate
 from orchestrator.store.session import ADAPTERS, PINNED, connection_arguments, set_up
 from orchestrator.testing import ProcessTester
@@ -78,13 +78,13 @@ def hostile(harness: Harness) -> Any:
 
 
 def test_each_setting_is_as_we_want_it_in_every_session_of_ours(hostile):
-    """Workers', clients', the caretaker's. `HOSTILE` names what `PINNED` does, so that none is forgotten."""
+    """Workers', clients', maintenance's. `HOSTILE` names what `PINNED` does, so that none is forgotten."""
     assert HOSTILE.keys() - {"client_encoding"} == PINNED.keys()
     settings = hostile.settings
     engines = [connect(settings, finds_by_key=True), connect(settings)]
     client = Client(settings)
-    caretaker = Caretaker(Member(None, hostile.registry, settings))
-    with closing(caretaker._listen()) as listening:
+    maintenance = Maintenance(Member(None, hostile.registry, settings))
+    with closing(maintenance._listen()) as listening:
         engines.append(client._context.database)
         sessions = [listening, *(engine.raw_connection().driver_connection for engine in engines)]
         for session in sessions:

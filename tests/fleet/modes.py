@@ -18,10 +18,10 @@ import psycopg
 
 from orchestrator.engine import recover, turn
 from orchestrator.engine.context import EngineContext
-from orchestrator.fleet import services
-from orchestrator.fleet.alarms import Alarms
+from orchestrator.fleet import maintenance
+from orchestrator.fleet.maintenance import Maintenance
 from orchestrator.fleet.publisher import Publisher
-from orchestrator.fleet.services import Caretaker
+from orchestrator.fleet.timer_index import TimerIndex
 from orchestrator.fleet.way import ByMessage
 from orchestrator.store.activities import Claim
 from orchestrator.store.outbox import Handoff
@@ -110,16 +110,16 @@ def _tell_what_is_taken_over(say: Say) -> None:
 
 
 def _listen_in_vain(say: Say) -> None:
-    """No notification reaches the caretaker."""
-    listen = Caretaker._listen
+    """No notification reaches maintenance."""
+    listen = Maintenance._listen
 
-    def listen_and_forget(self: Caretaker) -> psycopg.Connection[Any]:
+    def listen_and_forget(self: Maintenance) -> psycopg.Connection[Any]:
         connection = listen(self)
         connection.execute("UNLISTEN *")
         say("nobody listens")
         return connection
 
-    Caretaker._listen = listen_and_forget
+    Maintenance._listen = listen_and_forget
 
 
 def _lose_what_workers_say(say: Say) -> None:
@@ -140,6 +140,6 @@ def _lose_what_workers_say(say: Say) -> None:
         finally:
             ears.are_open = False
 
-    Alarms.for_app = classmethod(lambda *_app_and_settings: None)
+    TimerIndex.for_app = classmethod(lambda *_app_and_settings: None)
     Publisher.hand_off = hand_off
-    recover.relay = services.relay = heard
+    recover.relay = maintenance.relay = heard

@@ -21,12 +21,12 @@ from redis import SSLConnection
 from orchestrator import Registry, Settings, install, process, stage
 from orchestrator.core.declarative import load_process
 from orchestrator.errors import DefinitionError
-from orchestrator.fleet.alarms import Alarms
 from orchestrator.fleet.celery_settings import WorkerRefused, check_worker
 from orchestrator.fleet.eager import InPlaceTasks
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.fleet.routes import Routes
 from orchestrator.fleet.services import ServicesStep
+from orchestrator.fleet.timer_index import TimerIndex
 from orchestrator.store.outbox import ADVANCE, Handoff
 from tests.fleet.harness import Fleet
 
@@ -217,10 +217,10 @@ def test_turns_and_timers_are_routed_like_any_task():
     shop = Shop(task_routes={"perennial.*": "flows"})
     assert shop.queue_of(ADVANCE) == "flows"
     shop.app.conf.broker_url = "redis://localhost"
-    alarms = Alarms.for_app(shop.app, Settings(), shop.routes)
-    assert alarms is not None
+    timer_index = TimerIndex.for_app(shop.app, Settings(), shop.routes)
+    assert timer_index is not None
     timer_id = uuid4()
-    assert alarms._member(timer_id, None) == f"{timer_id}:flows"
+    assert timer_index._member(timer_id, None) == f"{timer_id}:flows"
 
 
 def test_a_stage_that_is_routed_elsewhere_is_not_done_in_place():
@@ -347,17 +347,17 @@ def test_annotations_limits_and_classes_are_honoured():
 # -- honoured: the index of timers ---------------------------------------------------------------
 
 
-def index(**conf: Any) -> Alarms:
+def index(**conf: Any) -> TimerIndex:
     app = Celery("index-tests", broker=conf.pop("broker_url", "redis://localhost:1/3"))
     app.conf.update(**conf)
-    alarms = Alarms.for_app(app, Settings())
-    assert alarms is not None
-    return alarms
+    timer_index = TimerIndex.for_app(app, Settings())
+    assert timer_index is not None
+    return timer_index
 
 
 def test_broker_use_ssl_is_heard_by_the_index_of_timers():
     """As kombu hears it: a dictionary makes a TLS connection of a `redis://` URL."""
-    alarms = index(
+    timer_index = index(
         broker_use_ssl={
             "ssl_cert_reqs": ssl.CERT_NONE,
             "ssl_ca_certs": "/ca.pem",
@@ -365,7 +365,7 @@ def test_broker_use_ssl_is_heard_by_the_index_of_timers():
             "ssl_certfile": "/c",
         }
     )
-    pool = alarms._redis.connection_pool
+    pool = timer_index._redis.connection_pool
     assert pool.connection_class is SSLConnection
     assert pool.connection_kwargs["ssl_ca_certs"] == "/ca.pem"
     connection = pool.make_connection()
@@ -378,7 +378,7 @@ def test_broker_use_ssl_without_particulars_is_what_kombu_makes_of_it():
 
 
 def test_transport_options_are_heard_by_the_index_of_timers():
-    alarms = index(
+    timer_index = index(
         broker_transport_options={
             "socket_timeout": 3,
             "socket_connect_timeout": 2,
@@ -389,15 +389,15 @@ def test_transport_options_are_heard_by_the_index_of_timers():
             "global_keyprefix": "acme:",
         }
     )
-    found = alarms._redis.connection_pool.connection_kwargs
+    found = timer_index._redis.connection_pool.connection_kwargs
     assert (found["socket_timeout"], found["socket_connect_timeout"]) == (3, 2)
     assert (found["socket_keepalive"], found["health_check_interval"], found["client_name"]) == (
         True,
         7,
         "shop",
     )
-    assert alarms._due == "acme:perennial:due"
-    assert alarms._queue_prefix == "acme:"
+    assert timer_index._due == "acme:perennial:due"
+    assert timer_index._queue_prefix == "acme:"
 
 
 def test_the_index_is_where_messages_are_written():
@@ -410,7 +410,7 @@ def test_the_index_is_where_messages_are_written():
 def test_a_broker_by_sentinel_has_no_index_and_sweeps_fire():
     app = Celery("sentinel", broker="sentinel://localhost:26379")
     app.conf.broker_transport_options = {"master_name": "mine"}
-    assert Alarms.for_app(app, Settings()) is None
+    assert TimerIndex.for_app(app, Settings()) is None
 
 
 def test_a_timers_message_is_json_of_protocol_2_whatever_a_setting_says():

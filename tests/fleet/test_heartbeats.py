@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import psutil
 import pytest
 
-from orchestrator.engine.liveness import Heart, Identity
+from orchestrator.engine.liveness import Heartbeat, Identity
 from orchestrator.fleet import heartbeats as module
 from orchestrator.fleet.heartbeat import Held
 from orchestrator.fleet.heartbeats import Heartbeats
@@ -78,15 +78,15 @@ def test_it_beats_for_what_is_held_and_is_silent_for_what_is_not(harness, heartb
 
 def test_one_that_dies_is_started_again_and_told_what_is_held(harness, heartbeats, caplog):
     identity = Identity("here", heartbeats)
-    heart = Heart(identity, lambda _ids: None, interval_seconds=0.05)
+    beating = Heartbeat(identity, lambda _ids: None, interval_seconds=0.05)
     with identity.holding() as held:
-        heart.start()
+        beating.start()
         wait_for_beat(harness, held)
         first = heartbeats.pid
         os.kill(first, signal.SIGKILL)
         wait_for(lambda: heartbeats.look() or heartbeats.pid != first, "another helper")
         wait_for_beat(harness, held)
-        heart.stop()
+        beating.stop()
     assert "has ended (-9)" in caplog.text
 
 
@@ -147,11 +147,11 @@ def test_where_the_helper_is_silent_the_process_beats_itself():
     """It can't be started, can't reach Postgres, or was stopped: then all is as it was without one."""
     beaten = threading.Semaphore(0)
     identity = Identity("here", Deaf())
-    heart = Heart(identity, lambda _ids: beaten.release(), interval_seconds=0.01)
+    beating = Heartbeat(identity, lambda _ids: beaten.release(), interval_seconds=0.01)
     with identity.holding():
-        heart.start()
+        beating.start()
         assert beaten.acquire(timeout=10)
-        heart.stop()
+        beating.stop()
 
 
 def test_a_helper_that_cannot_be_started_is_said_and_does_no_harm(harness, monkeypatch, caplog):

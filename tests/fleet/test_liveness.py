@@ -10,7 +10,7 @@ POOLS = ("prefork", "threads", "solo")
 def test_a_stage_that_holds_the_interpreters_lock_for_long_is_done_once_on_any_pool(
     fleet: Fleet,
 ) -> None:
-    """A C call that never lets go starves every thread of its process, the heart among them. Its worker lives."""
+    """A C call that never lets go starves every thread of its process, the heartbeat among them. Its worker lives."""
     for pool in POOLS:
         fleet.start_worker("-Q", f"tests,breathless-{pool}", pool=pool)
     runs = [fleet.client.start("holds-the-lock", pool) for pool in POOLS]

@@ -7,7 +7,7 @@ from celery import Celery
 from sqlalchemy import text
 
 from orchestrator.core.views import Started
-from orchestrator.fleet.alarms import FIRE
+from orchestrator.fleet.timer_index import FIRE
 from orchestrator.store.outbox import ADVANCE
 from tests.fleet.harness import Fleet
 from tests.fleet.modes import environment_of

@@ -37,7 +37,7 @@ def test_a_stage_that_always_crashes_its_process_is_parked_with_the_last_exit_re
     fleet: Fleet,
 ) -> None:
     """The parent of the process that died sees how, and notes it. The attempts are used up one by one, each
-    by the same recovery as ever, and the incident says what an operator needs. Guards `losses.Losses`.
+    by the same recovery as ever, and the incident says what an operator needs. Guards `child_exits.ChildExits`.
     """
     fleet.start_worker(pool="prefork")
     reasons = {"exit": "exitcode 3", "kill": "signal 9 (SIGKILL)"}

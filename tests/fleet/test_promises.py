@@ -47,7 +47,7 @@ def test_a_run_goes_through_every_kind_of_wait_on_any_pool(fleet: Fleet, pool: s
 def test_a_broker_that_is_no_redis_has_no_index_and_timers_fire_all_the_same(
     fleet: Fleet, tmp_path: Path
 ) -> None:
-    """kombu's filesystem transport, say: the caretakers' sweeps fire what is due."""
+    """kombu's filesystem transport, say: the sweeps of maintenance fire what is due."""
     (tmp_path / "broker").mkdir()
     fleet.broker_url = "filesystem://"
     fleet.extra_environment = {"FLEET_TESTS_FOLDER": str(tmp_path / "broker")}

@@ -13,10 +13,12 @@ from redis import Redis
 from orchestrator import Flow, Registry, Settings, hours, install, process, stage
 from orchestrator.embedded import EmbeddedRedis
 from orchestrator.engine.recover import relay
-from orchestrator.fleet import services
-from orchestrator.fleet.alarms import Alarms
+from orchestrator.fleet import timer_dispatcher
+from orchestrator.fleet.maintenance import Maintenance
 from orchestrator.fleet.member import Member
-from orchestrator.fleet.services import Caretaker, Mover, Service
+from orchestrator.fleet.services import Service
+from orchestrator.fleet.timer_dispatcher import TimerDispatcher
+from orchestrator.fleet.timer_index import TimerIndex
 from orchestrator.store.timers import ArmedTimer
 from tests.harness import Harness, wait_for
 
@@ -35,9 +37,9 @@ def member(harness: Harness, redis: EmbeddedRedis) -> Iterator[Member]:
 
 
 @pytest.fixture
-def alarms(member: Member) -> Alarms:
-    assert member.alarms is not None
-    return member.alarms
+def timer_index(member: Member) -> TimerIndex:
+    assert member.timer_index is not None
+    return member.timer_index
 
 
 @pytest.fixture
@@ -46,10 +48,12 @@ def client(redis: EmbeddedRedis) -> Iterator[Redis]:
         yield client
 
 
-# -- mover ---------------------------------------------------------------------------------------
+# -- timer dispatcher ---------------------------------------------------------------------------------------
 
 
-def test_a_mover_that_finds_no_epoch_puts_timers_and_handoffs_back(harness, member, alarms, client):
+def test_a_timer_dispatcher_that_finds_no_epoch_puts_timers_and_handoffs_back(
+    harness, member, timer_index, client
+):
     """The missing key says that Redis was emptied. Guards the epoch check: without it timers that
     are not due for hours would never be in the index again.
     """
@@ -59,38 +63,38 @@ def test_a_mover_that_finds_no_epoch_puts_timers_and_handoffs_back(harness, memb
         await flow.sleep(hours(1))
 
     harness.run(sleeps)
-    mover = Mover(member, alarms)
-    mover.work()
+    dispatcher = TimerDispatcher(member, timer_index)
+    dispatcher.work()
     harness.client.start(sleeps)
     relay(member.context)
     assert client.llen(QUEUE) == 1
     client.flushall()
-    mover.work()
+    dispatcher.work()
     assert client.zcard("perennial:due") == 1
     relay(member.context)
     assert client.llen(QUEUE) == 1
-    assert alarms.move().epoch_is_there
+    assert timer_index.move().epoch_is_there
 
 
-def test_one_worker_at_a_time_rebuilds_the_index(alarms):
-    """All movers find the epoch missing at once; a fleet of fifty must not send every handoff
+def test_one_worker_at_a_time_rebuilds_the_index(timer_index):
+    """All timer dispatchers find the epoch missing at once; a fleet of fifty must not send every handoff
     fifty times.
     """
-    assert alarms.may_rebuild()
-    assert not alarms.may_rebuild()
-    alarms.rebuilt()
-    assert alarms.may_rebuild()
+    assert timer_index.may_rebuild()
+    assert not timer_index.may_rebuild()
+    timer_index.rebuilt()
+    assert timer_index.may_rebuild()
 
 
-def test_a_due_timer_is_moved_onto_its_queue_once(alarms, client):
-    """What is moved leaves the index in the same script; another mover finds nothing."""
-    alarms.arm([ArmedTimer(uuid4(), 0.0, None)])
-    assert wait_for(lambda: alarms.move().count, "the move") == 1
-    assert alarms.move().count == 0
+def test_a_due_timer_is_moved_onto_its_queue_once(timer_index, client):
+    """What is moved leaves the index in the same script; another timer dispatcher finds nothing."""
+    timer_index.arm([ArmedTimer(uuid4(), 0.0, None)])
+    assert wait_for(lambda: timer_index.move().count, "the move") == 1
+    assert timer_index.move().count == 0
     assert client.llen(QUEUE) == 1
 
 
-def test_a_rebuild_that_fails_is_made_again_at_once(member, alarms, monkeypatch):
+def test_a_rebuild_that_fails_is_made_again_at_once(member, timer_index, monkeypatch):
     """Postgres may be away just then, or its connection cut. Whoever fails lets the next try, and
     does not keep the others out for as long as a rebuild may take.
     """
@@ -98,30 +102,30 @@ def test_a_rebuild_that_fails_is_made_again_at_once(member, alarms, monkeypatch)
     def away(_context: object) -> int:
         raise ConnectionError
 
-    mover = Mover(member, alarms)
+    dispatcher = TimerDispatcher(member, timer_index)
     with monkeypatch.context() as patch:
-        patch.setattr(services, "rebuild_index", away)
+        patch.setattr(timer_dispatcher, "rebuild_index", away)
         with pytest.raises(ConnectionError):
-            mover.work()
-    mover.work()
-    assert alarms.move().epoch_is_there
+            dispatcher.work()
+    dispatcher.work()
+    assert timer_index.move().epoch_is_there
 
 
-# -- caretaker -----------------------------------------------------------------------------------
+# -- maintenance -----------------------------------------------------------------------------------
 
 
-def test_a_caretaker_whose_connections_were_cut_needs_one_look_to_know_it(harness, member):
+def test_maintenance_whose_connections_were_cut_needs_one_look_to_know_it(harness, member):
     """Its subscription is dead, and so is what the pool keeps: it doesn't stumble over one after
     the other, with a pause each time.
     """
-    caretaker = Caretaker(member)
-    caretaker.work()
+    maintenance = Maintenance(member)
+    maintenance.work()
     harness.database.cut_connections()
     with pytest.raises(psycopg.OperationalError):
-        caretaker.work()
-    caretaker.reset()
-    caretaker.work()
-    caretaker.reset()
+        maintenance.work()
+    maintenance.reset()
+    maintenance.work()
+    maintenance.reset()
 
 
 # -- any service ---------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ from pydantic import SecretStr
 from sqlalchemy import create_engine
 
 from orchestrator import Client, Settings
-from orchestrator.fleet.alarms import Alarms, _message_template
 from orchestrator.fleet.strangers import SCHEMA_HEADER
+from orchestrator.fleet.timer_index import TimerIndex, _message_template
 from orchestrator.store import migrate
 from orchestrator.store.schema import options_in
 from orchestrator.store.timers import ArmedTimer
@@ -57,7 +57,7 @@ def test_each_has_an_index_of_its_own_and_its_messages_say_whose_they_are(redis,
     app.conf.task_default_queue = f"q-{uuid4()}"
     database = SecretStr("postgresql://localhost/none")
     usual, billing = (
-        Alarms.for_app(app, Settings(database_url=database, database_schema=schema))
+        TimerIndex.for_app(app, Settings(database_url=database, database_schema=schema))
         for schema in ("perennial", "billing")
     )
     assert usual is not None

@@ -110,7 +110,7 @@ GUARDS = [
     Guard(
         "epoch check",
         "When Redis was emptied, timers and messages are put back from Postgres.",
-        (f"{SERVICES}test_a_mover_that_finds_no_epoch_puts_timers_and_handoffs_back",),
+        (f"{SERVICES}test_a_timer_dispatcher_that_finds_no_epoch_puts_timers_and_handoffs_back",),
     ),
     # -- attempts --------------------------------------------------------------------------------
     Guard(
@@ -740,7 +740,7 @@ GUARDS = [
     ),
     Guard(
         "a timer is moved once",
-        "Two movers put one message of a timer onto its queue.",
+        "Two timer dispatchers put one message of a timer onto its queue.",
         (f"{SERVICES}test_a_due_timer_is_moved_onto_its_queue_once",),
     ),
     Guard(
@@ -787,7 +787,7 @@ GUARDS = [
         (
             (
                 "tests/fleet/test_services.py::"
-                "test_a_caretaker_that_has_just_regained_contact_judges_nobody"
+                "test_maintenance_that_has_just_regained_contact_judges_nobody"
             ),
         ),
         cut="True",
@@ -882,9 +882,9 @@ GUARDS = [
         shows_as=("OperationalError",),
     ),
     Guard(
-        "a caretaker trusts no old connection",
-        "After a restart of Postgres a caretaker fails once, and not at one connection after the other.",
-        ((f"{SERVICES}test_a_caretaker_whose_connections_were_cut_needs_one_look_to_know_it"),),
+        "maintenance trusts no old connection",
+        "After a restart of Postgres maintenance fails once, and not at one connection after the other.",
+        ((f"{SERVICES}test_maintenance_whose_connections_were_cut_needs_one_look_to_know_it"),),
         shows_as=("OperationalError",),
     ),
     Guard(

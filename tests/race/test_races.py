@@ -495,7 +495,7 @@ def a_turn_is_held_that_was_read_before_a_step_was_recorded(harness: Harness) ->
 
 
 def lose_turn(connection: Any) -> None:
-    """Its holder was never heard of again, and a caretaker has freed it."""
+    """Its holder was never heard of again, and maintenance has freed it."""
     connection.execute(
         "UPDATE perennial.run SET turn_claimed_at = turn_claimed_at - interval '1 hour'"
     )

@@ -11,7 +11,7 @@ from sqlalchemy import make_url, text
 
 from orchestrator import Client, Settings
 from orchestrator.cli.database import engine_of
-from orchestrator.fleet.services import Caretaker
+from orchestrator.fleet.maintenance import Maintenance
 from orchestrator.store import migrate
 from orchestrator.testing.databases import _Server
 
@@ -66,7 +66,7 @@ def test_each_that_connects_is_on_it_with_its_options(address, database):
         with engine.connect() as connection:
             assert tuple(connection.execute(text(LOOK)).one()) == expected
     member = SimpleNamespace(settings=Settings(database_url=SecretStr(address)))
-    with Caretaker(member)._listen() as listening:
+    with Maintenance(member)._listen() as listening:
         assert listening.execute(LOOK).fetchone() == expected
 
 

@@ -14,7 +14,8 @@ from sqlalchemy.exc import ProgrammingError
 from orchestrator import Client, Flow, Registry, Settings, process
 from orchestrator.engine.context import EngineContext, connect
 from orchestrator.errors import SchemaNotReady
-from orchestrator.fleet.services import Caretaker, Service
+from orchestrator.fleet.maintenance import Maintenance
+from orchestrator.fleet.services import Service
 from orchestrator.store import migrate
 
 REMEDY = "`perennial db upgrade` makes them"
@@ -54,10 +55,12 @@ def test_a_worker_says_so_in_its_log(empty_database, caplog):
     settings = Settings(database_url=SecretStr(empty_database.url), sweep_seconds=0.01)
     engine = connect(settings, finds_by_key=True)
     member = SimpleNamespace(
-        settings=settings, context=EngineContext(engine, Registry(), settings), alarms=None
+        settings=settings, context=EngineContext(engine, Registry(), settings), timer_index=None
     )
-    caretaker = Caretaker(member)
-    service = Service("caretaker", caretaker.work, lambda: (caretaker.reset(), service.stop()))
+    maintenance = Maintenance(member)
+    service = Service(
+        "maintenance", maintenance.work, lambda: (maintenance.reset(), service.stop())
+    )
     with caplog.at_level(logging.WARNING):
         service.start()
         service.join(30)

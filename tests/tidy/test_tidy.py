@@ -20,7 +20,7 @@ from celery import Celery
 
 import orchestrator
 from orchestrator import Registry, Settings, install
-from orchestrator.fleet.alarms import FIRE, Alarms
+from orchestrator.fleet.timer_index import FIRE, TimerIndex
 from orchestrator.store import approvals, commit, runs, signals, tables, turns
 from orchestrator.store.outbox import ADVANCE, Handoff
 from orchestrator.store.schema import NOTIFY_CHANNEL
@@ -191,18 +191,18 @@ def test_our_celery_tasks_keep_their_names():
 
 def test_the_keys_in_redis_keep_their_names():
     redis, timer = Recorder(), UUID(int=7)
-    alarms = Alarms(
+    timer_index = TimerIndex(
         redis,  # type: ignore[arg-type]
         namespace=Settings.model_fields["namespace"].default,
         default_queue="celery",
         key_prefix="",
         template="",
     )
-    alarms.arm([ArmedTimer(timer, 1.0, "slow")])
-    alarms.move()
-    alarms.disarm([(timer, None)])
-    alarms.may_rebuild()
-    alarms.rebuilt()
+    timer_index.arm([ArmedTimer(timer, 1.0, "slow")])
+    timer_index.move()
+    timer_index.disarm([(timer, None)])
+    timer_index.may_rebuild()
+    timer_index.rebuilt()
     assert redis.used == {
         "arm": (["perennial:due", "perennial:wake"], f"{timer}:slow"),
         "move": (["perennial:due", "perennial:epoch"], 200),

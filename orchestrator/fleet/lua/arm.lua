@@ -1,5 +1,5 @@
 -- Arm timers. KEYS: due, wake. ARGV: member, milliseconds left; member, milliseconds left; ...
--- Wakes the movers when the earliest due time has moved forward.
+-- Wakes the timer dispatchers when the earliest due time has moved forward.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + clock[2] / 1000
 local before = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]

@@ -1,9 +1,9 @@
 """Delayed messages: Redis holds the due times, and one Lua script moves what is due onto its queue.
 
 The timer's row in Postgres is the truth (rule 1). The index holds only timers due within a horizon,
-each as a member `<timer id>:<queue>`, scored by Redis's own clock. Every worker runs a mover; the
+each as a member `<timer id>:<queue>`, scored by Redis's own clock. Every worker runs a timer dispatcher; the
 script is atomic, so they share the work without knowing of each other. Timers that are due at the same
-moment share messages, and are fired together. A mover sleeps on a subscription
+moment share messages, and are fired together. A timer dispatcher sleeps on a subscription
 until the next due time or a wake-up, at most `BLOCK_SECONDS_MAX`, when it looks whether the epoch is still
 there: without it Redis was emptied, and the index is rebuilt from Postgres. Not for Redis Cluster.
 """
@@ -61,7 +61,7 @@ class Moved:
     epoch_is_there: bool
 
 
-class Alarms:
+class TimerIndex:
     """The index on one Redis. Thread-safe; connects on first use."""
 
     def __init__(
@@ -82,7 +82,7 @@ class Alarms:
     @classmethod
     def for_app(
         cls, app: Celery, settings: Settings, routes: Routes | None = None
-    ) -> Alarms | None:
+    ) -> TimerIndex | None:
         """The index beside the app's queues; None where its broker isn't a Redis we can script."""
         url = _redis_url(app.conf.broker_write_url or app.conf.broker_url)
         if url is None:

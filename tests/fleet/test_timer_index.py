@@ -10,7 +10,7 @@ from celery import Celery
 from redis import Redis
 
 from orchestrator.embedded import ServerUrls
-from orchestrator.fleet.alarms import Alarms, _message_template, _redis_url
+from orchestrator.fleet.timer_index import TimerIndex, _message_template, _redis_url
 from orchestrator.store.schema import SCHEMA
 from orchestrator.store.timers import ArmedTimer
 from tests.harness import wait_for
@@ -43,16 +43,16 @@ def test_what_nobody_of_ours_has_put_into_the_index_is_dropped_and_keeps_no_time
     namespace = f"test-{uuid4()}"
     queue, timer_id = f"{namespace}-queue", uuid4()
     with Redis.from_url(servers.broker_url) as redis:
-        alarms = Alarms(
+        timer_index = TimerIndex(
             redis,
             namespace=namespace,
             default_queue=queue,
             key_prefix="",
-            template=_message_template(Celery("alarms-tests", broker="memory://"), SCHEMA),
+            template=_message_template(Celery("timer-index-tests", broker="memory://"), SCHEMA),
         )
         redis.zadd(f"{namespace}:due", {"nothing of ours": 1, "": 2, "no-colon": 3})
-        alarms.arm([ArmedTimer(timer_id, 0.0, None)])
-        wait_for(lambda: alarms.move().wait_seconds is None, "the index to be empty")
+        timer_index.arm([ArmedTimer(timer_id, 0.0, None)])
+        wait_for(lambda: timer_index.move().wait_seconds is None, "the index to be empty")
         (message,) = redis.lrange(queue, 0, -1)
         assert UUID(json.loads(json.loads(message)["body"])[0][0]) == timer_id
         redis.delete(queue)
@@ -65,16 +65,18 @@ def test_timers_that_are_due_together_share_messages_and_each_is_in_one(
     namespace = f"test-{uuid4()}"
     here, there = f"{namespace}-here", f"{namespace}-there"
     with Redis.from_url(servers.broker_url) as redis:
-        alarms = Alarms(
+        timer_index = TimerIndex(
             redis,
             namespace=namespace,
             default_queue=here,
             key_prefix="",
-            template=_message_template(Celery("alarms-tests", broker="memory://"), SCHEMA),
+            template=_message_template(Celery("timer-index-tests", broker="memory://"), SCHEMA),
         )
         armed = {queue: [uuid4() for _ in range(75)] for queue in (here, there)}
-        alarms.arm([ArmedTimer(timer, 0.0, queue) for queue in armed for timer in armed[queue]])
-        wait_for(lambda: alarms.move().wait_seconds is None, "the index to be empty")
+        timer_index.arm(
+            [ArmedTimer(timer, 0.0, queue) for queue in armed for timer in armed[queue]]
+        )
+        wait_for(lambda: timer_index.move().wait_seconds is None, "the index to be empty")
         for queue, timers in armed.items():
             bodies = [
                 json.loads(json.loads(message)["body"]) for message in redis.lrange(queue, 0, -1)

@@ -12,7 +12,7 @@ from celery import Celery
 
 from orchestrator import RunStatus
 from orchestrator.core.notice import RunNotice
-from orchestrator.fleet.audience import Audience
+from orchestrator.fleet.event_listeners import EventListeners
 from orchestrator.fleet.publisher import Publisher
 
 
@@ -24,44 +24,44 @@ def worker(*, task_events: bool = False, groups: set[str] | None = None, up: boo
 
 
 def test_nobody_is_there_before_a_worker_says_so() -> None:
-    assert not Audience().is_there
+    assert not EventListeners().is_there
 
 
 @pytest.mark.parametrize("task_events", [True, False])
 def test_a_worker_begins_as_it_was_started(task_events: bool) -> None:
-    audience = Audience()
-    audience.begin(worker(task_events=task_events))
-    assert audience.is_there is task_events
+    listeners = EventListeners()
+    listeners.begin(worker(task_events=task_events))
+    assert listeners.is_there is task_events
 
 
 def test_who_asks_for_events_is_heard_and_who_goes_is_not_missed() -> None:
-    audience = Audience()
-    audience.begin(worker())
-    audience.look(worker(groups={"worker", "task"}))
-    assert audience.is_there
-    audience.look(worker(groups={"worker"}))
-    assert not audience.is_there
-    audience.look(worker(groups=set()))  # started with -E: it sends them all
-    assert audience.is_there
+    listeners = EventListeners()
+    listeners.begin(worker())
+    listeners.look(worker(groups={"worker", "task"}))
+    assert listeners.is_there
+    listeners.look(worker(groups={"worker"}))
+    assert not listeners.is_there
+    listeners.look(worker(groups=set()))  # started with -E: it sends them all
+    assert listeners.is_there
 
 
 def test_while_the_broker_is_away_it_stays_as_it_was() -> None:
-    audience = Audience()
-    audience.begin(worker(task_events=True))
-    audience.look(worker(up=False))
-    assert audience.is_there
+    listeners = EventListeners()
+    listeners.begin(worker(task_events=True))
+    listeners.look(worker(up=False))
+    assert listeners.is_there
 
 
 def test_a_process_of_the_pool_knows_what_its_parent_is_told_later() -> None:
-    audience = Audience()
+    listeners = EventListeners()
     reading, writing = os.pipe()
     told, tell = os.pipe()
     child = os.fork()
     if child == 0:
         os.read(told, 1)
-        os.write(writing, b"yes" if audience.is_there else b"no")
+        os.write(writing, b"yes" if listeners.is_there else b"no")
         os._exit(0)
-    audience.begin(worker(task_events=True))
+    listeners.begin(worker(task_events=True))
     os.write(tell, b".")
     assert os.read(reading, 3) == b"yes"
     os.waitpid(child, 0)
@@ -71,9 +71,9 @@ def test_a_process_of_the_pool_knows_what_its_parent_is_told_later() -> None:
 def test_an_event_that_nobody_hears_is_not_sent(
     monkeypatch: pytest.MonkeyPatch, is_there: bool
 ) -> None:
-    audience, sent = Audience(), []
-    audience.begin(worker(task_events=is_there))
-    publisher = Publisher(Celery("events", broker="memory://"), None, audience)
+    listeners, sent = EventListeners(), []
+    listeners.begin(worker(task_events=is_there))
+    publisher = Publisher(Celery("events", broker="memory://"), None, listeners)
 
     def send(event: str, **_: Any) -> None:
         sent.append(event)

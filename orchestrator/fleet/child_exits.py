@@ -1,7 +1,7 @@
 """How the pool's children end: their parent sees it, and notes it in the record.
 
 A child that dies (a crash, an exit, the kernel's out-of-memory killer) can't say so itself. Celery tells
-the parent, in its event loop, where nothing may wait. So what was seen is kept here, and the caretaker
+the parent, in its event loop, where nothing may wait. So what was seen is kept here, and maintenance
 notes it before it looks for what was lost. Only then an incident can say more than that a worker is gone.
 
 It must be seen before the child's silence is judged. Celery's pool hears of an exit at once or, if it heard
@@ -31,12 +31,12 @@ from orchestrator.store.outbox import ADVANCE
 
 log = logging.getLogger(__name__)
 
-LOSSES_MAX = 1000
+EXITS_MAX = 1000
 """So many are kept while Postgres is away; then the oldest is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
+class ChildExit:
     """A child that ended in the middle of our task."""
 
     task: str
@@ -44,12 +44,12 @@ class Loss:
     reason: str
 
 
-class Losses:
+class ChildExits:
     """What this worker saw, and has not noted yet."""
 
     def __init__(self, member: Member) -> None:
         self._member = member
-        self._seen: deque[Loss] = deque(maxlen=LOSSES_MAX)
+        self._seen: deque[ChildExit] = deque(maxlen=EXITS_MAX)
         self._looks: Any = None
 
     def watch(self, worker: Any) -> None:
@@ -69,14 +69,16 @@ class Losses:
     def note(self) -> None:
         """Write down what was seen; while Postgres is away, raise, and keep it for the next time."""
         while self._seen:
-            loss = self._seen.popleft()
+            child_exit = self._seen.popleft()
             try:
-                self._note(loss)
+                self._note(child_exit)
             except OperationalError:
-                self._seen.appendleft(loss)
+                self._seen.appendleft(child_exit)
                 raise
             except Exception:  # noqa: BLE001 - a note that can't be written must not come back for ever
-                log.warning("an exit in %s was not noted: its arguments are not ours", loss.task)
+                log.warning(
+                    "an exit in %s was not noted: its arguments are not ours", child_exit.task
+                )
 
     def _on_failure(
         self, sender: Any = None, args: Sequence[Any] = (), exception: Any = None, **_: Any
@@ -86,19 +88,24 @@ class Losses:
             and sender.app is self._member.app
             and getattr(sender, "is_perennial", False)
         ):
-            self._seen.append(Loss(sender.name, tuple(args), reason_of(exception)))
+            self._seen.append(ChildExit(sender.name, tuple(args), reason_of(exception)))
 
-    def _note(self, loss: Loss) -> None:
+    def _note(self, child_exit: ChildExit) -> None:
         context = self._member.context
         actor = context.identity.name
         with context.connection() as connection:
-            match loss:
-                case Loss(task, run_ids) if task == ADVANCE:
+            match child_exit:
+                case ChildExit(task, run_ids) if task == ADVANCE:
                     for run_id in run_ids:
                         exits.note_exit_if_held(
-                            connection, UUID(run_id), reason=loss.reason, actor=actor
+                            connection, UUID(run_id), reason=child_exit.reason, actor=actor
                         )
-                case Loss(_, [run_id, key, attempt]):
+                case ChildExit(_, [run_id, key, attempt]):
                     exits.note_exit_if_claimed(
-                        connection, UUID(run_id), key, attempt, reason=loss.reason, actor=actor
+                        connection,
+                        UUID(run_id),
+                        key,
+                        attempt,
+                        reason=child_exit.reason,
+                        actor=actor,
                     )

@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.fleet.compat import is_started_with_events, sends_events_now
 
 
-class Audience:
+class EventListeners:
     """Made before the pool's processes are forked; each of them sees what the parent writes."""
 
     def __init__(self) -> None:

@@ -25,6 +25,7 @@ from orchestrator.core.replay import take_turn
 from orchestrator.engine import deliver, operate
 from orchestrator.engine.fire import fire
 from orchestrator.engine.recover import sweep
+from orchestrator.engine.signal_forms import SignalForms
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
 from orchestrator.errors import AlreadyDecided, DecisionRefused, DecisionTooLate, PerennialError
@@ -233,7 +234,9 @@ def a_signal_while_a_turn_decides(harness: Harness) -> None:
     """The turn has read no signal; the signal finds an `advance` there already, and leaves none of its own."""
     run = harness.start(listens(harness))
     with harness.database.psycopg() as sender:
-        assert deliver.signal(sender, run.run_id, "go", "heard", signal_id=None, by="")
+        assert deliver.signal(
+            sender, run.run_id, "go", "heard", signal_id=None, by="", forms=SignalForms()
+        )
         turn = Thread(lambda: advance(harness.context, run.run_id))
         wait_until_blocked(harness.database)
         sender.commit()
@@ -250,7 +253,7 @@ def a_signal_while_a_turn_commits(harness: Harness) -> None:
         sender = meanwhile(
             harness,
             lambda connection: deliver.signal(
-                connection, run.run_id, "go", 1, signal_id=None, by=""
+                connection, run.run_id, "go", 1, signal_id=None, by="", forms=SignalForms()
             ),
         )
         turn.commit()
@@ -332,7 +335,7 @@ def a_turn_that_is_refused(harness: Harness) -> None:
     handoff = Handoff(run.run_id, "work", 1, "work", None)
     deciding = replace(turn_of(harness, run), handoffs=(handoff,))
     with harness.database.psycopg() as sender:
-        deliver.signal(sender, run.run_id, "go", 1, signal_id=None, by="")
+        deliver.signal(sender, run.run_id, "go", 1, signal_id=None, by="", forms=SignalForms())
         turn = meanwhile(harness, lambda connection: commits(connection, deciding))
         sender.commit()
         assert turn.outcome() is None
@@ -476,7 +479,7 @@ def a_turn_is_held_while_a_fact_comes(harness: Harness) -> None:
     run = harness.start(listens(harness))
     deciding = turn_of(harness, run)
     with harness.database.psycopg() as sender:
-        deliver.signal(sender, run.run_id, "go", 1, signal_id=None, by="")
+        deliver.signal(sender, run.run_id, "go", 1, signal_id=None, by="", forms=SignalForms())
         worker = meanwhile(harness, lambda connection: hold(connection, run, deciding))
         sender.commit()
         assert worker.outcome() is None
@@ -586,7 +589,9 @@ def one_signal_sent_twice_at_once(harness: Harness) -> None:
     run = harness.run(listens(harness))
 
     def send(connection: Any) -> bool:
-        return deliver.signal(connection, run.run_id, "go", 1, signal_id="payment-7", by="")
+        return deliver.signal(
+            connection, run.run_id, "go", 1, signal_id="payment-7", by="", forms=SignalForms()
+        )
 
     with harness.database.psycopg() as first:
         assert send(first)
@@ -603,7 +608,7 @@ def a_signal_to_a_run_that_is_being_cancelled(harness: Harness) -> None:
         sender = meanwhile(
             harness,
             lambda connection: deliver.signal(
-                connection, run.run_id, "go", 1, signal_id=None, by=""
+                connection, run.run_id, "go", 1, signal_id=None, by="", forms=SignalForms()
             ),
         )
         operator.commit()

@@ -49,6 +49,7 @@ def servers() -> Iterator[ServerUrls]:
             "PERENNIAL_TEST_DATABASE_URL and PERENNIAL_TEST_BROKER_URL go together: give both or neither"
         )
     with EmbeddedServers.temporary() as embedded:
+        spare_the_disk(embedded.urls)
         yield embedded.urls
 
 
@@ -61,6 +62,17 @@ def template(servers: ServerUrls) -> Iterator[str]:
         return
     with migrated(servers) as name:
         yield name
+
+
+def spare_the_disk(servers: ServerUrls) -> None:
+    """Postgres waits for the disk no longer: no test cuts the power of these servers.
+
+    A commit is still written, and outlives whatever process is killed. Tests of embedded servers and the
+    nemesis have servers of their own, with `fsync` on.
+    """
+    for setting in ("fsync", "full_page_writes"):
+        administer(servers, f"ALTER SYSTEM SET {setting} TO off")
+    administer(servers, "SELECT pg_reload_conf()")
 
 
 @contextmanager

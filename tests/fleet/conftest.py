@@ -1,25 +1,16 @@
-"""Each test gets a database and a Redis of its own; Postgres is started once."""
+"""Each test gets a database and a Redis of its own; the database is cloned from the session's template."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
-from sqlalchemy import Engine, create_engine, make_url, text
 
-from orchestrator.embedded import EmbeddedPostgres, EmbeddedRedis
-from orchestrator.store import migrate
+from orchestrator.embedded import EmbeddedRedis, ServerUrls
+from tests.conftest import fresh
 from tests.fleet.harness import Fleet
-
-
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    """One Postgres for all fleet tests, fsync on."""
-    with EmbeddedPostgres(tmp_path_factory.mktemp("fleet-postgres") / "data") as server:
-        yield server
 
 
 @pytest.fixture
@@ -30,38 +21,21 @@ def redis(tmp_path: Path) -> Iterator[EmbeddedRedis]:
 
 
 @pytest.fixture
-def fleet(postgres: EmbeddedPostgres, redis: EmbeddedRedis, tmp_path: Path) -> Iterator[Fleet]:
+def fresh_url(servers: ServerUrls, template: str) -> Iterator[Callable[[], str]]:
+    """Answers the URL of one more database with our tables, and nothing in them."""
+    with ExitStack() as made:
+        yield lambda: made.enter_context(fresh(servers, template)).url
+
+
+@pytest.fixture
+def fleet(fresh_url: Callable[[], str], redis: EmbeddedRedis, tmp_path: Path) -> Iterator[Fleet]:
     """No workers yet; the processes are deployed."""
-    fleet = Fleet(fresh_database(postgres), redis.url, tmp_path)
+    fleet = Fleet(fresh_url(), redis.url, tmp_path)
     fleet.client.processes.deploy(*_processes(fleet))
     try:
         yield fleet
     finally:
         fleet.stop()
-
-
-def fresh_database(postgres: EmbeddedPostgres) -> str:
-    """The URL of one with our tables, and nothing in them."""
-    name = f"fleet_{uuid4().hex}"
-    with _engine_on(postgres.url("perennial")) as engine, engine.connect() as connection:
-        connection.execution_options(isolation_level="AUTOCOMMIT").execute(
-            text(f"CREATE DATABASE {name}")
-        )
-    url = (
-        make_url(postgres.url("perennial")).set(database=name).render_as_string(hide_password=False)
-    )
-    with _engine_on(url) as engine:
-        migrate.upgrade(engine)
-    return url
-
-
-@contextmanager
-def _engine_on(url: str) -> Iterator[Engine]:
-    engine = create_engine(url)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
 
 
 def _processes(fleet: Fleet) -> list[object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
@@ -12,7 +12,6 @@ import pytest
 from celery import Celery, Task
 
 from orchestrator import Registry, Settings, install, stage
-from orchestrator.embedded import EmbeddedPostgres
 from orchestrator.engine.troubles import Troubles
 from orchestrator.fleet import strangers
 from orchestrator.fleet.publisher import Publisher
@@ -26,7 +25,6 @@ from orchestrator.fleet.strangers import (
     give_back_if_strange,
 )
 from orchestrator.store.outbox import Handoff
-from tests.fleet.conftest import fresh_database
 from tests.fleet.harness import Fleet
 
 OURS, THEIRS = "aaaaaaaa.11111111", "bbbbbbbb.11111111"
@@ -35,12 +33,12 @@ log = logging.getLogger("strangers-tests")
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_a_forgotten_worker_of_another_database_swallows_nothing(
-    fleet: Fleet, postgres: EmbeddedPostgres, pool: str
+    fleet: Fleet, fresh_url: Callable[[], str], pool: str
 ) -> None:
     """Nothing is sent again here: what it swallowed would never be done."""
     fleet.extra_environment["PERENNIAL_RELAY_AFTER_SECONDS"] = "600"
     own = fleet.extra_environment
-    fleet.extra_environment = {**own, "PERENNIAL_DATABASE_URL": fresh_database(postgres)}
+    fleet.extra_environment = {**own, "PERENNIAL_DATABASE_URL": fresh_url()}
     fleet.start_worker(pool=pool)
     fleet.wait_for("the stranger", lambda: fleet.logs().count(" ready.") == 1)
     fleet.extra_environment = own

@@ -12,7 +12,7 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 from rich.table import Table
 
 from orchestrator.embedded import EmbeddedServers
-from tests.conftest import migrated
+from tests.conftest import migrated, spare_the_disk
 from tests.guards.cutting import ROOT, GuardsAreNotReady, Verdict, Workshop
 from tests.guards.guards import GUARDS, Guard
 
@@ -58,6 +58,7 @@ def _play(guards: list[Guard], jobs: int) -> list[Verdict]:
         migrated(servers.urls) as template,
         ThreadPoolExecutor(jobs) as pool,
     ):
+        spare_the_disk(servers.urls)
         told = progress.add_task("all tests, nothing cut out", total=len(guards))
         with Workshop.open(guards, servers.urls, template, jobs=jobs) as workshop:
             played = {pool.submit(workshop.play, guard): guard for guard in guards}

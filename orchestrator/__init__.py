@@ -13,15 +13,8 @@ if TYPE_CHECKING:
     from orchestrator.client import Client
     from orchestrator.core.approvals import Decision, Outcome
     from orchestrator.core.declarative import DeclarativeResult, load_process
-    from orchestrator.core.definition import (
-        Process,
-        Registry,
-        Stage,
-        approval,
-        default_registry,
-        process,
-        stage,
-    )
+    from orchestrator.core.decorators import approval, process, stage
+    from orchestrator.core.definition import Process, Registry, Stage, default_registry
     from orchestrator.core.durations import days, hours, minutes, seconds
     from orchestrator.core.flow import Flow
     from orchestrator.core.retries import Retry
@@ -163,7 +156,7 @@ _HOMES = {
     "UnknownStage": "orchestrator.errors",
     "UnusableConnection": "orchestrator.errors",
     "WorkerLost": "orchestrator.errors",
-    "approval": "orchestrator.core.definition",
+    "approval": "orchestrator.core.decorators",
     "days": "orchestrator.core.durations",
     "default_registry": "orchestrator.core.definition",
     "hours": "orchestrator.core.durations",
@@ -171,9 +164,9 @@ _HOMES = {
     "install": "orchestrator.fleet",
     "load_process": "orchestrator.core.declarative",
     "minutes": "orchestrator.core.durations",
-    "process": "orchestrator.core.definition",
+    "process": "orchestrator.core.decorators",
     "seconds": "orchestrator.core.durations",
-    "stage": "orchestrator.core.definition",
+    "stage": "orchestrator.core.decorators",
     "step": "orchestrator.core.steps",
 }
 

@@ -3,7 +3,8 @@
 `main` is the console script. `app` holds the root, its global options and the one place where
 errors become exit codes; a command lives beside its neighbours (`servers`, `reload`,
 `definitions`, `runs`, `decisions`, `database`, `services`), asks the public `Client`, and hands what it got to
-`pages` (for people) or `output` (JSON, for programs). Nothing heavy is imported until a command needs it.
+`listings` and `run_page` (for people) or `output` (JSON, for programs). Nothing heavy is imported until a command
+needs it.
 """
 
 

@@ -54,7 +54,7 @@ def approvals(
     _json: Json = False,
 ) -> None:
     """What waits for people, oldest first."""
-    from orchestrator.cli.pages import inbox
+    from orchestrator.cli.listings import inbox
 
     session = session_of(context)
     with session.client() as client:

@@ -45,7 +45,7 @@ def deploy(
     All of them are deployed, or none.
     """
     from orchestrator.cli.apps import load_app, registered_processes
-    from orchestrator.cli.pages import deployed_table
+    from orchestrator.cli.listings import deployed_table
 
     session = session_of(context)
     load_app(session)

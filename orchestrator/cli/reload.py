@@ -59,7 +59,7 @@ def reload(
     go on as they are. A stage that a worker is at work on is finished first; nothing is lost or done twice.
     """
     from orchestrator.cli.apps import consumed_queues, load_app, registered_processes
-    from orchestrator.cli.pages import deployed_table
+    from orchestrator.cli.listings import deployed_table
 
     session = session_of(context)
     running = running_up(session.data_dir)

@@ -162,7 +162,7 @@ def ps(
     _json: Json = False,
 ) -> None:
     """List runs, newest first, and what each waits for."""
-    from orchestrator.cli.pages import runs_table
+    from orchestrator.cli.listings import runs_table
 
     session = session_of(context)
     with session.client() as client:
@@ -207,7 +207,7 @@ def _asked(
 )
 def show(context: typer.Context, run: Run, _json: Json = False) -> None:
     """What a run waits for, who can act, since when, what happens next and when."""
-    from orchestrator.cli.pages import run_page
+    from orchestrator.cli.run_page import run_page
 
     session = session_of(context)
     with session.client() as client:
@@ -226,7 +226,7 @@ def show(context: typer.Context, run: Run, _json: Json = False) -> None:
 )
 def history(context: typer.Context, run: Run, _json: Json = False) -> None:
     """Everything that happened to a run: who, what, when, from which status to which."""
-    from orchestrator.cli.pages import history_table
+    from orchestrator.cli.listings import history_table
 
     session = session_of(context)
     with session.client() as client:

@@ -383,7 +383,7 @@ def _page(fleet: Fleet, pids: dict[str, int], answered: int) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    from orchestrator.cli.pages import command
+    from orchestrator.cli.wording import command
     from orchestrator.embedded.private import FLOWER_USER
 
     workers = [f"{name} (pid {pid})" for name, pid in pids.items() if name != "flower"]

@@ -1,12 +1,6 @@
-"""What an author defines: stages, approvals and processes, and the registry that holds them.
+"""What a program has: stages, approvals and processes, and the registry that holds them.
 
-    @stage(queue="iam", retry=Retry(max_attempts=8), timeout_seconds=1800)
-    def provision_access(request: AccessRequest) -> Grant: ...
-
-    @process(version=1)
-    async def access_request(flow: Flow, request: AccessRequest) -> Grant | None: ...
-
-Defining is pure: nothing connects, and no environment is read.
+An author makes them with the decorators of `core.decorators`, a deployment of YAML with `core.declarative`.
 """
 
 from __future__ import annotations
@@ -16,32 +10,19 @@ import inspect
 import json
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Never, ParamSpec, TypeVar, get_type_hints, overload
-from weakref import WeakKeyDictionary
+from typing import Any, Generic, ParamSpec, TypeVar
 
+from orchestrator.core.annotations import hints_of, parameters_of
 from orchestrator.core.callables import (
-    check_assignees,
-    check_flow_function,
-    check_stage_function,
-    name_of,
     place_of,
     where_of,
 )
-from orchestrator.core.checks import check_delay, check_name, check_queue
-from orchestrator.core.codec import Undeclared
 from orchestrator.core.driving import STAGE_INSTEAD, refuse_in_flow
-from orchestrator.core.durations import Duration, seconds_or_none
-from orchestrator.core.fingerprints import meaning_of, source_of
-from orchestrator.core.flow_source import check_source
 from orchestrator.core.retries import Retry
 from orchestrator.errors import DefinitionError, InvalidArguments, UnknownProcess, UnknownStage
 
 P = ParamSpec("P")
-R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
-
-STAGE_TIMEOUT_SECONDS = 3600.0
-"""How long one attempt of a stage may run when its author says nothing."""
 
 
 class Stage(Generic[P, R_co]):
@@ -72,13 +53,13 @@ class Stage(Generic[P, R_co]):
         self.__doc__ = function.__doc__
         self.__name__ = name
         self.__wrapped__ = function
-        self.parameters = _parameters_of(function, self.where)
+        self.parameters = parameters_of(function, self.where)
         self._signature = inspect.signature(function)
         self._is_all_by_position = all(
             parameter.kind is parameter.POSITIONAL_OR_KEYWORD
             for parameter in self._signature.parameters.values()
         )
-        self.result_type = _hints_of(function).get("return", Any)
+        self.result_type = hints_of(function).get("return", Any)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         refuse_in_flow(self)
@@ -226,244 +207,6 @@ class Registry:
 
 
 default_registry = Registry()
-
-
-@overload
-def stage(function: Callable[P, R], /) -> Stage[P, R]: ...
-@overload
-def stage(
-    *,
-    name: str | None = ...,
-    queue: str | None = ...,
-    retry: Retry = ...,
-    timeout_seconds: Duration | None = ...,
-    always: bool = ...,
-    registry: Registry | None = ...,
-) -> Callable[[Callable[P, R]], Stage[P, R]]: ...
-def stage(
-    function: Callable[..., Any] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    queue: str | None = None,
-    retry: Retry = Retry(),  # noqa: B008 - frozen
-    timeout_seconds: Duration | None = STAGE_TIMEOUT_SECONDS,
-    always: bool = False,
-    registry: Registry | None = None,
-) -> Any:
-    """Make a function (or a Celery task that exists) a stage.
-
-    `name`: by default the function's, with dashes; also the Celery task's name. `queue`: None is the
-    app's default. `timeout_seconds`: of one attempt, in seconds or as a timedelta. `always`: in a
-    declarative process, run it even after an approval was refused or timed out. Raises DefinitionError.
-    """
-
-    def define(target: Callable[..., Any]) -> Stage[..., Any]:
-        check_stage_function(target)
-        chosen = name or _own_name(target, "stage")
-        check_name("stage", chosen, place_of(target))
-        check_queue(queue, where=place_of(target))
-        timeout = seconds_or_none(timeout_seconds, what="timeout_seconds")
-        if timeout is not None:
-            if not timeout > 0:
-                raise DefinitionError("timeout_seconds must be positive", where=place_of(target))
-            check_delay(timeout, what=f"the timeout of stage {chosen!r}")
-        defined: Stage[..., Any] = Stage(
-            target,
-            name=chosen,
-            queue=queue,
-            retry=retry,
-            timeout_seconds=timeout,
-            always=always,
-        )
-        (registry or default_registry).add_stage(defined)
-        return defined
-
-    return define if function is None else define(function)
-
-
-@overload
-def approval(function: Callable[[Any], Sequence[str]], /) -> Approval: ...
-@overload
-def approval(
-    name: str | None = None,
-    *,
-    escalate_to: Sequence[str] = ...,
-    registry: Registry | None = ...,
-) -> Callable[[Callable[[Any], Sequence[str]]], Approval]: ...
-def approval(
-    name: Any = None,
-    *,
-    escalate_to: Sequence[str] = (),
-    registry: Registry | None = None,
-) -> Any:
-    """Register an approval for declarative processes; the function names the people to ask.
-
-    It takes the run's input and must be pure: it is called again on every replay. `name`: by default the
-    function's, with dashes. Raises DefinitionError.
-    """
-
-    def define(assignees: Callable[[Any], Sequence[str]]) -> Approval:
-        check_assignees(assignees)
-        chosen = name if isinstance(name, str) else _own_name(assignees, "approval")
-        check_name("approval", chosen, place_of(assignees))
-        if isinstance(escalate_to, str):
-            raise DefinitionError(
-                "escalate_to is a list of people or groups, not one string",
-                where=place_of(assignees),
-            )
-        defined = Approval(chosen, assignees, tuple(escalate_to), where_of(assignees))
-        (registry or default_registry).add_approval(defined)
-        return defined
-
-    return define if name is None or isinstance(name, str) else define(name)
-
-
-def process(
-    *misplaced: Never,
-    version: int = 0,
-    name: str | None = None,
-    queue: str | None = None,
-    expires_after: Duration | None = None,
-    registry: Registry | None = None,
-) -> Callable[[Callable[..., Coroutine[Any, Any, Any]]], Process]:
-    """Make an `async def` flow a process: `@process(version=1)`.
-
-    `queue`: where its turns are taken, None for the app's default. `expires_after`: a run that has not
-    ended by then is closed as `expired`. Raises DefinitionError.
-    """
-    given: tuple[Any, ...] = (version, *misplaced)  # not every author runs mypy
-    if len(given) > 1 or type(given[0]) is not int or given[0] < 1:
-        raise DefinitionError(
-            "a process has a version; versions count from 1",
-            where=place_of(given[-1]) if callable(given[-1]) else "@process",
-            remedy="Write `@process(version=1)`.",
-        )
-
-    def define(flow: Callable[..., Coroutine[Any, Any, Any]]) -> Process:
-        check_flow_function(flow)
-        where = where_of(flow)
-        chosen = name or name_of(flow)
-        check_name("process", chosen, place_of(flow))
-        check_queue(queue, where=place_of(flow))
-        check_source(flow)
-        input_type, takes_input = _input_of(flow)
-        expires = seconds_or_none(expires_after, what=f"expires_after of process {chosen!r}")
-        if expires is not None:
-            check_delay(expires, what=f"expires_after of process {chosen!r}")
-        defined = Process(
-            name=chosen,
-            version=version,
-            flow=flow,
-            input_type=input_type,
-            takes_input=takes_input,
-            result_type=_hints_of(flow).get("return", Any),
-            queue=queue,
-            expires_after_seconds=expires or None,
-            spec={
-                "flow": where,
-                "source": source_of(flow),
-                "means": meaning_of(flow, decorators=(process,)),
-            },
-            where=where,
-        )
-        (registry or default_registry).add_process(defined)
-        return defined
-
-    return define
-
-
-def _own_name(function: Callable[..., Any], what: str) -> str:
-    """The function's own; a lambda has none."""
-    if getattr(function, "__name__", "") == "<lambda>":
-        raise DefinitionError(
-            f"a lambda has no name for the {what} to take",
-            where=place_of(function),
-            remedy="Give one: name=…, or write a `def`.",
-        )
-    return name_of(function)
-
-
-def _parameters_of(function: Callable[..., Any], where: str) -> dict[str, Any]:
-    hints = _hints_of(function)
-    parameters: dict[str, Any] = {}
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind in (
-            parameter.VAR_POSITIONAL,
-            parameter.VAR_KEYWORD,
-            parameter.POSITIONAL_ONLY,
-        ):
-            raise DefinitionError(
-                f"parameter {parameter} can't be recorded by name",
-                where=where,
-                remedy="Name each parameter.",
-            )
-        parameters[parameter.name] = hints.get(parameter.name, Any)
-    return parameters
-
-
-def _input_of(flow: Callable[..., Any]) -> tuple[Any, bool]:
-    parameters = list(inspect.signature(flow).parameters.values())
-    if len(parameters) == 1:
-        return Any, False
-    return _hints_of(flow).get(parameters[1].name, Any), True
-
-
-def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
-    plain = inspect.unwrap(function)
-    try:
-        return get_type_hints(plain, include_extras=True)
-    except NameError as error:
-        raise DefinitionError(
-            f"its annotations can't be read: {error}",
-            where=place_of(plain),
-            remedy="Import the name at run time.",
-        ) from None
-
-
-_result_types: WeakKeyDictionary[Callable[..., Any], Any] = WeakKeyDictionary()
-"""Weak: a step may be a function that closes over a whole run's data, and is gone with its turn."""
-
-
-def result_type_of(function: Callable[..., Any]) -> Any:
-    """The declared result of any callable; Any where it declares none.
-
-    What declares one that can't be read at run time, as it is imported for type checkers only, is `Undeclared`.
-    """
-    plain = getattr(function, "__func__", function)  # a bound method is another object each time
-    try:
-        return _result_types[plain]
-    except KeyError:
-        found = _result_types[plain] = _result_type_of(function)
-        return found
-    except TypeError:  # it can't be hashed, or not referred to weakly
-        return _result_type_of(function)
-
-
-def _result_type_of(function: Callable[..., Any]) -> Any:
-    try:
-        return _hints_of(function).get("return", Any)
-    except DefinitionError:
-        return _declared_result_of(inspect.unwrap(function))
-    except (TypeError, AttributeError):
-        return Any
-
-
-def _declared_result_of(function: Callable[..., Any]) -> Any:
-    """The result alone: another annotation may be the one that can't be read."""
-
-    def shim() -> None: ...
-
-    try:
-        shim.__annotations__ = {"return": function.__annotations__["return"]}
-        scope = getattr(function, "__globals__", {})
-        return get_type_hints(shim, globalns=scope, include_extras=True)["return"]
-    except KeyError:
-        return Any
-    except NameError as error:
-        return Undeclared(
-            f"the annotation of {where_of(function)} can't be read: {error}. Import the name at run time"
-        )
 
 
 def _without(spec: dict[str, Any], *names: str) -> dict[str, Any]:

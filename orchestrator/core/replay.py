@@ -13,22 +13,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any
 from zlib import crc32
 
 from orchestrator.core import codec
-from orchestrator.core.asked import different_arguments, digest_of
-from orchestrator.core.branches import Branches, TurnAbandoned, TurnOver
+from orchestrator.core.branches import Branches, TurnAbandoned
 from orchestrator.core.bugs import explain
-from orchestrator.core.checks import check_key, check_words, composed
-from orchestrator.core.contradictions import explain_contradiction
-from orchestrator.core.definition import Process, Registry, Stage
+from orchestrator.core.definition import Process, Registry
 from orchestrator.core.driving import driven_by
 from orchestrator.core.failures import FAILURES, message_of, traceback_of, type_of
 from orchestrator.core.flow import Flow, FlowCoroutine
 from orchestrator.core.journal import Activity, ActivityState, BufferedSignal
-from orchestrator.core.kinds.base import OUTCOMES, Answer, Ask, NewActivity, Request
+from orchestrator.core.kinds.base import OUTCOMES, Answer, NewActivity, Request
 from orchestrator.core.outcome import (
     ConsumedSignal,
     RunContext,
@@ -37,25 +33,11 @@ from orchestrator.core.outcome import (
     done_by,
     park,
 )
+from orchestrator.core.requests import Requests
 from orchestrator.core.run import RunStatus
-from orchestrator.core.unawaited import NEVER_AWAITED, Unawaited
 from orchestrator.errors import (
-    DefinitionError,
     PayloadError,
-    UnknownStage,
 )
-
-REQUESTS_PER_TURN_MAX = 10_000
-"""More activities than this in one run is a runaway loop (DESIGN rule 9)."""
-
-
-class StageIsMissing(TurnAbandoned):
-    """This worker lacks a stage that the flow asks for by name."""
-
-
-class _Parked(TurnOver):
-    """The flow contradicts its journal, or runs away: its run is an incident. Not for flow code to catch."""
-
 
 PerformStep = Callable[[Request, Activity | None], Activity]
 """Runs an inline step and records it; the answer is settled, or retrying."""
@@ -91,15 +73,9 @@ class _Turn:
     perform_step: PerformStep
     may_perform: bool
     branches: Branches = field(init=False)
-    salt: int = field(init=False)
-    """Of the run's digests."""
-    asked: dict[str, Request] = field(default_factory=dict)
-    entries: dict[str, Activity] = field(default_factory=dict)
-    places: dict[tuple[str, int], Activity] = field(default_factory=dict)
-    names: dict[str, int] = field(default_factory=dict)
-    ordinals: dict[str, int] = field(default_factory=dict)
-    gathers: set[str] = field(default_factory=set)
-    opened: dict[str, NewActivity] = field(default_factory=dict)
+    requests: Requests = field(init=False)
+    entries: dict[str, Activity] = field(init=False)
+    """The journal by key, and the steps that this turn has performed."""
     consumed: dict[str, ConsumedSignal] = field(default_factory=dict)
     unfit: list[SetAsideSignal] = field(default_factory=list)
     facts: list[Activity | BufferedSignal] = field(default_factory=list)
@@ -114,31 +90,27 @@ class _Turn:
     due_steps: dict[str, Request] = field(default_factory=dict)
     """Awaited inline steps that are to be performed."""
     answered: set[str] = field(default_factory=set)
-    parked: str | None = None
-    parked_as: str = "contradiction"
-    unawaited: Unawaited = field(default_factory=Unawaited)
     postponed_step: str | None = None
 
     # -- the story ---------------------------------------------------------------------------
 
     def take(self) -> TurnOutcome:
-        self.branches = Branches(
+        requests = self.requests = Requests(
+            self.process, self.registry, self.journal, salt=crc32(self.run.id.bytes)
+        )
+        self.entries = requests.entries
+        self.branches = requests.branches = Branches(
             self._look,
-            self,
-            self.unawaited,
+            requests,
+            requests.unawaited,
             where=self.process.where,
             began_at=self.run.created_at,
         )
-        self.salt = crc32(self.run.id.bytes)
-        for activity in self.journal:
-            if activity.parent_key is None:
-                self.entries[activity.key] = activity
-                self.places[activity.scope, activity.ordinal] = activity
         try:
             answer = self._drive()
-            self._refuse_forgotten()  # guard: what the flow forgot parks
+            requests.refuse_forgotten()  # guard: what the flow forgot parks
             if answer is not None:  # guard: a forgotten await at the end
-                self._refuse_unawaited()
+                requests.refuse_unawaited()
         except OUTCOMES as error:
             outcome = self._ended_by(error)
         except TurnAbandoned:
@@ -147,19 +119,19 @@ class _Turn:
             why = explain(error, file=self.process.flow.__code__.co_filename)
             outcome = self._incident(type_of(error), why, raised=error)
         except BaseException:
-            if self.parked is None:
+            if requests.parked is None:
                 raise
-            outcome = self._incident(self.parked_as, self.parked)
+            outcome = self._incident(requests.parked_as, requests.parked)
         else:
             outcome = self._blocked() if answer is None else self._completed(answer.value)
         # Whatever a flow made of it: what parks a run can't be caught.
-        if self.parked is not None:  # guard: a contradiction can't be caught
-            outcome = self._incident(self.parked_as, self.parked)
+        if requests.parked is not None:  # guard: a contradiction can't be caught
+            outcome = self._incident(requests.parked_as, requests.parked)
         return outcome
 
     def _start_flow(self) -> FlowCoroutine:
         flow = Flow(
-            self,
+            self.requests,
             run_id=self.run.id,
             business_key=self.run.business_key,
             process=self.run.process,
@@ -242,7 +214,7 @@ class _Turn:
             not self.may_perform
             or self.consumed  # guard: signals before steps
             or self.unfit
-            or self.opened  # guard: asked before performed
+            or self.requests.opened  # guard: asked before performed
         ):
             self.postponed_step = key
             return False
@@ -279,75 +251,6 @@ class _Turn:
             and self._may_perform(request.key)
             and self._perform(request)
         )
-
-    # -- what flows ask (Recorder) -----------------------------------------------------------
-
-    def request(self, name: str, key: str | None, ask: Ask) -> Request:
-        """Give a request its key and ordinal, and hold it against the journal."""
-        if self.branches.is_over:
-            raise TurnOver
-        if len(self.asked) >= REQUESTS_PER_TURN_MAX:
-            self._park(
-                f"the flow asked for more than {REQUESTS_PER_TURN_MAX} activities: split the work over runs"
-            )
-        if not ask.is_handed_off:  # else its name was looked at when it was defined
-            check_words(name, what="a name", where=self.process.where)
-        request = Request(
-            self._free_key(key or name, named=key is not None),
-            self.branches.scope,
-            self._next_ordinal(),
-            ask.kind,
-            name,
-            ask,
-            digest_of(ask, self.salt),
-        )
-        self.asked[request.key] = request
-        self._hold_against_journal(request)
-        if request.key not in self.entries and not ask.is_inline:
-            self.opened[request.key] = ask.open(request)
-        return request
-
-    def gather_key(self, key: str | None) -> str:
-        """The key of a gather: a head for its branches' keys."""
-        if self.branches.is_over:
-            raise TurnOver
-        found = self._free_key(key or "gather", named=key is not None)
-        self.gathers.add(found)
-        return found
-
-    def find_stage(self, name: str) -> Stage[..., Any]:
-        """The registered stage of that name. Abandons the turn where this worker lacks it."""
-        try:
-            return self.registry.stage(name)
-        except UnknownStage as error:  # guard: a missing stage leaves the run
-            raise StageIsMissing(str(error)) from None
-
-    def _free_key(self, wanted: str, *, named: bool) -> str:
-        wanted = composed(wanted)
-        if named:
-            check_key(wanted, where=self.process.where)
-        scope = self.branches.scope
-        path = f"{scope}/{wanted}" if scope else wanted
-        count = self.names[path] = self.names.get(path, 0) + 1
-        if count == 1 and path not in self.asked and path not in self.gathers:
-            return path
-        if named:
-            raise DefinitionError(
-                f"key {path!r} is used twice",
-                where=self.process.where,
-                remedy="Keys are unique in a run.",
-            )
-        return f"{path}#{max(count, 2)}"
-
-    def _next_ordinal(self) -> int:
-        scope = self.branches.scope
-        ordinal = self.ordinals[scope] = self.ordinals.get(scope, 0) + 1
-        return ordinal
-
-    @property
-    def now(self) -> datetime:
-        """The time of the last fact that the code now running has seen."""
-        return self.branches.times[self.branches.scope]
 
     # -- the journal -------------------------------------------------------------------------
 
@@ -392,51 +295,12 @@ class _Turn:
         )
         return consumed
 
-    def _hold_against_journal(self, request: Request) -> None:
-        recorded = self.places.get((request.scope, request.ordinal))
-        entry = self.entries.get(request.key)
-        if recorded is None and entry is None:
-            return
-        if (
-            recorded is entry
-            and entry is not None
-            and (entry.kind, entry.name) == (request.kind, request.name)
-        ):
-            if entry.asked is None or entry.asked == request.asked:
-                return
-            if not different_arguments(entry.asked, request.asked):
-                return
-        self._park(self._diff(request.scope))  # guard: a contradiction parks
-
-    def _refuse_forgotten(self) -> None:
-        for activity in self.entries.values():
-            if activity.key not in self.asked:
-                self._park(self._diff(activity.scope))
-
-    def _refuse_unawaited(self) -> None:
-        if (forgotten := self.unawaited.forgotten(self.branches.abandoned)) is not None:
-            self.refuse(NEVER_AWAITED, forgotten)
-
-    def refuse(self, kind: str, why: str) -> NoReturn:
-        """Park the run for what its flow does wrong, whatever the flow makes of that."""
-        if self.parked is None:
-            self.parked_as = kind
-        self._park(why)
-
-    def _park(self, why: str) -> NoReturn:
-        """From here on the flow asks in vain: the first contradiction is the one to tell."""
-        if self.parked is None:
-            self.parked = why
-        self.branches.is_over = True
-        raise _Parked(why)
-
-    def _diff(self, scope: str) -> str:
-        return explain_contradiction(scope, self.entries.values(), self.asked.values())
-
     # -- how turns end -----------------------------------------------------------------------
 
     def _blocked(self) -> TurnOutcome:
-        unsettled = [request for request in self.asked.values() if self._is_awaited(request)]
+        unsettled = [
+            request for request in self.requests.asked.values() if self._is_awaited(request)
+        ]
         is_at_work = any(request.ask.is_work for request in unsettled)
         return TurnOutcome(
             status=RunStatus.RUNNING if is_at_work else RunStatus.WAITING,
@@ -454,7 +318,11 @@ class _Turn:
         entry = self.entries.get(request.key)
         if request.key in self.answered or (entry is not None and entry.is_settled):
             return False
-        return entry is not None or request.key in self.opened or request.key == self.postponed_step
+        return (
+            entry is not None
+            or request.key in self.requests.opened
+            or request.key == self.postponed_step
+        )
 
     def _completed(self, value: Any) -> TurnOutcome:
         try:
@@ -502,7 +370,7 @@ class _Turn:
         """New activities; a wait whose signal was there already is recorded as done."""
         return [
             done_by(self.consumed[key], activity) if key in self.consumed else activity
-            for key, activity in self.opened.items()
+            for key, activity in self.requests.opened.items()
         ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from abc import abstractmethod
@@ -11,12 +10,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
 from threading import BoundedSemaphore
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from pydantic import SecretStr
 from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.engine.interfaces import ExceptionContext
-from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.core import jsonb
@@ -39,12 +37,8 @@ from orchestrator.store.session import connection_arguments, set_up
 from orchestrator.store.statement import COMMITS_EACH, lack_in, pooler_in
 from orchestrator.store.together import Gathering
 
-log = logging.getLogger(__name__)
-
 POOL_SIZE = 5
 """So many connections are kept for a process' threads; twice as many may be open."""
-
-Done = TypeVar("Done")
 
 StageCall = Callable[[Stage[..., Any], Claim, dict[str, Any]], Any]
 """Calls a stage's function with its arguments. Raises what that raises, and RetryAsked."""
@@ -164,47 +158,6 @@ class _Calling:
 
     def __exit__(self, *_error: object) -> None:
         self._context.pace.note(self._name, self._context.stopwatch() - self._started)
-
-
-def once_more_if_cut(deed: Callable[[], Done]) -> Done:
-    """Do it, and again, once, if a connection broke under it: most likely that lay dead in its pool.
-
-    Only for what may be done twice. On the second failure Postgres is away, and others see to it.
-    """
-    try:
-        return deed()
-    except DBAPIError as error:
-        if not error.connection_invalidated:
-            raise
-        log.info("a connection to Postgres was cut; once more on another")
-        return deed()
-
-
-def is_refused(error: Exception) -> bool:
-    """Postgres has said no to the statement, so that nothing was written; and not that no answer came."""
-    return (
-        isinstance(error, DBAPIError)
-        and not error.connection_invalidated
-        and getattr(error.orig, "sqlstate", None) is not None
-    )
-
-
-def is_a_servers_trouble(error: BaseException) -> bool:
-    """No statement would do better now: Postgres is away, full, read-only, going down, or takes no more connections.
-
-    By PostgreSQL's classes of error codes (Appendix A of its manual). Not a statement that was cancelled, nor a
-    block that can't be read: those may be one row's.
-    """
-    if not isinstance(error, DBAPIError):
-        return False
-    code = getattr(error.orig, "sqlstate", None)
-    if code is None:
-        return error.connection_invalidated or isinstance(error, OperationalError)
-    return (
-        error.connection_invalidated
-        or (code.startswith(("08", "53", "57")) and code != "57014")  # query_canceled
-        or code == "25006"  # read_only_sql_transaction
-    )
 
 
 def connect(

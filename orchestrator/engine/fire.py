@@ -18,7 +18,8 @@ from sqlalchemy.exc import DBAPIError
 
 from orchestrator.core.journal import ActivityKind
 from orchestrator.core.run import RunStatus
-from orchestrator.engine.context import EngineContext, is_a_servers_trouble
+from orchestrator.engine.context import EngineContext
+from orchestrator.engine.database_errors import is_a_servers_trouble
 from orchestrator.engine.reports import read_report
 from orchestrator.store import approvals, firing, outbox, runs, timers
 from orchestrator.store.firing_together import FiredTogether, fire_together_if_due

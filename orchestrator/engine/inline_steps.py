@@ -18,8 +18,8 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 from uuid_utils.compat import uuid7
 
 from orchestrator.core import codec
+from orchestrator.core.annotations import result_type_of
 from orchestrator.core.branches import TurnAbandoned
-from orchestrator.core.definition import result_type_of
 from orchestrator.core.failures import FAILURES, error_of, let_go
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState
 from orchestrator.core.kinds import Request, StepCall

@@ -17,15 +17,17 @@ from uuid import UUID
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from orchestrator.core import codec
+from orchestrator.core.annotations import result_type_of
 from orchestrator.core.callables import name_of
-from orchestrator.core.definition import Stage, result_type_of
+from orchestrator.core.definition import Stage
 from orchestrator.core.failures import FAILURES, error_of, presentable
 from orchestrator.core.journal import ActivityKind, ActivityState
 from orchestrator.core.notice import Resting, RunNotice
 from orchestrator.core.retries import RetryAsked
 from orchestrator.core.run import RunStatus
 from orchestrator.core.steps import StageContext, working_on, working_on_step
-from orchestrator.engine.context import EngineContext, once_more_if_cut
+from orchestrator.engine.context import EngineContext
+from orchestrator.engine.database_errors import once_more_if_cut
 from orchestrator.engine.park import park_attempt
 from orchestrator.engine.refusal import in_plain_characters, refused
 from orchestrator.engine.reports import FailedAttempt, RunReport

@@ -30,7 +30,8 @@ from orchestrator.core.run import RunStatus
 from orchestrator.core.schemas import InputSchema, input_schema_of
 from orchestrator.core.views import Started
 from orchestrator.engine.batching import Batches
-from orchestrator.engine.context import EngineContext, is_refused
+from orchestrator.engine.context import EngineContext
+from orchestrator.engine.database_errors import is_refused
 from orchestrator.engine.inputs import Contract, Contracts
 from orchestrator.errors import (
     InvalidInput,

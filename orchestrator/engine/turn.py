@@ -23,7 +23,8 @@ from orchestrator.core.journal import Activity, ActivityState
 from orchestrator.core.kinds.base import NewActivity
 from orchestrator.core.notice import notice_of_turn
 from orchestrator.core.outcome import TurnOutcome, park
-from orchestrator.core.replay import StageIsMissing, take_turn
+from orchestrator.core.replay import take_turn
+from orchestrator.core.requests import StageIsMissing
 from orchestrator.core.run import RunStatus
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.inline_steps import FactCame, HandedBack, HeldTurn, TurnPoisoned

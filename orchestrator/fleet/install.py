@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from orchestrator.core.definition import Registry, Stage, default_registry
 from orchestrator.core.failures import let_go
-from orchestrator.engine.context import is_a_servers_trouble, once_more_if_cut
+from orchestrator.engine.database_errors import is_a_servers_trouble, once_more_if_cut
 from orchestrator.engine.fire import fire_all
 from orchestrator.engine.troubles import kind_of, one_line
 from orchestrator.errors import DefinitionError

@@ -8,7 +8,7 @@ Django and other drivers are known by their shape: none of them is imported here
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -17,9 +17,9 @@ from sqlalchemy import Connection, Engine, PoolProxiedConnection
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from orchestrator.errors import UnusableConnection
-from orchestrator.store.schema import SCHEMA, InSchema
-from orchestrator.store.statement import AnyConnection, Meanwhile
-from orchestrator.store.together import Gathering
+from orchestrator.store.schema import SCHEMA
+from orchestrator.store.statement import AnyConnection, Meanwhile, Statement
+from orchestrator.store.together import Answer, Ask, Gathering, Together
 
 CallersConnection = Any
 """A psycopg 3 connection or cursor, a SQLAlchemy Connection or (scoped) Session, or Django's `connection`."""
@@ -30,6 +30,21 @@ WHAT_WORKS = (
 )
 
 _BRIDGE = "await {}.run_sync(lambda sync: client.start(…, connection=sync))"
+
+
+class InSchema(Gathering):
+    """A caller's connection, on which our statements are in a schema of their own. The connection knows of none."""
+
+    def __init__(self, connection: Any, schema: str) -> None:
+        self._connection, self._schema = connection, schema
+
+    def ask(self, verb: Together[Ask, Answer], ask: Ask) -> Answer:
+        """For this one."""
+        return verb.many(self, [ask])[0]
+
+    def rows(self, statement: Statement, parameters: dict[str, object]) -> Sequence[Any]:
+        """On the connection, with the schema's text."""
+        return statement.of(self._schema).rows(self._connection, **parameters)
 
 
 @contextmanager

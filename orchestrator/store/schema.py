@@ -3,7 +3,6 @@
     in_schema(sql, schema)   one of our texts, for that schema
     options_in(schema)       the options of an engine whose statements are in it
     schema_of(engine)        which one that is
-    InSchema(...)            a caller's connection, on which statements are in that schema
 
 Our texts name `perennial`, and are sent as they stand wherever that is the record's schema. For another they are
 made once, and kept beside (store.statement). A schema belongs to an engine or a client, not to a program: two
@@ -13,15 +12,10 @@ clients of one program may have two. (docs/adr/0037)
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-
-from orchestrator.store.together import Answer, Ask, Gathering, Together
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
-
-    from orchestrator.store.statement import Statement
 
 SCHEMA = "perennial"
 """Where nothing else is set."""
@@ -119,18 +113,3 @@ def schema_of(whose: Engine | Connection) -> str:
     """The schema of an engine's, or a connection's, record."""
     found: str = whose.get_execution_options().get(IN_SCHEMA, SCHEMA)
     return found
-
-
-class InSchema(Gathering):
-    """A caller's connection, on which our statements are in a schema of their own. The connection knows of none."""
-
-    def __init__(self, connection: Any, schema: str) -> None:
-        self._connection, self._schema = connection, schema
-
-    def ask(self, verb: Together[Ask, Answer], ask: Ask) -> Answer:
-        """For this one."""
-        return verb.many(self, [ask])[0]
-
-    def rows(self, statement: Statement, parameters: dict[str, object]) -> Sequence[Any]:
-        """On the connection, with the schema's text."""
-        return statement.of(self._schema).rows(self._connection, **parameters)

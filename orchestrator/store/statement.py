@@ -12,6 +12,7 @@ registered; and where SQLAlchemy drives something else than psycopg, it goes thr
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -36,7 +37,14 @@ from orchestrator.store.driver import (
 )
 from orchestrator.store.schema import IN_SCHEMA, SCHEMA, in_schema
 from orchestrator.store.session import ADAPTERS
-from orchestrator.store.together import Gathering
+
+
+class StandIn(ABC):
+    """Stands where a connection does, and says by itself what a statement returns."""
+
+    @abstractmethod
+    def rows(self, statement: Statement, parameters: dict[str, object]) -> Sequence[Any]:
+        """What it returns: it doesn't wait for others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +59,7 @@ class Meanwhile:
     go_on: Callable[[], None]
 
 
-AnyConnection = Connection | Session | psycopg.Connection[Any] | Gathering | Meanwhile
+AnyConnection = Connection | Session | psycopg.Connection[Any] | StandIn | Meanwhile
 
 _UUID_OID = 2950
 
@@ -106,7 +114,7 @@ class Statement:
 
     def rows(self, connection: AnyConnection, **parameters: object) -> Sequence[Any]:
         """Run it; all rows. One round trip."""
-        if isinstance(connection, Gathering):
+        if isinstance(connection, StandIn):
             return connection.rows(self, parameters)
         reach("before", self.name)
         if isinstance(connection, Meanwhile):

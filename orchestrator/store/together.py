@@ -11,28 +11,23 @@ statement that holds many runs waits for one: a run that somebody has locked is 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-if TYPE_CHECKING:
-    from orchestrator.store.statement import Statement
+from orchestrator.store.statement import StandIn
 
 Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
 
 
-class Gathering(ABC):
+class Gathering(StandIn):
     """Stands where a connection does, for one of several that go on together."""
 
     @abstractmethod
     def ask(self, verb: Together[Ask, Answer], ask: Ask) -> Answer:
         """The answer, when the others have asked theirs or have nothing to ask."""
-
-    @abstractmethod
-    def rows(self, statement: Statement, parameters: dict[str, object]) -> Sequence[Any]:
-        """What a statement without a form for many returns: it doesn't wait."""
 
 
 WHOSE_RUN_IS_FREE = """, LATERAL (

@@ -35,8 +35,9 @@ from orchestrator.core.seen import ApprovalReference
 from orchestrator.core.views import HistoryEntry, RunView
 from orchestrator.engine.context import EngineContext, connect
 from orchestrator.engine.fire import fire
+from orchestrator.engine.lost_attempts import recover_attempts
 from orchestrator.engine.messenger import SilentMessenger
-from orchestrator.engine.recover import recover_attempts, relay
+from orchestrator.engine.relay import relay
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
 from orchestrator.errors import RunFailed, RunNotClosed

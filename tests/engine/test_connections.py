@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DataError, OperationalError
 
 from orchestrator import Flow, process, stage
-from orchestrator.engine.context import once_more_if_cut
+from orchestrator.engine.database_errors import once_more_if_cut
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
 from orchestrator.store.statement import Statement

@@ -14,11 +14,13 @@ from rich.console import Console
 from sqlalchemy.exc import DataError
 
 from orchestrator import Flow, Registry, Retry, RunStatus, hours, process, stage
-from orchestrator.cli.pages import history_table, inbox, run_page, runs_table
+from orchestrator.cli.listings import history_table, inbox, runs_table
+from orchestrator.cli.run_page import run_page
 from orchestrator.cli.times import Clock
 from orchestrator.core.checks import EARLIEST, LATEST
-from orchestrator.engine import recover, set_aside
+from orchestrator.engine import set_aside
 from orchestrator.engine.recover import rebuild_index, sweep
+from orchestrator.engine.relay import relay
 from orchestrator.engine.turn import advance
 from orchestrator.errors import DefinitionError
 from orchestrator.store import exits, workers
@@ -130,7 +132,7 @@ def test_a_claim_with_such_a_moment_stops_no_look_at_lost_attempts(harness, far)
 
     run = harness.start(p)
     harness.client.processes.deploy(p)
-    recover.relay(harness.context)
+    relay(harness.context)
     for handoff in harness.pending():
         harness.deliver(handoff)
     spoil(

@@ -8,7 +8,7 @@ from sqlalchemy import text
 from orchestrator import Flow, Registry, process, stage
 from orchestrator.core.declarative import load_process
 from orchestrator.engine.foreign import Foreign
-from orchestrator.engine.recover import relay
+from orchestrator.engine.relay import relay
 from orchestrator.engine.turn import advance
 from orchestrator.store import outbox
 from tests.modes import NORMAL, modes_of

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from orchestrator import Flow, Registry, RunStatus, hours, process, stage
-from orchestrator.engine.recover import relay, sweep
+from orchestrator.engine.recover import sweep
+from orchestrator.engine.relay import relay
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import CONFLICTS_MAX, advance
 from orchestrator.store import turns

@@ -10,13 +10,8 @@ from uuid import UUID
 import pytest
 
 from orchestrator import Flow, Retry, process, stage
-from orchestrator.engine.recover import (
-    BACKLOG_MAX,
-    RESENDS_ON_A_BUSY_QUEUE,
-    rebuild_index,
-    relay,
-    sweep,
-)
+from orchestrator.engine.recover import rebuild_index, sweep
+from orchestrator.engine.relay import BACKLOG_MAX, RESENDS_ON_A_BUSY_QUEUE, relay
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
 from orchestrator.store.outbox import RESEND_SECONDS_MAX, Handoff
@@ -354,7 +349,7 @@ def test_a_relay_that_always_fails_keeps_no_lost_attempt_and_no_timer_waiting(ha
         raise RuntimeError("a broker like no other")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestrator.engine.recover._worth_sending", fails)
+        patch.setattr("orchestrator.engine.relay._worth_sending", fails)
         with pytest.raises(RuntimeError):
             sweep(harness.context)
     assert "sleep ended" in harness.events(sleeping)

@@ -12,7 +12,8 @@ from orchestrator.core import codec
 from orchestrator.core.codec import PAYLOAD_BYTES_MAX
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.fire import fire
-from orchestrator.engine.recover import relay, sweep
+from orchestrator.engine.recover import sweep
+from orchestrator.engine.relay import relay
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
 from orchestrator.errors import PayloadError

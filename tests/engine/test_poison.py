@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator import Flow, Retry, RunStatus, process, stage, step
-from orchestrator.core import replay
+from orchestrator.core import requests
 from orchestrator.engine.turn import advance
 
 
@@ -229,7 +229,7 @@ def test_a_runaway_flow_that_catches_everything_is_parked(harness):
                     return  # so that this test ends; the author's loop would not
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(replay, "REQUESTS_PER_TURN_MAX", 20)
+        patch.setattr(requests, "REQUESTS_PER_TURN_MAX", 20)
         assert_parks(harness, harness.start(p))
 
 

@@ -18,6 +18,7 @@ import psycopg
 
 from orchestrator.engine import recover, turn
 from orchestrator.engine.context import EngineContext
+from orchestrator.engine.relay import relay
 from orchestrator.fleet import maintenance
 from orchestrator.fleet.maintenance import Maintenance
 from orchestrator.fleet.publisher import Publisher
@@ -124,7 +125,7 @@ def _listen_in_vain(say: Say) -> None:
 
 def _lose_what_workers_say(say: Say) -> None:
     """There is no index, and of the handoffs only what a relay sends arrives."""
-    publish, relay, ears = Publisher.hand_off, recover.relay, threading.local()
+    publish, ears = Publisher.hand_off, threading.local()
 
     def hand_off(self: Publisher, handoffs: Sequence[Handoff]) -> Sequence[Handoff]:
         if getattr(ears, "are_open", False):

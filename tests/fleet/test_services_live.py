@@ -12,7 +12,7 @@ from redis import Redis
 
 from orchestrator import Flow, Registry, Settings, hours, install, process, stage
 from orchestrator.embedded import EmbeddedRedis
-from orchestrator.engine.recover import relay
+from orchestrator.engine.relay import relay
 from orchestrator.fleet import timer_dispatcher
 from orchestrator.fleet.maintenance import Maintenance
 from orchestrator.fleet.member import Member

@@ -32,7 +32,8 @@ from orchestrator.engine.context import EngineContext
 from orchestrator.engine.eager.in_place import advance_in_place, run_stage_in_place
 from orchestrator.engine.fire import fire
 from orchestrator.engine.liveness import Identity
-from orchestrator.engine.recover import rebuild_index, relay, sweep
+from orchestrator.engine.recover import rebuild_index, sweep
+from orchestrator.engine.relay import relay
 from orchestrator.engine.turn import advance
 from orchestrator.store import workers
 from orchestrator.store.activities import Claim

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import event
 
 from orchestrator import Flow, RunStatus, hours, process
-from orchestrator.engine import recover
+from orchestrator.engine.relay import relay
 from orchestrator.errors import RunNotFound
 from orchestrator.store import migrate
 from orchestrator.store.identity import is_another, record_identity
@@ -69,7 +69,7 @@ def test_neither_app_sees_runs_handoffs_or_people_of_the_other(usual, billing):
         theirs = other.client.start("p", "other", key="k")
         assert mine.created
         assert theirs.created
-        assert recover.relay(one.context) == recover.relay(other.context) == 1
+        assert relay(one.context) == relay(other.context) == 1
         assert [each.run_id for each in one.pending()] == [mine.run_id]
         assert [each.run_id for each in other.pending()] == [theirs.run_id]
         for harness in (one, other):

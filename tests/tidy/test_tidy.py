@@ -29,7 +29,7 @@ from orchestrator.store.timers import ArmedTimer
 
 ROOT = Path(__file__).parents[2]
 HOUSE = ("orchestrator/", "workers/", "tasks/")
-LINES_MAX = 560
+LINES_MAX = 450
 
 
 def tracked(*, ending: str = "") -> list[str]:

@@ -17,8 +17,9 @@ from uuid import UUID
 
 from orchestrator import Registry, process
 from orchestrator.core import codec
+from orchestrator.core.annotations import result_type_of
 from orchestrator.core.branches import TurnAbandoned
-from orchestrator.core.definition import Process, result_type_of
+from orchestrator.core.definition import Process
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState, BufferedSignal
 from orchestrator.core.kinds import Request, StepCall
 from orchestrator.core.outcome import RunContext, TurnOutcome

@@ -19,7 +19,8 @@ from pydantic import BaseModel
 from orchestrator.core import codec, declarative_grammar, declarative_source
 from orchestrator.core.approvals import Decision, Outcome
 from orchestrator.core.declarative import DeclarativeResult, load_process, process_from_spec
-from orchestrator.core.definition import Process, Registry, Stage, approval, stage
+from orchestrator.core.decorators import approval, stage
+from orchestrator.core.definition import Process, Registry, Stage
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState
 from orchestrator.core.replay import RunContext, take_turn
 from orchestrator.core.run import RunStatus

@@ -28,7 +28,7 @@ from orchestrator import (
 from orchestrator.core.branches import TurnAbandoned
 from orchestrator.core.journal import ActivityKind, ActivityState
 from orchestrator.core.outcome import TurnOutcome
-from orchestrator.core.replay import REQUESTS_PER_TURN_MAX
+from orchestrator.core.requests import REQUESTS_PER_TURN_MAX
 from tests.unit.replaying import BEGIN, World, define
 
 REGISTRY = Registry()

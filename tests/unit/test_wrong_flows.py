@@ -29,7 +29,7 @@ from orchestrator import (
     stage,
     step,
 )
-from orchestrator.core.definition import result_type_of
+from orchestrator.core.annotations import result_type_of
 from orchestrator.errors import DefinitionError, InvalidArguments
 from tests.unit.replaying import World, define
 
@@ -485,7 +485,7 @@ def test_a_bare_approval_is_registered_as_a_bare_stage_is():
         return ["bob"]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestrator.core.definition.default_registry", registry)
+        patch.setattr("orchestrator.core.decorators.default_registry", registry)
         defined = approval(boss)
     assert registry.approvals == {"boss": defined}
     assert defined(None) == ["bob"]

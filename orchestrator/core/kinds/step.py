@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from orchestrator.core.definition import result_type_of
+from orchestrator.core.annotations import result_type_of
 from orchestrator.core.journal import ActivityKind
 from orchestrator.core.kinds.base import Ask, NewActivity, Request
 from orchestrator.core.retries import Retry

@@ -29,7 +29,8 @@ from greenlet import getcurrent, greenlet
 from sqlalchemy import Connection
 
 from orchestrator.core.kinds.base import NewActivity
-from orchestrator.engine.context import EngineContext, Others, is_a_servers_trouble, is_refused
+from orchestrator.engine.context import EngineContext, Others
+from orchestrator.engine.database_errors import is_a_servers_trouble, is_refused
 from orchestrator.engine.eager.in_place import InPlace, advance_in_place
 from orchestrator.engine.inline_steps import HandedBack
 from orchestrator.store.activities import Claim

@@ -1,16 +1,14 @@
-"""What people see: runs, one run, its history, approvals, deployed processes.
+"""What people see of one run: `run_page` answers its five questions in one look.
 
-`run_page` answers the five questions of a run in one look: what it waits for, who can act, since
-when, what happens next and when.
+What it waits for, who can act, since when, what happens next and when.
 """
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -18,15 +16,11 @@ from rich.text import Text
 
 from orchestrator.cli.output import as_json, shortened, text
 from orchestrator.cli.times import Clock
+from orchestrator.cli.wording import called, command, status_text, surely
 from orchestrator.core.kinds import KINDS
 from orchestrator.core.kinds.base import RunNames
 from orchestrator.core.run import RunStatus
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from orchestrator.core.views import ApprovalView, HistoryEntry, RunSummary, RunView, Wait
-    from orchestrator.engine.deploy import Deployed
+from orchestrator.core.views import RunView, Wait
 
 PAYLOAD_CHARACTERS_MAX = 400
 """How much of a payload a page shows; --json shows all."""
@@ -36,55 +30,6 @@ MESSAGE_CHARACTERS_MAX = 4000
 
 DETAIL_CHARACTERS_MAX = 160
 """How much of the first line about a wait; `history` and --json have the rest."""
-
-FINGERPRINT_CHARACTERS = 12
-"""Enough to tell two definitions apart at a glance."""
-
-ONE_LINE_WIDTH = 150
-"""From so many columns on, a listing takes one line for each row."""
-
-_STATUS_STYLES = {
-    RunStatus.RUNNING: "cyan",
-    RunStatus.WAITING: "blue",
-    RunStatus.PAUSED: "yellow",
-    RunStatus.INCIDENT: "bold red",
-    RunStatus.COMPLETED: "green",
-    RunStatus.FAILED: "red",
-    RunStatus.CANCELLED: "magenta",
-    RunStatus.EXPIRED: "magenta",
-}
-
-
-def runs_table(
-    runs: Sequence[RunSummary], clock: Clock, *, width: int, asked: str = ""
-) -> RenderableType:
-    """`ps`: newest first. A run goes by its business key, if it has one: commands take either.
-
-    `asked`: what was asked for, where that wasn't all of them.
-    """
-    if not runs and asked:
-        return text(f"No run {asked}. `perennial ps` without options lists all.", "dim")
-    if not runs:
-        return Text("No runs. `perennial start PROCESS` starts one.", "dim")
-    return _listing(
-        (("RUN", "PROCESS"), ("STATUS", "PROGRESS"), ("WAITING FOR", "NEXT TIMER")),
-        [
-            (
-                text(run.business_key or run.id, "bold"),
-                text(f"{run.process} v{run.version}"),
-                _status(run.status),
-                text(clock.relative(run.last_progress_at)),
-                text("" if run.closed_at else run.waiting_for or run.stage or ""),
-                text(
-                    clock.upcoming(run.next_timer_at)
-                    if run.next_timer_at and not run.closed_at
-                    else ""
-                ),
-            )
-            for run in runs
-        ],
-        width=width,
-    )
 
 
 def run_page(run: RunView, clock: Clock) -> RenderableType:
@@ -118,176 +63,11 @@ def run_page(run: RunView, clock: Clock) -> RenderableType:
     return Group(*parts)
 
 
-def history_table(entries: Iterable[HistoryEntry], clock: Clock, *, width: int) -> RenderableType:
-    """`history`: every fact, oldest first."""
-    return _listing(
-        (("AT", "WHO"), ("WHAT", "ACTIVITY"), ("STATUS", "DETAIL")),
-        [
-            (
-                text(clock.stamp(entry.at)),
-                text(entry.actor),
-                text(entry.event, "bold"),
-                text(_activity(entry)),
-                text(_move(entry)),
-                text(
-                    ", ".join(
-                        f"{name}={shortened(value, 80)}" for name, value in entry.detail.items()
-                    )
-                ),
-            )
-            for entry in entries
-        ],
-        width=width,
-    )
-
-
-def inbox(
-    approvals: Sequence[ApprovalView], clock: Clock, *, person: str | None, width: int
-) -> RenderableType:
-    """`approvals`: what waits for people, oldest first, and the line that decides it."""
-    if not approvals:
-        return Text(f"Nothing waits for {person}." if person else "No open approvals.", "dim")
-    listing = _listing(
-        (("RUN", "PROCESS"), ("APPROVAL", "WHO CAN ACT"), ("ASKED", "NEXT", "")),
-        [
-            (
-                text(approval.business_key or approval.run_id, "bold"),
-                text(approval.process),
-                text(_asking(approval)),
-                text(
-                    ", ".join(approval.assignees) + (" (escalated)" if approval.escalated else "")
-                ),
-                text(clock.relative(approval.opened_at)),
-                text(_escalates(approval, clock)),
-                text(f"times out {clock.upcoming(approval.deadline)}" if approval.deadline else ""),
-            )
-            for approval in approvals
-        ],
-        width=width,
-    )
-    first = approvals[0]
-    run = _surely(first.run_id, first.business_key, first.follows)
-    by = shlex.quote(person or first.assignees[0])
-    line = f'perennial approve {run} {shlex.quote(first.key)} --by {by} --comment "..."'
-    return Group(listing, Text(), command(line, label="Decide  "))
-
-
-def deployed_table(deployed: Iterable[Deployed], *, width: int) -> RenderableType:
-    """`deploy`: what the record holds now."""
-    return _listing(
-        (("PROCESS",), ("VERSION",), ("FINGERPRINT",), ("",)),
-        [
-            (
-                text(each.name, "bold"),
-                text(each.version),
-                text(each.fingerprint[:FINGERPRINT_CHARACTERS]),
-                _news(each),
-            )
-            for each in deployed
-        ],
-        width=width,
-    )
-
-
-def _news(deployed: Deployed) -> Text:
-    if deployed.created:
-        news = Text("new", "green")
-    elif deployed.replaced:
-        news = Text("replaced: no run had used it", "green")
-    else:
-        news = Text("unchanged", "dim")
-    if deployed.unchecked:
-        news += text(f"; inputs are unchecked: {deployed.unchecked}", "yellow")
-    return news
-
-
-def facts_table(facts: Iterable[tuple[str, object]]) -> Table:
-    """Names at the left, values at the right, folded under themselves."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, value in facts:
-        grid.add_row(name, value if isinstance(value, Text) else text(value))
-    return grid
-
-
-def _surely(run_id: UUID, business_key: str | None, follows: UUID | None) -> str:
-    """The run as one types it to decide: a key that a former run had too may mean that one."""
-    return shlex.quote(business_key if business_key and follows is None else str(run_id))
-
-
-def called(run: RunView) -> str:
-    """The run as one types it in a shell."""
-    return shlex.quote(run.business_key or str(run.id))
-
-
-def command(line: str, *, label: str = "", style: str = "green") -> Text:
-    """A line to copy, so it is never folded."""
-    shown = Text(label, "dim") + text(line, style)
-    shown.no_wrap, shown.overflow = True, "ignore"
-    return shown
-
-
-def _listing(
-    groups: Sequence[tuple[str, ...]], rows: Sequence[tuple[Text, ...]], *, width: int
-) -> Table:
-    """A line for each row where there is room (or a pipe), else a group's fields stacked."""
-    is_wide = width >= ONE_LINE_WIDTH
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
-    table.header_style = "dim"
-    for group in groups:
-        for header in group if is_wide else ("\n".join(group),):
-            table.add_column(header, overflow="fold")
-    table.columns[0].no_wrap = True
-    for row in rows:
-        fields = iter(row)
-        cells = [[next(fields) for _ in group] for group in groups]
-        if is_wide:
-            table.add_row(*row)
-        else:
-            table.add_row(*(_stack(cell) for cell in cells))
-    return table
-
-
-def _stack(fields: Sequence[Text]) -> Text:
-    first, *rest = fields
-    for field in rest:
-        field.stylize("dim")
-    return Text("\n").join(field for field in (first, *rest) if field or field is first)
-
-
-def _activity(entry: HistoryEntry) -> str:
-    attempt = entry.attempt or 1
-    return (entry.key or "") + (f" (attempt {attempt})" if attempt > 1 else "")
-
-
-def _move(entry: HistoryEntry) -> str:
-    if entry.from_status and entry.from_status != entry.to_status:
-        return f"{entry.from_status} → {entry.to_status}"
-    return entry.to_status or ""
-
-
-def _asking(approval: ApprovalView) -> str:
-    """Its name, and its key where that is another: a name may be asked more than once."""
-    is_one = approval.key == approval.name
-    return approval.name if is_one else f"{approval.name} ({approval.key})"
-
-
-def _escalates(approval: ApprovalView, clock: Clock) -> str:
-    if approval.escalates_at is None or approval.escalated:
-        return ""
-    return f"escalates {clock.upcoming(approval.escalates_at)}"
-
-
-def _status(status: RunStatus) -> Text:
-    return Text(status, _STATUS_STYLES[status])
-
-
 def _headline(run: RunView) -> Text:
     line = text(f"{run.process} v{run.version}", "bold")
     if run.business_key:
         line += Text("  ·  ", "dim") + text(run.business_key, "bold")
-    return line + Text("  ·  ", "dim") + _status(run.status)
+    return line + Text("  ·  ", "dim") + status_text(run.status)
 
 
 def _facts(run: RunView, clock: Clock) -> Table:
@@ -308,7 +88,7 @@ def _facts(run: RunView, clock: Clock) -> Table:
         facts.append(("input", shortened(run.input, PAYLOAD_CHARACTERS_MAX)))
     if run.attributes:
         facts.append(("attributes", shortened(run.attributes, PAYLOAD_CHARACTERS_MAX)))
-    return facts_table(facts)
+    return _facts_table(facts)
 
 
 def _wait(run: RunView, wait: Wait, clock: Clock) -> RenderableType:
@@ -340,7 +120,7 @@ def _turn(run: RunView, clock: Clock) -> RenderableType:
 
 
 def _act_on(run: RunView, wait: Wait) -> str:
-    names = RunNames(called(run), _surely(run.id, run.business_key, run.follows))
+    names = RunNames(called(run), surely(run.id, run.business_key, run.follows))
     who = tuple(map(shlex.quote, wait.who))
     return KINDS[wait.kind].typed(names, shlex.quote(wait.key), shlex.quote(wait.name), who)
 
@@ -355,11 +135,21 @@ def _upcoming(
     return [(what, f"{clock.upcoming(at)}  ({clock.stamp(at)})") for what, at in events]
 
 
+def _facts_table(facts: Iterable[tuple[str, object]]) -> Table:
+    """Names at the left, values at the right, folded under themselves."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in facts:
+        grid.add_row(name, value if isinstance(value, Text) else text(value))
+    return grid
+
+
 def _answers(
     *, what: str, who: str, since: str, upcoming: Sequence[tuple[str, str]], act: str = ""
 ) -> RenderableType:
     """The five questions, always all of them."""
-    grid = facts_table(
+    grid = _facts_table(
         [("Waiting for", text(what, "bold")), ("Who can act", who), ("Since", since)]
     )
     if upcoming:

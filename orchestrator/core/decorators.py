@@ -1,0 +1,194 @@
+"""How an author defines: three decorators, each of which checks all that can be checked without running anything.
+
+    @stage(queue="iam", retry=Retry(max_attempts=8), timeout_seconds=1800)
+    def provision_access(request: AccessRequest) -> Grant: ...
+
+    @process(version=1)
+    async def access_request(flow: Flow, request: AccessRequest) -> Grant | None: ...
+
+Defining is pure: nothing connects, and no environment is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Never, ParamSpec, TypeVar, overload
+
+from orchestrator.core.annotations import hints_of, input_of
+from orchestrator.core.callables import (
+    check_assignees,
+    check_flow_function,
+    check_stage_function,
+    name_of,
+    place_of,
+    where_of,
+)
+from orchestrator.core.checks import check_delay, check_name, check_queue
+from orchestrator.core.definition import Approval, Process, Registry, Stage, default_registry
+from orchestrator.core.durations import Duration, seconds_or_none
+from orchestrator.core.fingerprints import meaning_of, source_of
+from orchestrator.core.flow_source import check_source
+from orchestrator.core.retries import Retry
+from orchestrator.errors import DefinitionError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+STAGE_TIMEOUT_SECONDS = 3600.0
+"""How long one attempt of a stage may run when its author says nothing."""
+
+
+@overload
+def stage(function: Callable[P, R], /) -> Stage[P, R]: ...
+@overload
+def stage(
+    *,
+    name: str | None = ...,
+    queue: str | None = ...,
+    retry: Retry = ...,
+    timeout_seconds: Duration | None = ...,
+    always: bool = ...,
+    registry: Registry | None = ...,
+) -> Callable[[Callable[P, R]], Stage[P, R]]: ...
+def stage(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    queue: str | None = None,
+    retry: Retry = Retry(),  # noqa: B008 - frozen
+    timeout_seconds: Duration | None = STAGE_TIMEOUT_SECONDS,
+    always: bool = False,
+    registry: Registry | None = None,
+) -> Any:
+    """Make a function (or a Celery task that exists) a stage.
+
+    `name`: by default the function's, with dashes; also the Celery task's name. `queue`: None is the
+    app's default. `timeout_seconds`: of one attempt, in seconds or as a timedelta. `always`: in a
+    declarative process, run it even after an approval was refused or timed out. Raises DefinitionError.
+    """
+
+    def define(target: Callable[..., Any]) -> Stage[..., Any]:
+        check_stage_function(target)
+        chosen = name or _own_name(target, "stage")
+        check_name("stage", chosen, place_of(target))
+        check_queue(queue, where=place_of(target))
+        timeout = seconds_or_none(timeout_seconds, what="timeout_seconds")
+        if timeout is not None:
+            if not timeout > 0:
+                raise DefinitionError("timeout_seconds must be positive", where=place_of(target))
+            check_delay(timeout, what=f"the timeout of stage {chosen!r}")
+        defined: Stage[..., Any] = Stage(
+            target,
+            name=chosen,
+            queue=queue,
+            retry=retry,
+            timeout_seconds=timeout,
+            always=always,
+        )
+        (registry or default_registry).add_stage(defined)
+        return defined
+
+    return define if function is None else define(function)
+
+
+@overload
+def approval(function: Callable[[Any], Sequence[str]], /) -> Approval: ...
+@overload
+def approval(
+    name: str | None = None,
+    *,
+    escalate_to: Sequence[str] = ...,
+    registry: Registry | None = ...,
+) -> Callable[[Callable[[Any], Sequence[str]]], Approval]: ...
+def approval(
+    name: Any = None,
+    *,
+    escalate_to: Sequence[str] = (),
+    registry: Registry | None = None,
+) -> Any:
+    """Register an approval for declarative processes; the function names the people to ask.
+
+    It takes the run's input and must be pure: it is called again on every replay. `name`: by default the
+    function's, with dashes. Raises DefinitionError.
+    """
+
+    def define(assignees: Callable[[Any], Sequence[str]]) -> Approval:
+        check_assignees(assignees)
+        chosen = name if isinstance(name, str) else _own_name(assignees, "approval")
+        check_name("approval", chosen, place_of(assignees))
+        if isinstance(escalate_to, str):
+            raise DefinitionError(
+                "escalate_to is a list of people or groups, not one string",
+                where=place_of(assignees),
+            )
+        defined = Approval(chosen, assignees, tuple(escalate_to), where_of(assignees))
+        (registry or default_registry).add_approval(defined)
+        return defined
+
+    return define if name is None or isinstance(name, str) else define(name)
+
+
+def process(
+    *misplaced: Never,
+    version: int = 0,
+    name: str | None = None,
+    queue: str | None = None,
+    expires_after: Duration | None = None,
+    registry: Registry | None = None,
+) -> Callable[[Callable[..., Coroutine[Any, Any, Any]]], Process]:
+    """Make an `async def` flow a process: `@process(version=1)`.
+
+    `queue`: where its turns are taken, None for the app's default. `expires_after`: a run that has not
+    ended by then is closed as `expired`. Raises DefinitionError.
+    """
+    given: tuple[Any, ...] = (version, *misplaced)  # not every author runs mypy
+    if len(given) > 1 or type(given[0]) is not int or given[0] < 1:
+        raise DefinitionError(
+            "a process has a version; versions count from 1",
+            where=place_of(given[-1]) if callable(given[-1]) else "@process",
+            remedy="Write `@process(version=1)`.",
+        )
+
+    def define(flow: Callable[..., Coroutine[Any, Any, Any]]) -> Process:
+        check_flow_function(flow)
+        where = where_of(flow)
+        chosen = name or name_of(flow)
+        check_name("process", chosen, place_of(flow))
+        check_queue(queue, where=place_of(flow))
+        check_source(flow)
+        input_type, takes_input = input_of(flow)
+        expires = seconds_or_none(expires_after, what=f"expires_after of process {chosen!r}")
+        if expires is not None:
+            check_delay(expires, what=f"expires_after of process {chosen!r}")
+        defined = Process(
+            name=chosen,
+            version=version,
+            flow=flow,
+            input_type=input_type,
+            takes_input=takes_input,
+            result_type=hints_of(flow).get("return", Any),
+            queue=queue,
+            expires_after_seconds=expires or None,
+            spec={
+                "flow": where,
+                "source": source_of(flow),
+                "means": meaning_of(flow, decorators=(process,)),
+            },
+            where=where,
+        )
+        (registry or default_registry).add_process(defined)
+        return defined
+
+    return define
+
+
+def _own_name(function: Callable[..., Any], what: str) -> str:
+    """The function's own; a lambda has none."""
+    if getattr(function, "__name__", "") == "<lambda>":
+        raise DefinitionError(
+            f"a lambda has no name for the {what} to take",
+            where=place_of(function),
+            remedy="Give one: name=…, or write a `def`.",
+        )
+    return name_of(function)

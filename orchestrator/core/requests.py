@@ -1,0 +1,198 @@
+"""What a flow asks for in one pass: each request gets its place, and is held against what the journal has there.
+
+    requests = Requests(process, registry, journal, salt=…)
+    requests.request(name, key, ask)   the key and the ordinal of what the flow asks for
+    requests.refuse_forgotten()        at the end: the journal may hold nothing that wasn't asked for
+    requests.parked                    the first contradiction, whatever the flow has made of it
+
+Keys are unique in a run, ordinals in a scope: what stands at the same place must be of the same kind, name and
+arguments. (DESIGN rule 4)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NoReturn
+
+from orchestrator.core.asked import different_arguments, digest_of
+from orchestrator.core.branches import Branches, TurnAbandoned, TurnOver
+from orchestrator.core.checks import check_key, check_words, composed
+from orchestrator.core.contradictions import explain_contradiction
+from orchestrator.core.definition import Process, Registry, Stage
+from orchestrator.core.journal import Activity
+from orchestrator.core.kinds.base import Ask, NewActivity, Request
+from orchestrator.core.unawaited import NEVER_AWAITED, Unawaited
+from orchestrator.errors import DefinitionError, UnknownStage
+
+REQUESTS_PER_TURN_MAX = 10_000
+"""More activities than this in one run is a runaway loop (DESIGN rule 9)."""
+
+
+class StageIsMissing(TurnAbandoned):
+    """This worker lacks a stage that the flow asks for by name."""
+
+
+class _Parked(TurnOver):
+    """The flow contradicts its journal, or runs away: its run is an incident. Not for flow code to catch."""
+
+
+class Requests:
+    """The recorder of one pass of a flow (`core.flow.Recorder`). `branches` is set before the flow begins."""
+
+    __slots__ = (
+        "_gathers",
+        "_names",
+        "_ordinals",
+        "_places",
+        "_process",
+        "_registry",
+        "_salt",
+        "asked",
+        "branches",
+        "entries",
+        "opened",
+        "parked",
+        "parked_as",
+        "unawaited",
+    )
+
+    branches: Branches
+
+    def __init__(
+        self, process: Process, registry: Registry, journal: Sequence[Activity], *, salt: int
+    ) -> None:
+        self._process, self._registry, self._salt = process, registry, salt
+        self.entries: dict[str, Activity] = {}
+        """The journal, by key."""
+        self.asked: dict[str, Request] = {}
+        self.opened: dict[str, NewActivity] = {}
+        """What is asked for and the journal lacks."""
+        self.unawaited = Unawaited()
+        self.parked: str | None = None
+        """Why the run is to be parked, whatever its flow makes of that."""
+        self.parked_as = "contradiction"
+        self._places: dict[tuple[str, int], Activity] = {}
+        self._names: dict[str, int] = {}
+        self._ordinals: dict[str, int] = {}
+        self._gathers: set[str] = set()
+        for activity in journal:
+            if activity.parent_key is None:
+                self.entries[activity.key] = activity
+                self._places[activity.scope, activity.ordinal] = activity
+
+    # -- what flows ask (Recorder) -----------------------------------------------------------
+
+    def request(self, name: str, key: str | None, ask: Ask) -> Request:
+        """Give a request its key and ordinal, and hold it against the journal."""
+        if self.branches.is_over:
+            raise TurnOver
+        if len(self.asked) >= REQUESTS_PER_TURN_MAX:
+            self._park(
+                f"the flow asked for more than {REQUESTS_PER_TURN_MAX} activities: split the work over runs"
+            )
+        if not ask.is_handed_off:  # else its name was looked at when it was defined
+            check_words(name, what="a name", where=self._process.where)
+        request = Request(
+            self._free_key(key or name, named=key is not None),
+            self.branches.scope,
+            self._next_ordinal(),
+            ask.kind,
+            name,
+            ask,
+            digest_of(ask, self._salt),
+        )
+        self.asked[request.key] = request
+        self._hold_against_journal(request)
+        if request.key not in self.entries and not ask.is_inline:
+            self.opened[request.key] = ask.open(request)
+        return request
+
+    def gather_key(self, key: str | None) -> str:
+        """The key of a gather: a head for its branches' keys."""
+        if self.branches.is_over:
+            raise TurnOver
+        found = self._free_key(key or "gather", named=key is not None)
+        self._gathers.add(found)
+        return found
+
+    def find_stage(self, name: str) -> Stage[..., Any]:
+        """The registered stage of that name. Abandons the turn where this worker lacks it."""
+        try:
+            return self._registry.stage(name)
+        except UnknownStage as error:  # guard: a missing stage leaves the run
+            raise StageIsMissing(str(error)) from None
+
+    @property
+    def now(self) -> datetime:
+        """The time of the last fact that the code now running has seen."""
+        return self.branches.times[self.branches.scope]
+
+    # -- places in the journal ---------------------------------------------------------------
+
+    def _free_key(self, wanted: str, *, named: bool) -> str:
+        wanted = composed(wanted)
+        if named:
+            check_key(wanted, where=self._process.where)
+        scope = self.branches.scope
+        path = f"{scope}/{wanted}" if scope else wanted
+        count = self._names[path] = self._names.get(path, 0) + 1
+        if count == 1 and path not in self.asked and path not in self._gathers:
+            return path
+        if named:
+            raise DefinitionError(
+                f"key {path!r} is used twice",
+                where=self._process.where,
+                remedy="Keys are unique in a run.",
+            )
+        return f"{path}#{max(count, 2)}"
+
+    def _next_ordinal(self) -> int:
+        scope = self.branches.scope
+        ordinal = self._ordinals[scope] = self._ordinals.get(scope, 0) + 1
+        return ordinal
+
+    def _hold_against_journal(self, request: Request) -> None:
+        recorded = self._places.get((request.scope, request.ordinal))
+        entry = self.entries.get(request.key)
+        if recorded is None and entry is None:
+            return
+        if (
+            recorded is entry
+            and entry is not None
+            and (entry.kind, entry.name) == (request.kind, request.name)
+        ):
+            if entry.asked is None or entry.asked == request.asked:
+                return
+            if not different_arguments(entry.asked, request.asked):
+                return
+        self._park(self._diff(request.scope))  # guard: a contradiction parks
+
+    # -- what parks a run --------------------------------------------------------------------
+
+    def refuse_forgotten(self) -> None:
+        """Park the run if its journal holds what the flow hasn't asked for."""
+        for activity in self.entries.values():
+            if activity.key not in self.asked:
+                self._park(self._diff(activity.scope))
+
+    def refuse_unawaited(self) -> None:
+        """Park the run if its flow has come to its end and forgot to await."""
+        if (forgotten := self.unawaited.forgotten(self.branches.abandoned)) is not None:
+            self.refuse(NEVER_AWAITED, forgotten)
+
+    def refuse(self, kind: str, why: str) -> NoReturn:
+        """Park the run for what its flow does wrong, whatever the flow makes of that."""
+        if self.parked is None:
+            self.parked_as = kind
+        self._park(why)
+
+    def _park(self, why: str) -> NoReturn:
+        """From here on the flow asks in vain: the first contradiction is the one to tell."""
+        if self.parked is None:
+            self.parked = why
+        self.branches.is_over = True
+        raise _Parked(why)
+
+    def _diff(self, scope: str) -> str:
+        return explain_contradiction(scope, self.entries.values(), self.asked.values())

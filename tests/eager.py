@@ -14,7 +14,8 @@ from orchestrator.engine.eager.in_place import InPlace, advance_in_place, run_st
 from orchestrator.engine.eager.together import ASKED_TOGETHER_MAX, Crew, InPlaceTogether
 from orchestrator.engine.pace import Pace
 from orchestrator.store.activities import Claim
-from orchestrator.store.outbox import ADVANCE, Handoff
+from orchestrator.store.outbox import Handoff
+from orchestrator.store.parts import ADVANCE
 
 
 class GoesOn:

@@ -79,7 +79,7 @@ def consumed_queues(app: Any, processes: Iterable[Process]) -> list[str] | None:
     from orchestrator.core.definition import default_registry
     from orchestrator.fleet.routes import Routes
     from orchestrator.fleet.timer_index import FIRE
-    from orchestrator.store.outbox import ADVANCE
+    from orchestrator.store.parts import ADVANCE
 
     if app.conf.task_queues:
         return None

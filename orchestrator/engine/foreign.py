@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from orchestrator.core.definition import Registry
 from orchestrator.engine.definitions import Definitions
 from orchestrator.errors import PerennialError
-from orchestrator.store.outbox import ADVANCE, Handoff
+from orchestrator.store.outbox import Handoff
+from orchestrator.store.parts import ADVANCE
 from orchestrator.store.statement import AnyConnection
 
 KINDS_MAX = 1_000

@@ -31,7 +31,7 @@ from orchestrator.fleet.services import ServicesStep
 from orchestrator.fleet.strangers import give_back_if_strange
 from orchestrator.fleet.timer_index import FIRE
 from orchestrator.settings import Settings
-from orchestrator.store.outbox import ADVANCE
+from orchestrator.store.parts import ADVANCE
 
 POSTGRES = "Postgres"
 """Where a trouble may be."""

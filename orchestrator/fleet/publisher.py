@@ -24,7 +24,8 @@ from orchestrator.fleet.routes import Routes
 from orchestrator.fleet.rows import event_of
 from orchestrator.fleet.strangers import RECORD_HEADER, OwnRecord
 from orchestrator.fleet.timer_index import TimerIndex
-from orchestrator.store.outbox import ADVANCE, Handoff
+from orchestrator.store.outbox import Handoff
+from orchestrator.store.parts import ADVANCE
 from orchestrator.store.timers import ArmedTimer
 
 log = logging.getLogger(__name__)

@@ -19,15 +19,17 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from orchestrator.core.journal import ActivityState
+from orchestrator.store.parts import (
+    APPEND_HISTORY,
+    BUFFERED_SIGNALS,
+    JOURNAL_LINE,
+    RAISED,
+    RUN_COLUMNS,
+)
 from orchestrator.store.statement import AnyConnection, Statement
 from orchestrator.store.timers import ArmedTimer
 from orchestrator.store.together import Together, if_many
-from orchestrator.store.turns import (
-    JOURNAL_LINE,
-    RUN_COLUMNS,
-    LoadedRun,
-    loaded_from,
-)
+from orchestrator.store.turns import LoadedRun, loaded_from
 
 # Lock order: the activity, then its outbox row (which waits for `claimed`). The run isn't locked: a
 # turn that closes it afterwards cancels the claim, and the attempt fence tells the worker.
@@ -51,10 +53,7 @@ SELECT {RUN_COLUMNS}, claimed.name AS claimed_name, claimed.input AS claimed_inp
         WHERE a.run_id = r.id AND (a.parent_key IS NULL
             OR a.parent_key = claimed.key  /* guard: memory of a stage's steps */
         )) AS journal,
-    (SELECT coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'name', s.name, 'payload', s.payload,
-            'received_at', s.received_at, 'received_revision', s.received_revision)
-            ORDER BY s.received_at, s.id), '[]')
-        FROM perennial.signal s WHERE s.run_id = r.id AND s.consumed_key IS NULL) AS signals
+    {BUFFERED_SIGNALS} AS signals
 FROM claimed JOIN perennial.run r ON r.id = claimed.run_id
 """,
 )
@@ -78,16 +77,21 @@ RETURNING key
 """,
 )
 
+
 # A step of the flow itself: its turn's holder stands in the stage's place. It raises the revision like
 # any fact, so that a turn which read before it decides again, and sees it.
-_REMEMBER_FLOW_STEP = """
+@cache
+def _remember_flow_step(whose_run_is_free: str) -> Statement:
+    return Statement(
+        "remember_flow_step",
+        f"""
 WITH ends AS MATERIALIZED (
     SELECT t.* FROM jsonb_to_recordset(%(ends)s::jsonb) AS t(run_id uuid, turn_token uuid, key text, scope text,
         ordinal int, name text, asked text, state text, attempt int, result text, error jsonb, timer_id uuid,
-        delay_seconds float8)%(whose_run_is_free)s
+        delay_seconds float8){whose_run_is_free}
 ), holder AS (
-    UPDATE perennial.run r SET turn_losses = 0, revision = r.revision
-            + 1  /* guard: revision of an inline step */
+    UPDATE perennial.run r SET turn_losses = 0,
+        revision = {RAISED}  /* guard: revision of an inline step */
     FROM ends WHERE r.id = ends.run_id AND r.id = ANY(ARRAY(SELECT run_id FROM ends))
         AND r.turn_token = ends.turn_token  /* guard: inline step's turn token */
     RETURNING ends.*, r.status, r.revision AS recorded_revision
@@ -110,7 +114,7 @@ WITH ends AS MATERIALIZED (
     FROM holder h JOIN written ON written.run_id = h.run_id WHERE h.state = 'retrying'
     RETURNING run_id, indexed
 ), told AS (
-    INSERT INTO perennial.history (run_id, actor, event, key, attempt, from_status, to_status, detail)
+    {APPEND_HISTORY}
     SELECT h.run_id, 'flow', CASE WHEN h.state = 'retrying' THEN 'attempt failed' ELSE 'step ' || h.state END,
         h.key, CASE WHEN h.state = 'retrying' THEN h.attempt - 1 ELSE h.attempt END, h.status, h.status,
         h.error - 'traceback'
@@ -118,22 +122,15 @@ WITH ends AS MATERIALIZED (
 )
 SELECT written.run_id, written.settled_at, holder.recorded_revision, armed.indexed
 FROM written JOIN holder ON holder.run_id = written.run_id LEFT JOIN armed ON armed.run_id = written.run_id
-"""
-
-
-@cache
-def _remember_flow_step(whose_run_is_free: str) -> Statement:
-    return Statement(
-        "remember_flow_step",
-        _REMEMBER_FLOW_STEP.replace("%(whose_run_is_free)s", whose_run_is_free),
+""",
     )
 
 
 _RETRY = Statement(
     "retry_attempt",
-    """
+    f"""
 WITH fence AS (
-    UPDATE perennial.run r SET revision = r.revision + 1,
+    UPDATE perennial.run r SET revision = {RAISED},
         active_milliseconds = r.active_milliseconds + %(active_milliseconds)s
     WHERE r.id = %(run_id)s AND r.closed_at IS NULL AND EXISTS (SELECT FROM perennial.activity a
         WHERE a.run_id = r.id AND a.key = %(key)s AND a.attempt = %(attempt)s AND a.state = 'claimed')
@@ -150,7 +147,7 @@ WITH fence AS (
     FROM released
     RETURNING id, indexed
 ), told AS (
-    INSERT INTO perennial.history (run_id, actor, event, key, attempt, from_status, to_status, detail)
+    {APPEND_HISTORY}
     SELECT fence.id, %(actor)s, %(event)s, %(key)s, %(attempt)s, fence.status, fence.status,
         %(error)s::jsonb - 'traceback'
     FROM fence, released

@@ -10,8 +10,14 @@ from uuid import UUID
 
 from orchestrator.core.approvals import ApprovalState
 from orchestrator.store.firing import NEXT_REVISION
-from orchestrator.store.outbox import ADVANCE
-from orchestrator.store.schema import NOTIFY_CHANNEL
+from orchestrator.store.parts import (
+    APPEND_HISTORY,
+    FOR_A_RELAY,
+    RAISED,
+    SOONEST_WINS,
+    WAKE_RELAYS,
+    hand_off_turn,
+)
 from orchestrator.store.statement import AnyConnection, Statement
 
 # The Decision as its flow will read it.
@@ -38,8 +44,8 @@ _DECIDE = Statement(
     "decide_approval",
     f"""
 WITH fence AS (
-    UPDATE perennial.run r SET revision = r.revision
-            + 1  /* guard: revision of a decision */
+    UPDATE perennial.run r SET
+        revision = {RAISED}  /* guard: revision of a decision */
     WHERE r.id = %(run_id)s AND r.closed_at IS NULL
         AND EXISTS (SELECT FROM perennial.approval p WHERE p.run_id = r.id
             AND p.key = {_MEANT} AND {_MAY_BE_DECIDED})  /* guard: a refused decision is no fact */
@@ -57,18 +63,17 @@ WITH fence AS (
         settled_revision = decided.revision
     FROM decided WHERE a.run_id = decided.run_id AND a.key = decided.key AND a.state = 'pending'
 ), handed_off AS (
-    INSERT INTO perennial.outbox AS o (run_id, key, attempt, task, queue, publish_at)
-    SELECT fence.id, '', 1, '{ADVANCE}', fence.queue, perennial.now()
+    {hand_off_turn("fence.id", "fence.queue", FOR_A_RELAY)}
     FROM fence, decided  /* guard: handoff of a decision */
-    ON CONFLICT (run_id, key) DO UPDATE SET publish_at = least(o.publish_at, excluded.publish_at)
+    {SOONEST_WINS}
 ), told AS (
-    INSERT INTO perennial.history (run_id, actor, event, key, from_status, to_status, detail)
-    SELECT fence.id, %(by)s, %(outcome)s, decided.key, fence.status, fence.status,
+    {APPEND_HISTORY}
+    SELECT fence.id, %(by)s, %(outcome)s, decided.key, NULL, fence.status, fence.status,
         jsonb_build_object('comment', %(comment)s::text)
     FROM fence, decided
 )
 SELECT decided.decision::text AS decision, notified.done FROM decided
-LEFT JOIN (SELECT pg_notify('{NOTIFY_CHANNEL}', '') AS done) notified ON true
+LEFT JOIN (SELECT {WAKE_RELAYS} AS done) notified ON true
 """,
 )
 

@@ -22,47 +22,62 @@ from orchestrator.core.kinds.base import NewActivity
 from orchestrator.core.outcome import TurnOutcome
 from orchestrator.core.run import RunStatus
 from orchestrator.store.outbox import Handoff
+from orchestrator.store.parts import (
+    APPEND_HISTORY,
+    HAND_OFF,
+    NO_HOLDER,
+    RAISED,
+    REPLACES,
+    SENT_AT_ONCE,
+    a_turn_of,
+    close_everything,
+)
 from orchestrator.store.statement import AnyConnection, Statement
 from orchestrator.store.timers import ArmedTimer, timer_rows
 from orchestrator.store.together import Together, if_many
 from orchestrator.store.turns import ATTEMPT_HOLDS, SETTLED, TURN_IS_FREE, Settlement, settled_row
 
+
 # What is known of each turn. Lists are rows of their own, found by their run.
-_TURNS = """
+def _turns(whose_run_is_free: str) -> str:
+    return f"""
 turns AS MATERIALIZED (
     SELECT t.* FROM jsonb_to_recordset(%(turns)s::jsonb) AS t(run_id uuid, revision bigint, turn_token uuid,
         status text, stage text, waiting_for text, output text, error jsonb, closes boolean, goes_on boolean,
         queue text, unsettled text[], consumed_keys text[], active_milliseconds bigint, settled_key text,
         settled_attempt int, settled_state text, settled_result text, settled_error jsonb,
-        settled_at timestamptz)%(whose_run_is_free)s
+        settled_at timestamptz){whose_run_is_free}
 )"""
+
 
 # The fence of every turn: the revision it read, a turn that is free, a run that moves, and, when it
 # carries a stage's result, the attempt that earned it. What grows is found by `ANY(ARRAY(...))`, here and
 # below: a plan that was made while the table was empty does so too (docs/adr/0014).
-_FENCE = f"""
+def _fence(attempt_holds: str = "true") -> str:
+    return f"""
 fence AS (
     UPDATE perennial.run r SET
-        revision = r.revision + 1, status = t.status, turn_losses = 0,
-        turn_revision = CASE WHEN t.goes_on THEN r.turn_revision ELSE r.revision + 1 END,
+        revision = {RAISED}, status = t.status, turn_losses = 0,
+        turn_revision = CASE WHEN t.goes_on THEN r.turn_revision ELSE {RAISED} END,
         previous_stage = CASE WHEN r.stage IS DISTINCT FROM t.stage THEN r.stage ELSE r.previous_stage END,
         stage = t.stage, waiting_for = t.waiting_for, output = t.output::jsonb, error = t.error,
         started_at = coalesce(r.started_at, perennial.now()), last_progress_at = perennial.now(),
         closed_at = CASE WHEN t.closes THEN perennial.now() END,
         active_milliseconds = r.active_milliseconds + t.active_milliseconds,
-        turn_token = NULL, turn_worker = NULL, turn_claimed_at = NULL, turn_lease_seconds = NULL
+        {NO_HOLDER}
     FROM turns t
     WHERE r.id = t.run_id
         AND r.id = ANY(ARRAY(SELECT run_id FROM turns))  /* guard: plans made early, of runs */
         AND r.revision = t.revision  /* guard: revision check */
         AND r.status IN ('running', 'waiting')  /* guard: rest of a paused run */
         AND {TURN_IS_FREE}  /* guard: turn exclusivity */
-        AND %(attempt_fence)s  /* guard: attempt fence */
+        AND {attempt_holds}  /* guard: attempt fence */
     RETURNING t.*, r.revision AS recorded_revision
 )"""
 
-_FENCE_ALONE = _FENCE.replace("%(attempt_fence)s", "true")
-_FENCE_WITH_ATTEMPT = _FENCE.replace("%(attempt_fence)s", ATTEMPT_HOLDS)
+
+_FENCE_ALONE = _fence()
+_FENCE_WITH_ATTEMPT = _fence(ATTEMPT_HOLDS)
 
 _OPENED = """
 opened AS (
@@ -124,16 +139,15 @@ asked AS (
     RETURNING key
 )"""
 
-# Deadlines of what is settled are of no use any more; those of a closed run all go.
+# Deadlines of what is settled are of no use any more.
 _DISARMED = """
 disarmed AS (
     UPDATE perennial.timer t SET state = 'cancelled'
     FROM fence WHERE t.run_id = fence.run_id
         AND t.run_id = ANY(ARRAY(SELECT run_id FROM fence))  /* guard: plans made early, of deadlines */
-        AND t.state = 'armed'
-        AND CASE WHEN fence.closes THEN true ELSE
-            t.kind <> 'expiry' AND NOT t.key = ANY(fence.unsettled)  /* guard: a settled wait has no deadline */
-            END
+        AND t.state = 'armed' AND t.kind <> 'expiry'
+        AND
+            NOT t.key = ANY(fence.unsettled)  /* guard: a settled wait has no deadline */
     RETURNING t.run_id, t.id
 )"""
 
@@ -152,45 +166,32 @@ seen AS (
 )"""
 
 # The turn stopped before an inline step to record what it stands on; the next one makes the call.
-_GOES_ON = """
+_GOES_ON = f"""
 goes_on AS (
-    INSERT INTO perennial.outbox (run_id, key, attempt, task, queue, publishes, publish_at)
-    SELECT fence.run_id, '', 1, 'perennial.advance', fence.queue, 1,
-        perennial.now() + %(relay_after)s * interval '1 second'
+    {HAND_OFF}
+    SELECT {a_turn_of("fence.run_id", "fence.queue")}, {SENT_AT_ONCE}
     FROM fence
-    ON CONFLICT (run_id, key) DO UPDATE SET publish_at = excluded.publish_at, publishes = excluded.publishes
+    {REPLACES}
 )"""
 
-# A run that ends takes its open activities, approvals and handoffs with it. Activities go before the
-# outbox, as in a claim (lock order), hence the look at `dropped`.
-_DROPPED = """
-dropped AS (
-    UPDATE perennial.activity a SET state = 'cancelled', settled_at = perennial.now()
-    FROM fence WHERE a.run_id = fence.run_id AND a.state IN ('pending'
-            , 'claimed', 'retrying'  /* guard: end of what is at work */
-        )
-        AND a.key IS DISTINCT FROM fence.settled_key AND NOT a.key = ANY(fence.consumed_keys)
-    RETURNING a.key
-), withdrawn AS (
-    UPDATE perennial.approval p SET state = 'cancelled'
-    WHERE p.run_id = ANY(ARRAY(SELECT run_id FROM fence)) AND p.state = 'open'
-), emptied AS (
-    DELETE FROM perennial.outbox o
-    WHERE o.run_id = ANY(ARRAY(SELECT run_id FROM fence)) AND (SELECT count(*) FROM dropped) >= 0
-)"""
+# A run that ends takes all that is open with it, but for what this turn settles.
+_DROPPED = close_everything(
+    but="""
+        AND a.key IS DISTINCT FROM fence.settled_key AND NOT a.key = ANY(fence.consumed_keys)"""
+)
 
-_HANDED_OFF = """
+_HANDED_OFF = f"""
 handed_off AS (
-    INSERT INTO perennial.outbox (run_id, key, attempt, task, queue, publishes, publish_at)
-    SELECT h.run_id, h.key, h.attempt, h.task, h.queue, 1, perennial.now() + %(relay_after)s * interval '1 second'
+    {HAND_OFF}
+    SELECT h.run_id, h.key, h.attempt, h.task, h.queue, {SENT_AT_ONCE}
     FROM jsonb_to_recordset(%(handoffs)s::jsonb) AS h(run_id uuid, key text, attempt int, task text, queue text)
     JOIN fence ON h.run_id = fence.run_id  /* guard: handoffs under the turn's fence */
     RETURNING key
 )"""
 
-_TOLD = """
+_TOLD = f"""
 told AS (
-    INSERT INTO perennial.history (run_id, actor, event, key, attempt, from_status, to_status, detail)
+    {APPEND_HISTORY}
     SELECT h.run_id, h.actor, h.event, h.key, h.attempt, h.from_status, h.to_status, h.detail
     FROM fence JOIN jsonb_to_recordset(%(history)s::jsonb) AS h(run_id uuid, actor text, event text, key text,
         attempt int, from_status text, to_status text, detail jsonb) ON h.run_id = fence.run_id
@@ -271,7 +272,7 @@ class _Ask:
             (_CONSUMED, bool(outcome.consumed or outcome.set_aside)),
             (_ARMED, any(opened.timers for opened in outcome.opened)),
             (_ASKED, any(opened.approval is not None for opened in outcome.opened)),
-            (_DISARMED, is_closed or not commit.is_in_hand),
+            (_DISARMED, not is_closed and not commit.is_in_hand),
             (_DROPPED, is_closed),
             (_SEEN, not is_closed and not outcome.goes_on and not commit.is_in_hand),
             (_GOES_ON, outcome.goes_on),  # guard: advance of a turn that goes on
@@ -340,14 +341,13 @@ _COMMIT: Together[_Ask, Committed | None] = Together(
 
 @cache
 def _statement_of(parts: tuple[str, ...], whose_run_is_free: str) -> Statement:
-    turns = _TURNS.replace("%(whose_run_is_free)s", whose_run_is_free)
     armed = _ARMED_ROWS if _ARMED in parts else "NULL::jsonb"
-    disarmed = _DISARMED_ROWS if _DISARMED in parts else "NULL::jsonb"
+    disarmed = _DISARMED_ROWS if _DISARMED in parts or _DROPPED in parts else "NULL::jsonb"
     taken_at = _TAKEN_AT if _OPENED in parts else "NULL::timestamptz"
     return Statement(
         "commit_turn",
-        f"WITH {turns}, {','.join(parts)} SELECT fence.run_id, {armed} AS armed, {disarmed} AS disarmed,"
-        f" {taken_at} AS taken_at FROM fence",
+        f"WITH {_turns(whose_run_is_free)}, {','.join(parts)} SELECT fence.run_id, {armed} AS armed,"
+        f" {disarmed} AS disarmed, {taken_at} AS taken_at FROM fence",
     )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
+from orchestrator.store.parts import APPEND_HISTORY
 from orchestrator.store.statement import AnyConnection, Statement
 
 WORKER_EXITED = "worker exited"
@@ -21,8 +22,9 @@ WORKER_EXITED = "worker exited"
 _NOTE_CLAIMED = Statement(
     "note_exit_of_claim",
     f"""
-INSERT INTO perennial.history (run_id, actor, event, key, attempt, detail)
-SELECT a.run_id, %(actor)s, '{WORKER_EXITED}', a.key, a.attempt, jsonb_build_object('reason', %(reason)s::text)
+{APPEND_HISTORY}
+SELECT a.run_id, %(actor)s, '{WORKER_EXITED}', a.key, a.attempt, NULL, NULL,
+    jsonb_build_object('reason', %(reason)s::text)
 FROM perennial.activity a WHERE a.run_id = %(run_id)s AND a.key = %(key)s AND a.attempt = %(attempt)s
     AND a.state = 'claimed'
 RETURNING run_id
@@ -32,8 +34,8 @@ RETURNING run_id
 _NOTE_HELD = Statement(
     "note_exit_of_turn",
     f"""
-INSERT INTO perennial.history (run_id, actor, event, detail)
-SELECT r.id, %(actor)s, '{WORKER_EXITED}', jsonb_build_object('reason', %(reason)s::text)
+{APPEND_HISTORY}
+SELECT r.id, %(actor)s, '{WORKER_EXITED}', NULL, NULL, NULL, NULL, jsonb_build_object('reason', %(reason)s::text)
 FROM perennial.run r WHERE r.id = %(run_id)s AND r.turn_token IS NOT NULL
 RETURNING run_id
 """,

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from orchestrator.store.approvals import DECISION
-from orchestrator.store.outbox import ADVANCE, Handoff
+from orchestrator.store.outbox import Handoff
+from orchestrator.store.parts import ADVANCE
 from orchestrator.store.statement import AnyConnection, Statement
 
 _KINDS = "'sleep', 'approval-timeout', 'retry'"

@@ -15,12 +15,17 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from orchestrator.store.schema import NOTIFY_CHANNEL
+from orchestrator.store.parts import (
+    ADVANCE,
+    HAND_OFF,
+    REPLACES,
+    SENT_AT_ONCE,
+    SOONEST_WINS,
+    WAKE_RELAYS,
+    hand_off_turn,
+)
 from orchestrator.store.statement import AnyConnection, Statement
 from orchestrator.store.turns import TURN_IS_LOST
-
-ADVANCE = "perennial.advance"
-"""The Celery task that takes a turn. Its outbox key is the empty string: one per run is enough."""
 
 RESEND_SECONDS_MAX = 300
 """The longest interval between two sendings of a handoff that nobody takes."""
@@ -31,6 +36,7 @@ LEFT_TO_OTHERS_SECONDS = 30
 LOOKED_AT_SHARES = 10
 """A relay looks for the newest handoffs through so many shares: what falls due between two of its looks."""
 
+
 # Oldest first, except that half of the share goes to the newest that were never sent: a run that was
 # just started must not wait behind a flood, and the oldest must not starve. Those are looked for at the new
 # end only so far, since in a flood what is to be sent again crowds there too.
@@ -38,7 +44,8 @@ LOOKED_AT_SHARES = 10
 # row isn't locked here, and may have been resumed this very moment.
 # Found again by place (ctid), since they are locked: a join by key would read the whole table in a flood.
 # `theirs`: what is left to others, who have apps of their own on this database (engine.foreign).
-_TAKE_DUE = """
+def _take_due(columns: str = "", newest_but_theirs: str = "", oldest_but_theirs: str = "") -> str:
+    return f"""
 WITH newest AS (
     SELECT d.ctid FROM perennial.outbox d WHERE d.publishes = 0 AND d.ctid = ANY(ARRAY(
         SELECT n.ctid FROM (
@@ -61,29 +68,27 @@ UPDATE perennial.outbox o SET publishes = o.publishes + 1,
 FROM perennial.run r
 WHERE o.ctid = ANY(ARRAY(SELECT ctid FROM newest UNION ALL SELECT ctid FROM oldest)) AND r.id = o.run_id
 RETURNING o.run_id, o.key, o.attempt, o.task, o.queue, o.publishes - 1 AS publishes,
-    r.status NOT IN ('running', 'waiting') AS is_at_rest, o.key = '' AND {turn_is_lost} AS turn_is_lost,
+    r.status NOT IN ('running', 'waiting') AS is_at_rest, o.key = '' AND {TURN_IS_LOST} AS turn_is_lost,
     r.process, r.version
 """
 
-_BUT_THEIRS = """
-            AND NOT ({0}.publish_at > perennial.now() - %(left_to_others_seconds)s * interval '1 second'
-                AND (CASE WHEN {0}.key <> '' THEN 'stage ' || {0}.task ELSE (
-                    SELECT 'turn ' || r.process || ' ' || r.version FROM perennial.run r WHERE r.id = {0}.run_id) END
+
+def _but_theirs(handoff: str) -> str:
+    return f"""
+            AND NOT ({handoff}.publish_at > perennial.now() - %(left_to_others_seconds)s * interval '1 second'
+                AND (CASE WHEN {handoff}.key <> '' THEN 'stage ' || {handoff}.task ELSE (
+                    SELECT 'turn ' || r.process || ' ' || r.version FROM perennial.run r
+                        WHERE r.id = {handoff}.run_id) END
                 ) = ANY(%(theirs)s::text[]))"""
 
-_DUE = Statement(
-    "take_due_handoffs",
-    _TAKE_DUE.format(
-        columns="", newest_but_theirs="", oldest_but_theirs="", turn_is_lost=TURN_IS_LOST
-    ),
-)
+
+_DUE = Statement("take_due_handoffs", _take_due())
 _DUE_BUT_THEIRS = Statement(
     "take_due_handoffs",
-    _TAKE_DUE.format(
+    _take_due(
         columns=", o.publish_at, o.run_id, o.key, o.task",
-        newest_but_theirs=_BUT_THEIRS.format("n"),
-        oldest_but_theirs=_BUT_THEIRS.format("d"),
-        turn_is_lost=TURN_IS_LOST,
+        newest_but_theirs=_but_theirs("n"),
+        oldest_but_theirs=_but_theirs("d"),
     ),
 )
 
@@ -116,7 +121,7 @@ WITH theirs AS (
     UPDATE perennial.outbox o SET publishes = theirs.publishes, publish_at = perennial.now()
     FROM theirs WHERE o.run_id = theirs.run_id AND o.key = theirs.key
 )
-SELECT pg_notify('{NOTIFY_CHANNEL}', '')
+SELECT {WAKE_RELAYS}
 """,
 )
 
@@ -125,29 +130,26 @@ _ALL_DUE = Statement(
     "make_all_handoffs_due",
     f"""
 WITH due AS (UPDATE perennial.outbox SET publish_at = perennial.now(), publishes = 0)
-SELECT pg_notify('{NOTIFY_CHANNEL}', '')
+SELECT {WAKE_RELAYS}
 """,
 )
 
 _ASK_FOR_TURN = Statement(
     "ask_for_turn",
     f"""
-INSERT INTO perennial.outbox AS o (run_id, key, attempt, task, queue, publishes, publish_at)
-SELECT r.id, '', 1, '{ADVANCE}', r.queue, 1, perennial.now() + %(relay_after)s * interval '1 second'
+{hand_off_turn("r.id", "r.queue", SENT_AT_ONCE)}
 FROM perennial.run r WHERE r.id = %(run_id)s AND r.closed_at IS NULL
-ON CONFLICT (run_id, key) DO UPDATE SET publish_at = least(o.publish_at, excluded.publish_at)
+{SOONEST_WINS}
 RETURNING o.queue
 """,
 )
 
 _HAND_OFF = Statement(
     "hand_off",
-    """
-INSERT INTO perennial.outbox (run_id, key, attempt, task, queue, publishes, publish_at)
-VALUES (%(run_id)s, %(key)s, %(attempt)s, %(task)s, %(queue)s, 1,
-    perennial.now() + %(relay_after)s * interval '1 second')
-ON CONFLICT (run_id, key) DO UPDATE SET attempt = excluded.attempt, task = excluded.task, queue = excluded.queue,
-    publish_at = excluded.publish_at, publishes = excluded.publishes
+    f"""
+{HAND_OFF}
+VALUES (%(run_id)s, %(key)s, %(attempt)s, %(task)s, %(queue)s, {SENT_AT_ONCE})
+{REPLACES}
 """,
 )
 

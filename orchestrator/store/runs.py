@@ -14,8 +14,18 @@ from uuid import UUID
 
 from orchestrator.core.checks import composed
 from orchestrator.errors import PerennialError
-from orchestrator.store.outbox import ADVANCE
-from orchestrator.store.schema import NOTIFY_CHANNEL
+from orchestrator.store.parts import (
+    APPEND_HISTORY,
+    FOR_A_RELAY,
+    HAND_OFF,
+    NO_HOLDER,
+    RAISED,
+    REPLACES,
+    WAKE_RELAYS,
+    a_turn_of,
+    close_everything,
+    run_has_changed,
+)
 from orchestrator.store.statement import AnyConnection, Statement
 
 CLOSE_TRIES_MAX = 20
@@ -29,32 +39,17 @@ _CLOSE = Statement(
 WITH before AS (
     SELECT r.id, r.status, r.revision FROM perennial.run r WHERE r.id = %(run_id)s AND r.closed_at IS NULL
 ), fence AS (
-    UPDATE perennial.run r SET revision = r.revision + 1, status = %(status)s, waiting_for = NULL,
+    UPDATE perennial.run r SET revision = {RAISED}, status = %(status)s, waiting_for = NULL,
         error = %(error)s::jsonb, closed_at = perennial.now(), last_progress_at = perennial.now(),
-        turn_token = NULL, turn_worker = NULL, turn_claimed_at = NULL, turn_lease_seconds = NULL
+        {NO_HOLDER}
     FROM before WHERE r.id = %(run_id)s AND r.id = before.id AND r.closed_at IS NULL AND r.revision = before.revision
-    RETURNING r.id, before.status AS from_status
-), dropped AS (
-    UPDATE perennial.activity a SET state = 'cancelled', settled_at = perennial.now()
-    FROM fence WHERE a.run_id = fence.id AND a.state IN ('pending'
-            , 'claimed', 'retrying'  /* guard: cancellation of what is at work */
-        )
-    RETURNING a.key
-), disarmed AS (
-    UPDATE perennial.timer t SET state = 'cancelled'
-    WHERE t.run_id = ANY(ARRAY(SELECT id FROM fence)) AND t.state = 'armed'
-), withdrawn AS (
-    UPDATE perennial.approval p SET state = 'cancelled'
-    WHERE p.run_id = ANY(ARRAY(SELECT id FROM fence)) AND p.state = 'open'
-), emptied AS (
-    DELETE FROM perennial.outbox o
-    WHERE o.run_id = ANY(ARRAY(SELECT id FROM fence)) AND (SELECT count(*) FROM dropped) >= 0
-), told AS (
-    INSERT INTO perennial.history (run_id, actor, event, from_status, to_status, detail)
-    SELECT fence.id, %(actor)s, %(status)s, fence.from_status, %(status)s, %(error)s::jsonb FROM fence
+    RETURNING r.id AS run_id, before.status AS from_status
+), {close_everything().strip()}, told AS (
+    {APPEND_HISTORY}
+    SELECT fence.run_id, %(actor)s, %(status)s, NULL, NULL, fence.from_status, %(status)s, %(error)s::jsonb FROM fence
 )
-SELECT fence.id IS NOT NULL AS is_closed,
-    CASE WHEN fence.id IS NOT NULL THEN pg_notify('{NOTIFY_CHANNEL}', fence.id::text) END
+SELECT fence.run_id IS NOT NULL AS is_closed,
+    CASE WHEN fence.run_id IS NOT NULL THEN {run_has_changed("fence.run_id")} END
 FROM before LEFT JOIN fence ON true
 """,
 )
@@ -64,25 +59,25 @@ _MOVE = Statement(
     "move_run",
     f"""
 WITH fence AS (
-    UPDATE perennial.run r SET revision = r.revision + 1, status = %(status)s, last_progress_at = perennial.now(),
+    UPDATE perennial.run r SET revision = {RAISED}, status = %(status)s, last_progress_at = perennial.now(),
         error = CASE WHEN %(status)s = 'running' THEN NULL ELSE r.error END
     FROM (SELECT id, status FROM perennial.run WHERE id = %(run_id)s FOR NO KEY UPDATE) before
     WHERE r.id = before.id AND r.status = ANY(%(from_statuses)s::text[])
     RETURNING r.id, r.queue, before.status AS from_status
 ), handed_off AS (
-    INSERT INTO perennial.outbox (run_id, key, attempt, task, queue, publish_at)
-    SELECT fence.id, '', 1, '{ADVANCE}', fence.queue, perennial.now()
+    {HAND_OFF}
+    SELECT {a_turn_of("fence.id", "fence.queue")}, {FOR_A_RELAY}
     FROM fence WHERE %(status)s = 'running'  /* guard: handoff of a resumed run */
     UNION ALL
-    SELECT a.run_id, a.key, a.attempt, a.name, a.queue, perennial.now() FROM fence JOIN perennial.activity a
+    SELECT a.run_id, a.key, a.attempt, a.name, a.queue, {FOR_A_RELAY} FROM fence JOIN perennial.activity a
         ON a.run_id = fence.id AND a.kind = 'stage' AND a.state = 'pending' WHERE %(status)s = 'running'
-    ON CONFLICT (run_id, key) DO UPDATE SET publish_at = excluded.publish_at, publishes = 0
+    {REPLACES}
 ), told AS (
-    INSERT INTO perennial.history (run_id, actor, event, from_status, to_status)
-    SELECT fence.id, %(actor)s, %(event)s, fence.from_status, %(status)s FROM fence
+    {APPEND_HISTORY}
+    SELECT fence.id, %(actor)s, %(event)s, NULL, NULL, fence.from_status, %(status)s, NULL FROM fence
 )
-SELECT fence.id, pg_notify('{NOTIFY_CHANNEL}', fence.id::text),
-    CASE WHEN %(status)s = 'running' THEN pg_notify('{NOTIFY_CHANNEL}', '') END
+SELECT fence.id, {run_has_changed("fence.id")},
+    CASE WHEN %(status)s = 'running' THEN {WAKE_RELAYS} END
 FROM fence
 """,
 )

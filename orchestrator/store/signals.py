@@ -8,8 +8,14 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from orchestrator.store.outbox import ADVANCE
-from orchestrator.store.schema import NOTIFY_CHANNEL
+from orchestrator.store.parts import (
+    APPEND_HISTORY,
+    FOR_A_RELAY,
+    RAISED,
+    SOONEST_WINS,
+    WAKE_RELAYS,
+    hand_off_turn,
+)
 from orchestrator.store.statement import AnyConnection, Statement
 
 # The run's row is updated first: it is the lock on which a signal and a turn meet. `wait` is what this signal would
@@ -26,8 +32,8 @@ WITH wait AS (
             SELECT FROM perennial.signal s
             WHERE s.run_id = %(run_id)s AND s.name = %(name)s AND s.consumed_key IS NULL)
 ), fence AS (
-    UPDATE perennial.run r SET revision = r.revision
-            + 1  /* guard: revision of a signal */
+    UPDATE perennial.run r SET
+        revision = {RAISED}  /* guard: revision of a signal */
     WHERE r.id = %(run_id)s
         AND r.closed_at IS NULL  /* guard: no signal to a closed run */
         AND (%(signal_id)s::text IS NULL OR NOT EXISTS (SELECT FROM perennial.signal s
@@ -40,18 +46,17 @@ WITH wait AS (
     ON CONFLICT (run_id, signal_id) DO NOTHING  /* guard: signal deduplication */
     RETURNING id
 ), handed_off AS (
-    INSERT INTO perennial.outbox AS o (run_id, key, attempt, task, queue, publish_at)
-    SELECT fence.id, '', 1, '{ADVANCE}', fence.queue, perennial.now()
+    {hand_off_turn("fence.id", "fence.queue", FOR_A_RELAY)}
     FROM fence, arrived  /* guard: handoff of a signal */
-    ON CONFLICT (run_id, key) DO UPDATE SET publish_at = least(o.publish_at, excluded.publish_at)
+    {SOONEST_WINS}
 ), told AS (
-    INSERT INTO perennial.history (run_id, actor, event, from_status, to_status, detail)
-    SELECT fence.id, %(sender)s, 'signal received', fence.status, fence.status,
+    {APPEND_HISTORY}
+    SELECT fence.id, %(sender)s, 'signal received', NULL, NULL, fence.status, fence.status,
         jsonb_build_object('name', %(name)s::text)
     FROM fence, arrived
 )
 SELECT arrived.id, notified.done IS NULL AS notified, NULL::text AS digest, NULL::text AS takes
-FROM arrived LEFT JOIN (SELECT pg_notify('{NOTIFY_CHANNEL}', '') AS done) notified ON true
+FROM arrived LEFT JOIN (SELECT {WAKE_RELAYS} AS done) notified ON true
 UNION ALL SELECT NULL, NULL, wait.digest, wait.takes::text FROM wait WHERE NOT %(unseen)s::bool
 """,
 )

@@ -17,9 +17,8 @@ from uuid import UUID
 
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import Started
-from orchestrator.store.outbox import ADVANCE
+from orchestrator.store.parts import APPEND_HISTORY, FOR_A_RELAY, WAKE_RELAYS, hand_off_turn
 from orchestrator.store.processes import InputOf
-from orchestrator.store.schema import NOTIFY_CHANNEL
 from orchestrator.store.statement import AnyConnection, Statement
 
 
@@ -95,13 +94,13 @@ _CHECKED_BY = """definition.is_checked, definition.input_schema_digest,
 
 _ALL_ARE_NEW = f"""
 SELECT definition.name AS process, definition.version, {_CHECKED_BY},
-    CASE WHEN definition.is_checked THEN (SELECT pg_notify('{NOTIFY_CHANNEL}', '') IS NULL) END AS notified
+    CASE WHEN definition.is_checked THEN (SELECT {WAKE_RELAYS} IS NULL) END AS notified
 FROM definition"""
 
 _NEW = f"""
 SELECT started.id, started.process, started.version, started.business_key, 'running' AS status, true AS created,
     NULL::boolean AS is_checked, NULL AS input_schema_digest, NULL AS input_schema,
-    (SELECT pg_notify('{NOTIFY_CHANNEL}', '') IS NULL) AS notified
+    (SELECT {WAKE_RELAYS} IS NULL) AS notified
 FROM started"""
 
 _AND_THERE = """
@@ -137,13 +136,13 @@ class _Form:
     def told(self, way: _Way) -> str:
         """The lines of history."""
         if not self.given_up:
-            return f"""INSERT INTO perennial.history (run_id, actor, event, to_status)
-    SELECT started.id, {way.actor}, 'started', 'running' FROM {way.started}"""
-        return f"""INSERT INTO perennial.history (run_id, actor, event, to_status, detail)
-    SELECT started.id, {way.actor}, 'started', 'running', CASE WHEN started.follows IS NOT NULL
+            return f"""{APPEND_HISTORY}
+    SELECT started.id, {way.actor}, 'started', NULL, NULL, NULL, 'running', NULL FROM {way.started}"""
+        return f"""{APPEND_HISTORY}
+    SELECT started.id, {way.actor}, 'started', NULL, NULL::int, NULL, 'running', CASE WHEN started.follows IS NOT NULL
         THEN jsonb_build_object('follows', started.follows) END FROM started JOIN asked USING (id)
     UNION ALL
-    SELECT given_up.id, {way.actor}, 'followed', NULL, jsonb_build_object('by', given_up.next_id)
+    SELECT given_up.id, {way.actor}, 'followed', NULL, NULL, NULL, NULL, jsonb_build_object('by', given_up.next_id)
     FROM given_up JOIN asked ON asked.id = given_up.next_id"""
 
 
@@ -192,8 +191,7 @@ WITH asked AS (
     FROM {form.of}{form.order}
     RETURNING r.id, r.process, r.version, r.business_key, r.follows, r.queue, r.expires_at
 ), handed_off AS (
-    INSERT INTO perennial.outbox (run_id, key, attempt, task, queue, publish_at)
-    SELECT started.id, '', 1, '{ADVANCE}', started.queue, perennial.now()
+    {hand_off_turn("started.id", "started.queue", FOR_A_RELAY)}
     FROM started  /* guard: handoff of a start */
 ), armed AS (
     INSERT INTO perennial.timer (id, run_id, key, kind, due_at)

@@ -23,15 +23,19 @@ from orchestrator.core.journal import Activity, ActivityKind, ActivityState, Buf
 from orchestrator.core.outcome import RunContext
 from orchestrator.core.run import RunStatus
 from orchestrator.store.loaders import moment
+from orchestrator.store.parts import (
+    APPEND_HISTORY,
+    BUFFERED_SIGNALS,
+    JOURNAL_LINE,
+    NO_HOLDER,
+    RAISED,
+    RUN_COLUMNS,
+    SENT_AT_ONCE,
+    SOONEST_WINS,
+    hand_off_turn,
+)
 from orchestrator.store.statement import AnyConnection, Statement
 from orchestrator.store.together import Together, if_many
-
-# The columns of a journal line, as JSON. Times travel as text with their zone.
-JOURNAL_LINE = """jsonb_build_object(
-    'key', a.key, 'scope', a.scope, 'ordinal', a.ordinal, 'kind', a.kind, 'name', a.name, 'state', a.state,
-    'attempt', a.attempt, 'parent_key', a.parent_key, 'result', a.result,
-    'error', a.error - 'traceback',
-    'settled_at', a.settled_at, 'settled_revision', a.settled_revision, 'asked', a.asked)"""
 
 # Whoever finds a turn held leaves it; only those who may judge who is dead free it (engine.recover).
 TURN_IS_FREE = "(r.turn_token IS NULL OR r.turn_token = t.turn_token)"
@@ -46,30 +50,27 @@ TURN_IS_LOST = """(r.turn_token IS NOT NULL
     )  /* guard: a beating holder keeps its turn */
     )"""
 
-RUN_COLUMNS = """r.id, r.process, r.version, r.business_key, r.status, r.stage, r.revision, r.turn_revision, r.queue,
-    r.input, r.created_at"""
-
 _LOAD = Statement(
     "load_run",
     f"""
 SELECT {RUN_COLUMNS},
     (SELECT coalesce(jsonb_agg({JOURNAL_LINE}), '[]') FROM perennial.activity a
         WHERE a.run_id = r.id AND a.parent_key IS NULL) AS journal,
-    (SELECT coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'name', s.name, 'payload', s.payload,
-            'received_at', s.received_at, 'received_revision', s.received_revision)
-            ORDER BY s.received_at, s.id), '[]')
-        FROM perennial.signal s WHERE s.run_id = r.id
-            AND s.consumed_key IS NULL  /* guard: a signal answers one wait */
-        ) AS signals,
+    {BUFFERED_SIGNALS} AS signals,
     (SELECT o.publishes FROM perennial.outbox o WHERE o.run_id = r.id AND o.key = '') AS sends
 FROM perennial.run r WHERE r.id = ANY(%(run_ids)s::uuid[])
 """,
 )
 
-_HOLD = f"""
+
+@cache
+def _hold(whose_run_is_free: str) -> Statement:
+    return Statement(
+        "hold_turn",
+        f"""
 WITH holds AS MATERIALIZED (
     SELECT t.* FROM jsonb_to_recordset(%(holds)s::jsonb) AS t(run_id uuid, revision bigint, turn_token uuid,
-        worker_id uuid, dead_after float8)%(whose_run_is_free)s
+        worker_id uuid, dead_after float8){whose_run_is_free}
 )
 UPDATE perennial.run r SET turn_token = t.turn_token, turn_worker = t.worker_id, turn_claimed_at = perennial.now(),
     turn_lease_seconds = t.dead_after
@@ -80,20 +81,15 @@ WHERE r.id = t.run_id
     AND r.status IN ('running', 'waiting')  /* guard: hold of a run that moves */
     AND {TURN_IS_FREE}  /* guard: one holder of a turn */
 RETURNING r.id, r.turn_losses
-"""
-
-
-@cache
-def _hold(whose_run_is_free: str) -> Statement:
-    return Statement("hold_turn", _HOLD.replace("%(whose_run_is_free)s", whose_run_is_free))
+""",
+    )
 
 
 # Here alone a holder is judged, by maintenance that has watched for long enough (docs/adr/0005).
 _FREE = Statement(
     "free_lost_turn",
     f"""
-UPDATE perennial.run r SET turn_token = NULL, turn_worker = NULL, turn_claimed_at = NULL,
-    turn_lease_seconds = NULL, turn_losses = r.turn_losses + 1
+UPDATE perennial.run r SET {NO_HOLDER}, turn_losses = r.turn_losses + 1
 FROM (SELECT id, turn_claimed_at FROM perennial.run WHERE id = %(run_id)s FOR NO KEY UPDATE) before
 WHERE r.id = before.id AND {TURN_IS_LOST}
 RETURNING r.status, before.turn_claimed_at AS held_since
@@ -102,9 +98,8 @@ RETURNING r.status, before.turn_claimed_at AS held_since
 
 _RELEASE = Statement(
     "release_turn",
-    """
-UPDATE perennial.run r SET turn_token = NULL, turn_worker = NULL, turn_claimed_at = NULL,
-    turn_lease_seconds = NULL
+    f"""
+UPDATE perennial.run r SET {NO_HOLDER}
 WHERE r.id = %(run_id)s AND r.turn_token = %(turn_token)s
 """,
 )
@@ -112,14 +107,14 @@ WHERE r.id = %(run_id)s AND r.turn_token = %(turn_token)s
 # Told once, not at every delivery.
 _NOTE_LEFT = Statement(
     "note_left",
-    """
+    f"""
 WITH noted AS (
     UPDATE perennial.run r SET waiting_for = %(waiting_for)s
     WHERE r.id = %(run_id)s AND r.revision = %(revision)s AND r.waiting_for IS DISTINCT FROM %(waiting_for)s
     RETURNING r.id, r.status
 )
-INSERT INTO perennial.history (run_id, actor, event, from_status, to_status, detail)
-SELECT noted.id, %(actor)s, 'left for another worker', noted.status, noted.status,
+{APPEND_HISTORY}
+SELECT noted.id, %(actor)s, 'left for another worker', NULL, NULL, noted.status, noted.status,
     jsonb_build_object('why', %(why)s::text)
 FROM noted
 """,
@@ -147,20 +142,18 @@ WITH turns AS (
         settled_key text, settled_attempt int, settled_state text, settled_result text, settled_error jsonb,
         settled_at timestamptz)
 ), fence AS (
-    UPDATE perennial.run r SET revision = r.revision + 1, last_progress_at = perennial.now(),
+    UPDATE perennial.run r SET revision = {RAISED}, last_progress_at = perennial.now(),
         active_milliseconds = r.active_milliseconds + t.active_milliseconds
     FROM turns t WHERE r.id = t.run_id AND r.closed_at IS NULL
         AND {ATTEMPT_HOLDS}  /* guard: attempt fence of the fact of a result */
     RETURNING t.*, r.queue, r.status, r.revision AS recorded_revision
 ), {SETTLED.strip()}, handed_off AS (
-    INSERT INTO perennial.outbox AS o (run_id, key, attempt, task, queue, publishes, publish_at)
-    SELECT fence.run_id, '', 1, 'perennial.advance', fence.queue, 1,
-        perennial.now() + %(relay_after)s * interval '1 second'
+    {hand_off_turn("fence.run_id", "fence.queue", SENT_AT_ONCE)}
     FROM fence, settled  /* guard: handoff of a result without a turn */
-    ON CONFLICT (run_id, key) DO UPDATE SET publish_at = least(o.publish_at, excluded.publish_at)
+    {SOONEST_WINS}
 ), told AS (
-    INSERT INTO perennial.history (run_id, actor, event, key, attempt, from_status, to_status)
-    SELECT fence.run_id, %(actor)s, %(event)s, settled.key, fence.settled_attempt, fence.status, fence.status
+    {APPEND_HISTORY}
+    SELECT fence.run_id, %(actor)s, %(event)s, settled.key, fence.settled_attempt, fence.status, fence.status, NULL
     FROM fence, settled
 )
 SELECT fence.queue FROM fence, settled

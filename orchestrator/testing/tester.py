@@ -44,7 +44,8 @@ from orchestrator.errors import RunFailed, RunNotClosed
 from orchestrator.fleet.existing_tasks import call_stage
 from orchestrator.settings import Settings
 from orchestrator.store.callers import CallersConnection
-from orchestrator.store.outbox import ADVANCE, Handoff
+from orchestrator.store.outbox import Handoff
+from orchestrator.store.parts import ADVANCE
 from orchestrator.store.reads import AT_WORK
 from orchestrator.store.tables import activity, timer
 from orchestrator.testing.databases import fresh_database

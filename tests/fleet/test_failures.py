@@ -12,7 +12,7 @@ from celery import Celery, Task
 from celery.app import trace
 
 from orchestrator import Registry, Settings, install
-from orchestrator.store.outbox import ADVANCE
+from orchestrator.store.parts import ADVANCE
 
 
 class Trouble(Exception):

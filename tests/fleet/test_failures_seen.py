@@ -23,7 +23,7 @@ from sentry_sdk.transport import Transport
 from orchestrator import ActivityFailed, Flow, Retry, RunReport, install, process, stage
 from orchestrator.engine.fire import fire
 from orchestrator.fleet.member import Member
-from orchestrator.store.outbox import ADVANCE
+from orchestrator.store.parts import ADVANCE
 from tests.harness import Harness
 from tests.unit.hostile import HOSTILE, exception_of
 

@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from orchestrator.core.views import Started
 from orchestrator.fleet.timer_index import FIRE
-from orchestrator.store.outbox import ADVANCE
+from orchestrator.store.parts import ADVANCE
 from tests.fleet.harness import Fleet
 from tests.fleet.modes import environment_of
 from tests.fleet.test_promises import NOTHING

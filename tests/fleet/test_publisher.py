@@ -19,7 +19,8 @@ from orchestrator.core.notice import RunNotice
 from orchestrator.engine.eager.together import TOGETHER_MAX
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.fleet.services import limit_stages
-from orchestrator.store.outbox import ADVANCE, Handoff
+from orchestrator.store.outbox import Handoff
+from orchestrator.store.parts import ADVANCE
 from orchestrator.store.timers import ArmedTimer
 
 

@@ -30,7 +30,7 @@ from orchestrator.fleet.maintenance import Maintenance
 from orchestrator.fleet.member import Member
 from orchestrator.fleet.services import Service
 from orchestrator.store import exits
-from orchestrator.store.outbox import ADVANCE
+from orchestrator.store.parts import ADVANCE
 from tests.harness import Harness, wait_for
 
 

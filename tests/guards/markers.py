@@ -18,6 +18,7 @@ How it is cut says the list, in no words of the source:
                  an operand decides nothing
     ALWAYS       its condition is true
     NEVER        no row passes: in SQL alone
+    UNCHANGED    the column that it sets keeps its value: in SQL alone
     UNWRAPPED    what its call was given to call is called, and nothing else
     a literal    stands in its place, or in that of its value
 """
@@ -42,10 +43,11 @@ class How(Enum):
     GONE = auto()
     ALWAYS = auto()
     NEVER = auto()
+    UNCHANGED = auto()
     UNWRAPPED = auto()
 
 
-GONE, ALWAYS, NEVER, UNWRAPPED = How
+GONE, ALWAYS, NEVER, UNCHANGED, UNWRAPPED = How
 
 Cut = How | str
 """A `str` is a literal."""
@@ -122,6 +124,11 @@ def _lines(source: str, marker: Marker, cut: Cut) -> str:
     if '"""' in marked or depth:
         raise CannotCut(f"{marker.name}: more begins on its line than ends there")
     left = cut if isinstance(cut, str) else ""
+    if cut is UNCHANGED:
+        column, is_set, _ = marked.strip().partition(" = ")
+        if not (is_set and column.isidentifier()):
+            raise CannotCut(f"{marker.name}: line {marker.line} of {marker.file} sets no column")
+        left = f"{column} = {column}"
     if cut is NEVER:
         left = marked.strip() + (" AND" if "WHERE" in marked else " WHERE") + " false"
     rest = lines[last][end:]

@@ -8,6 +8,7 @@ from tests.guards.markers import (
     ALWAYS,
     GONE,
     NEVER,
+    UNCHANGED,
     UNWRAPPED,
     CannotCut,
     markers_in,
@@ -93,6 +94,7 @@ def test_how_it_is_cut_says_the_list(cut, source, left):
         (UNWRAPPED, "x = ask  # guard: it"),
         ("None", "if new:  # guard: it\n    go()"),
         (GONE, "  # guard: it"),
+        (UNCHANGED, 'SQL = f"""\nFROM a  /* guard: it */\n"""'),
     ],
 )
 def test_what_cannot_be_cut_so_is_said(cut, source):
@@ -119,6 +121,11 @@ def test_what_cannot_be_cut_so_is_said(cut, source):
             "SELECT b\nFROM a WHERE false  /* guard: it */\n",
         ),
         (NEVER, "FROM a WHERE b  /* guard: it */\n", "FROM a WHERE b AND false  /* guard: it */\n"),
+        (
+            UNCHANGED,
+            "UPDATE a SET\n    b = {MORE}  /* guard: it */\nWHERE c",
+            "UPDATE a SET\n    b = b  /* guard: it */\nWHERE c",
+        ),
         ("true", "THEN\n    b()  /* guard: it */\nEND", "THEN\n    true  /* guard: it */\nEND"),
     ],
 )

@@ -37,7 +37,8 @@ from orchestrator.engine.relay import relay
 from orchestrator.engine.turn import advance
 from orchestrator.store import workers
 from orchestrator.store.activities import Claim
-from orchestrator.store.outbox import ADVANCE, Handoff
+from orchestrator.store.outbox import Handoff
+from orchestrator.store.parts import ADVANCE
 from tests.eager import go_together
 from tests.harness import TABLES, CollectingMessenger, Database, Harness
 from tests.oracle.check import Verdict, check, read_record

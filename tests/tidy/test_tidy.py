@@ -22,7 +22,8 @@ import orchestrator
 from orchestrator import Registry, Settings, install
 from orchestrator.fleet.timer_index import FIRE, TimerIndex
 from orchestrator.store import approvals, commit, runs, signals, tables, turns
-from orchestrator.store.outbox import ADVANCE, Handoff
+from orchestrator.store.outbox import Handoff
+from orchestrator.store.parts import ADVANCE
 from orchestrator.store.schema import NOTIFY_CHANNEL
 from orchestrator.store.statement import Statement
 from orchestrator.store.timers import ArmedTimer

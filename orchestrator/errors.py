@@ -86,7 +86,7 @@ class PayloadError(PerennialError):
     """A value can't be written to, or read from, the record as its declared type."""
 
 
-class RecordedOtherwise(PayloadError):
+class PayloadMismatch(PayloadError):
     """What the record holds was written by other code, and doesn't fit the type that this code declares.
 
     Nothing is wrong with the run: it is parked, and goes on with code that can read it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.errors import SettingsError
@@ -67,9 +67,10 @@ class Settings(BaseSettings):
     horizon_seconds: float = Field(
         6 * 3600.0, gt=0, description="Timers due within this are in Redis's index."
     )
-    in_place_seconds: float = Field(
+    eager_seconds: float = Field(
         0.25,
         ge=0,
+        validation_alias=AliasChoices("PERENNIAL_EAGER_SECONDS", "PERENNIAL_IN_PLACE_SECONDS"),
         description="So long a worker goes on with runs without messages between their stages. 0: never.",
     )
     batch_size: int = Field(

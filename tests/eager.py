@@ -9,10 +9,10 @@ from math import inf
 from uuid import UUID
 
 from orchestrator.core.kinds.base import NewActivity
+from orchestrator.engine.call_durations import CallDurations
 from orchestrator.engine.context import EngineContext
-from orchestrator.engine.eager.in_place import InPlace, advance_in_place, run_stage_in_place
-from orchestrator.engine.eager.together import ASKED_TOGETHER_MAX, Crew, InPlaceTogether
-from orchestrator.engine.pace import Pace
+from orchestrator.engine.eager.batch import STATEMENT_RUNS_MAX, BatchedExecution, RunBatch
+from orchestrator.engine.eager.execution import EagerExecution, advance_eagerly, run_stage_eagerly
 from orchestrator.store.activities import Claim
 from orchestrator.store.outbox import Handoff
 from orchestrator.store.parts import ADVANCE
@@ -28,7 +28,7 @@ class GoesOn:
         return work()
 
 
-class AlwaysShort(Pace):
+class AlwaysShort(CallDurations):
     """Of calls that others may always wait for."""
 
     def is_short(self, name: str) -> bool:
@@ -38,24 +38,24 @@ class AlwaysShort(Pace):
 def do(message: Handoff, context: EngineContext) -> None:
     """What a worker does with it that goes on with whatever follows."""
     if message.task == ADVANCE:
-        advance_in_place(context, message.run_id, GoesOn())
+        advance_eagerly(context, message.run_id, GoesOn())
     else:
-        run_stage_in_place(context, message.run_id, message.key, message.attempt, GoesOn())
+        run_stage_eagerly(context, message.run_id, message.key, message.attempt, GoesOn())
 
 
-def go_together(
+def go_in_a_batch(
     context: EngineContext,
     run_ids: Iterable[UUID],
-    in_place: Callable[[UUID], InPlace],
-    enough: int = ASKED_TOGETHER_MAX,
+    execution: Callable[[UUID], EagerExecution],
+    enough: int = STATEMENT_RUNS_MAX,
 ) -> None:
-    """As `advance_together`, of however many: a scenario's only run is in a crew too."""
-    context = replace(context, pace=AlwaysShort())
-    crew = Crew(context, until=inf, enough=enough)
-    among = context.among(crew)
-    crew.go(
+    """As `advance_batch`, of however many: a scenario's only run is in a batch too."""
+    context = replace(context, call_durations=AlwaysShort())
+    batch = RunBatch(context, until=inf, enough=enough)
+    among = context.in_batch(batch)
+    batch.go(
         [
-            partial(advance_in_place, among, run_id, InPlaceTogether(in_place(run_id), crew))
+            partial(advance_eagerly, among, run_id, BatchedExecution(execution(run_id), batch))
             for run_id in dict.fromkeys(run_ids)
         ]
     )

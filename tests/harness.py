@@ -243,7 +243,7 @@ class Harness:
             self.settings,
             messenger=CollectingMessenger(is_deaf=not self.mode.hears_workers),
             identity=Identity(name),
-            chance=lambda: 0.5,
+            random=lambda: 0.5,
         )
         if beats:
             self.beat(context)
@@ -295,10 +295,10 @@ class Harness:
             run_stage(context, message.run_id, message.key, message.attempt)
 
     def _deliver_together(self, messages: Sequence[Handoff]) -> list[Handoff]:
-        """The turns that are asked for, in one crew, even if it is one turn; answers what is left."""
+        """The turns that are asked for, in one batch, even if it is one turn; answers what is left."""
         turns_of = [message.run_id for message in messages if message.task == ADVANCE]
         eager = import_module("tests.eager")
-        eager.go_together(self.context, turns_of, lambda _run_id: eager.GoesOn())
+        eager.go_in_a_batch(self.context, turns_of, lambda _run_id: eager.GoesOn())
         return [message for message in messages if message.task != ADVANCE]
 
     def relay_all(self) -> None:

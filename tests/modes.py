@@ -6,7 +6,7 @@
     SWEEPS_ONLY   nothing that a worker says arrives, neither handoffs nor timers: sweeps find it all
     NOTIFY_OFF    no relay is woken by a producer: a sweep finds what producers left
     BATCH_OF_ONE  a sweep takes one row of each kind
-    IN_PLACE      whoever commits a turn goes on with the first stage that it opens, without a message, and runs
+    EAGER      whoever commits a turn goes on with the first stage that it opens, without a message, and runs
                   whose turns are asked for go on together
 
 tests/harness.py makes them without Celery, tests/fleet/app.py in a real worker. Production code knows
@@ -47,9 +47,9 @@ TWICE = Mode("twice", delivers_twice=True)
 SWEEPS_ONLY = Mode("sweeps-only", hears_workers=False, hears_producers=False)
 NOTIFY_OFF = Mode("notify-off", hears_producers=False)
 BATCH_OF_ONE = Mode("batch-of-one", batch_size=1)
-IN_PLACE = Mode("in-place", goes_on=True)
+EAGER = Mode("in-place", goes_on=True)
 
-MODES = (NORMAL, EVICT, TWICE, SWEEPS_ONLY, NOTIFY_OFF, BATCH_OF_ONE, IN_PLACE)
+MODES = (NORMAL, EVICT, TWICE, SWEEPS_ONLY, NOTIFY_OFF, BATCH_OF_ONE, EAGER)
 
 
 def modes_of(*modes: Mode, because: str) -> pytest.MarkDecorator:

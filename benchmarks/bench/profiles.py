@@ -9,5 +9,5 @@ SAFE, DEDICATED, BY_MESSAGES = "safe", "dedicated", "by messages"
 def environment_of(profile: str) -> dict[str, str]:
     """What the workers of that profile are started with."""
     if profile == BY_MESSAGES:
-        return {PROFILE: SAFE, "PERENNIAL_IN_PLACE_SECONDS": "0"}
+        return {PROFILE: SAFE, "PERENNIAL_EAGER_SECONDS": "0"}
     return {PROFILE: profile}

@@ -25,7 +25,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from orchestrator.core import jsonb
 from orchestrator.core.proof import difference, loss_of
-from orchestrator.errors import InvalidInput, PayloadError, RecordedOtherwise
+from orchestrator.errors import InvalidInput, PayloadError, PayloadMismatch
 
 PAYLOAD_BYTES_MAX = 1024 * 1024
 """The largest input, result or signal the record takes (DESIGN §7)."""
@@ -329,7 +329,7 @@ def decode(value: Any, declared: Any = Any, *, what: str) -> Any:
 
 
 def decode_recorded(value: Any, declared: Any = Any, *, what: str) -> Any:
-    """`decode`, of what this process's own code has recorded. Raises RecordedOtherwise: it was other code."""
+    """`decode`, of what this process's own code has recorded. Raises PayloadMismatch: it was other code."""
     if type(value) is declared and declared in _SCALARS:
         return value
     try:
@@ -340,7 +340,7 @@ def decode_recorded(value: Any, declared: Any = Any, *, what: str) -> Any:
             f"{error}. It was recorded by other code: give this worker the code that was deployed, "
             f"or let {name} take the old form too."
         )
-        raise RecordedOtherwise(message) from None
+        raise PayloadMismatch(message) from None
 
 
 def check_input(value: Any, declared: Any, *, what: str) -> str:

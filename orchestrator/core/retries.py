@@ -99,8 +99,8 @@ class Retry:
         if self.on_lost not in ("park", "raise"):
             raise DefinitionError(f'Retry(on_lost) is "park" or "raise", not {self.on_lost!r}')
 
-    def delay_before_next(self, attempt: int, *, chance: float) -> float:
-        """Seconds between the failed `attempt` (1-based) and the next. `chance` is a random in [0, 1)."""
+    def delay_before_next(self, attempt: int, *, random: float) -> float:
+        """Seconds between the failed `attempt` (1-based) and the next. `random`: of [0, 1)."""
         if self.delay_seconds == 0:
             return 0.0
         try:
@@ -108,7 +108,7 @@ class Retry:
         except OverflowError:
             delay = math.inf
         delay = min(delay, self.max_delay_seconds, DELAY_SECONDS_MAX / 2)
-        return delay * (1 + self.jitter * (2 * chance - 1))
+        return delay * (1 + self.jitter * (2 * random - 1))
 
     def allows_another(self, attempt: int, error: BaseException | None = None) -> bool:
         """Whether an attempt may follow the failed `attempt`. `error` None: its worker was lost."""

@@ -21,11 +21,11 @@ from orchestrator.core import jsonb
 from orchestrator.core.definition import Registry, Stage
 from orchestrator.core.kinds.base import NewActivity
 from orchestrator.engine.alive import connect_alive
+from orchestrator.engine.call_durations import CallDurations
 from orchestrator.engine.definitions import Definitions
 from orchestrator.engine.foreign import Foreign
 from orchestrator.engine.liveness import Identity
 from orchestrator.engine.messenger import Messenger, SilentMessenger
-from orchestrator.engine.pace import Pace
 from orchestrator.engine.reports import Reports
 from orchestrator.engine.set_aside import SetAside
 from orchestrator.errors import PerennialError
@@ -54,12 +54,12 @@ MayTake = Callable[[NewActivity], bool]
 
 
 def by_message(_stage: NewActivity) -> bool:
-    """Each stage is handed off by a message: the rule, and all there is without `engine.eager.in_place`."""
+    """Each stage is handed off by a message: the rule, and all there is without `engine.eager`."""
     return False
 
 
-class Others(Gathering):
-    """Those that go on together, as one of them sees it (engine.eager.together)."""
+class Batch(Gathering):
+    """The batch that a run goes on in (engine.eager.batch), as that run sees it."""
 
     @abstractmethod
     def step_aside(self, name: str) -> None:
@@ -75,17 +75,17 @@ class EngineContext:
     settings: Settings
     messenger: Messenger = field(default_factory=SilentMessenger)
     identity: Identity = field(default_factory=Identity)
-    chance: Callable[[], float] = random.random
-    stopwatch: Callable[[], float] = time.monotonic
-    pace: Pace = field(default_factory=Pace)
+    random: Callable[[], float] = random.random
+    monotonic: Callable[[], float] = time.monotonic
+    call_durations: CallDurations = field(default_factory=CallDurations)
     reports: Reports = field(default_factory=Reports)
     """Who is told of what has failed."""
     call_stage: StageCall = call_plainly
     """The fleet knows stages that are Celery tasks."""
     may_take: MayTake = by_message
     """Whether this worker goes on with a stage that its commit opens, which the commit then claims for it."""
-    others: Others | None = None
-    """Those that this one goes on together with, if it does."""
+    batch: Batch | None = None
+    """The batch that this run goes on in, if it does."""
     spare: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(POOL_SIZE))
     """Half of the connections that may be open: so many may be held by one who may come to ask for another."""
 
@@ -96,7 +96,7 @@ class EngineContext:
 
     def __post_init__(self) -> None:
         self.definitions = Definitions(self.registry)
-        self.set_aside = SetAside(self.stopwatch)
+        self.set_aside = SetAside(self.monotonic)
         # Nor does the engine of somebody else's know of a schema.
         options = options_in(self.settings.database_schema)
         # Connections that `connect` makes commit each statement. Whoever's else are told so for each use.
@@ -115,10 +115,10 @@ class EngineContext:
         one.may_take = may_take
         return one
 
-    def among(self, others: Others) -> Self:
-        """The same context for one that goes on together with others."""
+    def in_batch(self, batch: Batch) -> Self:
+        """The same context for a run of a batch."""
         one = copy(self)
-        one.others = others
+        one.batch = batch
         return one
 
     def connection(self) -> Connection:
@@ -126,8 +126,8 @@ class EngineContext:
         return self._take(self._each)
 
     def asking(self) -> AbstractContextManager[Connection | Gathering]:
-        """A connection; or the others, if this one goes on together with some: then they ask in one statement."""
-        return self.connection() if self.others is None else nullcontext(self.others)
+        """A connection; or the batch that this run is in: then one statement asks for several runs."""
+        return self.connection() if self.batch is None else nullcontext(self.batch)
 
     def calling(self, name: str) -> _Calling:
         """Around a call of what an author has written: how long it takes is remembered."""
@@ -154,10 +154,10 @@ class _Calling:
         self._context, self._name = context, name
 
     def __enter__(self) -> None:
-        self._started = self._context.stopwatch()
+        self._started = self._context.monotonic()
 
     def __exit__(self, *_error: object) -> None:
-        self._context.pace.note(self._name, self._context.stopwatch() - self._started)
+        self._context.call_durations.note(self._name, self._context.monotonic() - self._started)
 
 
 def connect(

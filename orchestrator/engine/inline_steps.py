@@ -92,8 +92,8 @@ class HeldTurn:
     def _perform_held(
         self, loaded: LoadedRun, request: Request, entry: Activity | None
     ) -> Activity:
-        if self.context.others is not None:
-            self.context.others.step_aside(request.name)
+        if self.context.batch is not None:
+            self.context.batch.step_aside(request.name)
         self.hold(loaded)
         assert isinstance(request.ask, StepCall)  # noqa: S101 - replay asks for nothing else
         attempt = entry.attempt if entry else 1
@@ -224,7 +224,7 @@ class HeldTurn:
             failure = error_of(error)
             if not call.retry.allows_another(attempt, error):
                 return end(state=ActivityState.FAILED, attempt=attempt, error=failure), error
-            delay = call.retry.delay_before_next(attempt, chance=self.context.chance())
+            delay = call.retry.delay_before_next(attempt, random=self.context.random())
             rests = end(
                 state=ActivityState.RETRYING,
                 attempt=attempt + 1,

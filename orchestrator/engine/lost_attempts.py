@@ -186,7 +186,7 @@ def _recover(
 
 def _rest_seconds(context: EngineContext, locked: Any, retry: Retry, attempt: int) -> float:
     """What is left of the delay, which began when the attempt ended: at its timeout, or its worker's last sign."""
-    delay = retry.delay_before_next(attempt, chance=context.chance())
+    delay = retry.delay_before_next(attempt, random=context.random())
     since: float = (
         locked.claimed_seconds - locked.timeout_seconds
         if locked.timed_out

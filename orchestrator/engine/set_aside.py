@@ -20,8 +20,8 @@ SET_ASIDE_MAX = 1000
 class SetAside:
     """What failed in this process, and when each may be tried again."""
 
-    def __init__(self, stopwatch: Callable[[], float]) -> None:
-        self._stopwatch = stopwatch
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
         self._until: dict[Hashable, tuple[float, float]] = {}
 
     def __len__(self) -> int:
@@ -31,7 +31,7 @@ class SetAside:
         """Leave it for twice as long as before."""
         _, before = self._until.pop(mark, (0.0, FIRST_SECONDS / 2))
         seconds = min(before * 2, LONGEST_SECONDS)
-        self._until[mark] = (self._stopwatch() + seconds, seconds)
+        self._until[mark] = (self._monotonic() + seconds, seconds)
         if len(self._until) > SET_ASIDE_MAX:
             del self._until[next(iter(self._until))]
 
@@ -45,6 +45,6 @@ class SetAside:
         """The first `of` that may be tried now."""
         if not self._until:
             return found[:of]
-        now = self._stopwatch()
+        now = self._monotonic()
         may = [item for item in found if self._until.get(mark(item), (0.0, 0.0))[0] <= now]
         return may[:of]

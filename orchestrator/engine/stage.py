@@ -32,7 +32,7 @@ from orchestrator.engine.park import park_attempt
 from orchestrator.engine.refusal import in_plain_characters, refused
 from orchestrator.engine.reports import FailedAttempt, RunReport
 from orchestrator.engine.turn import settle_and_advance
-from orchestrator.errors import RecordedOtherwise
+from orchestrator.errors import PayloadMismatch
 from orchestrator.faults import around
 from orchestrator.store import activities, outbox, workers
 from orchestrator.store.activities import Claim
@@ -46,7 +46,7 @@ class AttemptLost(BaseException):
     """This attempt was handed out again while it ran: stop, write nothing. Not for stages to catch."""
 
 
-class RecordAway(BaseException):
+class RecordUnavailable(BaseException):
     """A step was done and could not be recorded: no fault of its stage's, and not for it to catch.
 
     The claim is abandoned, so the attempt is handed out again as a dead worker's is.
@@ -87,7 +87,7 @@ def work_and_settle(context: EngineContext, claim: Claim) -> Claim | None:
     """
     run_id = claim.run.context.id
     stage = context.registry.stage(claim.name)
-    started = context.stopwatch()
+    started = context.monotonic()
     try:
         result = _work(context, stage, claim)
         error = None
@@ -99,14 +99,14 @@ def work_and_settle(context: EngineContext, claim: Claim) -> Claim | None:
             extra=_extra("fenced", run_id, claim.key),
         )
         return None
-    except RecordAway as away:
+    except RecordUnavailable as away:
         raise away.cause from None
-    except RecordedOtherwise as misfit:
-        _park(context, claim, misfit)
+    except PayloadMismatch as mismatch:
+        _park(context, claim, mismatch)
         return None
     except FAILURES as raised:  # whatever a stage raises is its outcome
         result, error = None, raised
-    elapsed = context.stopwatch() - started
+    elapsed = context.monotonic() - started
     failure = None if error is None else _Failure(context, claim, stage, error, elapsed)
     settle = partial(
         _settle,
@@ -208,7 +208,7 @@ class _Failure:
             self.delay_seconds = asked.delay_from(now) if asked is not None else None
             if self.delay_seconds is None:
                 self.delay_seconds = stage.retry.delay_before_next(
-                    claim.attempt, chance=context.chance()
+                    claim.attempt, random=context.random()
                 )
 
     def report(self) -> None:
@@ -308,12 +308,12 @@ class _Steps:
         except DataError as refusal:  # and it always will: no attempt is to call the step again
             raise refused(f"result of step {key}", refusal) from None
         except SQLAlchemyError as error:  # guard: errors of the record are no stage's
-            raise RecordAway(error) from error
+            raise RecordUnavailable(error) from error
         if not is_ours:  # guard: stop of a lost attempt
             raise AttemptLost(key)
 
 
-def _park(context: EngineContext, claim: Claim, misfit: RecordedOtherwise) -> None:
+def _park(context: EngineContext, claim: Claim, mismatch: PayloadMismatch) -> None:
     """The stage's arguments, or a step of an earlier attempt: done work, which another release can read."""
     run_id = claim.run.context.id
     with context.transaction() as connection:
@@ -326,11 +326,11 @@ def _park(context: EngineContext, claim: Claim, misfit: RecordedOtherwise) -> No
             claim.key,
             claim.attempt,
             from_status=locked.status,
-            error=error_of(misfit),
+            error=error_of(mismatch),
             actor=context.identity.name,
         )
     run = claim.run.context
-    error = error_of(misfit)
+    error = error_of(mismatch)
     context.messenger.announce(
         RunNotice(
             run.id, run.process, RunStatus.INCIDENT, run.business_key, run.created_at, error=error
@@ -344,7 +344,7 @@ def _park(context: EngineContext, claim: Claim, misfit: RecordedOtherwise) -> No
             run.version,
             RunStatus.INCIDENT,
             error,
-            misfit,
+            mismatch,
         )
     )
 

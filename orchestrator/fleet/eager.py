@@ -1,10 +1,10 @@
-"""Going on in place, as Celery sees it: each stage that is taken over is a task of its own.
+"""Eager execution as Celery sees it: each stage that is taken over is a task of its own.
 
 It runs through Celery's own tracer, under its own id, with its signals, its log lines and, where anybody
 hears them, its events. What it has not got is a message: so it is taken over only where a message
 would have come to this very worker, and where Celery would not have kept it back for its rate. A pool of
-processes keeps time by the message: there, only where the limits of the task in hand are the stage's own, which
-then come early by no more than a hundredth. And only for `in_place_seconds`, counted from the message that began
+processes keeps time by the message: there, only where the limits of the current task are the stage's own, which
+then come early by no more than a hundredth. And only for `eager_seconds`, counted from the message that began
 it: other runs wait in the queue. (docs/adr/0012)
 """
 
@@ -23,8 +23,8 @@ from celery.states import RETRY
 
 from orchestrator.core.failures import repr_of
 from orchestrator.core.kinds.base import NewActivity
-from orchestrator.engine.eager.in_place import run_stage_in_place
-from orchestrator.engine.eager.together import TOGETHER_MAX, advance_together
+from orchestrator.engine.eager.batch import BATCH_MAX, advance_batch
+from orchestrator.engine.eager.execution import run_stage_eagerly
 from orchestrator.fleet.compat import tracer_of
 from orchestrator.fleet.routes import Routes
 from orchestrator.fleet.way import Worker
@@ -34,54 +34,54 @@ _Limits = tuple[float | None, float | None]
 
 
 @dataclass
-class _Hand:
-    """What this worker has in hand: the body of its stage's task finds it here. Once: a second try is a message's."""
+class _TakenOver:
+    """The stage that this worker does now: the body of its task finds it here. Once: a retry comes by a message."""
 
     arguments: tuple[str, str, int]
     work: Callable[[], Claim | None] | None
     taken: Claim | None = None
 
 
-_in_hand: ContextVar[_Hand | None] = ContextVar("perennial_in_hand", default=None)
+_taken_over: ContextVar[_TakenOver | None] = ContextVar("perennial_taken_over", default=None)
 
 
-def perform_in_hand(run_id: str, key: str, attempt: int) -> bool:
+def perform_taken_over(run_id: str, key: str, attempt: int) -> bool:
     """Do the stage if this worker has taken it over, and say so; False: the task came by a message."""
-    hand = _in_hand.get()
-    if hand is None or hand.work is None or hand.arguments != (run_id, key, attempt):
+    current = _taken_over.get()
+    if current is None or current.work is None or current.arguments != (run_id, key, attempt):
         return False
-    work, hand.work = hand.work, None
-    hand.taken = work()
+    work, current.work = current.work, None
+    current.taken = work()
     return True
 
 
 class Eager:
     """The way of a worker that goes on at once: with the stages that its commits open, and many runs together."""
 
-    together_max = TOGETHER_MAX
+    batch_max = BATCH_MAX
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
 
     def advance(self, run_ids: Sequence[UUID]) -> None:
         """Side by side, each with the stages that follow at once."""
-        advance_together(self._worker.context, run_ids, self._in_place())
+        advance_batch(self._worker.context, run_ids, self._execution())
 
     def run_stage(self, run_id: str, key: str, attempt: int) -> None:
         """The one that this worker has taken over; or the one that a message asks for, and what follows at once."""
-        if not perform_in_hand(run_id, key, attempt):
-            run_stage_in_place(self._worker.context, UUID(run_id), key, attempt, self._in_place())
+        if not perform_taken_over(run_id, key, attempt):
+            run_stage_eagerly(self._worker.context, UUID(run_id), key, attempt, self._execution())
 
     def came_by_message(self) -> bool:
         """Whether the task that is traced now is none of those that were taken over."""
-        return _in_hand.get() is None
+        return _taken_over.get() is None
 
-    def _in_place(self) -> InPlaceTasks:
+    def _execution(self) -> EagerTasks:
         """For the message that this process works on now: how long it may go on with its run."""
         worker = self._worker
-        return InPlaceTasks(
+        return EagerTasks(
             worker.app,
-            seconds=worker.settings.in_place_seconds,
+            seconds=worker.settings.eager_seconds,
             limits_are_kept=worker.pool_keeps_limits,
             tell=worker.tell,
             is_heard=worker.is_heard,
@@ -89,8 +89,8 @@ class Eager:
         )
 
 
-class InPlaceTasks:
-    """An `InPlace` for as long as one message of this worker's is being worked on."""
+class EagerTasks:
+    """An `EagerExecution` for as long as one message of this worker's is being worked on."""
 
     def __init__(
         self,
@@ -100,13 +100,13 @@ class InPlaceTasks:
         limits_are_kept: bool,
         tell: Callable[..., None] = lambda *_, **__: None,
         is_heard: Callable[[], bool] = lambda: True,
-        stopwatch: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = time.monotonic,
         routes: Routes | None = None,
     ) -> None:
         self._routes = routes or Routes(app)
-        self._app, self._stopwatch = app, stopwatch
+        self._app, self._monotonic = app, monotonic
         self._tell, self._is_heard = tell, is_heard
-        self._seconds, self._until = seconds, stopwatch() + seconds
+        self._seconds, self._until = seconds, monotonic() + seconds
         task = app.current_worker_task
         self._request = task.request if task is not None else None
         self._queue = _queue_of(self._request) if self._request is not None else None
@@ -117,7 +117,7 @@ class InPlaceTasks:
         if not self._comes_here(stage):
             return False
         task = self._app.tasks.get(stage.request.name)
-        if task is None or task.rate_limit or self._stopwatch() >= self._until:
+        if task is None or task.rate_limit or self._monotonic() >= self._until:
             return False
         # guard: limits of a pool are those of the message
         return self._limits is None or self._may_keep(_limits_of(task))
@@ -136,8 +136,8 @@ class InPlaceTasks:
         """Trace it as Celery traces a task that came by a message."""
         task, task_id = self._app.tasks[claim.name], uuid()
         arguments = (str(claim.run.context.id), claim.key, claim.attempt)
-        hand = _Hand(arguments, work)
-        token = _in_hand.set(hand)
+        current = _TakenOver(arguments, work)
+        token = _taken_over.set(current)
         request = self._request_of(task, task_id, arguments)
         is_heard = self._is_heard()
         if is_heard:
@@ -148,10 +148,10 @@ class InPlaceTasks:
         try:
             traced = tracer_of(task, self._app)(task_id, arguments, {}, request)
         finally:
-            _in_hand.reset(token)
+            _taken_over.reset(token)
         if is_heard:
             self._tell_end(task_id, traced)
-        return hand.taken
+        return current.taken
 
     def _tell_end(self, task_id: str, traced: Any) -> None:
         """As a worker tells it of a task that came by a message."""
@@ -187,7 +187,7 @@ class InPlaceTasks:
 
 
 def _queue_of(request: Any) -> str | None:
-    """The queue that the message in hand came from."""
+    """The queue that the current message came from."""
     found = (request.delivery_info or {}).get("routing_key")
     return found if isinstance(found, str) else None
 

@@ -27,7 +27,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from orchestrator.core.definition import Stage
 from orchestrator.core.durations import seconds_of
 from orchestrator.core.retries import RetryAsked
-from orchestrator.errors import DefinitionError, Fail, RecordedOtherwise
+from orchestrator.errors import DefinitionError, Fail, PayloadMismatch
 from orchestrator.fleet.compat import (
     NEXT_MESSAGE,
     cause_given_to,
@@ -114,7 +114,7 @@ def _run(task: Task, request: StageRequest) -> Any:
         return _Raised(_asked(task, asked))
     except Exception as error:
         refused = request.next_attempt is not None and not request.next_attempt.is_asked
-        if refused and not isinstance(error, RecordedOtherwise):
+        if refused and not isinstance(error, PayloadMismatch):
             return _Raised(RetryAsked(error, is_last=True))
         raise
     if request.next_attempt is not None and request.next_attempt.is_asked:
@@ -134,7 +134,7 @@ def _asked(task: Task, asked: Retry) -> BaseException:
     asked.args = (str(asked),)
     asked.exc = asked.__context__ = None
     asked.__traceback__ = traceback if cause is asked else None
-    if isinstance(cause, RecordedOtherwise):
+    if isinstance(cause, PayloadMismatch):
         return cause
     if _TRACEBACK.__get__(cause) is None:  # it was made for `retry`, and never raised
         _TRACEBACK.__set__(cause, traceback)

@@ -90,7 +90,7 @@ class Member:
     @cached_property
     def way(self) -> Way:
         """How this process goes on from what a message asks for."""
-        if not self.settings.in_place_seconds or find_spec("orchestrator.fleet.eager") is None:
+        if not self.settings.eager_seconds or find_spec("orchestrator.fleet.eager") is None:
             return ByMessage(self)
         from orchestrator.fleet.eager import Eager
 
@@ -113,7 +113,7 @@ class Member:
                 self.app,
                 TimerIndex.for_app(self.app, settings, self.routes),
                 self.listeners,
-                together_max=self.way.together_max,
+                batch_max=self.way.batch_max,
                 hostname=self.hostname,
                 routes=self.routes,
                 troubles=self.troubles,

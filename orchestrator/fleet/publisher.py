@@ -45,7 +45,7 @@ class Publisher:
         timer_index: TimerIndex | None,
         listeners: EventListeners | None = None,
         *,
-        together_max: int = 1,
+        batch_max: int = 1,
         hostname: str | None = None,
         routes: Routes | None = None,
         troubles: Troubles | None = None,
@@ -55,7 +55,7 @@ class Publisher:
         self._troubles = troubles or Troubles(log)
         self.timer_index = timer_index
         self._routes = routes or Routes(app)
-        self._together_max, self._hostname = together_max, hostname
+        self._together_max, self._hostname = batch_max, hostname
         self._app, self._listeners = app, listeners
         self._events: Any = None
 
@@ -237,7 +237,7 @@ class Publisher:
 
 
 def _messages_of(
-    handoffs: Sequence[Handoff], together_max: int
+    handoffs: Sequence[Handoff], batch_max: int
 ) -> Iterator[tuple[Handoff, tuple[object, ...]]]:
     """One for each, but for runs whose turn is asked for the first time: those go on together, some in a message.
 
@@ -249,8 +249,8 @@ def _messages_of(
         if each.task == ADVANCE
         if not each.publishes  # guard: what ended its worker goes alone
     ]
-    for first in range(0, len(together), together_max):
-        some = together[first : first + together_max]
+    for first in range(0, len(together), batch_max):
+        some = together[first : first + batch_max]
         yield some[0], tuple(str(each.run_id) for each in some)
     for each in handoffs:
         if each.task == ADVANCE and each.publishes:

@@ -45,10 +45,10 @@ class Refresh:
         *,
         is_heard: Callable[[], bool],
         fleet: str,
-        stopwatch: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`fleet`: who shares a monitor; one worker of them leads."""
-        self._context, self._is_heard, self._stopwatch = context, is_heard, stopwatch
+        self._context, self._is_heard, self._monotonic = context, is_heard, monotonic
         self._lock = zlib.crc32(fleet.encode()) - 2**31
         self._leads = False
         self._begin(at=0.0)
@@ -62,7 +62,7 @@ class Refresh:
         if not self._leads and not self._lead(listening):
             return
         self._tell(self._read(list(dict.fromkeys(changed))[:ROWS_AT_ONCE]))
-        if self._stopwatch() >= self._next_at:
+        if self._monotonic() >= self._next_at:
             self._page()
 
     def lose(self) -> None:
@@ -73,7 +73,7 @@ class Refresh:
         row = listening.execute("SELECT pg_try_advisory_lock(%s, %s)", _key(self._lock)).fetchone()
         self._leads = row is not None and row[0]
         if self._leads:
-            self._begin(at=self._stopwatch())
+            self._begin(at=self._monotonic())
         return self._leads
 
     def _give_up(self, listening: psycopg.Connection[Any]) -> None:
@@ -96,14 +96,14 @@ class Refresh:
         # A run at work needs no row of its own, unless it rests.
         self._tell([each for each in page if each.status is not RunStatus.RUNNING or each.resting])
         self._told |= {each.run_id for each in page}
-        self._next_at = self._stopwatch() + _PAUSE_SECONDS
+        self._next_at = self._monotonic() + _PAUSE_SECONDS
         if len(page) == ROWS_AT_ONCE and len(self._told) < ROWS_MAX:
             self._after = page[-1].run_id
             return
         # What was told the last time and isn't open any more has left by a door that nobody heard.
         self._tell(self._read(list(self._shown - self._told)))
         self._shown = self._told
-        self._begin(at=self._stopwatch() + REFRESH_SECONDS)
+        self._begin(at=self._monotonic() + REFRESH_SECONDS)
 
     def _read(self, run_ids: Sequence[UUID]) -> Sequence[RunNotice]:
         if not run_ids:

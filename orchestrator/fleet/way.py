@@ -2,7 +2,7 @@
 
 `ByMessage` is the rule, and all that is needed: a message is one turn, or one attempt of a stage, and what follows
 is handed off. `fleet.eager` goes on at once where that is allowed; without it, or with
-`PERENNIAL_IN_PLACE_SECONDS=0`, nothing else changes.
+`PERENNIAL_EAGER_SECONDS=0`, nothing else changes.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Worker(Protocol):
 
 
 class Way(Protocol):
-    """What the tasks of `fleet.install` do. `together_max`: so many turns that are asked for share a message."""
+    """What the tasks of `fleet.install` do. `batch_max`: so many turns that are asked for share a message."""
 
-    together_max: int
+    batch_max: int
 
     def advance(self, run_ids: Sequence[UUID]) -> None:
         """Take the turns that a message asks for."""
@@ -60,7 +60,7 @@ class Way(Protocol):
 class ByMessage:
     """Each turn and each attempt is a message's."""
 
-    together_max = 1
+    batch_max = 1
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker

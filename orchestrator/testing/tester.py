@@ -95,7 +95,7 @@ class ProcessTester:
                 self._registry,
                 settings,
                 self._inbox,
-                chance=lambda: _NO_JITTER,
+                random=lambda: _NO_JITTER,
                 reports=self._witness,
                 call_stage=call_stage,
             )

@@ -24,7 +24,7 @@ IMPATIENT = {
     "relay_after_seconds": 0.5,
     "timer_grace_seconds": 0.3,
     "timeout_grace_seconds": 0.3,
-    "in_place_seconds": 0,
+    "eager_seconds": 0,
 }
 """Recovery within seconds; a worker on a busy machine still beats in time. Each stage comes by a message."""
 

@@ -275,11 +275,11 @@ def test_a_worker_lost_there_loses_nothing_and_doubles_nothing(
     assert outcomes == [None] * len(cases), "\n".join(filter(None, outcomes))
 
 
-GOES_ON = replace(STAGES, settings={"in_place_seconds": 5})
+GOES_ON = replace(STAGES, settings={"eager_seconds": 5})
 
 
 @pytest.mark.parametrize("what", ["commit_turn", "work"])
-def test_a_worker_that_goes_on_in_place_is_lost_as_any_other(
+def test_a_worker_that_goes_on_at_once_is_lost_as_any_other(
     make_fleet: Callable[[], ChaosFleet], what: str
 ) -> None:
     """The commit has claimed the next stage for whoever is lost; nobody was told of it."""

@@ -10,8 +10,10 @@ import sys
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import AliasChoices
 from typer.main import get_command
 
 from orchestrator import Flow, process
@@ -186,11 +188,18 @@ def test_every_setting_is_described_with_its_default():
     )
     assert [(name, default.strip()) for name, default in rows] == [
         (
-            field.validation_alias or f"PERENNIAL_{name.upper()}",
+            _variable_of(name, field.validation_alias),
             "none" if field.default is None else str(field.default),
         )
         for name, field in Settings.model_fields.items()
     ]
+
+
+def _variable_of(name: str, alias: Any) -> str:
+    """The first of several: the others are its names of before."""
+    if isinstance(alias, AliasChoices):
+        return str(alias.choices[0])
+    return alias or f"PERENNIAL_{name.upper()}"
 
 
 @pytest.mark.parametrize("page", ["docs/run-states.md", "docs/operating.md"])

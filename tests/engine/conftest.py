@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.modes import IN_PLACE, MODES, NORMAL, TWICE
+from tests.modes import EAGER, MODES, NORMAL, TWICE
 
 IN_ALL_MODES = ("test_scenarios", "test_signals", "test_inline_steps")
-BRIEFLY = (NORMAL, TWICE, IN_PLACE)
+BRIEFLY = (NORMAL, TWICE, EAGER)
 """As messages go, as they come twice, and as a fleet goes on by itself."""
 
 

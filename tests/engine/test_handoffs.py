@@ -232,7 +232,7 @@ def overrun_at_the_last_attempt(harness: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "deed",
+    "action",
     [
         started,
         handed_on_by_a_turn,
@@ -244,14 +244,14 @@ def overrun_at_the_last_attempt(harness: Any) -> Any:
         lost_with_its_worker,
         overrun_at_the_last_attempt,
     ],
-    ids=lambda deed: deed.__name__,
+    ids=lambda action: action.__name__,
 )
-def test_a_deed_whose_message_is_lost_is_followed_all_the_same(harness, deed):
-    """Whatever moves a run leaves its handoff in the outbox, in the transaction of the deed itself.
+def test_a_deed_whose_message_is_lost_is_followed_all_the_same(harness, action):
+    """Whatever moves a run leaves its handoff in the outbox, in the transaction of the action itself.
     The message may be lost with the one that was to send it: a relay sends it later.
     """
     harness.freeze()
-    run, comes_to = deed(harness)
+    run, comes_to = action(harness)
     harness.messenger.handed_off.clear()
     harness.recover(1)
     assert harness.status(run) is comes_to

@@ -235,7 +235,7 @@ def test_what_other_code_has_recorded_parks_the_run_until_there_is_code_that_can
 ):
     """A result that changed its type, an argument, an input, a remembered step: nothing is wrong with the
     run. It is an incident and no failure, says what doesn't fit and what to do, and goes on with the
-    code that was deployed. Guards RecordedOtherwise, and `_park` in `engine/stage.py`.
+    code that was deployed. Guards PayloadMismatch, and `_park` in `engine/stage.py`.
     """
     (old, by_old), (new, _) = release(Old), release(New)
     before, after = harness.worker("old", registry=old), harness.worker("new", registry=new)
@@ -249,7 +249,7 @@ def test_what_other_code_has_recorded_parks_the_run_until_there_is_code_that_can
     harness.move(hours=2)
     work(harness, after)
     view = harness.client.get(run)
-    assert (view.status, view.error["type"]) == (RunStatus.INCIDENT, "RecordedOtherwise")
+    assert (view.status, view.error["type"]) == (RunStatus.INCIDENT, "PayloadMismatch")
     assert view.error["message"].startswith(
         f"{what} doesn't fit New: amount_in_cents: Field required. It was recorded by other code: "
         "give this worker the code that was deployed, or let New take the old form too."

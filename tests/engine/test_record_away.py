@@ -40,7 +40,7 @@ def away_once(*places: tuple[str, str]) -> Iterator[None]:
 def test_a_stage_whose_step_could_not_be_recorded_has_not_failed(
     harness: Harness, when: str, attempts_max: int
 ) -> None:
-    """Its attempt is lost like a dead worker's, and stages can't catch that. Guards RecordAway."""
+    """Its attempt is lost like a dead worker's, and stages can't catch that. Guards RecordUnavailable."""
     calls: list[str] = []
 
     def charge() -> str:

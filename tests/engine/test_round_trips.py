@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator import Client, Flow, process, stage, step
-from orchestrator.engine.eager.in_place import run_stage_in_place
+from orchestrator.engine.eager.execution import run_stage_eagerly
 from orchestrator.engine.recover import sweep
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
@@ -118,7 +118,7 @@ def test_a_stage_is_two_round_trips_claim_and_commit(harness, costs, p, capsys):
 def test_a_stage_that_is_taken_over_is_one_round_trip_its_commit(harness, costs, p, capsys):
     """Claim and commit of the first, and of the second, with its two steps, its commit alone."""
     count = costs.of(
-        lambda run: run_stage_in_place(harness.context, run.run_id, "plain", 1, GoesOn()),
+        lambda run: run_stage_eagerly(harness.context, run.run_id, "plain", 1, GoesOn()),
         lambda: at(harness, p, stage_key="plain"),
     )
     say(capsys, "stage, and the next in place with its two steps", count)

@@ -44,7 +44,7 @@ from orchestrator.errors import (
     UnknownProcess,
 )
 from orchestrator.store import workers
-from tests.modes import IN_PLACE, NOTIFY_OFF, SWEEPS_ONLY, all_but, modes_of
+from tests.modes import EAGER, NOTIFY_OFF, SWEEPS_ONLY, all_but, modes_of
 
 NOW_OR_NEVER = Retry(max_attempts=1)
 
@@ -76,7 +76,7 @@ def test_a_run_goes_through_its_stages_and_keeps_its_result(harness, r):
 
     run = harness.run(p, 3)
     assert harness.client.result(run) == 12
-    passed_on = "stage taken over" if harness.mode is IN_PLACE else "stage handed off"
+    passed_on = "stage taken over" if harness.mode is EAGER else "stage handed off"
     stages = [passed_on, "stage done", passed_on, "stage done"]
     assert harness.events(run) == ["started", *stages, "completed"]
     harness.assert_ended_cleanly(run)

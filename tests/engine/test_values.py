@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from orchestrator import ActivityFailed, Flow, Retry, RunStatus, process, stage, step
 from orchestrator.core import jsonb
-from tests.modes import EVICT, IN_PLACE, NORMAL, modes_of
+from tests.modes import EAGER, EVICT, NORMAL, modes_of
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -79,7 +79,7 @@ def test_a_step_answers_the_same_type_at_first_and_after_a_crash(harness):
     assert first[3] == ["3", "a", "b"]
 
 
-@modes_of(NORMAL, EVICT, IN_PLACE, because="they differ in what a flow sees from memory")
+@modes_of(NORMAL, EVICT, EAGER, because="they differ in what a flow sees from memory")
 @pytest.mark.parametrize("by", ["stage", "step", "signal", "input"])
 def test_a_flow_goes_through_a_dict_in_one_order_on_every_replay(harness, by):
     """jsonb keeps no order: what a flow is given first is in the order in which it will be read again."""
@@ -160,7 +160,7 @@ def too_deep() -> list[Any]:
     return found
 
 
-@modes_of(NORMAL, IN_PLACE, because="no message is of a value's kind")
+@modes_of(NORMAL, EAGER, because="no message is of a value's kind")
 @pytest.mark.parametrize("where", ["stage", "stage's step", "step"])
 @pytest.mark.parametrize(
     ("value", "says"),
@@ -291,7 +291,7 @@ def test_a_reader_never_fails_on_what_the_record_holds(harness):
     assert harness.client.list()[0].id == run.run_id
 
 
-@modes_of(NORMAL, IN_PLACE, because="a turn reads what is recorded, however it came about")
+@modes_of(NORMAL, EAGER, because="a turn reads what is recorded, however it came about")
 @pytest.mark.parametrize("declared", [int, Any])
 def test_a_value_that_cannot_be_read_parks_its_own_run(harness, declared):
     """It is told what it can't read; no message comes for ever, and runs that are read with it go on."""

@@ -39,7 +39,7 @@ def environment_of(mode: Mode) -> dict[str, str]:
     environment = {
         VARIABLE: mode.name,
         "PERENNIAL_BATCH_SIZE": str(mode.batch_size),
-        "PERENNIAL_IN_PLACE_SECONDS": "5" if mode.goes_on else "0",
+        "PERENNIAL_EAGER_SECONDS": "5" if mode.goes_on else "0",
     }
     if not mode.hears_workers:
         environment |= {
@@ -100,14 +100,14 @@ def _deliver_twice(say: Say) -> None:
 
 
 def _tell_what_is_taken_over(say: Say) -> None:
-    tasks_in_place = import_module("orchestrator.fleet.eager").InPlaceTasks
-    perform = tasks_in_place.perform
+    eager_tasks = import_module("orchestrator.fleet.eager").EagerTasks
+    perform = eager_tasks.perform
 
     def perform_and_tell(self: Any, claim: Claim, work: Any) -> Any:
         say(f"{claim.key} is taken over")
         return perform(self, claim, work)
 
-    tasks_in_place.perform = perform_and_tell
+    eager_tasks.perform = perform_and_tell
 
 
 def _listen_in_vain(say: Say) -> None:

@@ -22,7 +22,7 @@ from orchestrator import Registry, Settings, install, process, stage
 from orchestrator.core.declarative import load_process
 from orchestrator.errors import DefinitionError
 from orchestrator.fleet.celery_settings import WorkerRefused, check_worker
-from orchestrator.fleet.eager import InPlaceTasks
+from orchestrator.fleet.eager import EagerTasks
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.fleet.routes import Routes
 from orchestrator.fleet.services import ServicesStep
@@ -227,11 +227,11 @@ def test_turns_and_timers_are_routed_like_any_task():
 def test_a_stage_that_is_routed_elsewhere_is_not_done_in_place():
     shop = Shop(task_routes={"work": "routed"})
     opened = SimpleNamespace(request=SimpleNamespace(name="work"), queue=None)
-    in_place = InPlaceTasks(shop.app, seconds=10, limits_are_kept=False, routes=shop.routes)
-    in_place._queue = shop.app.conf.task_default_queue
-    assert not in_place.may_take(opened)  # type: ignore[arg-type]
-    in_place._queue = "routed"
-    assert in_place.may_take(opened)  # type: ignore[arg-type]
+    execution = EagerTasks(shop.app, seconds=10, limits_are_kept=False, routes=shop.routes)
+    execution._queue = shop.app.conf.task_default_queue
+    assert not execution.may_take(opened)  # type: ignore[arg-type]
+    execution._queue = "routed"
+    assert execution.may_take(opened)  # type: ignore[arg-type]
 
 
 def test_a_router_that_raises_keeps_no_other_handoff_back(caplog):

@@ -33,7 +33,7 @@ def failures(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Trouble]]:
             raise trouble from cause
 
     monkeypatch.setattr(
-        importlib.import_module("orchestrator.fleet.eager"), "advance_together", advance
+        importlib.import_module("orchestrator.fleet.eager"), "advance_batch", advance
     )
     return seen
 

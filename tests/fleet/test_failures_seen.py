@@ -141,7 +141,7 @@ def failing(
 
 def test_a_retry_and_a_failure_are_seen_by_signals_and_by_the_tasks_own_class(world, caplog):
     """Each under the stage's name; the run's own failure under the process's, with the run's id."""
-    order = failing(world, Retry(max_attempts=2, delay_seconds=0), in_place_seconds=0)
+    order = failing(world, Retry(max_attempts=2, delay_seconds=0), eager_seconds=0)
     run = world.harness.start(order, key="o-1")
     world.advance(run)
     (message,) = world.handoffs()
@@ -201,7 +201,7 @@ def test_of_stages_that_go_on_together_each_fails_under_its_own_name_and_id(worl
             with suppress(ActivityFailed):
                 await flow.stage(what, number)
 
-    world.install(in_place_seconds=60)
+    world.install(eager_seconds=60)
     runs = [world.harness.start(order, number) for number in range(3)]
     traced = world.advance(*runs)
     world.do_all()
@@ -381,7 +381,7 @@ def test_an_existing_task_is_a_stage_in_its_messages_company(world):
     async def order(flow: Flow) -> None:
         await flow.stage(made)
 
-    world.install(in_place_seconds=0)
+    world.install(eager_seconds=0)
     run = world.harness.start(order)
     world.advance(run)
     world.do_all()
@@ -415,7 +415,7 @@ def test_a_stages_hooks_are_those_of_the_apps_base_class(world):
     async def order(flow: Flow) -> None:
         await flow.stage(made)
 
-    world.install(in_place_seconds=0)
+    world.install(eager_seconds=0)
     world.advance(world.harness.start(order))
     world.do_all()
     assert ("on_failure", "pay", "Trouble") in world.seen
@@ -449,7 +449,7 @@ def test_what_asked_for_a_retry_is_let_go_too(world, monkeypatch, how):
     async def order(flow: Flow) -> None:
         await flow.stage(made)
 
-    world.install(in_place_seconds=0)
+    world.install(eager_seconds=0)
     run = world.harness.start(order)
     for name in ("celery.app.trace", "orchestrator.engine.reports"):
         monkeypatch.setattr(logging.getLogger(name), "disabled", True)

@@ -16,7 +16,7 @@ from kombu.messaging import Producer
 
 from orchestrator import Registry, RunStatus, Settings, install, stage
 from orchestrator.core.notice import RunNotice
-from orchestrator.engine.eager.together import TOGETHER_MAX
+from orchestrator.engine.eager.batch import BATCH_MAX
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.fleet.services import limit_stages
 from orchestrator.store.outbox import Handoff
@@ -144,15 +144,15 @@ def test_runs_whose_turn_is_asked_for_the_first_time_share_messages() -> None:
     """What was sent before goes alone: it may have ended its worker, and would end the others' too."""
     app = Celery("publisher-tests", broker="memory://")
     queue = f"together-{uuid4()}"
-    new = [Handoff.advance(uuid4(), queue) for _ in range(TOGETHER_MAX + 1)]
+    new = [Handoff.advance(uuid4(), queue) for _ in range(BATCH_MAX + 1)]
     again = [replace(Handoff.advance(uuid4(), queue), publishes=1) for _ in range(2)]
-    publisher = Publisher(app, None, together_max=TOGETHER_MAX)
+    publisher = Publisher(app, None, batch_max=BATCH_MAX)
     assert not publisher.hand_off([again[0], *new, *to(queue), again[1]])
     assert sorted(len(arguments) for task, arguments in sent(app, queue) if task == ADVANCE) == [
         1,
         1,
         1,
-        TOGETHER_MAX,
+        BATCH_MAX,
     ]
 
 

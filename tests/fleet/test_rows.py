@@ -198,7 +198,7 @@ class Caretaking:
             lambda: harness.context,
             is_heard=lambda: monitor.is_open,
             fleet="tests",
-            stopwatch=lambda: self.now,
+            monotonic=lambda: self.now,
         )
 
     def look(self) -> None:

@@ -24,7 +24,7 @@ HANDOFFS = "tests/engine/test_handoffs.py::"
 LOST_MESSAGE = f"{HANDOFFS}test_a_deed_whose_message_is_lost_is_followed_all_the_same"
 INLINE = "tests/engine/test_inline_steps.py::"
 POISON = "tests/engine/test_poison.py::"
-TOGETHER = "tests/engine/test_together.py::"
+TOGETHER = "tests/engine/test_batch.py::"
 HEARTBEATS = "tests/fleet/test_heartbeats.py::"
 SERVICES = "tests/fleet/test_services_live.py::"
 
@@ -915,17 +915,17 @@ GUARDS = [
         "If its answer is lost, the stage that it has claimed is not kept by a worker that lives.",
         (
             (
-                "tests/engine/test_in_place.py::"
+                "tests/engine/test_eager_execution.py::"
                 "test_a_commit_whose_answer_is_lost_leaves_no_claim_with_a_living_worker"
             ),
         ),
     ),
     Guard(
-        "each stage in place is held",
+        "each eager stage is held",
         "Where its end can't be recorded, its worker falls silent, though Celery kept the failure.",
         (
             (
-                "tests/engine/test_in_place.py::"
+                "tests/engine/test_eager_execution.py::"
                 "test_a_stage_whose_end_cannot_be_recorded_is_left_by_its_worker"
             ),
         ),
@@ -935,11 +935,11 @@ GUARDS = [
         "A worker goes on only with a run that it has in hand as it is recorded.",
         (
             (
-                "tests/engine/test_in_place.py::"
+                "tests/engine/test_eager_execution.py::"
                 "test_nothing_is_taken_over_with_what_the_run_in_hand_would_lack[signal]"
             ),
             (
-                "tests/engine/test_in_place.py::"
+                "tests/engine/test_eager_execution.py::"
                 "test_nothing_is_taken_over_with_what_the_run_in_hand_would_lack[step]"
             ),
         ),
@@ -949,10 +949,10 @@ GUARDS = [
         "No stage runs under another's time limits, or under none.",
         (
             (
-                "tests/fleet/test_in_place.py::"
+                "tests/fleet/test_eager_tasks.py::"
                 "test_a_pool_that_keeps_limits_by_the_message_takes_over_what_has_the_same[perennial.advance]"
             ),
-            "tests/fleet/test_in_place.py::test_limits_of_the_message_itself_count",
+            "tests/fleet/test_eager_tasks.py::test_limits_of_the_message_itself_count",
         ),
         cut="True",
     ),
@@ -1049,8 +1049,8 @@ GUARDS = [
         ),
     ),
     Guard(
-        "a crew's time",
-        "Other messages wait for a crew no longer than for one run.",
+        "a batch's time",
+        "Other messages wait for a batch no longer than for one run.",
         (f"{TOGETHER}test_when_their_time_is_over_they_are_handed_off_and_handed_back",),
     ),
     Guard(
@@ -1064,7 +1064,7 @@ GUARDS = [
         ),
     ),
     Guard(
-        "a crew ends with its worker",
+        "a batch ends with its worker",
         "A worker that is being ended leaves none of its runs with a living id.",
         (f"{TOGETHER}test_a_worker_that_is_ended_in_one_call_leaves_all_of_them",),
     ),

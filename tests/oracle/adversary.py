@@ -29,7 +29,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from orchestrator import PerennialError, Registry, RunStatus
 from orchestrator.core.kinds.base import NewActivity
 from orchestrator.engine.context import EngineContext
-from orchestrator.engine.eager.in_place import advance_in_place, run_stage_in_place
+from orchestrator.engine.eager.execution import advance_eagerly, run_stage_eagerly
 from orchestrator.engine.fire import fire
 from orchestrator.engine.liveness import Identity
 from orchestrator.engine.recover import rebuild_index, sweep
@@ -39,7 +39,7 @@ from orchestrator.store import workers
 from orchestrator.store.activities import Claim
 from orchestrator.store.outbox import Handoff
 from orchestrator.store.parts import ADVANCE
-from tests.eager import go_together
+from tests.eager import go_in_a_batch
 from tests.harness import TABLES, CollectingMessenger, Database, Harness
 from tests.oracle.check import Verdict, check, read_record
 from tests.oracle.effects import effects
@@ -110,7 +110,7 @@ class Theatre:
         effects.create()
         self.client.processes.deploy(random_program)
         for context in self.contexts:
-            context.stopwatch = self._stopwatch
+            context.monotonic = self._monotonic
             self.hooks.follow(context.database, is_disturbed=True, may_break=True)
         self.hooks.follow(self.client._context.database, is_disturbed=False)
         self.hooks.follow(self.effects_engine, is_disturbed=True)
@@ -156,7 +156,7 @@ class Theatre:
         if self.disturber is not None:
             self.disturber.after(connection, may_pause=may_pause, may_break=may_break)
 
-    def _stopwatch(self) -> float:
+    def _monotonic(self) -> float:
         return (self.clock.now - BEGINNING).total_seconds()
 
     def _empty(self) -> None:
@@ -389,8 +389,8 @@ class Play:
             else:
                 worker.stages_of.add(message.run_id)
                 key, attempt = message.key, message.attempt
-                in_place = GoesOnAtTimes(worker, self.chance, message.run_id)
-                run_stage_in_place(worker.context, message.run_id, key, attempt, in_place)
+                execution = GoesOnAtTimes(worker, self.chance, message.run_id)
+                run_stage_eagerly(worker.context, message.run_id, key, attempt, execution)
 
         name = self.name_of(message) + "".join(
             f", and of {self.number_of(each)}" for each in others
@@ -409,10 +409,10 @@ class Play:
     def take_turns(self, worker: Worker, run_ids: list[UUID]) -> None:
         worker.turns_of |= set(run_ids)
         if len(set(run_ids)) == 1 and self.chance.random() < 0.8:
-            in_place = GoesOnAtTimes(worker, self.chance, run_ids[0])
-            advance_in_place(worker.context, run_ids[0], in_place)
+            execution = GoesOnAtTimes(worker, self.chance, run_ids[0])
+            advance_eagerly(worker.context, run_ids[0], execution)
         else:
-            go_together(
+            go_in_a_batch(
                 worker.context,
                 run_ids,
                 lambda run_id: GoesOnAtTimes(worker, self.chance, run_id),

@@ -279,7 +279,7 @@ class _Generator:
             )
             for _ in range(self.chance.randint(2, 4))
         )
-        return Stage(key=self.name("deed"), steps=steps, is_timed=self.chance.random() < 0.2)
+        return Stage(key=self.name("action"), steps=steps, is_timed=self.chance.random() < 0.2)
 
     def inline(self, **_: int) -> Inline:
         return Inline(key=self.name("note"), failures=self.chance.choice([0, 0, 0, 1, 2]))

@@ -26,7 +26,7 @@ from orchestrator.store.rights import grants_of
 from orchestrator.store.schema import channel_of
 from orchestrator.testing import ProcessTester
 from tests.harness import Database, Harness
-from tests.modes import IN_PLACE, NORMAL, SWEEPS_ONLY, Mode
+from tests.modes import EAGER, NORMAL, SWEEPS_ONLY, Mode
 from tests.store.test_rights import As, do_all, role
 
 __all__ = ["role"]
@@ -139,7 +139,7 @@ def test_two_clients_of_one_program_have_each_its_own_on_a_callers_connection(us
 # -- without a schema `perennial` ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", [NORMAL, SWEEPS_ONLY, IN_PLACE], ids=lambda mode: mode.name)
+@pytest.mark.parametrize("mode", [NORMAL, SWEEPS_ONLY, EAGER], ids=lambda mode: mode.name)
 def test_a_role_with_the_printed_rights_does_all_there(database, role, mode: Mode):
     """Guards the tables and functions that are known by name: a text that names another is refused."""
     database.empty()

@@ -16,7 +16,7 @@ from psycopg import Connection, sql
 
 from orchestrator import Flow, RunStatus, hours, process, stage, step
 from orchestrator.engine.fire import fire
-from tests.eager import GoesOn, go_together
+from tests.eager import GoesOn, go_in_a_batch
 from tests.harness import Database, Harness
 from tests.store.test_plans import nodes_of, play
 
@@ -61,7 +61,7 @@ def play_together(harness: Harness) -> None:
         return await flow.stage(short)
 
     runs = [harness.start(several).run_id for _ in range(2)]
-    go_on = partial(go_together, harness.context, runs, lambda _run: GoesOn())
+    go_on = partial(go_in_a_batch, harness.context, runs, lambda _run: GoesOn())
     go_on()  # to the flow's step
     go_on()  # to the approval
     for run in runs:

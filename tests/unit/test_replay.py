@@ -18,7 +18,7 @@ from orchestrator import (
     Fail,
     Flow,
     PayloadError,
-    RecordedOtherwise,
+    PayloadMismatch,
     Registry,
     RunStatus,
     SignalTimedOut,
@@ -859,7 +859,7 @@ def test_a_result_that_other_code_recorded_is_the_same_error_at_each_pass():
     world.signal("go")
     world.turn()
     assert len(seen) >= 2
-    assert set(seen) == {(RecordedOtherwise, seen[0][1])}
+    assert set(seen) == {(PayloadMismatch, seen[0][1])}
     assert "result of stage work doesn't fit int" in seen[0][1]
 
 

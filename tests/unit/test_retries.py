@@ -36,19 +36,19 @@ def test_delays_grow_by_the_backoff_up_to_the_longest_and_are_spread_by_the_jitt
     attempt, chance, delay
 ):
     retry = Retry(delay_seconds=10, backoff=3, max_delay_seconds=100, jitter=0.2)
-    assert retry.delay_before_next(attempt, chance=chance) == pytest.approx(delay)
+    assert retry.delay_before_next(attempt, random=chance) == pytest.approx(delay)
 
 
 @given(retry=policies, attempt=st.integers(1, 10_000), chance=chances)
 def test_no_delay_is_negative_or_longer_than_the_longest_with_its_jitter(retry, attempt, chance):
-    delay = retry.delay_before_next(attempt, chance=chance)
+    delay = retry.delay_before_next(attempt, random=chance)
     assert 0 <= delay <= retry.max_delay_seconds * (1 + retry.jitter)
 
 
 @given(retry=policies, attempt=st.integers(1, 10_000))
 def test_without_jitter_no_delay_is_shorter_than_the_one_before(retry, attempt):
-    before = retry.delay_before_next(attempt, chance=0.5)
-    assert retry.delay_before_next(attempt + 1, chance=0.5) >= before
+    before = retry.delay_before_next(attempt, random=0.5)
+    assert retry.delay_before_next(attempt + 1, random=0.5) >= before
 
 
 @given(retry=policies)
@@ -106,4 +106,4 @@ def test_a_policy_that_makes_no_sense_is_refused(wrong):
 
 def test_a_retry_without_delay_never_waits():
     """Zero stays zero, also where the backoff's power is too large for a float."""
-    assert Retry(delay_seconds=0, max_attempts=5000).delay_before_next(2000, chance=0.5) == 0
+    assert Retry(delay_seconds=0, max_attempts=5000).delay_before_next(2000, random=0.5) == 0

@@ -19,14 +19,14 @@ from orchestrator import Flow, Retry, RunStatus, faults, process, stage, step
 from orchestrator.core.definition import Process
 from orchestrator.core.views import Started
 from orchestrator.engine import turn
+from orchestrator.engine.call_durations import SHORT_SECONDS, CallDurations
 from orchestrator.engine.context import POOL_SIZE
-from orchestrator.engine.eager import together
-from orchestrator.engine.eager.together import ASKED_TOGETHER_MAX, TOGETHER_MAX, advance_together
-from orchestrator.engine.pace import SHORT_SECONDS, Pace
+from orchestrator.engine.eager import batch
+from orchestrator.engine.eager.batch import BATCH_MAX, STATEMENT_RUNS_MAX, advance_batch
 from orchestrator.store import turns
 from orchestrator.store.commit import commit_turn_if_unchanged
 from orchestrator.store.together import Together
-from tests.eager import AlwaysShort, GoesOn, go_together
+from tests.eager import AlwaysShort, GoesOn, go_in_a_batch
 from tests.harness import Harness, wait_for, wait_until_blocked
 from tests.modes import NORMAL, modes_of
 
@@ -92,7 +92,7 @@ def start(harness: Harness, p: Process, count: int = RUNS) -> list[Started]:
 
 
 def go(harness: Harness, runs: list[Started], *more: UUID) -> None:
-    advance_together(harness.context, [*(run.run_id for run in runs), *more], GoesOn())
+    advance_batch(harness.context, [*(run.run_id for run in runs), *more], GoesOn())
 
 
 def get_used_to(harness: Harness, p: Process) -> None:
@@ -103,7 +103,7 @@ def get_used_to(harness: Harness, p: Process) -> None:
 
 def stop_the_clock(harness: Harness) -> None:
     """Nothing takes long: who is asked together depends on no machine."""
-    harness.context.stopwatch = lambda: 0.0
+    harness.context.monotonic = lambda: 0.0
 
 
 class Killed(BaseException):
@@ -132,7 +132,7 @@ def assert_the_second_alone_is(status: RunStatus, harness: Harness, runs: list[S
 # -- what it is for ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("count", "groups"), [(10, 1), (TOGETHER_MAX, 2)])
+@pytest.mark.parametrize(("count", "groups"), [(10, 1), (BATCH_MAX, 2)])
 def test_many_runs_of_three_stages_cost_the_statements_of_one(harness, statements, count, groups):
     """Or of two, where more go on than ask in one statement."""
     p = three_stages(harness)
@@ -164,7 +164,7 @@ def test_the_record_is_as_if_each_had_gone_alone(harness):
     p = three_stages(harness)
     get_used_to(harness, p)
     alone, *others = start(harness, p, 4)
-    advance_together(harness.context, [alone.run_id], GoesOn())
+    advance_batch(harness.context, [alone.run_id], GoesOn())
     go(harness, others)
     lines = "SELECT key, scope, ordinal, parent_key, kind, name, state, attempt, queue, policy, timeout_seconds FROM perennial.activity WHERE run_id = :id ORDER BY ordinal"  # noqa: E501
     runs = "SELECT process, status, stage, previous_stage, waiting_for, revision, turn_revision, error FROM perennial.run WHERE id = :id"  # noqa: E501
@@ -198,7 +198,7 @@ def test_runs_of_different_kinds_go_on_together(harness):
 
 # -- while Postgres is at work -------------------------------------------------------------------
 
-MORE = ASKED_TOGETHER_MAX + RUNS
+MORE = STATEMENT_RUNS_MAX + RUNS
 """So many that some have to wait until the others' statement is through."""
 
 
@@ -212,11 +212,11 @@ def test_while_postgres_is_at_work_for_some_the_others_go_on(harness, statements
     statements.after = lambda name: story.append(f"{name} is through")
     p = three_steps(harness, work)
     get_used_to(harness, p)
-    runs = start(harness, p, TOGETHER_MAX)
+    runs = start(harness, p, BATCH_MAX)
     story.clear()
     go(harness, runs)
     assert statuses(harness, runs) == {RunStatus.COMPLETED}
-    half = ["called"] * ASKED_TOGETHER_MAX
+    half = ["called"] * STATEMENT_RUNS_MAX
     record = "remember_flow_step is through"
     assert story == [
         *["load_run is through"] * 2,
@@ -233,7 +233,7 @@ def test_what_was_sent_is_recorded_though_nobody_reads_the_answer(harness):
     recorded = "SELECT count(*) FROM perennial.activity WHERE state = 'done'"
 
     def work(number: int) -> int:
-        sent = len(calls) // ASKED_TOGETHER_MAX * ASKED_TOGETHER_MAX
+        sent = len(calls) // STATEMENT_RUNS_MAX * STATEMENT_RUNS_MAX
         with ends_this_worker():
             wait_for(
                 lambda: harness.database.value(recorded) >= sent, "the record of what was sent"
@@ -242,7 +242,7 @@ def test_what_was_sent_is_recorded_though_nobody_reads_the_answer(harness):
         return number
 
     p = three_steps(harness, work)
-    harness.context.pace = AlwaysShort()
+    harness.context.call_durations = AlwaysShort()
     stop_the_clock(harness)
     runs = start(harness, p, MORE)
     go(harness, runs)
@@ -259,11 +259,11 @@ def what_happens_while_at_work(
     statements.before = lambda begun: story.clear() if begun == name else None
     statements.after = lambda ended: whiles.append(story[:]) if ended == name else None
 
-    def stopwatch() -> float:
+    def monotonic() -> float:
         story.append("somebody goes on")
         return 0.0
 
-    harness.context.stopwatch = stopwatch
+    harness.context.monotonic = monotonic
     return whiles
 
 
@@ -272,7 +272,7 @@ def test_nobody_goes_on_while_one_is_asked_for_alone(harness, statements):
     p = three_steps(harness)
     runs = start(harness, p)
     whiles = what_happens_while_at_work(harness, statements, "remember_flow_step")
-    go_together(harness.context, [run.run_id for run in runs], lambda _run: GoesOn(), enough=1)
+    go_in_a_batch(harness.context, [run.run_id for run in runs], lambda _run: GoesOn(), enough=1)
     assert whiles == [[]] * 3 * RUNS
     assert statuses(harness, runs) == {RunStatus.COMPLETED}
 
@@ -288,7 +288,7 @@ def test_nobody_goes_on_while_runs_are_loaded(harness, statements):
 def test_nobody_goes_on_who_could_find_no_connection(harness, statements):
     """All threads of a worker would hold one each, and wait for another."""
     runs = start(harness, three_steps(harness), MORE)
-    harness.context.pace = AlwaysShort()
+    harness.context.call_durations = AlwaysShort()
     for _ in range(POOL_SIZE):
         assert harness.context.spare.acquire(blocking=False)
     whiles = what_happens_while_at_work(harness, statements, "remember_flow_step")
@@ -300,19 +300,19 @@ def test_nobody_goes_on_who_could_find_no_connection(harness, statements):
 
 def test_a_worker_that_is_ended_meanwhile_has_recorded_what_it_had_sent(harness):
     def work(number: int) -> int:
-        if number == ASKED_TOGETHER_MAX:
+        if number == STATEMENT_RUNS_MAX:
             raise Killed
         return number
 
     p = three_steps(harness, work)
-    harness.context.pace = AlwaysShort()
+    harness.context.call_durations = AlwaysShort()
     stop_the_clock(harness)
     runs = start(harness, p, MORE)
     with pytest.raises(Killed):
         go(harness, runs)
     assert statuses(harness, runs) == {RunStatus.RUNNING}
     recorded = "SELECT count(DISTINCT run_id) FROM perennial.activity WHERE state = 'done'"
-    assert harness.database.value(recorded) == ASKED_TOGETHER_MAX
+    assert harness.database.value(recorded) == STATEMENT_RUNS_MAX
     assert harness.context.identity.held_ids() == []
 
 
@@ -415,12 +415,12 @@ def test_what_fails_fails_alone_and_is_raised_in_the_end(harness, monkeypatch):
             return work()
 
     with pytest.raises(LookupError, match="work"):
-        advance_together(harness.context, [run.run_id for run in runs], Fails())
+        advance_batch(harness.context, [run.run_id for run in runs], Fails())
     assert_the_second_alone_is(RunStatus.RUNNING, harness, runs)
 
 
 def test_failures_are_let_go_without_a_collection_of_garbage(harness, monkeypatch):
-    """Their tracebacks hold what the members and the crew hold: no circle may keep them (fleet.install)."""
+    """Their tracebacks hold what the members and the batch hold: no circle may keep them (fleet.install)."""
     p = three_stages(harness)
     runs = start(harness, p)
     seen: list[weakref.ref[Exception]] = []
@@ -434,7 +434,7 @@ def test_failures_are_let_go_without_a_collection_of_garbage(harness, monkeypatc
         raise trouble
 
     monkeypatch.setattr(turns, "_LOADING", Together("load_run", fail))
-    monkeypatch.setattr(together.log, "disabled", True)
+    monkeypatch.setattr(batch.log, "disabled", True)
     gc.collect()
     gc.disable()
     try:
@@ -520,7 +520,7 @@ def test_a_worker_that_is_ended_in_one_call_leaves_all_of_them(harness):
 # -- calls that others can't wait for ------------------------------------------------------------
 
 
-class AlwaysLong(Pace):
+class AlwaysLong(CallDurations):
     def is_short(self, name: str) -> bool:
         del name
         return False
@@ -528,7 +528,7 @@ class AlwaysLong(Pace):
 
 def test_a_stage_that_is_not_known_to_be_short_is_handed_off_but_by_the_last(harness):
     runs = start(harness, three_stages(harness))
-    harness.context.pace = AlwaysLong()
+    harness.context.call_durations = AlwaysLong()
     go(harness, runs)
     assert [handoff.task for handoff in harness.messenger.handed_off] == ["work"] * RUNS
     harness.drain()
@@ -560,7 +560,7 @@ def test_a_step_that_is_not_known_to_be_short_is_called_for_one_and_the_others_a
         return number
 
     runs = start(harness, three_steps(harness, work))
-    harness.context.pace = AlwaysLong()
+    harness.context.call_durations = AlwaysLong()
     go(harness, runs)
     assert calls == [0, 0, 0]
     assert statements.count["hold_turn"] == 1
@@ -578,11 +578,11 @@ def test_a_run_that_is_handed_back_in_the_middle_keeps_its_steps_and_not_its_tur
     def work(number: int) -> int:
         calls.append(number)
         if len(calls) == RUNS:
-            harness.context.pace.note("called", 100 * SHORT_SECONDS)
+            harness.context.call_durations.note("called", 100 * SHORT_SECONDS)
         return number
 
     p = three_steps(harness, work)
-    harness.context.pace.note("called", 0.0)
+    harness.context.call_durations.note("called", 0.0)
     runs = start(harness, p)
     go(harness, runs)
     assert sorted(calls) == [0, 0, 0, 1, 2]
@@ -599,13 +599,13 @@ def test_when_their_time_is_over_they_are_handed_off_and_handed_back(harness):
     get_used_to(harness, stepped)
     runs = [*start(harness, staged), *start(harness, stepped)]
     clock = iter(range(1_000_000))
-    harness.context.stopwatch = lambda: float(next(clock))
-    harness.context.pace = AlwaysShort()
+    harness.context.monotonic = lambda: float(next(clock))
+    harness.context.call_durations = AlwaysShort()
     go(harness, runs)
     tasks = Counter(handoff.task for handoff in harness.messenger.handed_off)
     assert tasks["work"] == RUNS
     assert tasks["perennial.advance"] == RUNS - 1
-    harness.context.stopwatch = lambda: 0.0
+    harness.context.monotonic = lambda: 0.0
     harness.drain()
     assert statuses(harness, runs) == {RunStatus.COMPLETED}
 
@@ -623,14 +623,14 @@ def test_what_was_called_is_recorded_before_the_next_call_if_that_has_taken_long
         with ends_this_worker():
             wait_for(all_but_one_are_recorded, "the record of what was called")
         calls.append(number)
-        clock[0] += 2 * together.WITHHELD_SECONDS_MAX
+        clock[0] += 2 * batch.WITHHELD_SECONDS_MAX
         return number
 
     p = three_steps(harness, work)
-    harness.context.stopwatch = lambda: clock[0]
-    harness.context.pace = AlwaysShort()
+    harness.context.monotonic = lambda: clock[0]
+    harness.context.call_durations = AlwaysShort()
     runs = start(harness, p, 5)
-    harness.context.settings = harness.settings.model_copy(update={"in_place_seconds": 1000.0})
+    harness.context.settings = harness.settings.model_copy(update={"eager_seconds": 1000.0})
     go(harness, runs)
     assert len(calls) == 15
     assert statuses(harness, runs) == {RunStatus.COMPLETED}
@@ -644,14 +644,14 @@ def test_short_calls_are_recorded_together(harness, statements):
         return number
 
     stop_the_clock(harness)
-    harness.context.pace.note("called", 0.0)
+    harness.context.call_durations.note("called", 0.0)
     runs = start(harness, three_steps(harness, work))
     go(harness, runs)
     assert recorded == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
 def test_without_going_on_in_place_runs_are_advanced_one_after_the_other(harness, statements):
-    harness.context.settings = harness.settings.model_copy(update={"in_place_seconds": 0.0})
+    harness.context.settings = harness.settings.model_copy(update={"eager_seconds": 0.0})
     runs = start(harness, three_steps(harness))
     statements.count.clear()
     go(harness, runs)
@@ -708,31 +708,31 @@ def test_runs_that_are_named_twice_closed_or_unknown_do_no_harm(harness):
     assert statuses(harness, runs) == {RunStatus.COMPLETED}
 
 
-# -- the pace ------------------------------------------------------------------------------------
+# -- durations ------------------------------------------------------------------------------------
 
 
 def test_what_has_never_been_called_is_not_short():
-    assert not Pace().is_short("work")
+    assert not CallDurations().is_short("work")
 
 
 def test_a_hiccup_makes_no_short_call_long_and_a_long_one_is_not_forgotten_soon():
-    pace = Pace()
+    durations = CallDurations()
     for _ in range(10):
-        pace.note("work", SHORT_SECONDS / 10)
-    pace.note("work", SHORT_SECONDS * 5)
-    assert pace.is_short("work")
-    pace.note("work", SHORT_SECONDS * 1000)
+        durations.note("work", SHORT_SECONDS / 10)
+    durations.note("work", SHORT_SECONDS * 5)
+    assert durations.is_short("work")
+    durations.note("work", SHORT_SECONDS * 1000)
     for _ in range(20):
-        pace.note("work", SHORT_SECONDS / 10)
-        assert not pace.is_short("work")
+        durations.note("work", SHORT_SECONDS / 10)
+        assert not durations.is_short("work")
     for _ in range(60):
-        pace.note("work", SHORT_SECONDS / 10)
-    assert pace.is_short("work")
+        durations.note("work", SHORT_SECONDS / 10)
+    assert durations.is_short("work")
 
 
 def test_how_long_a_stage_and_an_inline_step_take_is_noted(harness):
     staged, stepped = three_stages(harness), three_steps(harness)
     get_used_to(harness, staged)
     get_used_to(harness, stepped)
-    assert harness.context.pace.is_short("work")
-    assert harness.context.pace.is_short("called")
+    assert harness.context.call_durations.is_short("work")
+    assert harness.context.call_durations.is_short("called")

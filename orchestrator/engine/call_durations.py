@@ -8,7 +8,7 @@ SHORT_SECONDS = 0.005
 _WEIGHT = 0.1
 
 
-class Pace:
+class CallDurations:
     """The calls of this process: stages and inline steps, by name. What has never been called isn't short."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 
 from orchestrator import Flow, Retry, RunStatus, process, stage, step
 from orchestrator.engine import turn
-from orchestrator.engine.eager.in_place import advance_in_place, run_stage_in_place
+from orchestrator.engine.eager.execution import advance_eagerly, run_stage_eagerly
 from orchestrator.store.activities import Claim
 from tests.eager import GoesOn
 from tests.harness import Harness
@@ -70,7 +70,7 @@ def handoffs(harness: Harness) -> list[str]:
 
 def test_a_run_goes_from_its_start_to_its_end_without_a_message(harness):
     run, worker = harness.start(three_stages(harness)), Watched()
-    advance_in_place(harness.context, run.run_id, worker)
+    advance_eagerly(harness.context, run.run_id, worker)
     assert harness.client.result(run) == 2
     assert worker.done == [("first", 1), ("second", 1), ("third", 1)]
     assert handoffs(harness) == []
@@ -80,23 +80,23 @@ def test_a_run_goes_from_its_start_to_its_end_without_a_message(harness):
 def test_the_record_is_as_if_messages_had_come(harness):
     p = three_stages(harness)
     by_messages = harness.run(p)
-    in_place = harness.start(p)
-    advance_in_place(harness.context, in_place.run_id, Watched())
+    execution = harness.start(p)
+    advance_eagerly(harness.context, execution.run_id, Watched())
     lines = "SELECT key, scope, ordinal, parent_key, kind, name, state, attempt, queue, policy, timeout_seconds, input, result FROM perennial.activity"  # noqa: E501
     runs = "SELECT process, status, stage, previous_stage, waiting_for, revision, turn_revision, output, error FROM perennial.run"  # noqa: E501
     for sql, column in ((lines, "run_id"), (runs, "id")):
         found = [
             sorted(map(repr, harness.database.rows(f"{sql} WHERE {column} = '{run.run_id}'")))
-            for run in (by_messages, in_place)
+            for run in (by_messages, execution)
         ]
         assert found[0] == found[1]
 
 
 def test_what_may_not_be_taken_is_handed_off(harness):
     run, worker = harness.start(three_stages(harness)), Watched("first", "third")
-    advance_in_place(harness.context, run.run_id, worker)
+    advance_eagerly(harness.context, run.run_id, worker)
     assert handoffs(harness) == ["second"]
-    run_stage_in_place(harness.context, run.run_id, "second", 1, worker)
+    run_stage_eagerly(harness.context, run.run_id, "second", 1, worker)
     assert worker.done == [("first", 1), ("third", 1)]
     assert harness.client.result(run) == 2
 
@@ -111,7 +111,7 @@ def test_of_stages_side_by_side_one_is_taken(harness):
         return list(await flow.gather(*(flow.stage(work, number) for number in range(3))))
 
     run, worker = harness.start(p), Watched()
-    advance_in_place(harness.context, run.run_id, worker)
+    advance_eagerly(harness.context, run.run_id, worker)
     assert len(worker.done) == 1
     assert len(handoffs(harness)) == 2
     harness.drain()
@@ -129,7 +129,7 @@ def test_a_claim_is_beaten_for_as_long_as_it_is_worked_on(harness):
         held.append(owner in harness.context.identity.held_ids())
 
     run = harness.start(three_stages(harness))
-    advance_in_place(harness.context, run.run_id, Watched(before=look))
+    advance_eagerly(harness.context, run.run_id, Watched(before=look))
     assert held == [True, True, True]
     assert harness.context.identity.held_ids() == []
 
@@ -139,7 +139,7 @@ def test_a_stage_that_fails_in_place_rests_until_its_retry(harness):
         raise ConnectionError
 
     run, worker = harness.start(three_stages(harness, fails)), Watched()
-    advance_in_place(harness.context, run.run_id, worker)
+    advance_eagerly(harness.context, run.run_id, worker)
     assert worker.done == [("first", 1), ("second", 1)]
     state = "SELECT state || attempt FROM perennial.activity WHERE key = 'second'"
     assert harness.database.value(state) == "retrying2"
@@ -163,7 +163,7 @@ def test_a_fact_that_comes_while_a_stage_is_worked_on_in_place_is_seen(harness):
         if claim.key == "two":
             harness.client.signal(run, "news", 7)
 
-    advance_in_place(harness.context, run.run_id, Watched(before=tell))
+    advance_eagerly(harness.context, run.run_id, Watched(before=tell))
     harness.drain()
     assert harness.client.result(run) == [7]
 
@@ -176,7 +176,7 @@ def test_a_run_that_is_paused_meanwhile_records_its_stage_and_stops(harness):
             harness.client.operations.pause(run)
 
     worker = Watched(before=pause)
-    advance_in_place(harness.context, run.run_id, worker)
+    advance_eagerly(harness.context, run.run_id, worker)
     assert harness.status(run) is RunStatus.PAUSED
     assert worker.done == [("first", 1), ("second", 1)]
     harness.client.operations.resume(run)
@@ -202,7 +202,7 @@ def test_a_commit_whose_answer_is_lost_leaves_no_claim_with_a_living_worker(harn
     run = harness.start(three_stages(harness))
     with harness.context.identity.holding() as before:
         pass
-    advance_in_place(harness.context, run.run_id, Watched())
+    advance_eagerly(harness.context, run.run_id, Watched())
     claimed = "SELECT worker_id FROM perennial.activity WHERE key = 'second' AND state = 'claimed'"
     assert harness.database.value(claimed) == before
     with harness.context.identity.holding() as after:
@@ -224,14 +224,14 @@ def test_a_stage_whose_end_cannot_be_recorded_is_left_by_its_worker(harness, mon
     run, worker = harness.start(three_stages(harness)), InATask()
     with harness.context.identity.holding() as before:
         pass
-    advance_in_place(harness.context, run.run_id, worker)
+    advance_eagerly(harness.context, run.run_id, worker)
     assert worker.done == [("first", 1), ("second", 1), ("third", 1)]
     with harness.context.identity.holding() as after:
         assert after != before
 
 
-@pytest.mark.parametrize("deed", ["signal", "step"])
-def test_nothing_is_taken_over_with_what_the_run_in_hand_would_lack(harness, deed):
+@pytest.mark.parametrize("action", ["signal", "step"])
+def test_nothing_is_taken_over_with_what_the_run_in_hand_would_lack(harness, action):
     """An inline step that this turn recorded, a signal that it consumed: the next turn reads them."""
 
     @stage(registry=harness.registry)
@@ -239,14 +239,14 @@ def test_nothing_is_taken_over_with_what_the_run_in_hand_would_lack(harness, dee
 
     @process(version=1, registry=harness.registry)
     async def p(flow: Flow) -> Any:
-        found = await (flow.signal("go") if deed == "signal" else flow.step(abs, -1))
+        found = await (flow.signal("go") if action == "signal" else flow.step(abs, -1))
         await flow.stage(work)
         return found
 
     run, worker = harness.start(p), Watched()
-    if deed == "signal":
+    if action == "signal":
         harness.client.signal(run, "go", 1)
-    advance_in_place(harness.context, run.run_id, worker)
+    advance_eagerly(harness.context, run.run_id, worker)
     assert worker.done == []
     harness.drain()
     assert harness.client.result(run) == 1

@@ -1,16 +1,16 @@
-"""Going on together: one worker advances many runs side by side, and what they ask of Postgres is asked at once.
+"""A batch: one worker advances many runs side by side, and one statement asks Postgres for several of them.
 
-    advance_together   `advance_in_place` for each; one statement does for all what each alone would need its own for
+    advance_batch   `advance_eagerly` for each run
 
-Each run goes the way it goes alone, on a stack of its own (a greenlet). Where it asks Postgres for something that
-can be asked for many, it waits until the others ask too, or enough of them: while Postgres is at work for
-these, the rest go on. Nothing else is done in turns: what an author has written, a stage or an inline step, is
-called and comes back before anything else happens in this thread.
+Each run goes the way it goes alone, on a stack of its own (a greenlet). Where it needs a statement that has a form
+for many runs, it waits until the others need it too, or enough of them. While Postgres works for these, the rest
+go on. Runs change at statements only: a stage or an inline step is called, and returns before anything else
+happens in this thread.
 
 While one run is in a call the others wait. So only a call that is known to be short is made before all of them:
 a stage that isn't is handed off by a message, and a run whose inline step isn't is handed back, unless it is
-the last one. What was called and isn't recorded yet waits `WITHHELD_SECONDS_MAX` at most before another call is
-made: a worker that dies repeats those calls too. (docs/adr/0014)
+the last one. A call that is not recorded yet waits at most `WITHHELD_SECONDS_MAX` before another call is made: a
+worker that dies repeats those calls too. (docs/adr/0014)
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from greenlet import getcurrent, greenlet
 from sqlalchemy import Connection
 
 from orchestrator.core.kinds.base import NewActivity
-from orchestrator.engine.context import EngineContext, Others
+from orchestrator.engine.context import Batch, EngineContext
 from orchestrator.engine.database_errors import is_a_servers_trouble, is_refused
-from orchestrator.engine.eager.in_place import InPlace, advance_in_place
+from orchestrator.engine.eager.execution import EagerExecution, advance_eagerly
 from orchestrator.engine.inline_steps import HandedBack
 from orchestrator.store.activities import Claim
 from orchestrator.store.statement import Meanwhile, Statement
@@ -39,37 +39,39 @@ from orchestrator.store.together import Answer, Ask, Together
 
 log = logging.getLogger(__name__)
 
-ASKED_TOGETHER_MAX = 20
-"""So many ask in one statement: more would save little, and keep the last of them waiting."""
+STATEMENT_RUNS_MAX = 20
+"""Runs of one statement at most: more would save little, and keep the last of them waiting."""
 
-TOGETHER_MAX = 2 * ASKED_TOGETHER_MAX
-"""So many runs go on together: while Postgres answers one half, the other goes on."""
+BATCH_MAX = 2 * STATEMENT_RUNS_MAX
+"""Runs of one batch at most: while Postgres answers one half, the other goes on."""
 
 WITHHELD_SECONDS_MAX = 0.005
-"""What was called waits no longer to be recorded when another call is to be made."""
+"""The longest time that an unrecorded call waits while another call is to be made."""
 
 
-def advance_together(context: EngineContext, run_ids: Sequence[UUID], in_place: InPlace) -> None:
+def advance_batch(
+    context: EngineContext, run_ids: Sequence[UUID], execution: EagerExecution
+) -> None:
     """Advance each of them. What fails fails alone; the first failure is raised when all have ended."""
-    seconds = context.settings.in_place_seconds
+    seconds = context.settings.eager_seconds
     if len(run_ids) == 1 or not seconds:
         for run_id in run_ids:
-            advance_in_place(context, run_id, in_place)
+            advance_eagerly(context, run_id, execution)
         return
-    crew = Crew(context, until=context.stopwatch() + seconds)
-    among, together = context.among(crew), InPlaceTogether(in_place, crew)
+    batch = RunBatch(context, until=context.monotonic() + seconds)
+    in_batch, batched = context.in_batch(batch), BatchedExecution(execution, batch)
     with context.identity.holding():
-        crew.go(
+        batch.go(
             [
-                partial(advance_in_place, among, run_id, together)
+                partial(advance_eagerly, in_batch, run_id, batched)
                 for run_id in dict.fromkeys(run_ids)
             ]
         )
 
 
 @dataclass(slots=True, eq=False)
-class _Member:
-    """One that goes on: its stack, and what it has asked for."""
+class _BatchedRun:
+    """One run of a batch: its stack, and the statement that it needs."""
 
     stack: greenlet
     verb: Together[Any, Any] | None = None
@@ -81,30 +83,30 @@ class _Member:
     failure: BaseException | None = None
 
 
-class Crew(Others):
-    """Several that go on together, in one thread; `enough` of them ask Postgres without waiting for the rest."""
+class RunBatch(Batch):
+    """Runs that go on in one thread; `enough` of them ask Postgres without waiting for the rest."""
 
     def __init__(
-        self, context: EngineContext, *, until: float, enough: int = ASKED_TOGETHER_MAX
+        self, context: EngineContext, *, until: float, enough: int = STATEMENT_RUNS_MAX
     ) -> None:
-        self._context, self._stopwatch = context, context.stopwatch
+        self._context, self._monotonic = context, context.monotonic
         self._until, self._enough = until, enough
-        self._members: dict[greenlet, _Member] = {}
-        self._ready: deque[_Member] = deque()
-        self._asking: list[_Member] = []
-        self._aside: deque[_Member] = deque()
+        self._runs: dict[greenlet, _BatchedRun] = {}
+        self._ready: deque[_BatchedRun] = deque()
+        self._asking: list[_BatchedRun] = []
+        self._aside: deque[_BatchedRun] = deque()
         self._failures: list[Exception] = []
         self._driver = getcurrent()
 
-    def go(self, deeds: Sequence[Callable[[], None]]) -> None:
-        """Do all of them, from the stack that this crew was made on."""
-        for deed in deeds:
-            self._join(deed)
+    def go(self, actions: Sequence[Callable[[], None]]) -> None:
+        """Do all of them, from the stack that made this batch."""
+        for action in actions:
+            self._join(action)
         try:
-            while self._members:
+            while self._runs:
                 self._do_next()
         except BaseException as end:
-            self._end_all(end)  # guard: a crew ends with its worker
+            self._end_all(end)  # guard: a batch ends with its worker
             raise
         self._raise_first()
 
@@ -113,23 +115,23 @@ class Crew(Others):
         try:
             for failure in failures[1:]:
                 if not is_a_servers_trouble(failure):
-                    log.error("another of the runs that went on together failed", exc_info=failure)
+                    log.error("another run of the batch failed", exc_info=failure)
                 failure.__traceback__ = None
             if failures:
                 raise failures[0]
         finally:
             del failures  # see `_wait_as`
 
-    # -- for members -------------------------------------------------------------------------
+    # -- for its runs ------------------------------------------------------------------------
 
     def ask(self, verb: Together[Ask, Answer], ask: Ask) -> Answer:
-        """Wait for the others, and go with them."""
-        member = self._members[getcurrent()]
-        member.verb, member.ask, member.kind = verb, ask, (verb, verb.kind(ask))
-        member.asked_at = self._stopwatch()
-        self._asking.append(member)
-        self._wait_as(member)
-        answer: Answer = member.answer
+        """Wait for the others, and share their statement."""
+        run = self._runs[getcurrent()]
+        run.verb, run.ask, run.kind = verb, ask, (verb, verb.kind(ask))
+        run.asked_at = self._monotonic()
+        self._asking.append(run)
+        self._wait_as(run)
+        answer: Answer = run.answer
         return answer
 
     def rows(self, statement: Statement, parameters: dict[str, object]) -> Sequence[Any]:
@@ -139,28 +141,28 @@ class Crew(Others):
 
     def may_call(self, name: str) -> bool:
         """Whether the others can wait for a call of it: it is short here, and their time isn't over."""
-        return len(self._members) == 1 or (
-            self._context.pace.is_short(name)  # guard: others wait for short calls alone
-            and self._stopwatch() < self._until  # guard: a crew's time
+        return len(self._runs) == 1 or (
+            self._context.call_durations.is_short(name)  # guard: others wait for short calls alone
+            and self._monotonic() < self._until  # guard: a batch's time
         )
 
     def may_lose(self, name: str) -> bool:
         """Whether another attempt follows if this worker dies in some other run's call."""
-        is_last = len(self._members) == 1
+        is_last = len(self._runs) == 1
         return is_last or self._context.registry.stage(name).retry.allows_another(1)
 
     def step_aside(self, name: str) -> None:
         """Before a call that others shouldn't wait for. HandedBack: let another worker make it."""
         if self.may_call(name):
             return
-        member = self._members[getcurrent()]
-        self._aside.append(member)
-        self._wait_as(member)
+        run = self._runs[getcurrent()]
+        self._aside.append(run)
+        self._wait_as(run)
 
-    def _wait_as(self, member: _Member) -> None:
-        """Until this member's turn comes again. Raises what has come of its wait."""
+    def _wait_as(self, run: _BatchedRun) -> None:
+        """Until this run goes on. Raises the failure of its statement."""
         self._driver.switch()
-        failure, member.failure = member.failure, None
+        failure, run.failure = run.failure, None
         if failure is not None:
             # Its traceback leads here: in a circle it would stay until a collection of garbage.
             try:
@@ -170,20 +172,20 @@ class Crew(Others):
 
     # -- in turns ----------------------------------------------------------------------------
 
-    def _join(self, deed: Callable[[], None]) -> None:
-        stack = greenlet(self._doing(deed))
+    def _join(self, action: Callable[[], None]) -> None:
+        stack = greenlet(self._doing(action))
         stack.gr_context = copy_context()  # guard: a context of one's own
-        member = self._members[stack] = _Member(stack)
-        self._ready.append(member)
+        run = self._runs[stack] = _BatchedRun(stack)
+        self._ready.append(run)
 
-    def _doing(self, deed: Callable[[], None]) -> Callable[[], None]:
+    def _doing(self, action: Callable[[], None]) -> Callable[[], None]:
         def do() -> None:
             try:
-                deed()
+                action()
             except Exception as failure:  # noqa: BLE001 - it is raised when all have ended
                 self._failures.append(failure)
             finally:
-                del self._members[getcurrent()]
+                del self._runs[getcurrent()]
 
         return do
 
@@ -203,7 +205,7 @@ class Crew(Others):
         """Enough have asked, or the first of them has waited for long."""
         if not self._asking:
             return False
-        waited = self._stopwatch() - self._asking[0].asked_at
+        waited = self._monotonic() - self._asking[0].asked_at
         return (
             len(self._asking) >= self._enough
             or waited >= WITHHELD_SECONDS_MAX  # guard: what is withheld is recorded soon
@@ -212,8 +214,8 @@ class Crew(Others):
     def _keep_one(self) -> None:
         """All that are left would rather be alone: one stays, and the others go back to the fleet."""
         kept = self._aside.popleft()
-        for member in self._aside:
-            member.failure = HandedBack()
+        for run in self._aside:
+            run.failure = HandedBack()
         self._ready += [*self._aside, kept]
         self._aside.clear()
 
@@ -221,34 +223,34 @@ class Crew(Others):
         """Ask what has waited longest, and all that fits to it."""
         asking, self._asking = self._asking, []
         kind = asking[0].kind
-        group: list[_Member] = []
-        for member in asking:
-            (group if member.kind == kind else self._asking).append(member)
+        group: list[_BatchedRun] = []
+        for run in asking:
+            (group if run.kind == kind else self._asking).append(run)
         self._answer(group)
         self._ready += group
 
-    def _answer(self, group: Sequence[_Member]) -> None:
+    def _answer(self, group: Sequence[_BatchedRun]) -> None:
         verb = group[0].verb
         assert verb is not None  # noqa: S101 - they ask
         try:
             with self._connection(verb, group) as connection:
-                answers = verb.many(connection, [member.ask for member in group])
+                answers = verb.many(connection, [run.ask for run in group])
         except Exception as error:  # noqa: BLE001 - theirs to judge
             if len(group) > 1 and is_refused(error):  # guard: a refusal is one run's
-                for member in group:  # whose fault it is shows when each asks alone
-                    self._answer([member])
+                for run in group:  # whose fault it is shows when each asks alone
+                    self._answer([run])
                 return
-            for member in group:
-                member.failure = error
+            for run in group:
+                run.failure = error
         else:
-            for member, answer in zip(group, answers, strict=True):
-                member.answer, member.failure = answer, None
+            for run, answer in zip(group, answers, strict=True):
+                run.answer, run.failure = answer, None
                 if len(group) > 1 and verb.is_left_out(answer):  # guard: who is left out asks alone
-                    self._answer([member])
+                    self._answer([run])
 
     @contextmanager
     def _connection(
-        self, verb: Together[Any, Any], group: Sequence[_Member]
+        self, verb: Together[Any, Any], group: Sequence[_BatchedRun]
     ) -> Iterator[Connection | Meanwhile]:
         """One on which the others go on while Postgres is at work, if any can, and it does no harm.
 
@@ -275,26 +277,26 @@ class Crew(Others):
 
     def _end_all(self, end: BaseException) -> None:
         """This worker is being ended: so are they, wherever they stand."""
-        for stack in list(self._members):
+        for stack in list(self._runs):
             try:
                 stack.throw(end)
             except BaseException:
-                log.debug("a run that went on with others ended with them", exc_info=True)
+                log.debug("a run of the batch ended with its worker", exc_info=True)
 
 
 @dataclass(frozen=True, slots=True)
-class InPlaceTogether:
-    """An `InPlace` among others."""
+class BatchedExecution:
+    """The `EagerExecution` of one run of a batch."""
 
-    alone: InPlace
-    crew: Crew
+    alone: EagerExecution
+    batch: RunBatch
 
     def may_take(self, stage: NewActivity) -> bool:
         """As alone, and only what others can wait for, and what may be lost with any of them."""
         name = stage.request.name
         return (
-            self.crew.may_call(name)
-            and self.crew.may_lose(name)  # guard: what is tried once waits for nobody
+            self.batch.may_call(name)
+            and self.batch.may_lose(name)  # guard: what is tried once waits for nobody
             and self.alone.may_take(stage)
         )
 

@@ -12,7 +12,7 @@ from celery import Celery, signals
 from celery._state import _task_stack
 
 from orchestrator import Registry, Settings, install, stage
-from orchestrator.fleet.eager import InPlaceTasks, perform_in_hand
+from orchestrator.fleet.eager import EagerTasks, perform_taken_over
 
 QUEUE = "here"
 LIMITS = {"time_limit": 3610.0, "soft_time_limit": 3600.0}
@@ -56,14 +56,14 @@ def in_hand(
     kept: bool = True,
     tell: Callable[..., None] = lambda *_, **__: None,
     **request: Any,
-) -> tuple[InPlaceTasks, Clock]:
+) -> tuple[EagerTasks, Clock]:
     """What a message of that task allows. `kept`: the pool ends what overruns."""
     clock, of = Clock(), app.tasks[task]
     of.push_request(id="1", called_directly=False, delivery_info={"routing_key": QUEUE}, **request)
     _task_stack.push(of)
     try:
         return (
-            InPlaceTasks(app, seconds=seconds, limits_are_kept=kept, tell=tell, stopwatch=clock),
+            EagerTasks(app, seconds=seconds, limits_are_kept=kept, tell=tell, monotonic=clock),
             clock,
         )
     finally:
@@ -72,13 +72,13 @@ def in_hand(
 
 
 def test_a_stage_of_the_same_queue_and_limits_is_taken_over_for_a_while(app):
-    in_place, clock = in_hand(app)
-    assert in_place.may_take(opened())
-    assert in_place.may_take(opened(queue=QUEUE))
+    execution, clock = in_hand(app)
+    assert execution.may_take(opened())
+    assert execution.may_take(opened(queue=QUEUE))
     clock.now += 0.09
-    assert in_place.may_take(opened())
+    assert execution.may_take(opened())
     clock.now += 0.02
-    assert not in_place.may_take(opened())
+    assert not execution.may_take(opened())
 
 
 def test_nothing_is_taken_over_where_it_is_turned_off(app):
@@ -99,7 +99,7 @@ def test_a_stage_whose_rate_is_limited_is_not_taken_over(app):
 
 
 def test_outside_of_a_task_nothing_is_taken_over(app):
-    assert not InPlaceTasks(app, seconds=1, limits_are_kept=False).may_take(opened())
+    assert not EagerTasks(app, seconds=1, limits_are_kept=False).may_take(opened())
 
 
 @pytest.mark.parametrize("task", ["perennial.advance", "brief"])
@@ -114,14 +114,14 @@ def test_limits_of_the_message_itself_count(app):
 
 
 def test_a_brief_timeout_is_not_made_briefer(app):
-    """The task in hand has used up to `in_place_seconds` of it."""
+    """The task in hand has used up to `eager_seconds` of it."""
     assert not in_hand(app, task="brief")[0].may_take(opened("brief"))
 
 
 def test_a_stage_in_place_is_a_task_of_its_own(app):
     """With an id of its own, its arguments, Celery's signals, and what its message would have said of it."""
     told: list[str] = []
-    in_place, _ = in_hand(app, hostname="w1@here", tell=lambda event, **_: told.append(event))
+    execution, _ = in_hand(app, hostname="w1@here", tell=lambda event, **_: told.append(event))
     seen: list[Any] = []
 
     def watch(sender: Any, task_id: str, args: Any, **_: Any) -> None:
@@ -138,8 +138,8 @@ def test_a_stage_in_place_is_a_task_of_its_own(app):
     signals.task_prerun.connect(watch, weak=False)
     app.tasks["work"].__trace__ = None
     try:
-        taken = in_place.perform(claim, lambda: claim)
-        again = in_place.perform(claim, lambda: None)
+        taken = execution.perform(claim, lambda: claim)
+        again = execution.perform(claim, lambda: None)
     finally:
         signals.task_prerun.disconnect(watch)
     assert taken is claim
@@ -154,7 +154,7 @@ def test_a_stage_in_place_is_a_task_of_its_own(app):
 def test_a_stage_in_place_that_fails_ends_there(app):
     """Celery tells it as that task's failure; the worker goes on with its queue."""
     told: list[str] = []
-    in_place, _ = in_hand(app, tell=lambda event, **_: told.append(event))
+    execution, _ = in_hand(app, tell=lambda event, **_: told.append(event))
     run_id = uuid4()
     claim: Any = SimpleNamespace(
         name="work", key="work", attempt=1, run=SimpleNamespace(context=SimpleNamespace(id=run_id))
@@ -171,9 +171,9 @@ def test_a_stage_in_place_that_fails_ends_there(app):
     signals.task_failure.connect(watch, weak=False)
     app.tasks["work"].__trace__ = None
     try:
-        assert in_place.perform(claim, fails) is None
+        assert execution.perform(claim, fails) is None
     finally:
         signals.task_failure.disconnect(watch)
     assert failed == [("work", ZeroDivisionError)]
     assert told == ["task-received", "task-started", "task-failed"]
-    assert not perform_in_hand(str(run_id), "work", 1)
+    assert not perform_taken_over(str(run_id), "work", 1)

@@ -1,11 +1,11 @@
-"""Going on in place: a worker that has just committed goes on with the stage it has opened, for a moment.
+"""Eager execution: a worker that has just committed does the stage that it opened, without a message, for a moment.
 
-    advance_in_place, run_stage_in_place   the engine's verbs, and whatever stages follow at once
+    advance_eagerly, run_stage_eagerly   the engine's verbs, and whatever stages follow at once
 
 The commit that opens a stage claims it for this worker, instead of asking for it by a handoff: the record
 looks as if a message had come and been claimed, and a worker that dies is found by its silence, as ever. The
-message stays the rule; this is for short stages, whose messages would cost more than their work. Who may go
-on, how long, and how a stage becomes a task of its own is the fleet's to say. (docs/adr/0012)
+message stays the rule; this is for short stages, whose messages would cost more than their work. The
+fleet says which stages, for how long, and how each becomes a task of its own. (docs/adr/0012)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from orchestrator.engine.turn import advance
 from orchestrator.store.activities import Claim
 
 
-class InPlace(Protocol):
+class EagerExecution(Protocol):
     """How long a worker goes on, and as what."""
 
     def may_take(self, stage: NewActivity) -> bool:
@@ -31,30 +31,30 @@ class InPlace(Protocol):
         """Call `work`, which does the claimed stage, as a task of its own; None if that task failed."""
 
 
-def advance_in_place(context: EngineContext, run_id: UUID, in_place: InPlace) -> None:
+def advance_eagerly(context: EngineContext, run_id: UUID, execution: EagerExecution) -> None:
     """`advance`, and the stages that follow at once."""
-    context = context.going_on(in_place.may_take)
+    context = context.going_on(execution.may_take)
     with context.identity.holding():
-        _go_on(context, advance(context, run_id), in_place)
+        _go_on(context, advance(context, run_id), execution)
 
 
-def run_stage_in_place(
-    context: EngineContext, run_id: UUID, key: str, attempt: int, in_place: InPlace
+def run_stage_eagerly(
+    context: EngineContext, run_id: UUID, key: str, attempt: int, execution: EagerExecution
 ) -> None:
     """`run_stage`, and the stages that follow at once."""
-    context = context.going_on(in_place.may_take)
+    context = context.going_on(execution.may_take)
     with context.identity.holding() as worker_id:
         claim = claim_stage(context, run_id, key, attempt, worker_id=worker_id)
         if claim is not None:
-            _go_on(context, work_and_settle(context, claim), in_place)
+            _go_on(context, work_and_settle(context, claim), execution)
 
 
-def _go_on(context: EngineContext, taken: Claim | None, in_place: InPlace) -> None:
+def _go_on(context: EngineContext, taken: Claim | None, execution: EagerExecution) -> None:
     while (claim := taken) is not None:
 
         def work(claim: Claim = claim) -> Claim | None:
             # Its failure ends in its own task, so it has to fall silent here.
-            with context.identity.holding():  # guard: each stage in place is held
+            with context.identity.holding():  # guard: each eager stage is held
                 return work_and_settle(context, claim)
 
-        taken = in_place.perform(claim, work)
+        taken = execution.perform(claim, work)

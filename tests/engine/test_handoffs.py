@@ -246,7 +246,7 @@ def overrun_at_the_last_attempt(harness: Any) -> Any:
     ],
     ids=lambda action: action.__name__,
 )
-def test_a_deed_whose_message_is_lost_is_followed_all_the_same(harness, action):
+def test_an_action_whose_message_is_lost_is_followed_all_the_same(harness, action):
     """Whatever moves a run leaves its handoff in the outbox, in the transaction of the action itself.
     The message may be lost with the one that was to send it: a relay sends it later.
     """

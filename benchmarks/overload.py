@@ -29,7 +29,7 @@ from sqlalchemy import Engine, create_engine, text
 from orchestrator import Client, Flow, Registry, Retry, Settings, install, process, stage
 from orchestrator.core.views import Started
 from orchestrator.embedded import EmbeddedServers
-from orchestrator.store import migrate
+from orchestrator.store.schema import migrate
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RUNS_PER_CALL = 10_000

@@ -21,7 +21,7 @@ from sqlalchemy import create_engine, text
 
 from orchestrator import Client, PerennialError
 from orchestrator.embedded import EmbeddedServers
-from orchestrator.store import migrate
+from orchestrator.store.schema import migrate
 
 WORKERS = 2
 PATIENCE_SECONDS = 120.0

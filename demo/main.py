@@ -42,8 +42,7 @@ from orchestrator.core.run import RunStatus
 from orchestrator.embedded import ServerUrls
 from orchestrator.embedded.private import FLOWER_PASSWORD_FILE, FLOWER_USER
 from orchestrator.settings import Settings
-from orchestrator.store import migrate
-from orchestrator.store.schema import options_in
+from orchestrator.store.schema import migrate, options_in
 
 Fault = Literal["kill-worker", "flush-redis"]
 

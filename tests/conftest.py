@@ -23,8 +23,7 @@ from sqlalchemy import Connection, create_engine, make_url, text
 
 from orchestrator.embedded import EmbeddedServers, ServerUrls
 from orchestrator.settings import with_psycopg
-from orchestrator.store import migrate
-from orchestrator.store.schema import SCHEMA, options_in
+from orchestrator.store.schema import SCHEMA, migrate, options_in
 from tests.harness import Database, Harness
 from tests.modes import NORMAL, Mode
 

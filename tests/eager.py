@@ -13,9 +13,9 @@ from orchestrator.engine.call_durations import CallDurations
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.eager.batch import STATEMENT_RUNS_MAX, BatchedExecution, RunBatch
 from orchestrator.engine.eager.execution import EagerExecution, advance_eagerly, run_stage_eagerly
-from orchestrator.store.activities import Claim
-from orchestrator.store.outbox import Handoff
 from orchestrator.store.parts import ADVANCE
+from orchestrator.store.transitions.claim import Claim
+from orchestrator.store.transitions.outbox import Handoff
 
 
 class GoesOn:

@@ -39,11 +39,11 @@ from orchestrator.engine.context import EngineContext, connect
 from orchestrator.engine.fire import fire
 from orchestrator.engine.liveness import Identity
 from orchestrator.engine.stage import run_stage
-from orchestrator.store import workers
-from orchestrator.store.outbox import Handoff
 from orchestrator.store.parts import ADVANCE
 from orchestrator.store.schema import SCHEMA, in_schema, options_in
-from orchestrator.store.timers import ArmedTimer
+from orchestrator.store.transitions import workers
+from orchestrator.store.transitions.outbox import Handoff
+from orchestrator.store.transitions.timers import ArmedTimer
 from tests.modes import NORMAL, Mode, leaving_early
 
 TABLES = [

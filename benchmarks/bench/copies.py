@@ -14,7 +14,15 @@ from rich.console import Console
 from rich.progress import Progress
 from sqlalchemy import Connection, Engine, Table, text
 
-from orchestrator.store.tables import activity, approval, approval_vote, history, run, signal, timer
+from orchestrator.store.schema.tables import (
+    activity,
+    approval,
+    approval_vote,
+    history,
+    run,
+    signal,
+    timer,
+)
 
 SHARE = 10_000
 """Copies made in one transaction."""

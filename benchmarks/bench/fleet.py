@@ -31,7 +31,7 @@ from benchmarks.bench.celery_app import BROKER, DATABASE, READY_FOLDER
 from benchmarks.bench.options import Options
 from orchestrator import Client, Registry, Settings
 from orchestrator.embedded import EmbeddedServers
-from orchestrator.store import migrate
+from orchestrator.store.schema import migrate
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 600.0

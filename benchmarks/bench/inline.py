@@ -19,8 +19,8 @@ from orchestrator.engine.liveness import Identity
 from orchestrator.engine.messenger import SilentMessenger
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
-from orchestrator.store.outbox import Handoff
 from orchestrator.store.parts import ADVANCE
+from orchestrator.store.transitions.outbox import Handoff
 
 
 class _Collecting(SilentMessenger):

@@ -30,7 +30,7 @@ commands = typer.Typer(
 )
 def upgrade(context: typer.Context, _json: Json = False) -> None:
     """Bring the tables to this release. Safe to run twice, and while workers work."""
-    from orchestrator.store import migrate
+    from orchestrator.store.schema import migrate
 
     session = session_of(context)
     url = session.database()
@@ -82,7 +82,7 @@ def grants(
     _json: Json = False,
 ) -> None:
     """Print the least rights that a worker or a client needs, as SQL for the owner of the tables."""
-    from orchestrator.store.rights import grants_of
+    from orchestrator.store.schema.rights import grants_of
 
     statements = grants_of(role, _schema())
     Printer(session_of(context)).emit(
@@ -92,7 +92,7 @@ def grants(
 
 
 def _compare(context: typer.Context) -> bool:
-    from orchestrator.store import migrate
+    from orchestrator.store.schema import migrate
 
     session = session_of(context)
     with engine_of(session.database()) as engine:

@@ -244,7 +244,7 @@ def _prepare(session: Session, files: Sequence[Path], flower_port: int | None) -
     from orchestrator.cli.apps import consumed_queues, load_app, registered_processes
     from orchestrator.cli.database import engine_of
     from orchestrator.cli.example import example_input
-    from orchestrator.store import migrate
+    from orchestrator.store.schema import migrate
 
     database_url = session.database()
     with engine_of(database_url) as engine:

@@ -44,8 +44,8 @@ from orchestrator.engine.signal_forms import SignalForms
 from orchestrator.engine.start import IfClosed, Starts, ask
 from orchestrator.errors import RunFailed, RunNotClosed, RunNotFound, UnknownProcess
 from orchestrator.settings import Settings
-from orchestrator.store import reads
 from orchestrator.store.callers import CallersConnection, usable
+from orchestrator.store.reads import views
 
 _FIRST_LOOK_SECONDS = 0.02
 _SLOWEST_LOOK_SECONDS = 1.0
@@ -277,7 +277,7 @@ class Client:
     ) -> list[ApprovalView]:
         """Approvals, oldest first; with `assignee`, that person's inbox. `state` None: all."""
         with self._context.connection() as connection:
-            return reads.list_approvals(
+            return views.list_approvals(
                 connection,
                 assignee=assignee,
                 process=process,
@@ -292,7 +292,7 @@ class Client:
     def get(self, run: RunReference) -> RunView:
         """The run, and what it waits for: who can act, since when, what happens next and when."""
         with self._context.connection() as connection:
-            found = reads.get_run(connection, self._door.id_of(connection, run))
+            found = views.get_run(connection, self._door.id_of(connection, run))
         if found is None:
             raise RunNotFound(f"there is no run {run}")
         return found
@@ -309,7 +309,7 @@ class Client:
         """Runs, newest first; `after`: the last id of the page before."""
         statuses = [status] if isinstance(status, RunStatus) else status
         with self._context.connection() as connection:
-            return reads.list_runs(
+            return views.list_runs(
                 connection,
                 process=process,
                 statuses=statuses,
@@ -321,7 +321,7 @@ class Client:
     def history(self, run: RunReference) -> Sequence[HistoryEntry]:
         """Every fact of the run, in order."""
         with self._context.connection() as connection:
-            return reads.run_history(connection, self._door.id_of(connection, run))
+            return views.run_history(connection, self._door.id_of(connection, run))
 
     def result(self, run: RunReference, *, timeout_seconds: Duration = 0.0) -> Any:
         """The result of a run that completed, as its process's type where this program has it.

@@ -12,8 +12,8 @@ from sqlalchemy import Connection
 from orchestrator.core.views import RunSummary, RunView, Started
 from orchestrator.engine.context import EngineContext
 from orchestrator.errors import PerennialError, RunNotFound
-from orchestrator.store import runs
 from orchestrator.store.callers import CallersConnection, usable
+from orchestrator.store.reads import finding
 from orchestrator.store.statement import AnyConnection
 
 RunReference = UUID | str | Started | RunView | RunSummary
@@ -50,7 +50,7 @@ class Door:
             return run.run_id, None
         if isinstance(run, RunView | RunSummary):
             return run.id, None
-        found = runs.find_runs(connection, run)
+        found = finding.find_runs(connection, run)
         if not found:
             raise RunNotFound(f"there is no run with id or business key {run!r}")
         if len(found) > 1:

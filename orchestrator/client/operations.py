@@ -10,8 +10,8 @@ from orchestrator.core.run import RunStatus
 from orchestrator.core.views import Started
 from orchestrator.engine import operate
 from orchestrator.engine.start import Starts
-from orchestrator.store import reads
 from orchestrator.store.callers import CallersConnection
+from orchestrator.store.reads import views
 
 
 class Operations:
@@ -61,11 +61,11 @@ class Operations:
     def counts(self, process: str | None = None) -> dict[RunStatus, int]:
         """How many runs stand where."""
         with self._door.context.connection() as connection:
-            return reads.count_runs(connection, process)
+            return views.count_runs(connection, process)
 
     def timer_lateness(
         self, process: str | None = None, since: datetime | None = None
     ) -> Sequence[float]:
         """For each fired timer, the seconds it fired after it was due."""
         with self._door.context.connection() as connection:
-            return reads.timer_lateness(connection, process=process, since=since)
+            return views.timer_lateness(connection, process=process, since=since)

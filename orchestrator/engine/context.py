@@ -31,11 +31,11 @@ from orchestrator.engine.set_aside import SetAside
 from orchestrator.errors import PerennialError
 from orchestrator.faults import reach
 from orchestrator.settings import Settings, SettingsError
-from orchestrator.store.activities import Claim
 from orchestrator.store.schema import checked, options_in, schema_of
 from orchestrator.store.session import connection_arguments, set_up
 from orchestrator.store.statement import COMMITS_EACH, lack_in, pooler_in
 from orchestrator.store.together import Gathering
+from orchestrator.store.transitions.claim import Claim
 
 POOL_SIZE = 5
 """So many connections are kept for a process' threads; twice as many may be open."""

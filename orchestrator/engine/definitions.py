@@ -5,8 +5,8 @@ from __future__ import annotations
 from orchestrator.core.declarative import process_from_spec
 from orchestrator.core.definition import Process, Registry
 from orchestrator.errors import UnknownProcess
-from orchestrator.store import processes
 from orchestrator.store.statement import AnyConnection
+from orchestrator.store.transitions import processes
 
 
 class Definitions:

@@ -25,7 +25,8 @@ from orchestrator.errors import (
     RunClosed,
     RunNotFound,
 )
-from orchestrator.store import approvals, runs, signals
+from orchestrator.store import approvals, signals
+from orchestrator.store.reads import finding
 from orchestrator.store.statement import AnyConnection
 
 CHANGES_MAX = 3
@@ -84,7 +85,7 @@ def signal(
             )
             raise PayloadError(message)
         fits = taken.digest
-    status = runs.status_of(connection, run_id)
+    status = finding.status_of(connection, run_id)
     if status is None:
         raise RunNotFound(f"there is no run {run_id}")
     if RunStatus(status).is_closed:

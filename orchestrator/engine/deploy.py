@@ -9,8 +9,8 @@ from orchestrator.core.definition import Process
 from orchestrator.core.schemas import InputSchema, input_schema_of
 from orchestrator.engine.context import EngineContext
 from orchestrator.errors import ProcessChanged
-from orchestrator.store import processes
 from orchestrator.store.statement import AnyConnection
+from orchestrator.store.transitions import processes
 
 RUNS_NAMED_MAX = 3
 """So many of the runs that hold a version are named."""

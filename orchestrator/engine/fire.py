@@ -21,10 +21,12 @@ from orchestrator.core.run import RunStatus
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.database_errors import is_a_servers_trouble
 from orchestrator.engine.reports import read_report
-from orchestrator.store import approvals, firing, outbox, runs, timers
+from orchestrator.store import approvals, firing
 from orchestrator.store.firing_together import FiredTogether, fire_together_if_due
-from orchestrator.store.outbox import Handoff
-from orchestrator.store.timers import DueTimer
+from orchestrator.store.transitions import outbox, timers
+from orchestrator.store.transitions.close import close_run_if_open
+from orchestrator.store.transitions.outbox import Handoff
+from orchestrator.store.transitions.timers import DueTimer
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +180,7 @@ _ACTIONS = {
 def _expire(connection: Connection, due: DueTimer) -> bool:
     """Close the run. Its timer has fired by then: a run that closes cancels what is armed."""
     timers.mark_fired(connection, due.id)
-    return runs.close_run_if_open(
+    return close_run_if_open(
         connection, due.run_id, status=RunStatus.EXPIRED, actor=TIMER, error=_EXPIRED
     )
 

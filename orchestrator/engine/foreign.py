@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from orchestrator.core.definition import Registry
 from orchestrator.engine.definitions import Definitions
 from orchestrator.errors import PerennialError
-from orchestrator.store.outbox import Handoff
 from orchestrator.store.parts import ADVANCE
 from orchestrator.store.statement import AnyConnection
+from orchestrator.store.transitions.outbox import Handoff
 
 KINDS_MAX = 1_000
 """So many are remembered; then they are learnt again."""

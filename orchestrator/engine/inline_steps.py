@@ -27,10 +27,10 @@ from orchestrator.core.steps import working_on_step
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.refusal import in_plain_characters, refused
 from orchestrator.engine.reports import FailedAttempt
-from orchestrator.store import activities, exits, turns
-from orchestrator.store.activities import FlowStep
+from orchestrator.store.reads.loading import LoadedRun
 from orchestrator.store.statement import AnyConnection
-from orchestrator.store.turns import LoadedRun
+from orchestrator.store.transitions import exits, turns
+from orchestrator.store.transitions.claim import FlowStep, Remembered, remember_flow_step_if_held
 
 TURN_LOSSES_MAX = 5
 """So many workers lost in one turn, one after the other, park the run: its step kills them."""
@@ -132,8 +132,8 @@ class HeldTurn:
             settled_revision=remembered.revision,
         )
 
-    def _remember(self, loaded: LoadedRun, end: FlowStep) -> activities.Remembered | None:
-        return activities.remember_flow_step_if_held(
+    def _remember(self, loaded: LoadedRun, end: FlowStep) -> Remembered | None:
+        return remember_flow_step_if_held(
             self.connection,
             self.run_id,
             end,

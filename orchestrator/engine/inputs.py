@@ -14,7 +14,7 @@ from orchestrator.core import codec
 from orchestrator.core.schemas import input_schema_of
 from orchestrator.engine.validation import Validator
 from orchestrator.errors import InvalidInput
-from orchestrator.store.processes import InputOf
+from orchestrator.store.transitions.processes import InputOf
 
 if TYPE_CHECKING:
     from orchestrator.core.definition import Process

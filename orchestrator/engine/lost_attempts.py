@@ -22,9 +22,11 @@ from orchestrator.engine.database_errors import one_by_one
 from orchestrator.engine.park import park_attempt
 from orchestrator.engine.reports import read_report
 from orchestrator.errors import DefinitionError
-from orchestrator.store import activities, exits, firing, outbox, workers
-from orchestrator.store.outbox import Handoff
-from orchestrator.store.timers import ArmedTimer
+from orchestrator.store import firing
+from orchestrator.store.transitions import exits, outbox, workers
+from orchestrator.store.transitions.claim import retry_attempt_if_claimed
+from orchestrator.store.transitions.outbox import Handoff
+from orchestrator.store.transitions.timers import ArmedTimer
 
 log = logging.getLogger(__name__)
 
@@ -206,7 +208,7 @@ def _rest_until_retry(
     rest_seconds: float,
     error: dict[str, Any],
 ) -> _Recovered:
-    _, armed = activities.retry_attempt_if_claimed(
+    _, armed = retry_attempt_if_claimed(
         connection,
         run_id,
         key,

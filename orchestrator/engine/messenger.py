@@ -7,8 +7,8 @@ from typing import Protocol
 from uuid import UUID
 
 from orchestrator.core.notice import RunNotice
-from orchestrator.store.outbox import Handoff
-from orchestrator.store.timers import ArmedTimer
+from orchestrator.store.transitions.outbox import Handoff
+from orchestrator.store.transitions.timers import ArmedTimer
 
 
 class Messenger(Protocol):

@@ -8,8 +8,9 @@ from orchestrator.core import codec
 from orchestrator.core.checks import check_words, composed
 from orchestrator.core.run import MOVES, RunStatus
 from orchestrator.errors import PerennialError, RunClosed, RunNotFound
-from orchestrator.store import runs
+from orchestrator.store.reads import finding
 from orchestrator.store.statement import AnyConnection
+from orchestrator.store.transitions.close import close_run_if_open, move_run_if_in
 
 
 def cancel(connection: AnyConnection, run_id: UUID, *, by: str, reason: str) -> None:
@@ -18,7 +19,7 @@ def cancel(connection: AnyConnection, run_id: UUID, *, by: str, reason: str) -> 
     Raises RunNotFound, RunClosed.
     """
     error = {"type": "Cancelled", "message": codec.readable(reason) or f"cancelled by {_actor(by)}"}
-    if not runs.close_run_if_open(
+    if not close_run_if_open(
         connection, run_id, status=RunStatus.CANCELLED, actor=_actor(by), error=error
     ):
         raise _why_not(connection, run_id, "cancelled")
@@ -32,7 +33,7 @@ def pause(connection: AnyConnection, run_id: UUID, *, by: str) -> None:
 def resume(connection: AnyConnection, run_id: UUID, *, by: str) -> None:
     """Move a paused run or a mended incident on, through the same turn as ever."""
     origins = [RunStatus.PAUSED, RunStatus.INCIDENT]
-    if not runs.move_run_if_in(
+    if not move_run_if_in(
         connection,
         run_id,
         status=RunStatus.RUNNING,
@@ -47,7 +48,7 @@ def _move(
     connection: AnyConnection, run_id: UUID, status: RunStatus, *, by: str, event: str
 ) -> None:
     origins = [origin for origin, targets in MOVES.items() if status in targets]
-    if not runs.move_run_if_in(
+    if not move_run_if_in(
         connection,
         run_id,
         status=status,
@@ -65,7 +66,7 @@ def _actor(by: str) -> str:
 
 
 def _why_not(connection: AnyConnection, run_id: UUID, what: str) -> PerennialError:
-    status = runs.status_of(connection, run_id)
+    status = finding.status_of(connection, run_id)
     if status is None:
         return RunNotFound(f"there is no run {run_id}")
     if RunStatus(status).is_closed:

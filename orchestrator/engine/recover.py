@@ -22,7 +22,7 @@ from orchestrator.engine.database_errors import one_by_one
 from orchestrator.engine.fire import fire_all
 from orchestrator.engine.lost_attempts import recover_attempts
 from orchestrator.engine.relay import relay
-from orchestrator.store import outbox, timers, workers
+from orchestrator.store.transitions import outbox, timers, workers
 
 log = logging.getLogger(__name__)
 

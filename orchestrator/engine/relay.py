@@ -15,8 +15,9 @@ from sqlalchemy import Connection
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.database_errors import one_by_one
 from orchestrator.engine.lost_attempts import RECOVERY, worker_lost
-from orchestrator.store import exits, firing, outbox, turns
-from orchestrator.store.outbox import Handoff
+from orchestrator.store import firing
+from orchestrator.store.transitions import exits, outbox, turns
+from orchestrator.store.transitions.outbox import Handoff
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from orchestrator.core.failures import FAILURES, LINE_LENGTH_MAX, let_go, presen
 from orchestrator.core.journal import ActivityKind
 from orchestrator.core.outcome import RunContext
 from orchestrator.core.run import RunStatus
-from orchestrator.store.reads import get_run
+from orchestrator.store.reads.views import get_run
 
 log = logging.getLogger(__name__)
 

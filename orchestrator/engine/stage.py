@@ -34,10 +34,15 @@ from orchestrator.engine.reports import FailedAttempt, RunReport
 from orchestrator.engine.turn import settle_and_advance
 from orchestrator.errors import PayloadMismatch
 from orchestrator.faults import around
-from orchestrator.store import activities, outbox, workers
-from orchestrator.store.activities import Claim
 from orchestrator.store.statement import AnyConnection
-from orchestrator.store.turns import Settlement
+from orchestrator.store.transitions import outbox, workers
+from orchestrator.store.transitions.claim import (
+    Claim,
+    claim_activity_if_pending,
+    remember_step_if_claimed,
+    retry_attempt_if_claimed,
+)
+from orchestrator.store.transitions.settle import Settlement
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +75,7 @@ def claim_stage(
 ) -> Claim | None:
     """Claim the attempt, if it is to be done now. The caller holds `worker_id`, which it is claimed by."""
     with context.connection() as connection:
-        claim = activities.claim_activity_if_pending(
-            connection, run_id, key, attempt, worker_id=worker_id
-        )
+        claim = claim_activity_if_pending(connection, run_id, key, attempt, worker_id=worker_id)
         if claim is None:
             outbox.forget_handoff_if_stale(connection, run_id, key, attempt)
             log.debug("%s of run %s, attempt %s, is not to be done now", key, run_id, attempt)
@@ -295,7 +298,7 @@ class _Steps:
     def _remember(self, key: str, name: str, result: str) -> None:
         try:
             with self.context.connection() as connection:
-                is_ours = activities.remember_step_if_claimed(
+                is_ours = remember_step_if_claimed(
                     connection,
                     self.claim.run.context.id,
                     parent_key=self.claim.key,
@@ -368,7 +371,7 @@ def _rest_until_retry(
     elapsed: float,
 ) -> None:
     assert failure.delay_seconds is not None  # noqa: S101 - another attempt follows
-    is_ours, armed = activities.retry_attempt_if_claimed(
+    is_ours, armed = retry_attempt_if_claimed(
         connection,
         claim.run.context.id,
         claim.key,

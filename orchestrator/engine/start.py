@@ -42,18 +42,11 @@ from orchestrator.errors import (
     RunNotFound,
     UnknownProcess,
 )
-from orchestrator.store import processes
-from orchestrator.store.processes import InputOf
-from orchestrator.store.starts import (
-    NewRun,
-    Terms,
-    has_started,
-    read_to_restart,
-    restart_run,
-    start_runs,
-    started_of_id,
-)
+from orchestrator.store.reads.started import read_to_restart, started_of_id
 from orchestrator.store.statement import AnyConnection
+from orchestrator.store.transitions import processes
+from orchestrator.store.transitions.processes import InputOf
+from orchestrator.store.transitions.start import NewRun, Terms, has_started, restart_run, start_runs
 
 RUNS_PER_CALL_MAX = 10_000
 """The most runs one `start_many` takes: one statement must stay a reasonable message."""

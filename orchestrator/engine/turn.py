@@ -30,19 +30,20 @@ from orchestrator.engine.context import EngineContext
 from orchestrator.engine.inline_steps import FactCame, HandedBack, HeldTurn, TurnPoisoned
 from orchestrator.engine.reports import REPORTED, RunReport
 from orchestrator.errors import DefinitionError, UnknownProcess, UnknownStage
-from orchestrator.store import outbox, turns
-from orchestrator.store.activities import Claim
-from orchestrator.store.commit import (
+from orchestrator.store.reads.loading import LoadedRun, load_run
+from orchestrator.store.reads.views import SIGNAL_SET_ASIDE
+from orchestrator.store.statement import AnyConnection
+from orchestrator.store.transitions import outbox, turns
+from orchestrator.store.transitions.claim import Claim
+from orchestrator.store.transitions.commit import (
     Committed,
     Fact,
     Taking,
     TurnCommit,
     commit_turn_if_unchanged,
 )
-from orchestrator.store.outbox import Handoff
-from orchestrator.store.reads import SIGNAL_SET_ASIDE
-from orchestrator.store.statement import AnyConnection
-from orchestrator.store.turns import LoadedRun, Settlement
+from orchestrator.store.transitions.outbox import Handoff
+from orchestrator.store.transitions.settle import Settlement, record_settlement_if_claimed
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def advance(context: EngineContext, run_id: UUID) -> Claim | None:
     Returns the stage that was taken over, if one was: it is claimed, and the caller's to do.
     """
     with context.asking() as connection:
-        loaded = turns.load_run(connection, run_id)
+        loaded = load_run(connection, run_id)
         if loaded is None or loaded.status.is_closed:
             outbox.forget_advance(connection, run_id)
             return None
@@ -89,7 +90,7 @@ def settle_and_advance(
     progress = take_turns(context, connection, loaded, settlement, on_settled=on_settled)
     if progress.is_recorded:
         return progress.taken
-    is_ours, queue = turns.record_settlement_if_claimed(
+    is_ours, queue = record_settlement_if_claimed(
         connection,
         loaded.context.id,
         settlement,
@@ -145,7 +146,7 @@ def take_turns(
                 # Not here: the stage's own time limits still count in its task.
                 context.messenger.hand_off([Handoff.advance(run_id, loaded.queue)])
                 return Progress(is_recorded=True)
-            again = turns.load_run(connection, run_id)
+            again = load_run(connection, run_id)
             if again is None or again.status.is_closed:
                 return Progress(is_recorded=True)
             # guard: a conflict over a lost attempt

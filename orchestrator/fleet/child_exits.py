@@ -26,8 +26,8 @@ from sqlalchemy.exc import OperationalError
 
 from orchestrator.fleet.compat import look_at_children_of, reason_of
 from orchestrator.fleet.member import Member
-from orchestrator.store import exits
 from orchestrator.store.parts import ADVANCE
+from orchestrator.store.transitions import exits
 
 log = logging.getLogger(__name__)
 

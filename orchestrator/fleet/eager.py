@@ -28,7 +28,7 @@ from orchestrator.engine.eager.execution import run_stage_eagerly
 from orchestrator.fleet.compat import tracer_of
 from orchestrator.fleet.routes import Routes
 from orchestrator.fleet.way import Worker
-from orchestrator.store.activities import Claim
+from orchestrator.store.transitions.claim import Claim
 
 _Limits = tuple[float | None, float | None]
 

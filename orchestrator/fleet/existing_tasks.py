@@ -38,7 +38,7 @@ from orchestrator.fleet.compat import (
     task_behind,
     task_of_message,
 )
-from orchestrator.store.activities import Claim
+from orchestrator.store.transitions.claim import Claim
 
 _REFUSED = {
     "replace": "let the task return, and await the other stage in the flow",

@@ -25,7 +25,7 @@ from uuid import UUID
 from orchestrator.fleet import heartbeat
 from orchestrator.settings import Settings
 from orchestrator.store.session import settings_sql
-from orchestrator.store.workers import beat_text
+from orchestrator.store.transitions.workers import beat_text
 
 log = logging.getLogger(__name__)
 

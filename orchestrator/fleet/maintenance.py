@@ -22,7 +22,7 @@ from orchestrator.fleet.member import Member
 from orchestrator.fleet.refresh import Refresh
 from orchestrator.store.schema import channel_of
 from orchestrator.store.session import connection_arguments, set_up
-from orchestrator.store.workers import forget_old_workers
+from orchestrator.store.transitions.workers import forget_old_workers
 
 log = logging.getLogger(__name__)
 

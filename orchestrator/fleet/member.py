@@ -34,8 +34,8 @@ from orchestrator.fleet.strangers import OwnRecord
 from orchestrator.fleet.timer_index import TimerIndex
 from orchestrator.fleet.way import ByMessage, Way
 from orchestrator.settings import Settings
-from orchestrator.store import workers
-from orchestrator.store.identity import record_identity
+from orchestrator.store.reads.identity import record_identity
+from orchestrator.store.transitions import workers
 
 log = logging.getLogger(__name__)
 

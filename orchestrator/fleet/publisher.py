@@ -24,9 +24,9 @@ from orchestrator.fleet.routes import Routes
 from orchestrator.fleet.rows import event_of
 from orchestrator.fleet.strangers import RECORD_HEADER, OwnRecord
 from orchestrator.fleet.timer_index import TimerIndex
-from orchestrator.store.outbox import Handoff
 from orchestrator.store.parts import ADVANCE
-from orchestrator.store.timers import ArmedTimer
+from orchestrator.store.transitions.outbox import Handoff
+from orchestrator.store.transitions.timers import ArmedTimer
 
 log = logging.getLogger(__name__)
 

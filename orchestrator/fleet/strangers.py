@@ -1,6 +1,6 @@
 """Messages of another record: a worker that was forgotten on the same broker must not swallow what isn't its own.
 
-Each handoff's message names the record that it is of (`store.identity`). A worker of another one gives it back to
+Each handoff's message names the record that it is of (`store.reads.identity`). A worker of another one gives it back to
 its queue, after a pause that grows, so that those who are at work come to take it. It says so, and after
 `RETURNS_MAX` returns lets it go: nobody else takes from that queue now, and the message's own fleet sends it again
 from its outbox. A timer's message names the schema of its record, as its index does: Redis knows of no more, and two
@@ -18,7 +18,7 @@ from celery import Task
 
 from orchestrator.engine.troubles import Troubles
 from orchestrator.fleet.compat import message_maker_of
-from orchestrator.store.identity import is_another
+from orchestrator.store.reads.identity import is_another
 from orchestrator.store.schema import SCHEMA
 
 RECORD_HEADER = "perennial_record"

@@ -28,7 +28,7 @@ from orchestrator.fleet.compat import message_maker_of, redis_envelope
 from orchestrator.fleet.routes import Routes
 from orchestrator.fleet.strangers import SCHEMA_HEADER
 from orchestrator.settings import Settings
-from orchestrator.store.timers import ArmedTimer
+from orchestrator.store.transitions.timers import ArmedTimer
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from orchestrator.store.approvals import DECISION
-from orchestrator.store.outbox import Handoff
 from orchestrator.store.parts import ADVANCE
 from orchestrator.store.statement import AnyConnection, Statement
+from orchestrator.store.transitions.outbox import Handoff
 
 _KINDS = "'sleep', 'approval-timeout', 'retry'"
 

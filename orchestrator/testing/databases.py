@@ -18,8 +18,7 @@ from sqlalchemy import URL, NullPool, text
 
 from orchestrator.addresses import DatabaseAddress
 from orchestrator.settings import Settings, SettingsError
-from orchestrator.store import migrate
-from orchestrator.store.schema import options_in
+from orchestrator.store.schema import migrate, options_in
 
 TEST_DATABASE_VARIABLE = "PERENNIAL_TEST_DATABASE_URL"
 """Names a server for tests. Its user may create databases; the database it names is left as it is."""

@@ -44,10 +44,10 @@ from orchestrator.errors import RunFailed, RunNotClosed
 from orchestrator.fleet.existing_tasks import call_stage
 from orchestrator.settings import Settings
 from orchestrator.store.callers import CallersConnection
-from orchestrator.store.outbox import Handoff
 from orchestrator.store.parts import ADVANCE
-from orchestrator.store.reads import AT_WORK
-from orchestrator.store.tables import activity, timer
+from orchestrator.store.reads.views import AT_WORK
+from orchestrator.store.schema.tables import activity, timer
+from orchestrator.store.transitions.outbox import Handoff
 from orchestrator.testing.databases import fresh_database
 from orchestrator.testing.witness import Witness
 

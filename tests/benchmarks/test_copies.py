@@ -6,7 +6,7 @@ from benchmarks.bench.copies import TABLES, copy_run
 from benchmarks.bench.inline import Inline
 from benchmarks.bench.waits import a_request, ask, registry
 from orchestrator import RunStatus
-from orchestrator.store.tables import run
+from orchestrator.store.schema.tables import run
 
 IDS = {"id", "run_id", "business_key", "asked"}
 

@@ -25,7 +25,7 @@ from orchestrator.errors import DecisionRefused
 from orchestrator.faults import When
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.settings import Settings
-from orchestrator.store.outbox import Handoff
+from orchestrator.store.transitions.outbox import Handoff
 from tests.chaos.app import registry
 from tests.chaos.fleet import ChaosFleet, Worker
 from tests.chaos.worker import QUEUE, How, Place, make_app

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import CheckConstraint
 
 from orchestrator.core.run import CLOSED, MOVES, MOVING, RunStatus
-from orchestrator.store.tables import run
+from orchestrator.store.schema.tables import run
 
 PAGE = Path(__file__).parents[2] / "docs" / "run-states.md"
 END = "[*]"

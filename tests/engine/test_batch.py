@@ -23,9 +23,9 @@ from orchestrator.engine.call_durations import SHORT_SECONDS, CallDurations
 from orchestrator.engine.context import POOL_SIZE
 from orchestrator.engine.eager import batch
 from orchestrator.engine.eager.batch import BATCH_MAX, STATEMENT_RUNS_MAX, advance_batch
-from orchestrator.store import turns
-from orchestrator.store.commit import commit_turn_if_unchanged
+from orchestrator.store.reads import loading
 from orchestrator.store.together import Together
+from orchestrator.store.transitions.commit import commit_turn_if_unchanged
 from tests.eager import AlwaysShort, GoesOn, go_in_a_batch
 from tests.harness import Harness, wait_for, wait_until_blocked
 from tests.modes import NORMAL, modes_of
@@ -433,7 +433,7 @@ def test_failures_are_let_go_without_a_collection_of_garbage(harness, monkeypatc
         seen.append(weakref.ref(trouble))
         raise trouble
 
-    monkeypatch.setattr(turns, "_LOADING", Together("load_run", fail))
+    monkeypatch.setattr(loading, "_LOADING", Together("load_run", fail))
     monkeypatch.setattr(batch.log, "disabled", True)
     gc.collect()
     gc.disable()

@@ -11,7 +11,7 @@ from orchestrator import Flow, Retry, RunStatus, hours, process, stage
 from orchestrator.engine.fire import fire, fire_all
 from orchestrator.engine.turn import advance
 from orchestrator.store.firing_together import fire_together_if_due
-from orchestrator.store.outbox import Handoff
+from orchestrator.store.transitions.outbox import Handoff
 from tests.harness import Harness, Thread, WireTrace, wait_until_blocked
 from tests.modes import NORMAL, modes_of
 

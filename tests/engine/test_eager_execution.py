@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from orchestrator import Flow, Retry, RunStatus, process, stage, step
 from orchestrator.engine import turn
 from orchestrator.engine.eager.execution import advance_eagerly, run_stage_eagerly
-from orchestrator.store.activities import Claim
+from orchestrator.store.transitions.claim import Claim
 from tests.eager import GoesOn
 from tests.harness import Harness
 from tests.modes import NORMAL, modes_of

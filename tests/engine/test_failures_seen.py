@@ -21,7 +21,7 @@ from orchestrator import (
     step,
 )
 from orchestrator.engine.reports import RunReport
-from orchestrator.store import turns
+from orchestrator.store.reads import loading
 from tests.modes import NORMAL, modes_of
 from tests.unit.hostile import HOSTILE, exception_of
 
@@ -97,7 +97,7 @@ def test_the_traceback_is_in_the_record_of_the_stage_and_of_the_run_and_not_in_e
     assert "in order" in harness.client.get(run).error["traceback"]
     assert not any("traceback" in entry.detail for entry in harness.client.history(run))
     with harness.context.connection() as connection:
-        (charge,) = turns.load_run(connection, run.run_id).journal
+        (charge,) = loading.load_run(connection, run.run_id).journal
     assert "traceback" not in charge.error  # turns read it again and again
     (failed,) = harness.client.get(run).failures
     assert (failed.key, failed.attempt, failed.traceback) == ("charge", 2, kept)

@@ -23,7 +23,7 @@ from orchestrator.engine.recover import rebuild_index, sweep
 from orchestrator.engine.relay import relay
 from orchestrator.engine.turn import advance
 from orchestrator.errors import DefinitionError
-from orchestrator.store import exits, workers
+from orchestrator.store.transitions import exits, workers
 from tests.modes import BATCH_OF_ONE, NORMAL, modes_of
 
 FAR = (
@@ -95,7 +95,7 @@ def read_everything(harness, run: Any) -> None:
 @pytest.mark.parametrize("far", FAR)
 def test_a_row_with_a_moment_that_python_lacks_stops_nobody(harness, far, caplog):
     """Each of the record's times is spoiled in one run; all is still read, swept and indexed, and the run beside
-    it times out at its hour. Guards `loaders`, and `_REMAINING` in store/timers.py.
+    it times out at its hour. Guards `loaders`, and `_REMAINING` in store/transitions/timers.py.
     """
     p = waiting(harness.registry)
     harness.freeze()

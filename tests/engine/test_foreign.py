@@ -10,7 +10,7 @@ from orchestrator.core.declarative import load_process
 from orchestrator.engine.foreign import Foreign
 from orchestrator.engine.relay import relay
 from orchestrator.engine.turn import advance
-from orchestrator.store import outbox
+from orchestrator.store.transitions import outbox
 from tests.modes import NORMAL, modes_of
 
 pytestmark = modes_of(NORMAL, because="it is about who sends, whatever the mode")

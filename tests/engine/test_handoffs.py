@@ -13,8 +13,8 @@ from orchestrator.engine.fire import fire
 from orchestrator.engine.recover import sweep
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
-from orchestrator.store import outbox
-from orchestrator.store.outbox import RESEND_SECONDS_MAX
+from orchestrator.store.transitions import outbox
+from orchestrator.store.transitions.outbox import RESEND_SECONDS_MAX
 from tests.modes import SWEEPS_ONLY, all_but, modes_of
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from orchestrator import Flow, Registry, RunStatus, hours, process, stage
+from orchestrator.engine import turn
 from orchestrator.engine.recover import sweep
 from orchestrator.engine.relay import relay
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import CONFLICTS_MAX, advance
-from orchestrator.store import turns
+from orchestrator.store.transitions import turns
 
 
 class WorkerKilled(BaseException):
@@ -187,7 +188,7 @@ def test_a_turn_that_another_worker_holds_is_left_after_one_look(harness):
     after a conflict.
     """
     looks = []
-    load_run = turns.load_run
+    load_run = turn.load_run
 
     def counted(*args: Any) -> Any:
         looks.append(1)
@@ -195,7 +196,7 @@ def test_a_turn_that_another_worker_holds_is_left_after_one_look(harness):
 
     def long_step() -> int:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(turns, "load_run", counted)
+            patch.setattr(turn, "load_run", counted)
             advance(harness.worker("worker-2", registry=other), run.run_id)
         return 1
 

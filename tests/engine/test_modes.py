@@ -11,7 +11,7 @@ import pytest
 from orchestrator import Flow, process, stage
 from orchestrator.engine import recover
 from orchestrator.engine.turn import advance
-from orchestrator.store import workers
+from orchestrator.store.transitions import workers
 from tests.modes import (
     BATCH_OF_ONE,
     EVICT,

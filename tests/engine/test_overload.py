@@ -14,7 +14,7 @@ from orchestrator.engine.recover import rebuild_index, sweep
 from orchestrator.engine.relay import BACKLOG_MAX, RESENDS_ON_A_BUSY_QUEUE, relay
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
-from orchestrator.store.outbox import RESEND_SECONDS_MAX, Handoff
+from orchestrator.store.transitions.outbox import RESEND_SECONDS_MAX, Handoff
 from tests.harness import CollectingMessenger, Harness
 from tests.modes import BATCH_OF_ONE, EVICT, all_but, modes_of
 

@@ -43,7 +43,7 @@ from orchestrator.errors import (
     RunNotFound,
     UnknownProcess,
 )
-from orchestrator.store import workers
+from orchestrator.store.transitions import workers
 from tests.modes import EAGER, NOTIFY_OFF, SWEEPS_ONLY, all_but, modes_of
 
 NOW_OR_NEVER = Retry(max_attempts=1)

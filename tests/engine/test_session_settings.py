@@ -20,7 +20,7 @@ from orchestrator.engine.context import connect
 from orchestrator.errors import PerennialError
 from orchestrator.fleet.maintenance import Maintenance
 from orchestrator.fleet.member import Member
-from orchestrator.store import migrate
+from orchestrator.store.schema import migrate
 from orchestrator.store.session import ADAPTERS, PINNED, connection_arguments, set_up
 from orchestrator.testing import ProcessTester
 from tests.harness import Harness, meanwhile

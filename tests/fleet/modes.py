@@ -24,8 +24,8 @@ from orchestrator.fleet.maintenance import Maintenance
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.fleet.timer_index import TimerIndex
 from orchestrator.fleet.way import ByMessage
-from orchestrator.store.activities import Claim
-from orchestrator.store.outbox import Handoff
+from orchestrator.store.transitions.claim import Claim
+from orchestrator.store.transitions.outbox import Handoff
 from tests.modes import MODES, Mode, leaving_early
 
 VARIABLE = "FLEET_TESTS_MODE"

@@ -27,8 +27,8 @@ from orchestrator.fleet.publisher import Publisher
 from orchestrator.fleet.routes import Routes
 from orchestrator.fleet.services import ServicesStep
 from orchestrator.fleet.timer_index import TimerIndex
-from orchestrator.store.outbox import Handoff
 from orchestrator.store.parts import ADVANCE
+from orchestrator.store.transitions.outbox import Handoff
 from tests.fleet.harness import Fleet
 
 TABLE = Path(__file__).parents[2] / "docs" / "celery-settings.md"

@@ -19,9 +19,9 @@ from orchestrator.core.notice import RunNotice
 from orchestrator.engine.eager.batch import BATCH_MAX
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.fleet.services import limit_stages
-from orchestrator.store.outbox import Handoff
 from orchestrator.store.parts import ADVANCE
-from orchestrator.store.timers import ArmedTimer
+from orchestrator.store.transitions.outbox import Handoff
+from orchestrator.store.transitions.timers import ArmedTimer
 
 
 def to(*queues: str | None) -> list[Handoff]:

@@ -29,8 +29,8 @@ from orchestrator.fleet.compat import reason_of
 from orchestrator.fleet.maintenance import Maintenance
 from orchestrator.fleet.member import Member
 from orchestrator.fleet.services import Service
-from orchestrator.store import exits
 from orchestrator.store.parts import ADVANCE
+from orchestrator.store.transitions import exits
 from tests.harness import Harness, wait_for
 
 

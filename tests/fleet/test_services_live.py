@@ -19,7 +19,7 @@ from orchestrator.fleet.member import Member
 from orchestrator.fleet.services import Service
 from orchestrator.fleet.timer_dispatcher import TimerDispatcher
 from orchestrator.fleet.timer_index import TimerIndex
-from orchestrator.store.timers import ArmedTimer
+from orchestrator.store.transitions.timers import ArmedTimer
 from tests.harness import Harness, wait_for
 
 QUEUE = "services-tests"

@@ -24,7 +24,7 @@ from orchestrator.fleet.strangers import (
     OwnRecord,
     give_back_if_strange,
 )
-from orchestrator.store.outbox import Handoff
+from orchestrator.store.transitions.outbox import Handoff
 from tests.fleet.harness import Fleet
 
 OURS, THEIRS = "aaaaaaaa.11111111", "bbbbbbbb.11111111"

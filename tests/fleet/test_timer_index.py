@@ -12,7 +12,7 @@ from redis import Redis
 from orchestrator.embedded import ServerUrls
 from orchestrator.fleet.timer_index import TimerIndex, _message_template, _redis_url
 from orchestrator.store.schema import SCHEMA
-from orchestrator.store.timers import ArmedTimer
+from orchestrator.store.transitions.timers import ArmedTimer
 from tests.harness import wait_for
 
 

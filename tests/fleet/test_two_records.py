@@ -13,9 +13,8 @@ from sqlalchemy import create_engine
 from orchestrator import Client, Settings
 from orchestrator.fleet.strangers import SCHEMA_HEADER
 from orchestrator.fleet.timer_index import TimerIndex, _message_template
-from orchestrator.store import migrate
-from orchestrator.store.schema import options_in
-from orchestrator.store.timers import ArmedTimer
+from orchestrator.store.schema import migrate, options_in
+from orchestrator.store.transitions.timers import ArmedTimer
 from tests.fleet.harness import Fleet
 
 

@@ -23,7 +23,7 @@ from sqlalchemy import create_engine
 
 from orchestrator import Client, Settings
 from orchestrator.embedded import EmbeddedPostgres, EmbeddedServers
-from orchestrator.store import migrate
+from orchestrator.store.schema import migrate
 from tests.chaos.fleet import Worker
 from tests.chaos.worker import FORKS, Plan, run
 from tests.oracle.effects import effects

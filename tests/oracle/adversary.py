@@ -35,10 +35,10 @@ from orchestrator.engine.liveness import Identity
 from orchestrator.engine.recover import rebuild_index, sweep
 from orchestrator.engine.relay import relay
 from orchestrator.engine.turn import advance
-from orchestrator.store import workers
-from orchestrator.store.activities import Claim
-from orchestrator.store.outbox import Handoff
 from orchestrator.store.parts import ADVANCE
+from orchestrator.store.transitions import workers
+from orchestrator.store.transitions.claim import Claim
+from orchestrator.store.transitions.outbox import Handoff
 from tests.eager import go_in_a_batch
 from tests.harness import TABLES, CollectingMessenger, Database, Harness
 from tests.oracle.check import Verdict, check, read_record

@@ -33,7 +33,7 @@ def test_it_holds_every_file_of_the_package(names: set[str]) -> None:
 
 def test_it_is_typed_and_carries_its_migrations_scripts_and_licence(names: set[str]) -> None:
     assert "orchestrator/py.typed" in names
-    assert any(name.startswith("orchestrator/store/migrations/versions/") for name in names)
+    assert any(name.startswith("orchestrator/store/schema/migrations/versions/") for name in names)
     assert any(name.endswith(".lua") for name in names)
     assert "celery_perennial-0.1.0.dist-info/licenses/LICENSE" in names
 

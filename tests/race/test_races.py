@@ -29,10 +29,19 @@ from orchestrator.engine.signal_forms import SignalForms
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
 from orchestrator.errors import AlreadyDecided, DecisionRefused, DecisionTooLate, PerennialError
-from orchestrator.store import activities, approvals, firing, outbox, timers, turns
-from orchestrator.store.commit import TurnCommit, commit_turn_if_unchanged
-from orchestrator.store.outbox import Handoff
-from orchestrator.store.turns import Settlement
+from orchestrator.store import approvals, firing
+from orchestrator.store.reads import loading
+from orchestrator.store.transitions import outbox, settle, timers, turns
+from orchestrator.store.transitions.claim import (
+    FlowStep,
+    claim_activity_if_pending,
+    remember_flow_step_if_held,
+    remember_step_if_claimed,
+    retry_attempt_if_claimed,
+)
+from orchestrator.store.transitions.commit import TurnCommit, commit_turn_if_unchanged
+from orchestrator.store.transitions.outbox import Handoff
+from orchestrator.store.transitions.settle import Settlement
 from tests.harness import Harness, Thread, meanwhile, wait_until_blocked
 
 TURNS = {"relay_after": 5.0, "horizon_seconds": 3600.0}
@@ -78,9 +87,7 @@ def at_work(harness: Harness) -> Any:
 
 
 def claim(connection: Any, run: Any, attempt: int = 1) -> Any:
-    return activities.claim_activity_if_pending(
-        connection, run.run_id, "work", attempt, worker_id=uuid4()
-    )
+    return claim_activity_if_pending(connection, run.run_id, "work", attempt, worker_id=uuid4())
 
 
 def hand_out_again(connection: Any, run: Any) -> None:
@@ -106,7 +113,7 @@ def decide(connection: Any, run: Any, outcome: Outcome, by: str) -> Any:
 def turn_of(harness: Harness, run: Any) -> TurnCommit:
     """A turn that has read and decided, and is about to commit."""
     with harness.context.connection() as connection:
-        loaded = turns.load_run(connection, run.run_id)
+        loaded = loading.load_run(connection, run.run_id)
     assert loaded is not None
     outcome = take_turn(
         harness.registry.process("p"),
@@ -154,7 +161,7 @@ def a_cancellation_after_a_claim(harness: Harness) -> None:
         )
         worker.commit()
         operator.outcome()
-        assert turns.record_settlement_if_claimed(
+        assert settle.record_settlement_if_claimed(
             worker, run.run_id, settlement(harness, claimed.attempt), actor="w", relay_after=5
         ) == (False, None)
     harness.assert_ended_cleanly(run)
@@ -190,7 +197,7 @@ def a_cancellation_while_an_attempt_fails(harness: Harness) -> None:
 
 
 def fails(connection: Any, run: Any) -> Any:
-    return activities.retry_attempt_if_claimed(
+    return retry_attempt_if_claimed(
         connection,
         run.run_id,
         "work",
@@ -377,7 +384,7 @@ def a_stale_attempt_settles_while_it_is_handed_out_again(harness: Harness) -> No
         hand_out_again(recovery, run)
         worker = meanwhile(
             harness,
-            lambda connection: turns.record_settlement_if_claimed(
+            lambda connection: settle.record_settlement_if_claimed(
                 connection, run.run_id, settlement(harness), actor="w", relay_after=5
             ),
         )
@@ -413,7 +420,7 @@ def a_step_is_recorded_while_its_attempt_is_handed_out_again(harness: Harness) -
         hand_out_again(recovery, run)
         worker = meanwhile(
             harness,
-            lambda connection: activities.remember_step_if_claimed(
+            lambda connection: remember_step_if_claimed(
                 connection,
                 run.run_id,
                 parent_key="work",
@@ -507,8 +514,8 @@ def lose_turn(connection: Any) -> None:
 
 
 def remember(connection: Any, run: Any, token: UUID) -> bool:
-    step = activities.FlowStep("charge", "", 1, "charge", ActivityState.DONE, 1, result="1")
-    remembered = activities.remember_flow_step_if_held(
+    step = FlowStep("charge", "", 1, "charge", ActivityState.DONE, 1, result="1")
+    remembered = remember_flow_step_if_held(
         connection, run.run_id, step, turn_token=token, queue=None, horizon_seconds=60
     )
     return remembered is not None

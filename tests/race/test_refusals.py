@@ -1,4 +1,4 @@
-"""Two at once, and neither keeps to our verbs: the record itself refuses the second (store/rules.py).
+"""Two at once, and neither keeps to our verbs: the record itself refuses the second (store/schema/rules.py).
 
 The statements here are written by hand and have no guards, as an operator's would, or those of a verb whose
 guard somebody has broken. Each race is played with its rules in place; then with each rule it needs taken away,
@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from orchestrator import Flow, RunStatus, hours, process, stage
 from orchestrator.engine import operate
 from orchestrator.engine.turn import advance
-from orchestrator.store import rules
+from orchestrator.store.schema import rules
 from tests.harness import Database, Harness, Thread, meanwhile, wait_until_blocked
 
 HOLD = """UPDATE perennial.run SET turn_token = gen_random_uuid(), turn_worker = gen_random_uuid(),

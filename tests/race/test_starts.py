@@ -18,7 +18,7 @@ from orchestrator.engine import start as starting
 from orchestrator.engine.batching import IN_FLIGHT_MAX
 from orchestrator.engine.turn import take_turns
 from orchestrator.faults import listen
-from orchestrator.store import turns
+from orchestrator.store.reads import loading
 from tests.harness import Thread, wait_for, wait_until_blocked
 
 
@@ -36,7 +36,7 @@ def test_a_second_start_in_an_open_transaction_does_not_hold_up_the_run(harness)
         assert harness.client.start(p, key="REQ-1", connection=producer).run_id == run.run_id
         with harness.context.connection() as connection:
             connection.execute(text("SET lock_timeout = '300ms'"))
-            loaded = turns.load_run(connection, run.run_id)
+            loaded = loading.load_run(connection, run.run_id)
 
             assert take_turns(harness.context, connection, loaded).is_recorded
 

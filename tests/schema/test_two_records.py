@@ -19,11 +19,10 @@ from sqlalchemy import event
 from orchestrator import Flow, RunStatus, hours, process
 from orchestrator.engine.relay import relay
 from orchestrator.errors import RunNotFound
-from orchestrator.store import migrate
-from orchestrator.store.identity import is_another, record_identity
-from orchestrator.store.outbox import make_all_handoffs_due
-from orchestrator.store.rights import grants_of
-from orchestrator.store.schema import channel_of
+from orchestrator.store.reads.identity import is_another, record_identity
+from orchestrator.store.schema import channel_of, migrate
+from orchestrator.store.schema.rights import grants_of
+from orchestrator.store.transitions.outbox import make_all_handoffs_due
 from orchestrator.testing import ProcessTester
 from tests.harness import Database, Harness
 from tests.modes import EAGER, NORMAL, SWEEPS_ONLY, Mode

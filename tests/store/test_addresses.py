@@ -12,7 +12,7 @@ from sqlalchemy import make_url, text
 from orchestrator import Client, Settings
 from orchestrator.cli.database import engine_of
 from orchestrator.fleet.maintenance import Maintenance
-from orchestrator.store import migrate
+from orchestrator.store.schema import migrate
 from orchestrator.testing.databases import _Server
 
 ASKED = "-c work_mem=5MB -c perennial.who=me"

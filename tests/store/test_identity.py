@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 from sqlalchemy import Engine, create_engine
 
-from orchestrator.store.identity import is_another, record_identity
+from orchestrator.store.reads.identity import is_another, record_identity
 from tests.harness import Database
 from tests.store.test_rights import engine_as, grant, role
 

@@ -14,8 +14,8 @@ from sqlalchemy import event, text
 from orchestrator import Flow, Retry, RunStatus, hours, process, stage, step
 from orchestrator.engine.recover import rebuild_index, sweep
 from orchestrator.errors import DecisionRefused
-from orchestrator.store import outbox, workers
 from orchestrator.store.statement import Statement
+from orchestrator.store.transitions import outbox, workers
 from tests.harness import Database, Harness
 
 OTHER_RUNS = 10_000

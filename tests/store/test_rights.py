@@ -17,9 +17,9 @@ from sqlalchemy import Engine, create_engine, make_url
 from orchestrator import Flow, Retry, RunStatus, Settings, hours, process, stage, step
 from orchestrator.engine import recover
 from orchestrator.errors import PerennialError
-from orchestrator.store import migrate
-from orchestrator.store.rights import grants_of
-from orchestrator.store.workers import forget_old_workers
+from orchestrator.store.schema import migrate
+from orchestrator.store.schema.rights import grants_of
+from orchestrator.store.transitions.workers import forget_old_workers
 from tests.harness import Database, Harness, Thread, wait_until_blocked
 
 PASSWORD = "plain"

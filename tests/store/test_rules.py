@@ -1,4 +1,4 @@
-"""Each rule of the record (store/rules.py): what it refuses, how it says so, and what it lets be."""
+"""Each rule of the record (store/schema/rules.py): what it refuses, how it says so, and what it lets be."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
-from orchestrator.store.rules import RULES
+from orchestrator.store.schema.rules import RULES
 
 OPEN, CLOSED, WORKER = UUID(int=1), UUID(int=2), UUID(int=3)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from contextlib import closing
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import psycopg
 import pytest
@@ -17,40 +15,16 @@ from sqlalchemy.exc import ProgrammingError
 from orchestrator import Client, Settings
 from orchestrator.engine.context import connect
 from orchestrator.errors import PerennialError, SchemaNotReady, SettingsError
-from orchestrator.store import (
-    activities,
-    approvals,
-    commit,
-    exits,
-    firing,
-    firing_together,
-    identity,
-    migrate,
-    outbox,
-    processes,
-    runs,
-    schema,
-    signals,
-    starts,
-    tables,
-    timers,
-    turns,
-    workers,
-)
-from orchestrator.store.migrations import versions
-from orchestrator.store.schema import checked, in_schema, options_in
+from orchestrator.store import schema
+from orchestrator.store.schema import checked, in_schema, migrate, options_in, tables
+from orchestrator.store.schema.migrations import versions
 from orchestrator.store.statement import Statement
 from tests.harness import Database, Thread, wait_until_blocked
 from tests.store.catalog import catalog
+from tests.store.statements import modules, statements_of
 from tests.store.test_rights import engine_as, role
 
 __all__ = ["role"]
-
-STORE = (
-    activities, approvals, commit, exits, firing, firing_together, identity, outbox, processes, runs, signals,
-    starts, timers, turns, workers,
-)  # fmt: skip
-
 
 # -- names ---------------------------------------------------------------------------------------
 
@@ -117,14 +91,7 @@ def schema_of(client: Client) -> str:
 # -- texts ---------------------------------------------------------------------------------------
 
 
-def statements_of(module: ModuleType) -> list[Statement]:
-    values: list[Any] = list(vars(module).values())
-    for value in list(values):
-        values += value.values() if isinstance(value, dict) else ()
-    return [value for value in values if isinstance(value, Statement)]
-
-
-@pytest.mark.parametrize("module", STORE, ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__)
 def test_a_text_elsewhere_names_what_is_there_and_celerys_tasks_alone(module):
     for statement in statements_of(module):
         there = statement.of("billing")

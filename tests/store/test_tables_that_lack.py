@@ -16,7 +16,7 @@ from orchestrator.engine.context import EngineContext, connect
 from orchestrator.errors import SchemaNotReady
 from orchestrator.fleet.maintenance import Maintenance
 from orchestrator.fleet.services import Service
-from orchestrator.store import migrate
+from orchestrator.store.schema import migrate
 
 REMEDY = "`perennial db upgrade` makes them"
 

@@ -9,13 +9,13 @@ from alembic import command
 
 from orchestrator import Flow, RunStatus, hours, process, stage
 from orchestrator.engine.turn import advance
-from orchestrator.store import migrate
+from orchestrator.store.schema import migrate
 from tests.harness import Database, Harness, Thread, wait_until_blocked
 from tests.store.catalog import catalog
 
 
 def downgrade(database: Database, revision: str) -> None:
-    with database.engine.begin() as connection, as_file(files("orchestrator.store")) as home:
+    with database.engine.begin() as connection, as_file(files("orchestrator.store.schema")) as home:
         config = migrate._config(str(home / "migrations"))
         config.attributes["connection"] = connection
         command.downgrade(config, revision)

@@ -9,20 +9,17 @@ import pytest
 from sqlalchemy import Connection, text
 
 from orchestrator.core.journal import ActivityState
-from orchestrator.store import (
-    activities,
-    approvals,
-    firing,
-    outbox,
-    runs,
-    signals,
-    timers,
-    turns,
-    workers,
+from orchestrator.store import approvals, firing, signals
+from orchestrator.store.transitions import outbox, timers, turns, workers
+from orchestrator.store.transitions.claim import (
+    claim_activity_if_pending,
+    remember_step_if_claimed,
+    retry_attempt_if_claimed,
 )
-from orchestrator.store.outbox import Handoff
-from orchestrator.store.processes import InputOf
-from orchestrator.store.starts import NewRun, Terms, start_runs
+from orchestrator.store.transitions.close import close_run_if_open, move_run_if_in
+from orchestrator.store.transitions.outbox import Handoff
+from orchestrator.store.transitions.processes import InputOf
+from orchestrator.store.transitions.start import NewRun, Terms, start_runs
 
 WORKER = uuid4()
 NOON = "2030-01-01 12:00:00+00"
@@ -73,27 +70,21 @@ def open_stage(
 @pytest.mark.parametrize("state", ["claimed", "retrying"])
 def test_only_a_pending_attempt_is_claimed(record, run_id, state):
     open_stage(record, run_id, state=state)
-    assert activities.claim_activity_if_pending(record, run_id, "work", 1, worker_id=WORKER) is None
+    assert claim_activity_if_pending(record, run_id, "work", 1, worker_id=WORKER) is None
 
 
 @pytest.mark.parametrize("attempt", [1, 3])
 def test_only_the_attempt_that_is_due_is_claimed(record, run_id, attempt):
     open_stage(record, run_id, attempt=2)
-    assert (
-        activities.claim_activity_if_pending(record, run_id, "work", attempt, worker_id=WORKER)
-        is None
-    )
-    assert (
-        activities.claim_activity_if_pending(record, run_id, "work", 2, worker_id=WORKER)
-        is not None
-    )
+    assert claim_activity_if_pending(record, run_id, "work", attempt, worker_id=WORKER) is None
+    assert claim_activity_if_pending(record, run_id, "work", 2, worker_id=WORKER) is not None
 
 
 def test_a_claim_takes_its_own_handoff_and_leaves_the_others(record, run_id):
     open_stage(record, run_id)
     for key in ("work", "other"):
         outbox.hand_off(record, Handoff(run_id, key, 1, key, None), relay_after=5)
-    assert activities.claim_activity_if_pending(record, run_id, "work", 1, worker_id=WORKER)
+    assert claim_activity_if_pending(record, run_id, "work", 1, worker_id=WORKER)
     rows = record.execute(text("SELECT key FROM perennial.outbox ORDER BY key")).all()
     assert [row.key for row in rows] == ["", "other"]
 
@@ -101,7 +92,7 @@ def test_a_claim_takes_its_own_handoff_and_leaves_the_others(record, run_id):
 @pytest.mark.parametrize(("state", "attempt"), [("pending", 1), ("claimed", 2), ("retrying", 1)])
 def test_a_step_is_remembered_for_the_claimed_attempt_alone(record, run_id, state, attempt):
     open_stage(record, run_id, state=state, attempt=attempt)
-    assert not activities.remember_step_if_claimed(
+    assert not remember_step_if_claimed(
         record,
         run_id,
         parent_key="work",
@@ -115,7 +106,7 @@ def test_a_step_is_remembered_for_the_claimed_attempt_alone(record, run_id, stat
 
 def test_a_failed_attempt_rests_with_the_next_number_and_a_timer(record, run_id):
     open_stage(record, run_id, state="claimed")
-    is_ours, armed = activities.retry_attempt_if_claimed(
+    is_ours, armed = retry_attempt_if_claimed(
         record,
         run_id,
         "work",
@@ -218,14 +209,14 @@ def test_every_fact_raises_the_revision(record, run_id):
         lambda: signals.signal_run_if_open(
             record, run_id, name="n", payload="1", signal_id=None, sender="x"
         ),
-        lambda: runs.move_run_if_in(
+        lambda: move_run_if_in(
             record, run_id, status="paused", from_statuses=["running"], actor="x", event="paused"
         ),
-        lambda: runs.move_run_if_in(
+        lambda: move_run_if_in(
             record, run_id, status="running", from_statuses=["paused"], actor="x", event="resumed"
         ),
         lambda: firing.bump_revision(record, run_id),
-        lambda: runs.close_run_if_open(record, run_id, status="cancelled", actor="x", error=None),
+        lambda: close_run_if_open(record, run_id, status="cancelled", actor="x", error=None),
     ]
     for count, fact in enumerate(facts, start=1):
         fact()
@@ -239,7 +230,7 @@ def test_what_is_refused_raises_nothing(record, run_id):
     assert not signals.signal_run_if_open(
         record, run_id, name="n", payload="1", signal_id="a", sender="x"
     )
-    assert not runs.move_run_if_in(
+    assert not move_run_if_in(
         record, run_id, status="running", from_statuses=["paused"], actor="x", event="resumed"
     )
     assert (
@@ -260,12 +251,12 @@ def test_one_advance_is_enough_and_a_new_fact_never_waits_for_an_old_ones_interv
 
 
 def test_a_closed_run_asks_for_no_turn(record, run_id):
-    runs.close_run_if_open(record, run_id, status="cancelled", actor="x", error=None)
+    close_run_if_open(record, run_id, status="cancelled", actor="x", error=None)
     assert outbox.ask_for_turn(record, run_id, relay_after=5) is None
     assert not signals.signal_run_if_open(
         record, run_id, name="n", payload="1", signal_id=None, sender="x"
     )
-    assert not runs.close_run_if_open(record, run_id, status="expired", actor="x", error=None)
+    assert not close_run_if_open(record, run_id, status="expired", actor="x", error=None)
     assert value(record, "SELECT status FROM perennial.run") == "cancelled"
 
 

@@ -21,12 +21,13 @@ from celery import Celery
 import orchestrator
 from orchestrator import Registry, Settings, install
 from orchestrator.fleet.timer_index import FIRE, TimerIndex
-from orchestrator.store import approvals, commit, runs, signals, tables, turns
-from orchestrator.store.outbox import Handoff
+from orchestrator.store import approvals, signals
 from orchestrator.store.parts import ADVANCE
-from orchestrator.store.schema import NOTIFY_CHANNEL
+from orchestrator.store.schema import NOTIFY_CHANNEL, tables
 from orchestrator.store.statement import Statement
-from orchestrator.store.timers import ArmedTimer
+from orchestrator.store.transitions import close, commit, outbox, settle, start
+from orchestrator.store.transitions.outbox import Handoff
+from orchestrator.store.transitions.timers import ArmedTimer
 
 ROOT = Path(__file__).parents[2]
 HOUSE = ("orchestrator/", "workers/", "tasks/")
@@ -233,7 +234,7 @@ def test_the_schema_and_the_channel_keep_their_names():
     assert NOTIFY_CHANNEL == "perennial_outbox"
 
 
-@pytest.mark.parametrize("module", [approvals, commit, runs, signals, turns])
+@pytest.mark.parametrize("module", [approvals, close, commit, outbox, settle, signals, start])
 def test_sql_speaks_of_the_same_names(module):
     """SQL text can't import a constant by itself: what it spells out must be what is pinned above."""
     told = " ".join(

@@ -34,7 +34,7 @@ from typing_extensions import TypedDict
 from orchestrator.core.schemas import SCHEMA_BYTES_MAX, input_schema_of
 from orchestrator.engine.inputs import Contract
 from orchestrator.errors import InvalidInput
-from orchestrator.store.processes import InputOf
+from orchestrator.store.transitions.processes import InputOf
 
 
 def written(declared: Any, value: Any) -> str:

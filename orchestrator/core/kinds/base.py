@@ -160,7 +160,7 @@ class Ask(ABC):
 
     @classmethod
     def who(cls, row: Any) -> tuple[str, ...]:
-        """Who can move it: a worker, unless the kind says otherwise. `row`: as `store.reads` has read it."""
+        """Who can move it: a worker, unless the kind says otherwise. `row`: as `store.reads.views` has read it."""
         if row.state == ActivityState.RETRYING:
             return ("nobody: its retry comes by itself",)
         if row.state == ActivityState.CLAIMED:

@@ -33,9 +33,9 @@ from orchestrator.engine.context import Batch, EngineContext
 from orchestrator.engine.database_errors import is_a_servers_trouble, is_refused
 from orchestrator.engine.eager.execution import EagerExecution, advance_eagerly
 from orchestrator.engine.inline_steps import HandedBack
-from orchestrator.store.activities import Claim
 from orchestrator.store.statement import Meanwhile, Statement
 from orchestrator.store.together import Answer, Ask, Together
+from orchestrator.store.transitions.claim import Claim
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from orchestrator.core.kinds.base import NewActivity
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.stage import claim_stage, work_and_settle
 from orchestrator.engine.turn import advance
-from orchestrator.store.activities import Claim
+from orchestrator.store.transitions.claim import Claim
 
 
 class EagerExecution(Protocol):

@@ -103,7 +103,7 @@ def channel_of(schema: str) -> str:
 
 
 def options_in(schema: str) -> dict[str, Any]:
-    """Execution options: our statements are in that schema, and so are queries of `store.tables`."""
+    """Execution options: our statements are in that schema, and so are queries of `store.schema.tables`."""
     if schema == SCHEMA:
         return {}
     return {IN_SCHEMA: checked(schema), "schema_translate_map": {SCHEMA: schema}}

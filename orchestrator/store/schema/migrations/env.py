@@ -1,4 +1,4 @@
-"""Alembic's entry: migrations run on the connection that `store.migrate` hands in, in its record's schema.
+"""Alembic's entry: migrations run on the connection that `store.schema.migrate` hands in, in its record's schema.
 
 Scripts name the schema `perennial`, as all our texts do. On their way to Postgres they name this one.
 """
@@ -11,7 +11,7 @@ from alembic import context
 from sqlalchemy import event
 
 from orchestrator.store.schema import SCHEMA, in_schema, schema_of
-from orchestrator.store.tables import metadata
+from orchestrator.store.schema.tables import metadata
 
 connection = context.config.attributes["connection"]
 schema = schema_of(connection)

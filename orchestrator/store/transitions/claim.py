@@ -26,10 +26,10 @@ from orchestrator.store.parts import (
     RAISED,
     RUN_COLUMNS,
 )
+from orchestrator.store.reads.loading import LoadedRun, loaded_from
 from orchestrator.store.statement import AnyConnection, Statement
-from orchestrator.store.timers import ArmedTimer
 from orchestrator.store.together import Together, if_many
-from orchestrator.store.turns import LoadedRun, loaded_from
+from orchestrator.store.transitions.timers import ArmedTimer
 
 # Lock order: the activity, then its outbox row (which waits for `claimed`). The run isn't locked: a
 # turn that closes it afterwards cancels the claim, and the attempt fence tells the worker.

@@ -25,7 +25,7 @@ from orchestrator.store.parts import (
     hand_off_turn,
 )
 from orchestrator.store.statement import AnyConnection, Statement
-from orchestrator.store.turns import TURN_IS_LOST
+from orchestrator.store.transitions.turns import TURN_IS_LOST
 
 RESEND_SECONDS_MAX = 300
 """The longest interval between two sendings of a handoff that nobody takes."""

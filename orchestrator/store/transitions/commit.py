@@ -21,7 +21,6 @@ from orchestrator.core.journal import ActivityState
 from orchestrator.core.kinds.base import NewActivity
 from orchestrator.core.outcome import TurnOutcome
 from orchestrator.core.run import RunStatus
-from orchestrator.store.outbox import Handoff
 from orchestrator.store.parts import (
     APPEND_HISTORY,
     HAND_OFF,
@@ -33,9 +32,11 @@ from orchestrator.store.parts import (
     close_everything,
 )
 from orchestrator.store.statement import AnyConnection, Statement
-from orchestrator.store.timers import ArmedTimer, timer_rows
 from orchestrator.store.together import Together, if_many
-from orchestrator.store.turns import ATTEMPT_HOLDS, SETTLED, TURN_IS_FREE, Settlement, settled_row
+from orchestrator.store.transitions.outbox import Handoff
+from orchestrator.store.transitions.settle import ATTEMPT_HOLDS, SETTLED, Settlement, settled_row
+from orchestrator.store.transitions.timers import ArmedTimer, timer_rows
+from orchestrator.store.transitions.turns import TURN_IS_FREE
 
 
 # What is known of each turn. Lists are rows of their own, found by their run.

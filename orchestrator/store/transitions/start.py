@@ -18,8 +18,9 @@ from uuid import UUID
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import Started
 from orchestrator.store.parts import APPEND_HISTORY, FOR_A_RELAY, WAKE_RELAYS, hand_off_turn
-from orchestrator.store.processes import InputOf
+from orchestrator.store.reads.started import started_of_id
 from orchestrator.store.statement import AnyConnection, Statement
+from orchestrator.store.transitions.processes import InputOf
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -219,23 +220,6 @@ WHERE r.process = %(process)s AND r.business_key = ANY(%(keys)s::text[])
 """,
 )
 
-_OF_ID = Statement(
-    "run_of_id",
-    "SELECT r.id, r.process, r.version, r.status FROM perennial.run r WHERE r.id = %(id)s",
-)
-
-# A run's own expiry is started anew with it; what its definition said then is said anew by the one of now.
-_TO_RESTART = Statement(
-    "run_to_restart",
-    """
-SELECT r.process, r.business_key, r.status, r.input::text AS input, r.attributes::text AS attributes, r.followed_by,
-    CASE WHEN r.expires_at - r.created_at IS DISTINCT FROM p.expires_after_seconds * interval '1 second'
-        THEN extract(epoch FROM r.expires_at - r.created_at)::float8 END AS expires_in_seconds
-FROM perennial.run r JOIN perennial.process p ON p.name = r.process AND p.version = r.version
-WHERE r.id = %(run_id)s
-""",
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -343,19 +327,6 @@ def restart_run(
     if not definition.is_checked:
         return InputOf.of(definition)
     return _answer(run, started[0]) if started else None
-
-
-def read_to_restart(connection: AnyConnection, run_id: UUID) -> Any | None:
-    """What a run was started with, how it stands, and which run follows it; None: no such run."""
-    return _TO_RESTART.row(connection, run_id=run_id)
-
-
-def started_of_id(connection: AnyConnection, run_id: UUID) -> Started | None:
-    """The run of that id, as who finds it by its key is told of it; None: no such run."""
-    row = _OF_ID.row(connection, id=run_id)
-    return row and Started(
-        row.id, row.process, row.version, created=False, status=RunStatus(row.status)
-    )
 
 
 def has_started(connection: AnyConnection, run: NewRun) -> Started | None:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Select, select
 from orchestrator.core.journal import ActivityState
 from orchestrator.core.notice import Asked, Resting, RunNotice
 from orchestrator.core.run import RunStatus
-from orchestrator.store.tables import activity, approval, run, timer
+from orchestrator.store.schema.tables import activity, approval, run, timer
 
 _RUNS = select(
     run.c.id,

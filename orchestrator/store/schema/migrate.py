@@ -35,7 +35,7 @@ def upgrade(engine: Engine, revision: str = "head") -> str:
     with (
         engine.connect().execution_options(isolation_level="READ COMMITTED") as connection,
         connection.begin(),
-        as_file(files("orchestrator.store") / "migrations") as home,
+        as_file(files("orchestrator.store.schema") / "migrations") as home,
     ):
         connection.exec_driver_sql("SET TRANSACTION READ WRITE")
         for name, value in PINNED.items():
@@ -101,7 +101,7 @@ def current(engine: Engine) -> str | None:
 
 def head() -> str:
     """The revision this release needs."""
-    with as_file(files("orchestrator.store") / "migrations") as home:
+    with as_file(files("orchestrator.store.schema") / "migrations") as home:
         return ScriptDirectory(str(home)).get_current_head() or ""
 
 

@@ -22,7 +22,7 @@ from orchestrator.core.views import (
     Upcoming,
     Wait,
 )
-from orchestrator.store.tables import activity, approval, history, outbox, run, timer, worker
+from orchestrator.store.schema.tables import activity, approval, history, outbox, run, timer, worker
 
 _OPEN_STATES = [ActivityState.PENDING, ActivityState.CLAIMED, ActivityState.RETRYING]
 

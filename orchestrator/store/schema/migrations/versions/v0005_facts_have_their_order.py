@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from orchestrator.store.migrations.versions.v0002_the_record_refuses import LOCK
+from orchestrator.store.schema.migrations.versions.v0002_the_record_refuses import LOCK
 
 revision = "0005"
 down_revision = "0004"

@@ -1,0 +1,112 @@
+"""A run as one statement saw it: its row, its journal and its unconsumed signals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from orchestrator.core.journal import Activity, ActivityKind, ActivityState, BufferedSignal
+from orchestrator.core.outcome import RunContext
+from orchestrator.core.run import RunStatus
+from orchestrator.store.loaders import moment
+from orchestrator.store.parts import (
+    BUFFERED_SIGNALS,
+    JOURNAL_LINE,
+    RUN_COLUMNS,
+)
+from orchestrator.store.statement import AnyConnection, Statement
+from orchestrator.store.together import Together
+
+_LOAD = Statement(
+    "load_run",
+    f"""
+SELECT {RUN_COLUMNS},
+    (SELECT coalesce(jsonb_agg({JOURNAL_LINE}), '[]') FROM perennial.activity a
+        WHERE a.run_id = r.id AND a.parent_key IS NULL) AS journal,
+    {BUFFERED_SIGNALS} AS signals,
+    (SELECT o.publishes FROM perennial.outbox o WHERE o.run_id = r.id AND o.key = '') AS sends
+FROM perennial.run r WHERE r.id = ANY(%(run_ids)s::uuid[])
+""",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRun:
+    """A run as one statement saw it: consistent with itself."""
+
+    context: RunContext
+    status: RunStatus
+    revision: int
+    turn_revision: int
+    queue: str | None
+    journal: tuple[Activity, ...]
+    signals: tuple[BufferedSignal, ...]
+    sends: int = 0
+    """How often this turn was asked for, with no turn committed."""
+    is_in_hand: bool = False
+    """It is as our own commit left it, and wasn't read again: while its revision stands, no fact has come."""
+
+    @property
+    def needs_turn(self) -> bool:
+        """True when a fact has come since the last turn: every fact raises the revision."""
+        return self.revision != self.turn_revision
+
+
+def load_run(connection: AnyConnection, run_id: UUID) -> LoadedRun | None:
+    """The run, its journal and its unconsumed signals. None: no such run."""
+    return _LOADING(connection, run_id)
+
+
+def _load_all(connection: AnyConnection, run_ids: Sequence[UUID]) -> Sequence[LoadedRun | None]:
+    found = {row.id: loaded_from(row) for row in _LOAD.rows(connection, run_ids=list(run_ids))}
+    return [found.get(run_id) for run_id in run_ids]
+
+
+_LOADING: Together[UUID, LoadedRun | None] = Together("load_run", _load_all, is_short=False)
+
+
+def loaded_from(row: Any) -> LoadedRun:
+    """A LoadedRun from any row that has the run's columns, `journal` and `signals`."""
+    return LoadedRun(
+        context=RunContext(
+            row.id, row.process, row.version, row.business_key, row.input, row.created_at
+        ),
+        status=RunStatus(row.status),
+        revision=row.revision,
+        turn_revision=row.turn_revision,
+        queue=row.queue,
+        journal=tuple(activity_from(line) for line in row.journal),
+        signals=tuple(
+            BufferedSignal(
+                UUID(signal["id"]),
+                signal["name"],
+                signal["payload"],
+                moment(signal["received_at"]),
+                signal["received_revision"],
+            )
+            for signal in row.signals
+        ),
+        sends=getattr(row, "sends", None) or 0,
+    )
+
+
+def activity_from(line: dict[str, Any]) -> Activity:
+    """An Activity from its journal line."""
+    settled_at = line["settled_at"]
+    return Activity(
+        key=line["key"],
+        scope=line["scope"],
+        ordinal=line["ordinal"],
+        kind=ActivityKind(line["kind"]),
+        name=line["name"],
+        state=ActivityState(line["state"]),
+        attempt=line["attempt"],
+        parent_key=line["parent_key"],
+        result=line["result"],
+        error=line["error"],
+        settled_at=moment(settled_at) if settled_at else None,
+        settled_revision=line["settled_revision"],
+        asked=line["asked"],
+    )

@@ -1,0 +1,110 @@
+"""The end of a claimed attempt: with the turn that it leads to, as a part of a commit, or without one.
+
+record_settlement_if_claimed  a fact without a turn: this worker can't take it, or another is taking one
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from orchestrator.core.journal import ActivityState
+from orchestrator.store.parts import (
+    APPEND_HISTORY,
+    RAISED,
+    SENT_AT_ONCE,
+    SOONEST_WINS,
+    hand_off_turn,
+)
+from orchestrator.store.statement import AnyConnection, Statement
+
+# The attempt that earned a result must still be claimed.
+ATTEMPT_HOLDS = """EXISTS (SELECT FROM perennial.activity a WHERE a.run_id = t.run_id
+    AND a.key = t.settled_key AND a.attempt = t.settled_attempt AND a.state = 'claimed')"""
+
+
+SETTLED = """
+settled AS (
+    UPDATE perennial.activity a SET state = fence.settled_state, result = fence.settled_result::jsonb,
+        error = fence.settled_error, settled_at = fence.settled_at, settled_revision = fence.recorded_revision
+    FROM fence WHERE a.run_id = fence.run_id AND a.key = fence.settled_key
+        AND (a.attempt = fence.settled_attempt
+            AND a.state = 'claimed')  /* guard: attempt fence of a result without a turn */
+    RETURNING a.key
+)"""
+
+
+_RECORD_SETTLEMENT = Statement(
+    "record_settlement",
+    f"""
+WITH turns AS (
+    SELECT * FROM jsonb_to_record(%(settlement)s::jsonb) AS t(run_id uuid, active_milliseconds bigint,
+        settled_key text, settled_attempt int, settled_state text, settled_result text, settled_error jsonb,
+        settled_at timestamptz)
+), fence AS (
+    UPDATE perennial.run r SET revision = {RAISED}, last_progress_at = perennial.now(),
+        active_milliseconds = r.active_milliseconds + t.active_milliseconds
+    FROM turns t WHERE r.id = t.run_id AND r.closed_at IS NULL
+        AND {ATTEMPT_HOLDS}  /* guard: attempt fence of the fact of a result */
+    RETURNING t.*, r.queue, r.status, r.revision AS recorded_revision
+), {SETTLED.strip()}, handed_off AS (
+    {hand_off_turn("fence.run_id", "fence.queue", SENT_AT_ONCE)}
+    FROM fence, settled  /* guard: handoff of a result without a turn */
+    {SOONEST_WINS}
+), told AS (
+    {APPEND_HISTORY}
+    SELECT fence.run_id, %(actor)s, %(event)s, settled.key, fence.settled_attempt, fence.status, fence.status, NULL
+    FROM fence, settled
+)
+SELECT fence.queue FROM fence, settled
+""",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The end of a claimed attempt: done with a result, or failed with an error, for good."""
+
+    key: str
+    attempt: int
+    name: str
+    state: ActivityState
+    settled_at: datetime
+    result: str | None = None
+    error: dict[str, Any] | None = None
+    active_milliseconds: int = 0
+
+
+def record_settlement_if_claimed(
+    connection: AnyConnection,
+    run_id: UUID,
+    settlement: Settlement,
+    *,
+    actor: str,
+    relay_after: float,
+) -> tuple[bool, str | None]:
+    """Write the end of an attempt and ask for a turn. (False, None): the attempt isn't ours any more."""
+    row = _RECORD_SETTLEMENT.row(
+        connection,
+        settlement=json.dumps({"run_id": str(run_id), **settled_row(settlement)}),
+        actor=actor,
+        event=f"stage {settlement.state}",
+        relay_after=relay_after,
+    )
+    return (row is not None, row.queue if row is not None else None)
+
+
+def settled_row(settlement: Settlement) -> dict[str, Any]:
+    """What it writes, for a recordset."""
+    return {
+        "settled_key": settlement.key,
+        "settled_attempt": settlement.attempt,
+        "settled_state": settlement.state,
+        "settled_result": settlement.result,
+        "settled_error": settlement.error,
+        "settled_at": settlement.settled_at.isoformat(),
+        "active_milliseconds": settlement.active_milliseconds,
+    }

@@ -35,7 +35,7 @@ from orchestrator.core.notice import RunNotice
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import Started
 from orchestrator.engine import recover, turn
-from orchestrator.engine.context import EngineContext, connect
+from orchestrator.engine.context import EngineContext, connect, connect_for_reads
 from orchestrator.engine.fire import fire
 from orchestrator.engine.liveness import Identity
 from orchestrator.engine.stage import run_stage
@@ -79,8 +79,12 @@ class Database:
         return self.url.replace("postgresql+psycopg://", "postgresql://")
 
     def open(self, settings: Settings | None = None) -> Engine:
-        """An engine as the fleet has it."""
+        """An engine as the fleet has it, for transitions."""
         return self.adopt(connect(settings or self.settings(), finds_by_key=True))
+
+    def open_for_reads(self, settings: Settings | None = None) -> Engine:
+        """And beside it the one for reads."""
+        return self.adopt(connect_for_reads(settings or self.settings(), pool_size=1))
 
     def adopt(self, engine: Engine) -> Engine:
         """From here on its sessions see this database's clock: each when it is taken from the pool."""
@@ -209,6 +213,7 @@ class Harness:
         self.context = self.worker("worker-1")
         self.client = Client(self.settings, registry=self.registry)
         database.adopt(self.client._context.database)
+        database.adopt(self.client._context.reads)
         self._left: list[Handoff] = []
         self._late: list[Handoff | UUID] = []
 
@@ -242,6 +247,7 @@ class Harness:
             registry or self.registry,
             self.settings,
             messenger=CollectingMessenger(is_deaf=not self.mode.hears_workers),
+            reads=self.database.open_for_reads(self.settings),
             identity=Identity(name),
             random=lambda: 0.5,
         )

@@ -39,7 +39,7 @@ from orchestrator.core.views import (
     Wait,
 )
 from orchestrator.engine import deliver, operate
-from orchestrator.engine.context import EngineContext, connect, settings_of
+from orchestrator.engine.context import EngineContext, connect, connect_for_reads, settings_of
 from orchestrator.engine.signal_forms import SignalForms
 from orchestrator.engine.start import IfClosed, Starts, ask
 from orchestrator.errors import RunFailed, RunNotClosed, RunNotFound, UnknownProcess
@@ -70,9 +70,14 @@ class Client:
         """
         settings = settings_of(database, schema)
         self._owns_engine = not isinstance(database, Engine)
-        engine = database if isinstance(database, Engine) else connect(settings)
+        if isinstance(database, Engine):
+            engine, for_reads = database, None
+        else:
+            engine, for_reads = connect(settings), connect_for_reads(settings)
         self._registry, self._schema = registry, settings.database_schema
-        self._stand_on(EngineContext(engine, registry, settings, looks_before_use=True))
+        self._stand_on(
+            EngineContext(engine, registry, settings, reads=for_reads, looks_before_use=True)
+        )
 
     def _stand_on(self, context: EngineContext) -> None:
         self._context = context
@@ -92,7 +97,7 @@ class Client:
     def close(self) -> None:
         """Give the connections back."""
         if self._owns_engine:
-            self._context.database.dispose()
+            self._context.dispose()
 
     # -- producers ---------------------------------------------------------------------------
 
@@ -276,7 +281,7 @@ class Client:
         limit: int = 100,
     ) -> list[ApprovalView]:
         """Approvals, oldest first; with `assignee`, that person's inbox. `state` None: all."""
-        with self._context.connection() as connection:
+        with self._context.reading() as connection:
             return views.list_approvals(
                 connection,
                 assignee=assignee,
@@ -308,7 +313,7 @@ class Client:
     ) -> list[RunSummary]:
         """Runs, newest first; `after`: the last id of the page before."""
         statuses = [status] if isinstance(status, RunStatus) else status
-        with self._context.connection() as connection:
+        with self._context.reading() as connection:
             return views.list_runs(
                 connection,
                 process=process,

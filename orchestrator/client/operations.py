@@ -60,12 +60,12 @@ class Operations:
 
     def counts(self, process: str | None = None) -> dict[RunStatus, int]:
         """How many runs stand where."""
-        with self._door.context.connection() as connection:
+        with self._door.context.reading() as connection:
             return views.count_runs(connection, process)
 
     def timer_lateness(
         self, process: str | None = None, since: datetime | None = None
     ) -> Sequence[float]:
         """For each fired timer, the seconds it fired after it was due."""
-        with self._door.context.connection() as connection:
+        with self._door.context.reading() as connection:
             return views.timer_lateness(connection, process=process, since=since)

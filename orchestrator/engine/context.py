@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
@@ -39,6 +39,12 @@ from orchestrator.store.transitions.claim import Claim
 
 POOL_SIZE = 5
 """So many connections are kept for a process' threads; twice as many may be open."""
+
+_PLANNED_ONCE = {"plan_cache_mode": "force_generic_plan"}
+"""One plan fits all: a transition finds its rows by key, and planning it costs more than running it (docs/adr/0008)."""
+
+_FOUND_BY_KEY = {f"enable_{way}": "off" for way in ("seqscan", "hashjoin", "mergejoin")}
+"""A plan that was made while a table was small must not read all of it when it has grown (docs/adr/0014)."""
 
 StageCall = Callable[[Stage[..., Any], Claim, dict[str, Any]], Any]
 """Calls a stage's function with its arguments. Raises what that raises, and RetryAsked."""
@@ -91,6 +97,8 @@ class EngineContext:
 
     foreign: Foreign | None = None
     """What a relay leaves to other apps on this database; None: it sends all."""
+    reads: Engine | None = None
+    """For what reads or changes as many rows as there are; None: on `database` (docs/adr/0041)."""
     looks_before_use: bool = False
     """Whether a connection that was cut in its pool is seen before it is used: for who can't repeat a verb."""
 
@@ -100,10 +108,12 @@ class EngineContext:
         # Nor does the engine of somebody else's know of a schema.
         options = options_in(self.settings.database_schema)
         # Connections that `connect` makes commit each statement. Whoever's else are told so for each use.
-        self._each = (
-            self.database
-            if COMMITS_EACH in self.database.get_execution_options()
-            else self.database.execution_options(isolation_level="AUTOCOMMIT", **options)
+        each = {"isolation_level": "AUTOCOMMIT", **options}
+        self._each, self._freely = (
+            engine
+            if COMMITS_EACH in engine.get_execution_options()
+            else engine.execution_options(**each)
+            for engine in (self.database, self.reads or self.database)
         )
         self._together = self.database.execution_options(
             isolation_level="READ COMMITTED", **options
@@ -124,6 +134,16 @@ class EngineContext:
     def connection(self) -> Connection:
         """For verbs of one statement: each is its own transaction, in one round trip. Close it, as `with` does."""
         return self._take(self._each)
+
+    def reading(self) -> Connection:
+        """For a statement over as many rows as there are: Postgres plans it for what it is asked. Close it."""
+        return self._take(self._freely)
+
+    def dispose(self, *, close: bool = True) -> None:
+        """Let the pools' connections go. `close` False: they are another process's, and stay open."""
+        for engine in (self.database, self.reads):
+            if engine is not None:
+                engine.dispose(close=close)
 
     def asking(self) -> AbstractContextManager[Connection | Gathering]:
         """A connection; or the batch that this run is in: then one statement asks for several runs."""
@@ -167,20 +187,54 @@ def connect(
     commits_each: bool = True,
     finds_by_key: bool = False,
 ) -> Engine:
-    """A lazy SQLAlchemy engine on the settings' database; connects on first use.
+    """A lazy SQLAlchemy engine on the settings' database, for transitions; connects on first use.
 
     No ping before use: it would be a round trip a transition. A connection that a restart of Postgres
     has broken fails one verb, and the pool is renewed; the fences let us repeat it (`once_more_if_cut`).
 
     `commits_each`: each statement commits by itself, as nearly all verbs want it. False: for whoever uses the
-    engine beside us, as SQLAlchemy's own engines are.
-
-    `finds_by_key`: for workers, whose statements all find rows by key. A plan that was made while a table was
-    small must not read all of it when it has grown. (docs/adr/0014)
+    engine beside us, as SQLAlchemy's own engines are. `finds_by_key`: for workers, whose connections live long.
     """
-    engine = settings.database_address().engine(
+    return _engine(
+        settings,
+        also=_PLANNED_ONCE | (_FOUND_BY_KEY if finds_by_key else {}),
         pool_size=pool_size,
         max_overflow=pool_size,
+        prepare_threshold=0,
+        commits_each=commits_each,
+        needs_session=finds_by_key,
+    )
+
+
+def connect_for_reads(settings: Settings, *, pool_size: int = POOL_SIZE) -> Engine:
+    """Another on the same database, for reads and bulk work: each statement is planned for what it is asked.
+
+    `pool_size`: so many connections at most, each opened when it is first needed. (docs/adr/0041)
+    """
+    return _engine(
+        settings,
+        also={},
+        pool_size=pool_size,
+        max_overflow=0,
+        prepare_threshold=None,
+        commits_each=True,
+        needs_session=False,
+    )
+
+
+def _engine(
+    settings: Settings,
+    *,
+    also: Mapping[str, str],
+    pool_size: int,
+    max_overflow: int,
+    prepare_threshold: int | None,
+    commits_each: bool,
+    needs_session: bool,
+) -> Engine:
+    engine = settings.database_address().engine(
+        pool_size=pool_size,
+        max_overflow=max_overflow,
         pool_reset_on_return=None,
         skip_autocommit_rollback=True,
         hide_parameters=True,  # payloads stay out of logs and of recorded errors
@@ -191,28 +245,23 @@ def connect(
         connect_args={
             "connect_timeout": 10,
             "application_name": "perennial",
-            "prepare_threshold": 0,
+            "prepare_threshold": prepare_threshold,
             "keepalives_idle": 10,
             "tcp_user_timeout": 30_000,  # milliseconds, after which a silent network is a lost one
             **connection_arguments(),
         },
     )
+    # A worker that stalls in a transaction may not keep its locks for ever.
+    idle_milliseconds = str(round(settings.dead_after_seconds * 1000))
+    also = {**also, "idle_in_transaction_session_timeout": idle_milliseconds}
 
     def prepare(connection: Any, _record: object) -> None:
-        # One plan fits all: our statements find rows by key, and planning costs more than running them
-        # (docs/adr/0008). And a worker that stalls in a transaction may not keep its locks for ever.
-        also = {
-            "plan_cache_mode": "force_generic_plan",
-            "idle_in_transaction_session_timeout": str(round(settings.dead_after_seconds * 1000)),
-        }
-        if finds_by_key:
-            also.update({f"enable_{way}": "off" for way in ("seqscan", "hashjoin", "mergejoin")})
         set_up(
             connection,
             also=also,
             keeps=frozenset() if commits_each else frozenset({"search_path"}),
             pooler=settings.database_pooler,
-            needs_session=finds_by_key,
+            needs_session=needs_session,
         )
 
     event.listen(engine, "connect", prepare, insert=True)  # before SQLAlchemy looks at the server

@@ -142,6 +142,6 @@ def rebuild_index(context: EngineContext) -> int:
         total += len(page)
         if len(page) < context.settings.batch_size:
             break
-    with context.connection() as connection:
+    with context.reading() as connection:
         outbox.make_all_handoffs_due(connection)
     return total

@@ -93,7 +93,7 @@ class Maintenance:
             self._listening = None
         if self._refresh is not None:
             self._refresh.lose()
-        self._member.context.database.dispose()  # guard: maintenance trusts no old connection
+        self._member.context.dispose()  # guard: maintenance trusts no old connection
 
     def _may_judge(self) -> bool:
         """While Postgres was away nobody could beat: who has just come back may not judge who is dead."""
@@ -118,5 +118,5 @@ class Maintenance:
         self._forget_countdown -= 1
         if self._forget_countdown <= 0:
             self._forget_countdown = 1000
-            with self._member.context.connection() as connection:
+            with self._member.context.reading() as connection:
                 forget_old_workers(connection)

@@ -19,7 +19,7 @@ from celery import Celery
 from sqlalchemy import Engine
 
 from orchestrator.core.definition import Registry
-from orchestrator.engine.context import EngineContext, connect
+from orchestrator.engine.context import EngineContext, connect, connect_for_reads
 from orchestrator.engine.foreign import Foreign
 from orchestrator.engine.liveness import Heartbeat, Identity
 from orchestrator.engine.reports import Reports
@@ -107,6 +107,7 @@ class Member:
         identity = Identity(f"{socket.gethostname()}:{os.getpid()}", self.heartbeats)
         context = EngineContext(
             database=connect(settings, finds_by_key=True),
+            reads=connect_for_reads(settings, pool_size=1),
             registry=self.registry,
             settings=settings,
             messenger=Publisher(
@@ -155,7 +156,7 @@ class Member:
         if self.heartbeats is not None:
             self.heartbeats.forget()
         if self._context is not None:
-            self._context.database.dispose(close=False)
+            self._context.dispose(close=False)
             self._context = None
 
 

@@ -89,7 +89,7 @@ class Refresh:
 
     def _page(self) -> None:
         context = self._context()
-        with context.connection() as connection:
+        with context.reading() as connection:
             page = open_runs(
                 connection, now=datetime.now(UTC), limit=ROWS_AT_ONCE, after=self._after
             )
@@ -108,7 +108,7 @@ class Refresh:
     def _read(self, run_ids: Sequence[UUID]) -> Sequence[RunNotice]:
         if not run_ids:
             return ()
-        with self._context().connection() as connection:
+        with self._context().reading() as connection:
             return runs_of(connection, run_ids, now=datetime.now(UTC))
 
     def _tell(self, notices: Sequence[RunNotice]) -> None:

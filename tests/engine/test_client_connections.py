@@ -61,7 +61,8 @@ VERBS: dict[str, Callable[[Client, Any, Any], Any]] = {
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_takes_a_connection_that_lives(harness, client, run, verb):
     """Once, and its effect is there once. Guards `looks_before_use`."""
-    client.get(run)  # so that there is a connection to cut
+    client.get(run)  # so that there is a connection to cut,
+    client.list()  # and one for reads
     harness.database.cut_connections()
     VERBS[verb](client, harness.registry.process("p", 1), run)
     assert client.get(run).process == "p"

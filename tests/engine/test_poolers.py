@@ -125,7 +125,7 @@ def on_the_wire(harness: Harness, settings: Any) -> str:
     engine = connect(settings)
     trace = WireTrace(engine)
     with Client(settings, registry=harness.registry) as client:
-        client._context.database.dispose()
+        client._context.dispose()
         client._stand_on(type(client._context)(engine, harness.registry, settings))
         do_all(harness, client)
     said = "\n".join(trace.lines())

@@ -85,7 +85,7 @@ def test_each_setting_is_as_we_want_it_in_every_session_of_ours(hostile):
     client = Client(settings)
     maintenance = Maintenance(Member(None, hostile.registry, settings))
     with closing(maintenance._listen()) as listening:
-        engines.append(client._context.database)
+        engines += [client._context.database, client._context.reads]
         sessions = [listening, *(engine.raw_connection().driver_connection for engine in engines)]
         for session in sessions:
             for setting, wanted in {**PINNED, "client_encoding": "UTF8"}.items():

@@ -117,7 +117,7 @@ def world(harness: Harness) -> Iterator[World]:
     yield world
     signals.task_failure.disconnect(failed)
     signals.task_retry.disconnect(retried)
-    world.member.context.database.dispose()
+    world.member.context.dispose()
     world.app.close()
 
 

@@ -32,7 +32,7 @@ def member(harness: Harness, redis: EmbeddedRedis) -> Iterator[Member]:
     app.conf.task_default_queue = QUEUE
     member = install(app, registry=Registry(), settings=harness.settings)
     yield member
-    member.context.database.dispose()
+    member.context.dispose()
     app.close()
 
 

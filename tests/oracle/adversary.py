@@ -111,8 +111,10 @@ class Theatre:
         self.client.processes.deploy(random_program)
         for context in self.contexts:
             context.monotonic = self._monotonic
-            self.hooks.follow(context.database, is_disturbed=True, may_break=True)
-        self.hooks.follow(self.client._context.database, is_disturbed=False)
+            for engine in (context.database, context.reads):
+                self.hooks.follow(engine, is_disturbed=True, may_break=True)
+        for engine in (self.client._context.database, self.client._context.reads):
+            self.hooks.follow(engine, is_disturbed=False)
         self.hooks.follow(self.effects_engine, is_disturbed=True)
         return self
 
@@ -127,7 +129,7 @@ class Theatre:
         self.effects_engine.dispose()
         self.harness.__exit__(kind, error, trace)
         for context in self.contexts:
-            context.database.dispose()
+            context.dispose()
 
     @property
     def contexts(self) -> list[EngineContext]:

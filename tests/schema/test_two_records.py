@@ -159,8 +159,11 @@ def test_nothing_that_is_sent_names_the_usual_schema(database):
     database.empty()
     sent: list[str] = []
     with Harness(database) as harness:
-        for engine in (harness.context.database, harness.client._context.database):
-            event.listen(engine, "before_cursor_execute", lambda *called: sent.append(called[2]))
+        for context in (harness.context, harness.client._context):
+            for engine in (context.database, context.reads):
+                event.listen(
+                    engine, "before_cursor_execute", lambda *called: sent.append(called[2])
+                )
         do_all(harness)
     assert len(set(sent)) > 40
     named = {found for text in sent for found in re.findall(r"perennial[._]\w+", text)}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import Connection, Engine, event, text
 
 from orchestrator import Flow, Retry, RunStatus, hours, process, stage, step
 from orchestrator.engine.recover import rebuild_index, sweep
@@ -239,17 +239,65 @@ def test_an_index_serves_what_it_was_made_for(crowded, index, query):
     assert re.search(rf"\b{index}\b", plan), plan
 
 
-def test_incidents_are_listed_from_their_index(crowded):
-    """It is made of what every incident has, and not of `status` itself. Guards `error` in `list_runs`."""
+def asked_of(engine: Engine, act: Callable[[], object]) -> tuple[str, Any]:
+    """The one query that `act` sends there, and its parameters."""
     asked: list[Any] = []
 
     def note(_connection, _cursor, sql, parameters, *_rest) -> None:
         asked.append((sql, parameters))
 
-    engine = crowded.client._context.database
     event.listen(engine, "before_cursor_execute", note)
-    assert crowded.client.list(status=RunStatus.INCIDENT) == []
+    act()
+    event.remove(engine, "before_cursor_execute", note)
     (query,) = asked
+    return query
+
+
+def ways_of(connection: Connection, query: tuple[str, Any]) -> set[str]:
+    """The kinds of its plan's nodes, as that session plans it."""
+    sql, parameters = query
+    (found,) = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {sql}", parameters).one()
+    return {node["Node Type"] for node in nodes_of(found[0]["Plan"])}
+
+
+@pytest.mark.parametrize("read", ["counts", "approvals"])
+def test_a_read_of_many_rows_is_planned_as_postgres_likes_and_a_transition_is_not(crowded, read):
+    """What is asked of nearly all rows reads the table: by an index it would read the same, and hop. A transition
+    must not, though the table is small now. (docs/adr/0041)
+    """
+    client, worker = crowded.client, crowded.context
+    acts = {"counts": lambda: client.operations.counts("crowd"), "approvals": client.approvals}
+    query = asked_of(client._context.reads, acts[read])
+    forbidden = {"Seq Scan", "Hash Join", "Merge Join"}
+    with client._context.reading() as reads, worker.reading() as bulk:
+        assert "Seq Scan" in ways_of(reads, query)
+        assert "Seq Scan" in ways_of(bulk, query)
+    with worker.connection() as each:
+        assert not forbidden & ways_of(each, query)
+    with worker.transaction() as together:
+        assert not forbidden & ways_of(together, query)
+
+
+def test_a_read_is_planned_for_its_parameters_each_time(crowded):
+    """Nothing is prepared, so no plan is kept that was made for other rows; a transition's plan is kept."""
+    client = crowded.client
+    for process_name in ("crowd", "another", "crowd"):
+        client.list(process=process_name, limit=5)
+    with client._context.reading() as reads, client._context.connection() as each:
+        for connection, mode in ((reads, "auto"), (each, "force_generic_plan")):
+            assert connection.exec_driver_sql("SHOW plan_cache_mode").scalar_one() == mode
+        kept = "SELECT count(*) FROM pg_prepared_statements"
+        assert reads.exec_driver_sql(kept).scalar_one() == 0
+
+
+def test_incidents_are_listed_from_their_index(crowded):
+    """It is made of what every incident has, and not of `status` itself. Guards `error` in `list_runs`."""
+    client = crowded.client
+
+    def act() -> None:
+        assert client.list(status=RunStatus.INCIDENT) == []
+
+    query = asked_of(client._context.reads, act)
     with crowded.database.psycopg() as connection:
         plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {query[0]}", query[1]))
     assert "run_incident" in plan, plan

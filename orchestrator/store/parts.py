@@ -106,7 +106,7 @@ APPEND_HISTORY = "INSERT INTO perennial.history (run_id, actor, event, key, atte
 def close_everything(but: str = "") -> str:
     """The parts that end all that is open of the runs in `fence`. `but`: which activities stay as they are.
 
-    Activities go before the outbox, as in a claim (lock order), hence the look at `dropped`.
+    Activities go before their handoffs, as in a claim (lock order), hence the look at `dropped`.
     """
     return f"""
 dropped AS (
@@ -124,5 +124,6 @@ dropped AS (
     WHERE p.run_id = ANY(ARRAY(SELECT run_id FROM fence)) AND p.state = 'open'
 ), emptied AS (
     DELETE FROM perennial.outbox o
-    WHERE o.run_id = ANY(ARRAY(SELECT run_id FROM fence)) AND (SELECT count(*) FROM dropped) >= 0
+    WHERE o.run_id = ANY(ARRAY(SELECT run_id FROM fence))
+        AND (SELECT count(*) FROM dropped) >= 0  /* guard: activities go before their handoffs */
 )"""

@@ -163,6 +163,11 @@ GUARDS = [
             f"{SCENARIOS}test_a_cancellation_fences_the_stage_that_is_at_work[returns]",
         ),
     ),
+    Guard(
+        "activities go before their handoffs",
+        "A claim and the end of its run never wait for each other in a circle.",
+        ("tests/store/test_lock_order.py::test_a_handoff_goes_after_its_activity_as_in_a_claim",),
+    ),
     # -- steps of a stage ------------------------------------------------------------------------
     Guard(
         "step memory",

@@ -49,7 +49,6 @@ from tests.modes import NORMAL, Mode, leaving_early
 TABLES = [
     "history",
     "outbox",
-    "schedule",
     "worker",
     "signal",
     "timer",

@@ -22,7 +22,18 @@ from orchestrator.core.views import (
     Upcoming,
     Wait,
 )
-from orchestrator.store.schema.tables import activity, approval, history, outbox, run, timer, worker
+from orchestrator.store.schema.tables import (
+    activity,
+    approval,
+    columns_in_use,
+    history,
+    outbox,
+    run,
+    timer,
+    worker,
+)
+
+_RUN, _APPROVAL = columns_in_use(run), columns_in_use(approval)
 
 _OPEN_STATES = [ActivityState.PENDING, ActivityState.CLAIMED, ActivityState.RETRYING]
 
@@ -68,7 +79,7 @@ UNTAKEN_SENDS = 3
 
 def get_run(connection: Connection, run_id: UUID) -> RunView | None:
     """The run and everything it waits for. None: no such run."""
-    query = select(run, _NEXT_TIMER, _TURN_SENDS).where(run.c.id == run_id)
+    query = select(*_RUN, _NEXT_TIMER, _TURN_SENDS).where(run.c.id == run_id)
     row = connection.execute(query).one_or_none()
     if row is None:
         return None
@@ -236,7 +247,7 @@ def _approvals() -> Select[Any]:
         .scalar_subquery()
     )
     return select(
-        approval,
+        *_APPROVAL,
         run.c.process,
         run.c.business_key,
         run.c.input,

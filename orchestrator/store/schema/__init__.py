@@ -40,12 +40,13 @@ TABLES = (
     "outbox",
     "process",
     "run",
-    "schedule",
     "schema_version",
     "signal",
     "timer",
     "worker",
 )
+GONE = ("schedule",)
+"""Tables that only former migrations name."""
 FUNCTIONS = (
     "break_rule",
     "now",
@@ -60,7 +61,8 @@ FUNCTIONS = (
 # What is in a schema, and its indexes: not Celery's tasks (`perennial.fire`) nor settings of a session
 # (`perennial.now`), which are called the same in each.
 _NAMED = re.compile(
-    rf"\b{SCHEMA}\.(?=(?:{'|'.join(TABLES)})(?:_\w+)?\b|(?:{'|'.join(FUNCTIONS)})\()", re.ASCII
+    rf"\b{SCHEMA}\.(?=(?:{'|'.join((*TABLES, *GONE))})(?:_\w+)?\b|(?:{'|'.join(FUNCTIONS)})\()",
+    re.ASCII,
 )
 
 

@@ -23,7 +23,7 @@ RIGHTS = {
     "timer": "SELECT, INSERT, UPDATE",
     "worker": "SELECT, INSERT, UPDATE, DELETE",
 }
-"""By table. `schedule` is in no statement yet."""
+"""By table."""
 
 
 def grants_of(role: str, schema: str = SCHEMA) -> list[str]:

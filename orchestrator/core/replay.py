@@ -35,9 +35,7 @@ from orchestrator.core.outcome import (
 )
 from orchestrator.core.requests import Requests
 from orchestrator.core.run import RunStatus
-from orchestrator.errors import (
-    PayloadError,
-)
+from orchestrator.errors import PayloadError
 
 PerformStep = Callable[[Request, Activity | None], Activity]
 """Runs an inline step and records it; the answer is settled, or retrying."""
@@ -60,11 +58,34 @@ def take_turn(
     Raises TurnAbandoned when this worker lacks a stage the flow asks for (another worker may have it),
     or when `perform_step` does because the turn is no longer ours.
     """
-    return _Turn(process, run, journal, signals, registry, perform_step, may_perform).take()
+    one = _Pass(process, run, journal, signals, registry, perform_step, may_perform)
+    requests = one.requests
+    try:
+        answer = one.drive()
+        requests.refuse_forgotten()  # guard: what the flow forgot parks
+        if answer is not None:  # guard: a forgotten await at the end
+            requests.refuse_unawaited()
+    except OUTCOMES as error:
+        outcome = one.ended_by(error)
+    except TurnAbandoned:
+        raise
+    except FAILURES as error:  # any bug of a flow parks its run, explained
+        why = explain(error, file=process.flow.__code__.co_filename)
+        outcome = one.incident(type_of(error), why, raised=error)
+    except BaseException:
+        if requests.parked is None:
+            raise
+        outcome = one.incident(requests.parked_as, requests.parked)
+    else:
+        outcome = one.blocked() if answer is None else one.completed(answer.value)
+    # Whatever a flow made of it: what parks a run can't be caught.
+    if requests.parked is not None:  # guard: a contradiction can't be caught
+        outcome = one.incident(requests.parked_as, requests.parked)
+    return outcome
 
 
 @dataclass(slots=True)
-class _Turn:
+class _Pass:
     process: Process
     run: RunContext
     journal: Sequence[Activity]
@@ -92,9 +113,7 @@ class _Turn:
     answered: set[str] = field(default_factory=set)
     postponed_step: str | None = None
 
-    # -- the story ---------------------------------------------------------------------------
-
-    def take(self) -> TurnOutcome:
+    def __post_init__(self) -> None:
         requests = self.requests = Requests(
             self.process, self.registry, self.journal, salt=crc32(self.run.id.bytes)
         )
@@ -106,28 +125,8 @@ class _Turn:
             where=self.process.where,
             began_at=self.run.created_at,
         )
-        try:
-            answer = self._drive()
-            requests.refuse_forgotten()  # guard: what the flow forgot parks
-            if answer is not None:  # guard: a forgotten await at the end
-                requests.refuse_unawaited()
-        except OUTCOMES as error:
-            outcome = self._ended_by(error)
-        except TurnAbandoned:
-            raise
-        except FAILURES as error:  # any bug of a flow parks its run, explained
-            why = explain(error, file=self.process.flow.__code__.co_filename)
-            outcome = self._incident(type_of(error), why, raised=error)
-        except BaseException:
-            if requests.parked is None:
-                raise
-            outcome = self._incident(requests.parked_as, requests.parked)
-        else:
-            outcome = self._blocked() if answer is None else self._completed(answer.value)
-        # Whatever a flow made of it: what parks a run can't be caught.
-        if requests.parked is not None:  # guard: a contradiction can't be caught
-            outcome = self._incident(requests.parked_as, requests.parked)
-        return outcome
+
+    # -- the flow ----------------------------------------------------------------------------
 
     def _start_flow(self) -> FlowCoroutine:
         flow = Flow(
@@ -144,7 +143,7 @@ class _Turn:
             flow, codec.decode_recorded(self.run.input, self.process.input_type, what=what)
         )
 
-    def _drive(self) -> Answer | None:
+    def drive(self) -> Answer | None:
         """Fact by fact, then step by step, until nothing more can be answered. None: the flow waits.
 
         Between two facts whatever is ready runs until it waits. So what has happened before a fact hangs on
@@ -297,7 +296,7 @@ class _Turn:
 
     # -- how turns end -----------------------------------------------------------------------
 
-    def _blocked(self) -> TurnOutcome:
+    def blocked(self) -> TurnOutcome:
         unsettled = [
             request for request in self.requests.asked.values() if self._is_awaited(request)
         ]
@@ -324,16 +323,16 @@ class _Turn:
             or request.key == self.postponed_step
         )
 
-    def _completed(self, value: Any) -> TurnOutcome:
+    def completed(self, value: Any) -> TurnOutcome:
         try:
             output = codec.encode(
                 value, self.process.result_type, what=f"result of {self.run.process}"
             )
         except PayloadError as error:
-            return self._incident(type(error).__name__, str(error))
+            return self.incident(type(error).__name__, str(error))
         return self._closed(RunStatus.COMPLETED, output=output)
 
-    def _ended_by(self, error: Exception) -> TurnOutcome:
+    def ended_by(self, error: Exception) -> TurnOutcome:
         kept = {"type": type_of(error), "message": message_of(error)}
         traced = {"traceback": traceback_of(error)}
         return self._closed(RunStatus.FAILED, error={**kept, **traced}, raised=error)
@@ -360,7 +359,7 @@ class _Turn:
             raised=raised,
         )
 
-    def _incident(
+    def incident(
         self, kind: str, message: str, *, raised: BaseException | None = None
     ) -> TurnOutcome:
         journal = tuple(self.entries.values())

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import Enum, auto
-from functools import partial
 from uuid import UUID
 
 from sqlalchemy.exc import DataError
@@ -36,7 +36,6 @@ from orchestrator.store.statement import AnyConnection
 from orchestrator.store.transitions import outbox, turns
 from orchestrator.store.transitions.claim import Claim
 from orchestrator.store.transitions.commit import (
-    Committed,
     Fact,
     Taking,
     TurnCommit,
@@ -221,23 +220,30 @@ class _Turn:
         settlement: Settlement | None,
         journal: tuple[Activity, ...],
     ) -> Tried:
-        context = self.context
+        context, settings = self.context, self.context.settings
         taken = self._to_take(outcome)
         handoffs = tuple(_handoffs_of(self.run_id, outcome, taken))
-        commit = partial(
-            TurnCommit,
-            run_id=self.run_id,
-            revision=loaded.revision + self.held.steps_recorded,
-            from_status=loaded.status,
-            outcome=outcome,
-            handoffs=handoffs,
-            facts=tuple(_facts_of(context, outcome, settlement, taken)),
-            settlement=settlement,
-            turn_token=self.held.token,
-            queue=loaded.queue,
-            is_in_hand=loaded.is_in_hand,
-        )
-        committed = self._write(commit, taken)
+        # If no answer comes, nobody knows whose the stage is: our old id falls silent, and it is handed out again.
+        # guard: a commit that takes over is held
+        with context.identity.holding() if taken is not None else nullcontext() as worker_id:
+            committed = commit_turn_if_unchanged(
+                self.connection,
+                TurnCommit(
+                    run_id=self.run_id,
+                    revision=loaded.revision + self.held.steps_recorded,
+                    from_status=loaded.status,
+                    outcome=outcome,
+                    handoffs=handoffs,
+                    facts=tuple(_facts_of(context, outcome, settlement, taken)),
+                    settlement=settlement,
+                    turn_token=self.held.token,
+                    queue=loaded.queue,
+                    taking=Taking(taken.request.key, worker_id) if taken and worker_id else None,
+                    is_in_hand=loaded.is_in_hand,
+                ),
+                relay_after=settings.relay_after_seconds,
+                horizon_seconds=settings.horizon_seconds,
+            )
         if committed is None:
             let_go(outcome.raised)
             return Tried.OVERTAKEN
@@ -277,25 +283,6 @@ class _Turn:
                 outcome.error or {},
                 outcome.raised,
             )
-        )
-
-    def _write(
-        self, commit: Callable[..., TurnCommit], taken: NewActivity | None
-    ) -> Committed | None:
-        if taken is None:
-            return self._write_as(commit(taking=None))
-        # If no answer comes, nobody knows whose the stage is: our old id falls silent, and it is handed out again.
-        # guard: a commit that takes over is held
-        with self.context.identity.holding() as worker_id:
-            return self._write_as(commit(taking=Taking(taken.request.key, worker_id)))
-
-    def _write_as(self, commit: TurnCommit) -> Committed | None:
-        settings = self.context.settings
-        return commit_turn_if_unchanged(
-            self.connection,
-            commit,
-            relay_after=settings.relay_after_seconds,
-            horizon_seconds=settings.horizon_seconds,
         )
 
     def _to_take(self, outcome: TurnOutcome) -> NewActivity | None:

@@ -13,7 +13,6 @@ from uuid import UUID
 from celery import Celery, uuid
 from kombu.entity import Queue
 from kombu.exceptions import OperationalError
-from kombu.messaging import Producer
 
 from orchestrator.core.notice import RunNotice
 from orchestrator.engine.troubles import Troubles, kind_of, one_line
@@ -55,7 +54,7 @@ class Publisher:
         self._troubles = troubles or Troubles(log)
         self.timer_index = timer_index
         self._routes = routes or Routes(app)
-        self._together_max, self._hostname = batch_max, hostname
+        self._batch_max, self._hostname = batch_max, hostname
         self._app, self._listeners = app, listeners
         self._events: Any = None
 
@@ -68,7 +67,7 @@ class Publisher:
         left = self._by_queue(handoffs)
         while left:
             queue, group = next(iter(left.items()))
-            error = self._publish_all(queue, group)
+            error = self._publish(queue, group)
             if isinstance(error, self._away):
                 unsent = list(chain.from_iterable(left.values()))
                 self._say(BROKER, unsent, "the broker is away", error)
@@ -185,43 +184,36 @@ class Publisher:
             found.setdefault(queue, []).append(handoff)
         return found
 
-    def _publish_all(self, queue: str, handoffs: Sequence[Handoff]) -> Exception | None:
-        """To one queue, in one batch; or what kept it from being sent."""
+    def _publish(self, queue: str, handoffs: Sequence[Handoff]) -> Exception | None:
+        """To one queue, in one batch; or what kept it from being sent.
+
+        To the queue itself: an exchange's bindings vanish with an emptied Redis, a queue's name doesn't.
+        """
         try:
+            declare = self._declaration_of(queue)
             with (
                 around("publish"),
                 self._app.producer_pool.acquire(block=True) as producer,
                 batch(producer),
             ):
-                for position, message in enumerate(_messages_of(handoffs, self._together_max)):
-                    self._publish(producer, queue, *message, is_first=position == 0)
+                for handoff, arguments in _messages_of(handoffs, self._batch_max):
+                    message = self._message(
+                        uuid(), handoff.task, arguments, {}, ignore_result=True, origin="perennial"
+                    )
+                    producer.publish(
+                        message.body,
+                        exchange="",
+                        routing_key=queue,
+                        headers=self._named(message.headers),
+                        serializer="json",
+                        declare=declare,
+                        retry=False,
+                        **message.properties,
+                    )
+                    declare = []  # once is enough
         except Exception as error:  # noqa: BLE001 - brokers fail in many ways, and a word is a hint
             return error
         return None
-
-    def _publish(
-        self,
-        producer: Producer,
-        queue: str,
-        handoff: Handoff,
-        arguments: tuple[object, ...],
-        *,
-        is_first: bool,
-    ) -> None:
-        """To the queue itself: an exchange's bindings vanish with an emptied Redis, a queue's name doesn't."""
-        message = self._message(
-            uuid(), handoff.task, arguments, {}, ignore_result=True, origin="perennial"
-        )
-        producer.publish(  # type: ignore[no-untyped-call] # kombu has annotated half of it
-            message.body,
-            exchange="",
-            routing_key=queue,
-            headers=self._named(message.headers),
-            serializer="json",
-            declare=self._declaration_of(queue) if is_first else [],
-            retry=False,
-            **message.properties,
-        )
 
     def _named(self, headers: dict[str, Any]) -> dict[str, Any]:
         """With whose record it is of."""

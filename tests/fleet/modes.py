@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -19,7 +19,7 @@ import psycopg
 from orchestrator.engine import recover, turn
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.relay import relay
-from orchestrator.fleet import maintenance
+from orchestrator.fleet import maintenance, publisher
 from orchestrator.fleet.maintenance import Maintenance
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.fleet.timer_index import TimerIndex
@@ -74,11 +74,11 @@ Say = Callable[[str], None]
 
 def _deliver_twice(say: Say) -> None:
     """Each message is sent twice, and each is done twice; so is a timer's, which the index sends."""
-    publish, fire = Publisher._publish, tasks.fire_all
+    messages_of, fire = publisher._messages_of, tasks.fire_all
 
-    def publish_twice(self: Publisher, *handoff: Any, **options: Any) -> None:
-        publish(self, *handoff, **options)
-        publish(self, *handoff, **options)
+    def each_twice(*arguments: Any) -> Iterator[Any]:
+        for message in messages_of(*arguments):
+            yield from (message, message)
 
     def done_twice(do: Callable[..., None]) -> Callable[..., None]:
         def do_twice(*arguments: Any) -> None:
@@ -93,7 +93,7 @@ def _deliver_twice(say: Say) -> None:
         again, _ = fire(*arguments)
         return [*handoffs, *again], failed
 
-    Publisher._publish = publish_twice
+    publisher._messages_of = each_twice
     ByMessage.advance = done_twice(ByMessage.advance)
     ByMessage.run_stage = done_twice(ByMessage.run_stage)
     tasks.fire_all = fire_twice

@@ -29,14 +29,13 @@ from orchestrator.core.definition import Process, Registry, default_registry
 from orchestrator.core.durations import Duration, seconds_of
 from orchestrator.core.no_result import why_failed, why_not_closed
 from orchestrator.core.run import RunStatus
-from orchestrator.core.seen import ApprovalReference, key_of, seen_in
+from orchestrator.core.seen import ApprovalReference, asking_meant
 from orchestrator.core.views import (
     ApprovalView,
     HistoryEntry,
     RunSummary,
     RunView,
     Started,
-    Wait,
 )
 from orchestrator.engine import deliver, operate
 from orchestrator.engine.context import EngineContext, connect, connect_for_reads, settings_of
@@ -225,17 +224,14 @@ class Client:
         """
         with self._door.on(connection) as own:
             run_id, follows = self._door.id_and_former_of(own, run)
-            means, was_open = key_of(approval, run_id), True
+            meant, was_open = asking_meant(run, approval, run_id, by=by)
             # guard: a business key after a restart
             if follows is not None and not isinstance(approval, ApprovalView):
                 deliver.refuse_if_asked_before(own, str(run), run_id, follows, by=by)
-            if isinstance(run, RunView) and not isinstance(approval, ApprovalView | Wait):
-                seen = seen_in(run, means, by=by)
-                means, was_open = seen or means, seen is not None
             return deliver.decide(
                 own,
                 run_id,
-                means,
+                meant,
                 Outcome(outcome),
                 by=by,
                 comment=comment,

@@ -12,21 +12,28 @@ ApprovalReference = str | ApprovalView | Wait
 """An approval: its key, its name, or the view of it that the person saw."""
 
 
-def key_of(approval: ApprovalReference | None, run_id: UUID) -> str | None:
-    """What was given, as text. A view is its key: the very asking that was seen.
+def asking_meant(
+    run: object, approval: ApprovalReference | None, run_id: UUID, *, by: str
+) -> tuple[str | None, bool]:
+    """The key or name that the decision is on (None: whichever is open), and whether it was open when it was seen.
 
-    Raises DecisionRefused: the view is of another run.
+    Raises DecisionRefused: the view is of another run, or several approvals of the run that was seen could be meant.
     """
     if isinstance(approval, ApprovalView):
         if approval.run_id != run_id:
             raise DecisionRefused(
                 f"approval {approval.key!r} was seen in run {approval.run_id}, not in {run_id}"
             )
-        return approval.key
-    return approval.key if isinstance(approval, Wait) else approval
+        return approval.key, True
+    if isinstance(approval, Wait):
+        return approval.key, True
+    if not isinstance(run, RunView):
+        return approval, True
+    seen = _seen_in(run, approval, by=by)
+    return seen or approval, seen is not None
 
 
-def seen_in(run: RunView, approval: str | None, *, by: str) -> str | None:
+def _seen_in(run: RunView, approval: str | None, *, by: str) -> str | None:
     """The key of the asking that `approval` meant when the run was looked at. None: it wasn't open then.
 
     Raises DecisionRefused where several could be meant.

@@ -17,7 +17,7 @@ from rich.text import Text
 from orchestrator.cli.output import as_json, shortened, text
 from orchestrator.cli.times import Clock
 from orchestrator.cli.wording import called, command, status_text, surely
-from orchestrator.core.kinds import KINDS
+from orchestrator.core.kinds import kind_of
 from orchestrator.core.kinds.base import RunNames
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import RunView, Wait
@@ -122,7 +122,7 @@ def _turn(run: RunView, clock: Clock) -> RenderableType:
 def _act_on(run: RunView, wait: Wait) -> str:
     names = RunNames(called(run), surely(run.id, run.business_key, run.follows))
     who = tuple(map(shlex.quote, wait.who))
-    return KINDS[wait.kind].typed(names, shlex.quote(wait.key), shlex.quote(wait.name), who)
+    return kind_of(wait.kind).typed(names, shlex.quote(wait.key), shlex.quote(wait.name), who)
 
 
 def _upcoming(

@@ -189,6 +189,23 @@ class Client:
                 forms=self._forms,
             )
 
+    def answer(
+        self,
+        run: RunReference,
+        wait: Wait | str,
+        value: Any = None,
+        *,
+        by: str,
+        connection: CallersConnection | None = None,
+    ) -> bool:
+        """Answer a wait of a kind that takes answers from outside (`Flow.ask`). False: it is over, or takes none.
+
+        `wait`: as the run's view showed it, or its key. Raises RunNotFound, RunClosed, PayloadError.
+        """
+        key = wait.key if isinstance(wait, Wait) else wait
+        with self._door.on(connection) as own:
+            return deliver.answer(own, self._door.id_of(own, run), key, value, by=by)
+
     def cancel(
         self,
         run: RunReference,

@@ -27,7 +27,15 @@ from orchestrator.core.callables import check_step, name_of, own_names
 from orchestrator.core.checks import check_key, check_moment, composed, due_in
 from orchestrator.core.definition import Stage
 from orchestrator.core.durations import Duration, seconds_of, seconds_or_none
-from orchestrator.core.kinds import AskPeople, Request, SignalWait, Sleep, StageCall, StepCall
+from orchestrator.core.kinds import (
+    KINDS,
+    AskPeople,
+    Request,
+    SignalWait,
+    Sleep,
+    StageCall,
+    StepCall,
+)
 from orchestrator.core.kinds.base import Ask
 from orchestrator.core.kinds.signal import OnUnfit
 from orchestrator.core.retries import Retry
@@ -281,6 +289,19 @@ class Flow:
         name = composed(name)
         ask = request_approval(name, assign=assign, escalate=escalate, timeout=timeout)
         return self._asked(name, key, AskPeople(ask))
+
+    def ask(self, ask: Ask, name: str, *, key: str | None = None) -> Pending[Any]:
+        """Ask for something of a kind that is registered (`core.kinds.register`); awaiting gives its answer.
+
+        `name` is what people read, and `key` its name in the journal. The kinds that come with Perennial have methods
+        of their own.
+        """
+        if KINDS.get(getattr(ask, "kind", None)) is not type(ask):  # type: ignore[arg-type]  # it may be anything
+            raise DefinitionError(
+                f"flow.ask is given {ask!r}, which is of no registered kind",
+                remedy="Define it as a subclass of Ask, and call core.kinds.register with that class.",
+            )
+        return self._asked(composed(name), key, ask)
 
     @overload
     def gather(  # type: ignore[overload-overlap]  # a list where all are of one type, as it always was

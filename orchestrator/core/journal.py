@@ -11,18 +11,38 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
+_KINDS: dict[str, ActivityKind] = {}
+"""Each that was named, by its name."""
 
-class ActivityKind(StrEnum):
-    """What a flow can await."""
 
-    STAGE = "stage"
-    STEP = "step"
-    APPROVAL = "approval"
-    SIGNAL = "signal"
-    SLEEP = "sleep"
+class ActivityKind(str):
+    """What a flow can await: the kinds that come with Perennial, and any other that is named.
+
+    An open set, where an enumeration would be a closed one: `ActivityKind("countdown")` is a kind too, and the same
+    object each time. What it means says its module (`core.kinds`), where that is registered.
+    """
+
+    __slots__ = ()
+
+    STAGE: ClassVar[ActivityKind]
+    STEP: ClassVar[ActivityKind]
+    APPROVAL: ClassVar[ActivityKind]
+    SIGNAL: ClassVar[ActivityKind]
+    SLEEP: ClassVar[ActivityKind]
+
+    def __new__(cls, name: str) -> ActivityKind:  # noqa: PYI034 - the same object each time
+        """The kind of that name."""
+        return _KINDS.setdefault(name, super().__new__(cls, name))
+
+
+ActivityKind.STAGE = ActivityKind("stage")
+ActivityKind.STEP = ActivityKind("step")
+ActivityKind.APPROVAL = ActivityKind("approval")
+ActivityKind.SIGNAL = ActivityKind("signal")
+ActivityKind.SLEEP = ActivityKind("sleep")
 
 
 class ActivityState(StrEnum):

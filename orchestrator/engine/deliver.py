@@ -1,4 +1,4 @@
-"""Facts from outside reach a run: signals and decisions. No flow code runs here; a turn is asked for."""
+"""Facts from outside reach a run: signals, decisions, answers. No flow code runs here; a turn is asked for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from orchestrator.errors import (
     RunClosed,
     RunNotFound,
 )
-from orchestrator.store import approvals, signals
+from orchestrator.store import approvals, outside, signals
 from orchestrator.store.reads import finding
 from orchestrator.store.statement import AnyConnection
 
@@ -85,12 +85,32 @@ def signal(
             )
             raise PayloadError(message)
         fits = taken.digest
+    _refuse_if_closed(connection, run_id, f"signal {name!r} has nobody to reach")
+    return False
+
+
+def answer(connection: AnyConnection, run_id: UUID, key: str, value: Any, *, by: str) -> bool:
+    """Answer the wait of that key, of a kind that takes answers from outside. False: it is over, or takes none.
+
+    Raises RunNotFound, RunClosed, PayloadError.
+    """
+    key, by = composed(key), composed(by)
+    check_words(key, what="a wait's key", where="answer")
+    check_words(by, what="who answers (`by`)", where="answer")
+    text = codec.encode(value, what=f"answer to {key}")
+    if outside.answer_wait_if_open(connection, run_id, key, answer=text, by=by):
+        return True
+    _refuse_if_closed(connection, run_id, f"{key!r} needs no answer any more")
+    return False
+
+
+def _refuse_if_closed(connection: AnyConnection, run_id: UUID, so: str) -> None:
+    """Raises RunNotFound, RunClosed."""
     status = finding.status_of(connection, run_id)
     if status is None:
         raise RunNotFound(f"there is no run {run_id}")
     if RunStatus(status).is_closed:
-        raise RunClosed(f"run {run_id} is {status}; signal {name!r} has nobody to reach")
-    return False
+        raise RunClosed(f"run {run_id} is {status}; {so}")
 
 
 def decide(

@@ -1,4 +1,4 @@
-"""Approvals in the record: decide, escalate, time out. The policy is in `core.approvals`."""
+"""Approvals in the record: decide, read. The policy is in `core.approvals`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from orchestrator.core.approvals import ApprovalState
-from orchestrator.store.firing import NEXT_REVISION
-from orchestrator.store.parts import (
-    APPEND_HISTORY,
-    FOR_A_RELAY,
-    RAISED,
-    SOONEST_WINS,
-    WAKE_RELAYS,
-    hand_off_turn,
-)
+from orchestrator.store.outside import SETTLED_BY_FACT, from_outside
 from orchestrator.store.statement import AnyConnection, Statement
 
 # The Decision as its flow will read it.
@@ -42,39 +34,24 @@ _MAY_BE_DECIDED = """
 # nothing.
 _DECIDE = Statement(
     "decide_approval",
-    f"""
-WITH fence AS (
-    UPDATE perennial.run r SET
-        revision = {RAISED}  /* guard: revision of a decision */
-    WHERE r.id = %(run_id)s AND r.closed_at IS NULL
-        AND EXISTS (SELECT FROM perennial.approval p WHERE p.run_id = r.id
+    from_outside(
+        conditions=f"""AND EXISTS (SELECT FROM perennial.approval p WHERE p.run_id = r.id
             AND p.key = {_MEANT} AND {_MAY_BE_DECIDED})  /* guard: a refused decision is no fact */
-    RETURNING r.id, r.queue, r.status, r.revision
-), decided AS (
+""",
+        fact=f"""fact AS (
     UPDATE perennial.approval p SET state = %(outcome)s, decided_by = %(by)s, decided_at = perennial.now(),
         comment = %(comment)s
     FROM fence WHERE p.run_id = fence.id AND p.key = {_MEANT} AND {_MAY_BE_DECIDED}
-    RETURNING p.run_id, p.key, {DECISION} AS decision, fence.revision
+    RETURNING p.key, {DECISION} AS result, jsonb_build_object('comment', %(comment)s::text) AS detail
 ), voted AS (
     INSERT INTO perennial.approval_vote (run_id, key, person, outcome, comment)
-    SELECT decided.run_id, decided.key, %(by)s, %(outcome)s, %(comment)s FROM decided
-), settled AS (
-    UPDATE perennial.activity a SET state = 'done', result = decided.decision, settled_at = perennial.now(),
-        settled_revision = decided.revision
-    FROM decided WHERE a.run_id = decided.run_id AND a.key = decided.key AND a.state = 'pending'
-), handed_off AS (
-    {hand_off_turn("fence.id", "fence.queue", FOR_A_RELAY)}
-    FROM fence, decided  /* guard: handoff of a decision */
-    {SOONEST_WINS}
-), told AS (
-    {APPEND_HISTORY}
-    SELECT fence.id, %(by)s, %(outcome)s, decided.key, NULL, fence.status, fence.status,
-        jsonb_build_object('comment', %(comment)s::text)
-    FROM fence, decided
-)
-SELECT decided.decision::text AS decision, notified.done FROM decided
-LEFT JOIN (SELECT {WAKE_RELAYS} AS done) notified ON true
+    SELECT fence.id, fact.key, %(by)s, %(outcome)s, %(comment)s FROM fence, fact
 """,
+        settled=SETTLED_BY_FACT,
+        actor="%(by)s",
+        event="%(outcome)s",
+        answer="fact.result::text AS decision",
+    ),
 )
 
 # Times travel as JSON does, whatever the caller's session makes of them.
@@ -113,33 +90,6 @@ WITH RECURSIVE former (id, follows, place) AS (
 )
 SELECT former.id FROM former JOIN perennial.approval p ON p.run_id = former.id
 WHERE %(by)s = ANY(p.assignees) LIMIT 1
-""",
-)
-
-_ESCALATE = Statement(
-    "escalate_approval",
-    """
-UPDATE perennial.approval p SET escalation_level = %(level)s, assignees = p.assignees || ARRAY(
-    SELECT person FROM jsonb_array_elements_text(p.escalations -> (%(level)s::int - 1) -> 'assignees') AS person
-    WHERE NOT person = ANY(p.assignees))
-WHERE p.run_id = %(run_id)s AND p.key = %(key)s AND p.state = 'open'
-RETURNING p.assignees
-""",
-)
-
-_TIME_OUT = Statement(
-    "time_out_approval",
-    f"""
-WITH ended AS (
-    UPDATE perennial.approval p SET state = 'timed_out'
-    WHERE p.run_id = %(run_id)s AND p.key = %(key)s
-        AND p.state = 'open'  /* guard: a decided approval does not time out */
-    RETURNING p.run_id, p.key, {DECISION} AS decision
-)
-UPDATE perennial.activity a SET state = 'done', result = ended.decision, settled_at = perennial.now(),
-    settled_revision = {NEXT_REVISION}
-FROM ended WHERE a.run_id = ended.run_id AND a.key = ended.key AND a.state = 'pending'
-RETURNING a.key
 """,
 )
 
@@ -203,16 +153,3 @@ def latest_approvals_of(
 def was_asked_before(connection: AnyConnection, follows: UUID, *, by: str) -> bool:
     """Whether the run that another follows, or one before it, asked this person for anything."""
     return _ASKED_BEFORE.row(connection, follows=follows, by=by) is not None
-
-
-def escalate_if_open(
-    connection: AnyConnection, run_id: UUID, key: str, *, level: int
-) -> list[str] | None:
-    """Add the level's people: everybody who is asked now. None: no longer open."""
-    row = _ESCALATE.row(connection, run_id=run_id, key=key, level=level)
-    return None if row is None else list(row.assignees)
-
-
-def time_out_if_open(connection: AnyConnection, run_id: UUID, key: str) -> bool:
-    """Close the approval as timed out and settle its activity. False: no longer open."""
-    return _TIME_OUT.row(connection, run_id=run_id, key=key) is not None

@@ -103,8 +103,9 @@ APPEND_HISTORY = "INSERT INTO perennial.history (run_id, actor, event, key, atte
 # -- the end of a run ----------------------------------------------------------------------------------
 
 
-def close_everything(but: str = "") -> str:
+def close_everything(but: str = "", timers: str = "state = 'cancelled'") -> str:
     """The parts that end all that is open of the runs in `fence`. `but`: which activities stay as they are.
+    `timers`: how those end that are armed.
 
     Activities go before their handoffs, as in a claim (lock order), hence the look at `dropped`.
     """
@@ -116,7 +117,7 @@ dropped AS (
         ){but}
     RETURNING a.key
 ), disarmed AS (
-    UPDATE perennial.timer t SET state = 'cancelled'
+    UPDATE perennial.timer t SET {timers}
     WHERE t.run_id = ANY(ARRAY(SELECT run_id FROM fence)) AND t.state = 'armed'
     RETURNING t.run_id, t.id
 ), withdrawn AS (

@@ -8,22 +8,15 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from orchestrator.store.parts import (
-    APPEND_HISTORY,
-    FOR_A_RELAY,
-    RAISED,
-    SOONEST_WINS,
-    WAKE_RELAYS,
-    hand_off_turn,
-)
+from orchestrator.store.outside import from_outside
 from orchestrator.store.statement import AnyConnection, Statement
 
 # The run's row is updated first: it is the lock on which a signal and a turn meet. `wait` is what this signal would
 # answer, where that is known: it is the next of its name, and all who wait for one take the same form.
 _SIGNAL = Statement(
     "signal_run",
-    f"""
-WITH wait AS (
+    from_outside(
+        before="""wait AS (
     SELECT min(a.policy->>'digest') AS digest, (array_agg(a.policy->'takes'))[1] AS takes
     FROM perennial.activity a
     WHERE a.run_id = %(run_id)s AND a.kind = 'signal' AND a.name = %(name)s AND a.state = 'pending'
@@ -31,34 +24,21 @@ WITH wait AS (
         AND min(a.policy->>'digest') IS DISTINCT FROM %(fits)s::text AND NOT EXISTS (
             SELECT FROM perennial.signal s
             WHERE s.run_id = %(run_id)s AND s.name = %(name)s AND s.consumed_key IS NULL)
-), fence AS (
-    UPDATE perennial.run r SET
-        revision = {RAISED}  /* guard: revision of a signal */
-    WHERE r.id = %(run_id)s
-        AND r.closed_at IS NULL  /* guard: no signal to a closed run */
-        AND (%(signal_id)s::text IS NULL OR NOT EXISTS (SELECT FROM perennial.signal s
+), """,
+        conditions="""AND (%(signal_id)s::text IS NULL OR NOT EXISTS (SELECT FROM perennial.signal s
             WHERE s.run_id = r.id AND s.signal_id = %(signal_id)s))  /* guard: a known signal is no fact */
-        AND (%(unseen)s::bool OR NOT EXISTS (SELECT FROM wait))
-    RETURNING r.id, r.queue, r.status, r.revision
-), arrived AS (
+        AND (%(unseen)s::bool OR NOT EXISTS (SELECT FROM wait))""",
+        fact="""fact AS (
     INSERT INTO perennial.signal (id, run_id, name, signal_id, payload, sender, received_revision)
     SELECT %(id)s, fence.id, %(name)s, %(signal_id)s, %(payload)s::jsonb, %(sender)s, fence.revision FROM fence
     ON CONFLICT (run_id, signal_id) DO NOTHING  /* guard: signal deduplication */
-    RETURNING id
-), handed_off AS (
-    {hand_off_turn("fence.id", "fence.queue", FOR_A_RELAY)}
-    FROM fence, arrived  /* guard: handoff of a signal */
-    {SOONEST_WINS}
-), told AS (
-    {APPEND_HISTORY}
-    SELECT fence.id, %(sender)s, 'signal received', NULL, NULL, fence.status, fence.status,
-        jsonb_build_object('name', %(name)s::text)
-    FROM fence, arrived
-)
-SELECT arrived.id, notified.done IS NULL AS notified, NULL::text AS digest, NULL::text AS takes
-FROM arrived LEFT JOIN (SELECT {WAKE_RELAYS} AS done) notified ON true
-UNION ALL SELECT NULL, NULL, wait.digest, wait.takes::text FROM wait WHERE NOT %(unseen)s::bool
+    RETURNING NULL::text AS key, jsonb_build_object('name', name) AS detail
 """,
+        actor="%(sender)s",
+        event="'signal received'",
+        answer="NULL::text AS digest, NULL::text AS takes",
+        unless="\nUNION ALL SELECT wait.digest, wait.takes::text, NULL FROM wait WHERE NOT %(unseen)s::bool",
+    ),
 )
 
 

@@ -32,7 +32,7 @@ from orchestrator.client import Client, RunReference
 from orchestrator.core.definition import Process, Registry, default_registry
 from orchestrator.core.durations import Duration, seconds_of
 from orchestrator.core.seen import ApprovalReference
-from orchestrator.core.views import HistoryEntry, RunView
+from orchestrator.core.views import HistoryEntry, RunView, Wait
 from orchestrator.engine.context import EngineContext, connect
 from orchestrator.engine.fire import fire
 from orchestrator.engine.lost_attempts import recover_attempts
@@ -160,6 +160,20 @@ class ProcessTester:
     ) -> RunView:
         """Send a signal. Raises what `Client.signal` does."""
         self.client.signal(run, name, payload, signal_id=signal_id, connection=connection)
+        return self._after(run, connection)
+
+    def answer(
+        self,
+        run: RunReference,
+        wait: Wait | str,
+        value: Any = None,
+        *,
+        by: str,
+        connection: CallersConnection | None = None,
+    ) -> RunView:
+        """Answer a wait of a kind of your own. Raises what `Client.answer` does."""
+        run = self._looked_at(run, connection)
+        self.client.answer(run, wait, value, by=by, connection=connection)
         return self._after(run, connection)
 
     def cancel(

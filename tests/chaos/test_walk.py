@@ -176,24 +176,11 @@ WALK: dict[str, Scenario] = {
     "release_turn": LETS_GO,
     # an attempt fails
     "retry_attempt": RETRIES,
-    "make_attempt_due": RETRIES,
-    "hand_off": RETRIES,
+    "hand_off": RECOVERS,
     # a timer
     "arm": WAITS,
     "move": WAITS,
-    "lock_run_of_timer": WAITS,
-    "lock_due_timer": WAITS,
-    "end_sleep": WAITS,
-    "time_out_signal": WAITS,
-    "answer_wait_from_buffer": BELATED,
-    "escalate_approval": WAITS,
-    "time_out_approval": WAITS,
-    "tell": WAITS,
-    "bump_revision": WAITS,
-    "ask_for_turn": WAITS,
-    "end_timer": WAITS,
-    "fire_together": CROWD,
-    "transaction": WAITS,
+    "fire_timers": WAITS,
     "close_run": EXPIRES,
     "disarm": PEOPLE,
     "take_timers_to_index": INDEXES,
@@ -208,12 +195,16 @@ WALK: dict[str, Scenario] = {
     "lock_run": RECOVERS,
     "lock_lost_attempt": RECOVERS,
     "hand_out_again": RECOVERS,
+    "tell": RECOVERS,
+    "bump_revision": RECOVERS,
+    "transaction": RECOVERS,
     "exit_reason": RECOVERS,
     "note_exit_of_claim": NOTES,
     "note_exit_of_turn": NOTES_A_TURN,
     "free_lost_turn": FREES,
     "park_run": GIVES_UP,
     "fail_attempt": OVERRUNS,
+    "ask_for_turn": OVERRUNS,
     "forget_old_workers": STAGES,
     # whose record it is, once for each process of a worker
     "record_identity": STAGES,
@@ -238,6 +229,8 @@ ELSEWHERE = {
     "deploy_process",
     "lock_process_if_unused",
     "replace_process",
+    # people's, of a kind of one's own: tests/architecture, tests/race
+    "answer_wait",
     # of two apps on one database: tests/engine/test_foreign.py
     "leave_handoffs",
     # they only read, for people
@@ -272,6 +265,18 @@ def test_a_worker_lost_there_loses_nothing_and_doubles_nothing(
     fleets = [make_fleet() for _ in cases]
     with ThreadPoolExecutor(len(cases)) as pool:
         outcomes = list(pool.map(_survive, fleets, [WALK[what]] * len(cases), cases))
+    assert outcomes == [None] * len(cases), "\n".join(filter(None, outcomes))
+
+
+@pytest.mark.parametrize("scenario", [CROWD, BELATED, RETRIES], ids=lambda each: each.process)
+def test_a_worker_that_fires_timers_is_lost_whatever_they_lead_to(
+    make_fleet: Callable[[], ChaosFleet], scenario: Scenario
+) -> None:
+    """To turns of several at once, to a signal that came in time, and to a stage's next attempt."""
+    cases = [(Place(when, "fire_timers"), how) for when, how in CASES]
+    fleets = [make_fleet() for _ in cases]
+    with ThreadPoolExecutor(len(cases)) as pool:
+        outcomes = list(pool.map(_survive, fleets, [scenario] * len(cases), cases))
     assert outcomes == [None] * len(cases), "\n".join(filter(None, outcomes))
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from orchestrator import Flow, Retry, RunStatus, hours, process, stage
 from orchestrator.engine.fire import fire, fire_all
 from orchestrator.engine.turn import advance
-from orchestrator.store.firing_together import fire_together_if_due
+from orchestrator.store.firing import fire_timers_if_due
 from orchestrator.store.transitions.outbox import Handoff
 from tests.harness import Harness, Thread, WireTrace, wait_until_blocked
 from tests.modes import NORMAL, modes_of
@@ -94,7 +94,7 @@ def play(harness: Harness, fire_due: Callable[[list[UUID]], Any]) -> dict[str, l
 
 
 def test_a_crowd_of_every_kind_leaves_what_each_alone_would_have_left(database, mode):
-    """Guards every part of `fire_together`, and what it leaves to `fire`."""
+    """Guards every part of `fire_timers`, and what it leaves to be fired alone."""
 
     def one_by_one(harness: Harness) -> Callable[[list[UUID]], None]:
         return lambda due: [fire(harness.context, timer_id) for timer_id in due] and None
@@ -138,15 +138,79 @@ def test_a_crowd_is_fired_once_however_often_it_is_asked_for(harness):
 
 
 def test_a_crowd_that_is_not_due_is_not_fired(harness):
-    """A message that comes too early fires nothing. Guards `due_at` in `fire_together`."""
+    """A message that comes too early fires nothing. Guards `due_at` in `fire_timers`."""
     due = sleepers(harness, 2)
     harness.move(minutes=-1)
     assert fire_all(harness.context, due) == ([], 0)
     assert harness.database.value("SELECT count(*) FROM perennial.timer WHERE state = 'armed'") == 2
 
 
+def test_a_timer_alone_takes_one_round_trip(harness):
+    due = sleepers(harness, 2)
+    trace = WireTrace(harness.context.database)
+    fire(harness.context, due[0])  # connected, and its statement planned
+    with trace.counting() as count:
+        assert len(fire(harness.context, due[1])) == 1
+    trace.stop()
+    assert count.round_trips == 1
+
+
+def test_facts_that_come_due_together_keep_their_order(harness):
+    """Of two deadlines that have passed, the earlier one's flow goes on first. Guards `place` in `fire_timers`."""
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> list[str]:
+        order: list[str] = []
+
+        async def branch(seconds: float, name: str) -> None:
+            await flow.sleep(seconds)
+            order.append(name)
+
+        await flow.gather(branch(7200, "later"), branch(3600, "sooner"))
+        return order
+
+    harness.freeze()
+    run = harness.run(p)
+    harness.move(hours=3)
+    handoffs, _ = fire_all(harness.context, harness.due_timers())
+    assert len(handoffs) == 1
+    advance(harness.context, run.run_id)
+    assert harness.client.result(run) == ["sooner", "later"]
+
+
+def test_signals_that_came_in_time_are_given_to_waits_in_the_order_of_their_deadlines(harness):
+    """Each signal answers one wait, and the last wait times out. Guards `turn` in `fire_timers`."""
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> list[str]:
+        answers: list[str] = []
+
+        async def branch(seconds: float) -> None:
+            try:
+                answers.append(await flow.signal("go", timeout=seconds))
+            except TimeoutError:
+                answers.append("late")
+
+        await flow.gather(branch(5400), branch(3600), branch(7200))
+        return answers
+
+    harness.freeze()
+    run = harness.run(p)
+    for payload in ("first", "second"):
+        harness.client.signal(run, "go", payload)
+        harness.move(seconds=1)
+    harness.move(hours=3)
+    fire_all(harness.context, harness.due_timers())
+    rows = harness.database.rows(
+        "SELECT a.result FROM perennial.activity a JOIN perennial.timer t USING (run_id, key) ORDER BY t.due_at"
+    )
+    assert [row.result for row in rows] == ["first", "second", None]
+    harness.drain()
+    assert harness.client.result(run) == ["first", "second", "late"]
+
+
 def test_a_crowd_takes_one_round_trip(harness):
-    """The fast path itself: one by one they would take nine each."""
+    """As many as one."""
     due = sleepers(harness, 20)
     trace = WireTrace(harness.context.database)
     fire_all(harness.context, due[:2])  # connected, and its statement planned
@@ -181,7 +245,7 @@ def test_a_run_that_somebody_has_locked_holds_up_no_other(harness):
 def test_two_messages_for_the_same_crowd_fire_each_timer_once(harness):
     due = sleepers(harness, 3)
     with harness.database.psycopg() as first:
-        assert len(fire_together_if_due(first, due, relay_after=5).handoffs) == 3
+        assert len(fire_timers_if_due(first, due, relay_after=5).handoffs) == 3
         second = Thread(lambda: fire_all(harness.context, due))
         wait_until_blocked(harness.database)
         first.commit()
@@ -208,7 +272,7 @@ def test_what_cannot_be_fired_together_is_fired_one_by_one(harness):
 
 
 def test_a_turn_that_decides_while_a_crowd_fires_decides_again(harness):
-    """Guards `bumped` in `fire_together`: a turn that has read before would commit over the fact."""
+    """Guards `raised` in `fire_timers`: a turn that has read before would commit over the fact."""
     due = sleepers(harness, 2)
     before = [row.revision for row in harness.database.rows("SELECT revision FROM perennial.run")]
     handoffs, _ = fire_all(harness.context, due)

@@ -209,15 +209,13 @@ GUARDS = [
     ),
     # -- facts and revisions ---------------------------------------------------------------------
     Guard(
-        "revision of a signal",
-        "A turn that decides while a signal comes decides again.",
-        (f"{RACE}[a_signal_while_a_turn_decides]", f"{VERBS}test_every_fact_raises_the_revision"),
-        cut=UNCHANGED,
-    ),
-    Guard(
-        "revision of a decision",
-        "A turn that decides while a person does decides again.",
-        (f"{SCENARIOS}test_an_approval_escalates_and_then_others_may_decide",),
+        "revision of a fact from outside",
+        "A turn that decides while a signal comes, or a person decides, decides again.",
+        (
+            f"{RACE}[a_signal_while_a_turn_decides]",
+            f"{VERBS}test_every_fact_raises_the_revision",
+            f"{SCENARIOS}test_an_approval_escalates_and_then_others_may_decide",
+        ),
         cut=UNCHANGED,
     ),
     Guard(
@@ -227,6 +225,7 @@ GUARDS = [
             f"{SCENARIOS}test_a_sleep_ends_when_its_time_has_come_and_not_before",
             f"{VERBS}test_every_fact_raises_the_revision",
         ),
+        cut=UNCHANGED,
     ),
     Guard(
         "revision of an inline step",
@@ -328,15 +327,9 @@ GUARDS = [
         cut=NEVER,
     ),
     Guard(
-        "handoff of a signal",
-        "A signal gets its turn, though its sender dies.",
-        (f"{LOST_MESSAGE}[signalled]",),
-        cut=NEVER,
-    ),
-    Guard(
-        "handoff of a decision",
-        "A decision gets its turn, though whoever took it dies.",
-        (f"{LOST_MESSAGE}[decided]",),
+        "handoff of a fact from outside",
+        "A signal and a decision get their turns, though the sender dies.",
+        (f"{LOST_MESSAGE}[signalled]", f"{LOST_MESSAGE}[decided]"),
         cut=NEVER,
     ),
     Guard(
@@ -349,12 +342,13 @@ GUARDS = [
         "handoff of a fired timer",
         "A timer that has fired gets its turn, though its message's worker dies.",
         (f"{LOST_MESSAGE}[woken_by_a_timer]",),
-        cut="None",
+        cut=NEVER,
     ),
     Guard(
         "handoff of a retry",
         "An attempt that is due again is made, though the message is lost.",
         (f"{LOST_MESSAGE}[due_for_a_retry]",),
+        cut=NEVER,
     ),
     Guard(
         "handoff of a recovered attempt",
@@ -474,9 +468,14 @@ GUARDS = [
         (f"{SCENARIOS}test_signals_are_buffered_and_deduplicated",),
     ),
     Guard(
-        "no signal to a closed run",
+        "no fact from outside reaches a closed run",
         "Whoever signals a run that has ended is told so.",
         (f"{RACE}[a_signal_to_a_run_that_is_being_cancelled]",),
+    ),
+    Guard(
+        "a wait is answered from outside once",
+        "Of two who answer one wait at the same moment, the second is told that it is over.",
+        (f"{RACE}[two_answers_at_once]",),
     ),
     # -- starts ----------------------------------------------------------------------------------
     Guard(
@@ -698,6 +697,7 @@ GUARDS = [
         (
             f"{SCENARIOS}test_a_sleep_ends_when_its_time_has_come_and_not_before",
             f"{VERBS}test_only_an_armed_timer_that_is_due_is_fired[1-armed-False]",
+            f"{CROWDS}test_a_crowd_that_is_not_due_is_not_fired",
         ),
     ),
     Guard(
@@ -705,30 +705,30 @@ GUARDS = [
         "Of two messages for one timer, one fires it; one that was cancelled never fires.",
         (
             f"{RACE}[one_timer_fired_twice_at_once]",
+            f"{RACE}[an_escalation_fired_twice_at_once]",
             f"{VERBS}test_only_an_armed_timer_that_is_due_is_fired[-9-fired-False]",
             f"{VERBS}test_only_an_armed_timer_that_is_due_is_fired[-9-cancelled-False]",
         ),
     ),
     Guard(
-        "a crowd's timers are due by the database's clock",
-        "A message of many that comes too early fires none.",
-        (f"{CROWDS}test_a_crowd_that_is_not_due_is_not_fired",),
+        "a timer fires on the revision it read",
+        "A signal that came in time, while its deadline waited for the run's lock, is the wait's.",
+        (f"{RACE}[a_signal_while_its_wait_times_out]",),
     ),
     Guard(
-        "a crowd's timers fire once",
-        "Of two messages for the same many, one fires each.",
+        "timers of one activity fire in order",
+        "An approval that escalates and times out has escalated.",
+        (f"{CROWDS}test_a_crowd_of_every_kind_leaves_what_each_alone_would_have_left",),
+    ),
+    Guard(
+        "timers of locked runs are skipped",
+        "Of many timers none waits for the lock of another's run.",
         (f"{CROWDS}test_a_run_that_somebody_has_locked_holds_up_no_other",),
     ),
     Guard(
-        "handoffs of a crowd",
-        "Those that have fired together get their turns, though the message's worker dies.",
-        (f"{CROWDS}test_a_crowd_of_every_kind_leaves_what_each_alone_would_have_left",),
-        cut=NEVER,
-    ),
-    Guard(
-        "a turn sees a crowd's facts",
-        "A turn that decides while its timers fire together decides again.",
-        (f"{CROWDS}test_a_turn_that_decides_while_a_crowd_fires_decides_again",),
+        "a run expires by the database's clock",
+        "A message that comes too early closes no run.",
+        (f"{VERBS}test_a_run_expires_when_its_timer_is_due_and_not_before",),
     ),
     Guard(
         "a settled wait has no deadline",

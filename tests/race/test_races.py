@@ -29,9 +29,10 @@ from orchestrator.engine.signal_forms import SignalForms
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
 from orchestrator.errors import AlreadyDecided, DecisionRefused, DecisionTooLate, PerennialError
-from orchestrator.store import approvals, firing
+from orchestrator.store import firing
+from orchestrator.store.firing import Fired, fire_timers_if_due
 from orchestrator.store.reads import loading
-from orchestrator.store.transitions import outbox, settle, timers, turns
+from orchestrator.store.transitions import outbox, settle, turns
 from orchestrator.store.transitions.claim import (
     FlowStep,
     claim_activity_if_pending,
@@ -42,6 +43,7 @@ from orchestrator.store.transitions.claim import (
 from orchestrator.store.transitions.commit import TurnCommit, commit_turn_if_unchanged
 from orchestrator.store.transitions.outbox import Handoff
 from orchestrator.store.transitions.settle import Settlement
+from tests.architecture.countdown import Countdown, Push
 from tests.harness import Harness, Thread, meanwhile, wait_until_blocked
 
 TURNS = {"relay_after": 5.0, "horizon_seconds": 3600.0}
@@ -297,6 +299,29 @@ def two_decisions_of_one_person_at_once(harness: Harness) -> None:
             other_window.outcome()
 
 
+def two_answers_at_once(harness: Harness) -> None:
+    """The second waits on the run's row, and finds the wait answered."""
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> float:
+        push: Push = await flow.ask(Countdown(3600), "launch")
+        return push.seconds
+
+    run = harness.run(p)
+    with harness.database.psycopg() as ann:
+        assert deliver.answer(ann, run.run_id, "launch", Push(1), by="ann")
+        bob = meanwhile(
+            harness,
+            lambda connection: deliver.answer(connection, run.run_id, "launch", Push(2), by="bob"),
+        )
+        ann.commit()
+        assert bob.outcome() is False
+    told = "SELECT count(*) FROM perennial.history WHERE event = 'countdown pushed back'"
+    assert harness.database.value(told) == 1
+    harness.drain()
+    assert harness.client.result(run) == 1
+
+
 def timeout_of(harness: Harness, run: Any) -> Any:
     return harness.database.value("SELECT id FROM perennial.timer WHERE kind = 'approval-timeout'")
 
@@ -323,8 +348,7 @@ def a_decision_while_its_approval_times_out(harness: Harness) -> None:
     timer_id = timeout_of(harness, run)
     harness.move(hours=1)
     with harness.database.psycopg() as deadline:
-        assert timers.lock_due_timer(deadline, timer_id)
-        assert approvals.time_out_if_open(deadline, run.run_id, "m")
+        assert fire_timers_if_due(deadline, [timer_id], relay_after=5).handoffs
         bob = meanwhile(
             harness,
             lambda connection: decide(connection, run, Outcome.APPROVED, "bob"),
@@ -664,14 +688,55 @@ def one_timer_fired_twice_at_once(harness: Harness) -> None:
     advance(harness.context, run.run_id)
     timer_id = harness.database.value("SELECT id FROM perennial.timer")
     with harness.database.psycopg() as first:
-        assert timers.lock_due_timer(first, timer_id)
-        assert firing.end_sleep_if_pending(first, run.run_id, "sleep")
-        timers.mark_fired(first, timer_id)
+        assert fire_timers_if_due(first, [timer_id], relay_after=5).handoffs
         second = Thread(lambda: fire(harness.context, timer_id))
         wait_until_blocked(harness.database)
         first.commit()
         assert second.outcome() == []
     assert harness.database.value("SELECT state FROM perennial.timer") == "fired"
+
+
+def an_escalation_fired_twice_at_once(harness: Harness) -> None:
+    """It raises no revision: that it is armed no more says it alone."""
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> None:
+        await flow.approval("m", assign=["bob"], escalate={hours(0.5): ["carol"]})
+
+    harness.freeze()
+    run = harness.run(p)
+    harness.move(minutes=30)
+    timer_id = harness.database.value("SELECT id FROM perennial.timer WHERE kind = 'escalation'")
+    with harness.database.psycopg() as first:
+        assert fire_timers_if_due(first, [timer_id], relay_after=5) == Fired()
+        second = Thread(lambda: fire(harness.context, timer_id))
+        wait_until_blocked(harness.database)
+        first.commit()
+        assert second.outcome() == []
+    told = "SELECT count(*) FROM perennial.history WHERE event = 'approval escalated'"
+    assert harness.database.value(told) == 1
+    assert harness.status(run) is RunStatus.WAITING
+
+
+def a_signal_while_its_wait_times_out(harness: Harness) -> None:
+    """The deadline waits for the run's lock, and does not see the signal: it looks again."""
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> str:
+        return await flow.signal("go", timeout=hours(1))
+
+    harness.freeze()
+    run = harness.run(p)
+    harness.move(hours=1)
+    timer_id = harness.database.value("SELECT id FROM perennial.timer")
+    with harness.database.psycopg() as sender:
+        harness.client.signal(run, "go", "in time", connection=sender)
+        deadline = Thread(lambda: fire(harness.context, timer_id))
+        wait_until_blocked(harness.database)
+        sender.commit()
+        assert len(deadline.outcome()) == 1
+    harness.drain()
+    assert harness.client.result(run) == "in time"
 
 
 def a_timer_fires_while_its_run_is_cancelled(harness: Harness) -> None:
@@ -731,6 +796,7 @@ RACES: list[Callable[[Harness], None]] = [
     a_signal_while_a_turn_decides,
     a_signal_while_a_turn_commits,
     two_decisions_at_once,
+    two_answers_at_once,
     two_decisions_of_one_person_at_once,
     a_timeout_while_a_decision_is_taken,
     a_decision_while_its_approval_times_out,
@@ -754,6 +820,8 @@ RACES: list[Callable[[Harness], None]] = [
     a_turn_that_looks_while_its_run_is_resumed,
     a_turn_commits_after_its_run_was_paused,
     one_timer_fired_twice_at_once,
+    an_escalation_fired_twice_at_once,
+    a_signal_while_its_wait_times_out,
     a_timer_fires_while_its_run_is_cancelled,
     two_relays_share_what_is_due,
     a_handoff_is_claimed_while_a_relay_sends_it_again,

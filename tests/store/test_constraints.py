@@ -60,7 +60,7 @@ NEW_PROCESS = "INSERT INTO perennial.process (fingerprint, spec, kind, name, ver
         (f"{NEW_ACTIVITY} 'pending', 0, NULL)", "activity_attempt_check"),
         (f"{NEW_APPROVAL} 'approved')", "approval_decided_check"),
         (f"{NEW_TIMER} 'sleep', 'fired')", "timer_fired_check"),
-        (f"{NEW_TIMER} 'someday', 'armed')", "timer_kind_check"),
+        (f"{NEW_TIMER} '', 'armed')", "timer_kind_check"),
         (f"{NEW_PROCESS} 'p', 0)", "process_version_check"),
     ],
 )

@@ -17,6 +17,10 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, Transaction
 
+from orchestrator import Flow, process, stage
+from orchestrator.engine.recover import sweep
+from orchestrator.engine.stage import run_stage
+from orchestrator.engine.turn import advance
 from orchestrator.store.statement import Statement
 from tests.harness import Database, Harness
 from tests.store.statements import every_statement
@@ -24,9 +28,6 @@ from tests.store.test_plans import ROWS, nodes_of, play
 
 ORDER = ("run", "timer", "approval", "activity", "outbox")
 """Tables of whose rows two transactions may want the same. New rows are nobody else's."""
-
-UNDER_ITS_CALLERS_LOCK = {"answer_wait_from_buffer", "time_out_approval"}
-"""The caller has locked the run, by `lock_due_timer`."""
 
 WITHOUT_THE_RUN = {"claim_activity"}
 """A hundred stages of one run are claimed at once: an activity, and then its handoff."""
@@ -164,7 +165,7 @@ def test_who_locks_several_tables_without_the_run_is_known(locks):
         and len(tables) > 1
         and "run" not in tables
     }
-    assert several == UNDER_ITS_CALLERS_LOCK | WITHOUT_THE_RUN
+    assert several == WITHOUT_THE_RUN
 
 
 def test_a_handoff_goes_after_its_activity_as_in_a_claim(locks):
@@ -185,10 +186,29 @@ def test_a_handoff_goes_after_its_activity_as_in_a_claim(locks):
         assert "activity" in lock.before or part in AN_ADVANCE_ALONE
 
 
+def lose_an_attempt(harness: Harness) -> None:
+    """A worker dies in a stage, and a sweep hands it out again."""
+
+    @stage(registry=harness.registry)
+    def kills() -> None:
+        raise SystemExit
+
+    @process(version=1, registry=harness.registry)
+    async def loses(flow: Flow) -> None:
+        await flow.stage(kills)
+
+    run = harness.start(loses)
+    advance(harness.context, run.run_id)
+    with pytest.raises(SystemExit):
+        run_stage(harness.context, run.run_id, "kills", 1)
+    harness.move(minutes=1)
+    assert sweep(harness.context).attempts_recovered == 1
+
+
 def test_no_transaction_of_several_statements_locks_rows_against_the_order(
     database, locks, monkeypatch
 ):
-    """A timer that fires, a lost attempt, a relay's look: what each statement locks, others before it have not."""
+    """A lost attempt, a relay's look: what each statement locks, others before it have not."""
     transactions: dict[Transaction, list[str]] = {}
 
     def rows(statement: Statement, connection: Any, **parameters: object) -> Any:
@@ -199,6 +219,7 @@ def test_no_transaction_of_several_statements_locks_rows_against_the_order(
     monkeypatch.setattr(Statement, "rows", rows)
     with Harness(database) as harness:
         play(harness)
+        lose_an_attempt(harness)
     database.set_clock(None)
     wrong = set()
     for names in transactions.values():
@@ -208,7 +229,9 @@ def test_no_transaction_of_several_statements_locks_rows_against_the_order(
             wrong |= {(name, *names) for _ in against_the_order(each)}
             held |= frozenset().union(*(lock.tables for lock in each))
     assert wrong == set()
-    assert max(map(len, transactions.values())) > len(ORDER), "a timer takes several statements"
+    assert max(map(len, transactions.values())) > len(ORDER), (
+        "a lost attempt takes several statements"
+    )
 
 
 def test_an_order_that_is_wrong_is_found(database):

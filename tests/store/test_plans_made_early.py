@@ -28,7 +28,6 @@ FOUND_OTHERWISE = {
     "take_due_handoffs",
     "overdue_timers",
     "indexed_timers",
-    "lock_due_timer",  # by its id; while no timer is armed, by the index of those that are
     "make_all_handoffs_due",  # a rebuild, of all of them
 }
 

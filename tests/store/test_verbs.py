@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from orchestrator.core.journal import ActivityState
 from orchestrator.store import approvals, firing, signals
+from orchestrator.store.firing import Fired
 from orchestrator.store.transitions import outbox, timers, turns, workers
 from orchestrator.store.transitions.claim import (
     claim_activity_if_pending,
@@ -202,6 +203,8 @@ def test_the_turn_of_a_run_that_does_not_move_is_not_held(record, run_id, status
 
 
 def test_every_fact_raises_the_revision(record, run_id):
+    open_wait(record, run_id, "a", "sleep")
+
     def revision() -> object:
         return value(record, "SELECT revision FROM perennial.run")
 
@@ -216,6 +219,7 @@ def test_every_fact_raises_the_revision(record, run_id):
             record, run_id, status="running", from_statuses=["paused"], actor="x", event="resumed"
         ),
         lambda: firing.bump_revision(record, run_id),
+        lambda: fire(record, arm(record, run_id, 0)),
         lambda: close_run_if_open(record, run_id, status="cancelled", actor="x", error=None),
     ]
     for count, fact in enumerate(facts, start=1):
@@ -297,17 +301,36 @@ def test_when_redis_was_emptied_every_handoff_is_due_at_once(record, run_id):
 # -- timers --------------------------------------------------------------------------------------
 
 
+def fire(connection: Connection, timer_id: UUID) -> Fired:
+    return firing.fire_timers_if_due(connection, [timer_id], relay_after=5)
+
+
+def open_wait(
+    connection: Connection, run_id: UUID, key: str, kind: str, state: str = "pending"
+) -> None:
+    connection.execute(
+        text(
+            """INSERT INTO perennial.activity (run_id, key, ordinal, kind, name, state, settled_at)
+            VALUES (:run_id, :key, 1, :kind, :key, :state, CASE WHEN :state = 'done' THEN perennial.now() END)"""
+        ),
+        {"run_id": run_id, "key": key, "kind": kind, "state": state},
+    )
+
+
 def arm(connection: Connection, run_id: UUID, seconds: float, **columns: object) -> UUID:
     timer_id = uuid4()
     connection.execute(
         text(
-            """INSERT INTO perennial.timer (id, run_id, key, kind, due_at, state, indexed, fired_at)
-            VALUES (:id, :run_id, 'a', 'sleep', perennial.now() + :seconds * interval '1 second', :state, :indexed,
-            CASE WHEN :state = 'fired' THEN perennial.now() END)"""
+            """INSERT INTO perennial.timer (id, run_id, key, kind, level, due_at, state, indexed, fired_at)
+            VALUES (:id, :run_id, :key, :kind, :level, perennial.now() + :seconds * interval '1 second', :state,
+            :indexed, CASE WHEN :state = 'fired' THEN perennial.now() END)"""
         ),
         {
             "id": timer_id,
             "run_id": run_id,
+            "key": "a",
+            "kind": "sleep",
+            "level": 0,
             "seconds": seconds,
             "state": "armed",
             "indexed": False,
@@ -317,14 +340,52 @@ def arm(connection: Connection, run_id: UUID, seconds: float, **columns: object)
     return timer_id
 
 
+def test_a_run_expires_when_its_timer_is_due_and_not_before(record, run_id):
+    timer_id = arm(record, run_id, 1, key="", kind="expiry")
+    (seen,) = fire(record, arm(record, run_id, 0, key="", kind="expiry")).left
+    assert (seen.run_id, seen.kind) == (run_id, "expiry")
+
+    def expire() -> bool:
+        return close_run_if_open(
+            record, run_id, status="expired", actor="timer", error={}, timer_id=timer_id
+        )
+
+    assert not expire()
+    record.execute(text("SET LOCAL perennial.now = '2030-01-01 12:00:01+00'"))
+    assert expire()
+    ends = f"SELECT id = '{timer_id}' FROM perennial.timer WHERE state = 'fired'"
+    assert value(record, ends) is True
+    assert not expire()
+
+
 @pytest.mark.parametrize(
     ("seconds", "state", "is_due"),
     [(0, "armed", True), (1, "armed", False), (-9, "fired", False), (-9, "cancelled", False)],
 )
 def test_only_an_armed_timer_that_is_due_is_fired(record, run_id, seconds, state, is_due):
+    open_wait(record, run_id, "a", "sleep")
     timer_id = arm(record, run_id, seconds, state=state)
-    assert (timers.lock_due_timer(record, timer_id) is not None) is is_due
-    assert timers.lock_due_timer(record, uuid4()) is None
+    assert bool(fire(record, timer_id).handoffs) is is_due
+    assert fire(record, uuid4()) == Fired()
+    assert fire(record, timer_id).left == ()
+    ended = value(record, "SELECT state FROM perennial.timer")
+    assert ended == ("fired" if is_due else state)
+
+
+def test_a_timer_that_has_nothing_left_to_do_is_cancelled(record, run_id):
+    open_wait(record, run_id, "a", "sleep", state="done")
+    timer_id = arm(record, run_id, 0)
+    assert fire(record, timer_id) == Fired()
+    assert value(record, "SELECT state FROM perennial.timer") == "cancelled"
+    assert value(record, "SELECT revision FROM perennial.run") == 0
+
+
+def test_a_timer_of_which_no_kind_knows_stays_for_a_worker_that_has_it(record, run_id):
+    open_wait(record, run_id, "a", "stage")
+    timer_id = arm(record, run_id, 0)
+    (left,) = fire(record, timer_id).left
+    assert (left.id, left.kind, left.is_known) == (timer_id, "sleep", False)
+    assert value(record, "SELECT state FROM perennial.timer") == "armed"
 
 
 def test_each_timer_within_the_horizon_is_indexed_once(record, run_id):
@@ -430,10 +491,17 @@ def approval(record: Connection, run_id: UUID) -> UUID:
 
 
 def test_an_escalation_adds_each_person_once(record, approval):
-    assert approvals.escalate_if_open(record, approval, "m", level=1) == ["bob", "carol"]
-    assert approvals.escalate_if_open(record, approval, "m", level=1) == ["bob", "carol"]
-    assert approvals.escalate_if_open(record, approval, "m", level=9) == ["bob", "carol"]
-    assert approvals.escalate_if_open(record, approval, "other", level=1) is None
+    for level in (1, 1, 9):
+        timer_id = arm(record, approval, 0, key="m", kind="escalation", level=level)
+        assert fire(record, timer_id) == Fired()
+        assert value(record, "SELECT assignees FROM perennial.approval") == ["bob", "carol"]
+        assert value(record, "SELECT escalation_level FROM perennial.approval") == level
+    assert value(record, "SELECT count(*) FROM perennial.timer WHERE state = 'fired'") == 3
+    assert value(record, "SELECT revision FROM perennial.run") == 0
+
+
+def time_out(record: Connection, run_id: UUID) -> Fired:
+    return fire(record, arm(record, run_id, 0, key="m", kind="approval-timeout"))
 
 
 def test_a_decision_settles_its_activity_and_is_kept_as_a_vote(record, approval):
@@ -449,7 +517,8 @@ def test_a_decision_settles_its_activity_and_is_kept_as_a_vote(record, approval)
     row = record.execute(text("SELECT state, result FROM perennial.activity")).one()
     assert tuple(row) == ("done", decision)
     assert value(record, "SELECT comment FROM perennial.approval_vote") == "fine"
-    assert not approvals.time_out_if_open(record, approval, "m")
+    assert not time_out(record, approval).handoffs
+    assert value(record, "SELECT state FROM perennial.approval") == "approved"
 
 
 @pytest.mark.parametrize(
@@ -468,6 +537,6 @@ def test_a_decision_that_is_not_allowed_writes_nothing(record, approval, by, nam
 
 
 def test_a_timeout_settles_its_activity_once(record, approval):
-    assert approvals.time_out_if_open(record, approval, "m")
-    assert not approvals.time_out_if_open(record, approval, "m")
+    assert time_out(record, approval).handoffs
+    assert not time_out(record, approval).handoffs
     assert value(record, "SELECT result ->> 'outcome' FROM perennial.activity") == "timed_out"

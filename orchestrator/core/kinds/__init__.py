@@ -7,23 +7,67 @@
     sleep.py     time
     approval.py  a decision of people
 
-Replay, the turn, what is read of waits and the command line look a kind up here, and know none by name.
+    register     a further kind, of a module of its own; its flows ask for it by `Flow.ask`
+    kind_of      what is said of a kind by its name, also where this program doesn't have it
+
+Replay, the turn, timers, what is read of waits and the command line look a kind up here, and know none by name.
 """
 
 from __future__ import annotations
 
+import re
+
 from orchestrator.core.journal import ActivityKind
 from orchestrator.core.kinds.approval import AskPeople
-from orchestrator.core.kinds.base import Answer, Ask, NewActivity, NewTimer, Request
+from orchestrator.core.kinds.base import (
+    Answer,
+    Ask,
+    NewActivity,
+    NewTimer,
+    Request,
+    Then,
+    TimerRule,
+    Unregistered,
+)
 from orchestrator.core.kinds.signal import SignalWait
 from orchestrator.core.kinds.sleep import Sleep
 from orchestrator.core.kinds.stage import StageCall
 from orchestrator.core.kinds.step import StepCall
+from orchestrator.errors import DefinitionError
 
 KINDS: dict[ActivityKind, type[Ask]] = {
     each.kind: each for each in (StageCall, StepCall, SignalWait, Sleep, AskPeople)
 }
 """Each by its name in the record."""
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
+
+
+def register(kind: type[Ask]) -> type[Ask]:
+    """Make a kind known to this program: call it where the kind is defined, on workers and clients alike.
+
+    Raises DefinitionError: its name is another kind's, or its name or that of a timer is none.
+    """
+    for name in (kind.kind, *(rule.timer for rule in kind.timers)):
+        if _NAME.fullmatch(name) is None or name == "expiry":
+            raise DefinitionError(
+                f"{kind.__qualname__} can't be registered: {name!r} is no name of a kind or of a timer",
+                remedy="Take a to z, 0 to 9 and -, up to 40 characters; and not `expiry`, which is the run's.",
+            )
+    other = KINDS.setdefault(ActivityKind(kind.kind), kind)
+    if other is not kind:
+        raise DefinitionError(
+            f"{kind.__qualname__} can't be registered: kind {kind.kind} is {other.__qualname__} already",
+            remedy="Give it a name of its own.",
+        )
+    return kind
+
+
+def kind_of(name: str) -> type[Ask]:
+    """The kind of that name; of one that isn't registered here, what can be said of any."""
+    kind = ActivityKind(name)
+    return KINDS.get(kind) or type("Unregistered", (Unregistered,), {"kind": kind})
+
 
 __all__ = [
     "KINDS",
@@ -37,4 +81,8 @@ __all__ = [
     "Sleep",
     "StageCall",
     "StepCall",
+    "Then",
+    "TimerRule",
+    "kind_of",
+    "register",
 ]

@@ -7,7 +7,15 @@ from typing import Any, ClassVar
 
 from orchestrator.core.approvals import ApprovalRequest, Decision
 from orchestrator.core.journal import ActivityKind, ActivityState
-from orchestrator.core.kinds.base import Ask, NewActivity, NewTimer, Request, RunNames
+from orchestrator.core.kinds.base import (
+    Ask,
+    NewActivity,
+    NewTimer,
+    Request,
+    RunNames,
+    Then,
+    TimerRule,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +27,10 @@ class AskPeople(Ask):
     kind: ClassVar = ActivityKind.APPROVAL
     opened_event: ClassVar = "approval asked"
     asks_people: ClassVar = True
+    timers: ClassVar = (
+        TimerRule("escalation", "approval escalated", leads_to=None, then=Then.NOTHING),
+        TimerRule("approval-timeout", "approval timed out"),
+    )
 
     def compared(self) -> dict[str, Any]:
         """Who is asked, and when it goes further."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple
 
 from orchestrator.core import codec
@@ -72,6 +73,34 @@ class NewTimer:
     level: int = 0
 
 
+class Then(StrEnum):
+    """What follows on a timer that has fired."""
+
+    TURN = "turn"
+    """A turn is asked for: the flow goes on."""
+    HANDOFF = "handoff"
+    """The activity is handed off, to a worker that has its task."""
+    NOTHING = "nothing"
+    """Its wait goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimerRule:
+    """What a due timer of an activity does; the store has one statement for all of them.
+
+    `timer` is the timer's kind, and `event` its word in history; with none, history gets no line.
+
+    `leads_to` is the state that the activity comes to: DONE or TIMED_OUT end its wait, and PENDING is its next
+    attempt's. A signal that came in time ends the wait of a kind that takes signals, and an open approval ends with
+    the wait of a kind that asks people. None: more people are asked, those of the timer's level.
+    """
+
+    timer: str
+    event: str = ""
+    leads_to: ActivityState | None = ActivityState.DONE
+    then: Then = Then.TURN
+
+
 @dataclass(frozen=True, slots=True)
 class NewActivity:
     """An activity the flow asked for and the journal lacks. `input` and `result` are JSON text."""
@@ -97,6 +126,8 @@ class Ask(ABC):
     kind: ClassVar[ActivityKind]
     opened_event: ClassVar[str] = "asked for"
     """What history calls its opening."""
+    answered_event: ClassVar[str] = ""
+    """What history calls an answer from outside (`Client.answer`); "": it takes none in this way."""
     is_work: ClassVar[bool] = False
     """A worker moves it, where others are moved by the world; so it is done by chance where nobody awaits it."""
     is_handed_off: ClassVar[bool] = False
@@ -107,6 +138,8 @@ class Ask(ABC):
     """A signal that has come may answer it."""
     asks_people: ClassVar[bool] = False
     """People answer it: of several waits, that is the one to name first."""
+    timers: ClassVar[tuple[TimerRule, ...]] = ()
+    """What each kind of timer does that it may have."""
 
     @abstractmethod
     def compared(self) -> dict[str, Any]:
@@ -176,6 +209,15 @@ class Ask(ABC):
     def typed(cls, _names: RunNames, _key: str, _name: str, _who: tuple[str, ...]) -> str:
         """The command by which a person moves it; "" where there is none."""
         return ""
+
+
+class Unregistered(Ask):
+    """A kind that the record names, and this program does not have: it is shown, and no flow here asks for it."""
+
+    @classmethod
+    def who(cls, _row: Any) -> tuple[str, ...]:
+        """Nobody here can say."""
+        return (f"a program that has the kind {cls.kind}",)
 
 
 class RunNames(NamedTuple):

@@ -7,7 +7,15 @@ from typing import Any, ClassVar, Literal
 
 from orchestrator.core import codec
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState, BufferedSignal
-from orchestrator.core.kinds.base import Answer, Ask, NewActivity, NewTimer, Request, RunNames
+from orchestrator.core.kinds.base import (
+    Answer,
+    Ask,
+    NewActivity,
+    NewTimer,
+    Request,
+    RunNames,
+    TimerRule,
+)
 from orchestrator.core.schemas import input_schema_of
 from orchestrator.errors import PayloadError, SignalTimedOut
 
@@ -34,6 +42,9 @@ class SignalWait(Ask):
     kind: ClassVar = ActivityKind.SIGNAL
     opened_event: ClassVar = "waits for signal"
     takes_signals: ClassVar = True
+    timers: ClassVar = (
+        TimerRule("signal-timeout", "signal timed out", leads_to=ActivityState.TIMED_OUT),
+    )
 
     def compared(self) -> dict[str, Any]:
         """Its deadline. Another type is another reading of the same signal."""

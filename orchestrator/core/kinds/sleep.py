@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from orchestrator.core.journal import ActivityKind, ActivityState
-from orchestrator.core.kinds.base import Ask, NewActivity, NewTimer, Request
+from orchestrator.core.kinds.base import Ask, NewActivity, NewTimer, Request, TimerRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,7 @@ class Sleep(Ask):
 
     kind: ClassVar = ActivityKind.SLEEP
     opened_event: ClassVar = "sleeps"
+    timers: ClassVar = (TimerRule("sleep", "sleep ended"),)
 
     def compared(self) -> dict[str, Any]:
         """Its end."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from orchestrator.core import codec
 from orchestrator.core.definition import Stage
 from orchestrator.core.journal import ActivityKind, ActivityState
-from orchestrator.core.kinds.base import Ask, NewActivity, Request
+from orchestrator.core.kinds.base import Ask, NewActivity, Request, Then, TimerRule
 from orchestrator.errors import InvalidArguments, PayloadError
 
 
@@ -23,6 +23,7 @@ class StageCall(Ask):
     opened_event: ClassVar = "stage handed off"
     is_work: ClassVar = True
     is_handed_off: ClassVar = True
+    timers: ClassVar = (TimerRule("retry", leads_to=ActivityState.PENDING, then=Then.HANDOFF),)
 
     def compared(self) -> dict[str, Any]:
         """The stage's arguments."""

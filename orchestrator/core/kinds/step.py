@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from orchestrator.core.annotations import result_type_of
-from orchestrator.core.journal import ActivityKind
-from orchestrator.core.kinds.base import Ask, NewActivity, Request
+from orchestrator.core.journal import ActivityKind, ActivityState
+from orchestrator.core.kinds.base import Ask, NewActivity, Request, TimerRule
 from orchestrator.core.retries import Retry
 
 
@@ -24,6 +24,7 @@ class StepCall(Ask):
     kind: ClassVar = ActivityKind.STEP
     is_work: ClassVar = True
     is_inline: ClassVar = True
+    timers: ClassVar = (TimerRule("retry", leads_to=ActivityState.PENDING),)
 
     def compared(self) -> dict[str, Any]:
         """Its arguments, those without a name by their place."""

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, and_, case, func, or_, select, text
 
 from orchestrator.core.checks import composed
 from orchestrator.core.journal import ActivityKind, ActivityState
-from orchestrator.core.kinds import KINDS
+from orchestrator.core.kinds import kind_of
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import (
     ApprovalView,
@@ -352,7 +352,7 @@ def _waits(connection: Connection, run_row: Any) -> tuple[Wait, ...]:
 
 
 def _wait(row: Any, deadlines: list[Any]) -> Wait:
-    kind = KINDS[ActivityKind(row.kind)]
+    kind = kind_of(row.kind)
     return Wait(
         kind=kind.kind,
         key=row.key,

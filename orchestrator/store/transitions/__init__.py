@@ -7,7 +7,7 @@
     settle      an attempt's end without a turn
     close       a run is ended, paused or resumed from outside
     outbox      handoffs: asked for, sent again, put back, forgotten
-    timers      due timers are locked, fired and cancelled, and taken to the index
+    timers      timers are taken to the index, and found when they are late
     workers     heartbeats, and the attempts of workers that have none
     exits       how a worker's child ended, noted in history
     processes   definitions

@@ -31,18 +31,24 @@ CLOSE_TRIES_MAX = 20
 
 # Fenced by the revision that this statement itself has read: what another transaction opened while this one
 # waited for the run's row is not in its sight, and would stay open. `ANY(ARRAY(...))`: as in a commit.
+_BY_ITS_TIMER = """state = CASE WHEN t.id = %(timer_id)s THEN 'fired' ELSE 'cancelled' END,
+        fired_at = CASE WHEN t.id = %(timer_id)s THEN perennial.now() END"""
+
 _CLOSE = Statement(
     "close_run",
     f"""
 WITH before AS (
     SELECT r.id, r.status, r.revision FROM perennial.run r WHERE r.id = %(run_id)s AND r.closed_at IS NULL
+        AND (%(timer_id)s::uuid IS NULL OR EXISTS (SELECT FROM perennial.timer t WHERE t.id = %(timer_id)s
+            AND t.run_id = r.id
+            AND t.due_at <= perennial.now()))  /* guard: a run expires by the database's clock */
 ), fence AS (
     UPDATE perennial.run r SET revision = {RAISED}, status = %(status)s, waiting_for = NULL,
         error = %(error)s::jsonb, closed_at = perennial.now(), last_progress_at = perennial.now(),
         {NO_HOLDER}
     FROM before WHERE r.id = %(run_id)s AND r.id = before.id AND r.closed_at IS NULL AND r.revision = before.revision
     RETURNING r.id AS run_id, before.status AS from_status
-), {close_everything().strip()}, told AS (
+), {close_everything(timers=_BY_ITS_TIMER).strip()}, told AS (
     {APPEND_HISTORY}
     SELECT fence.run_id, %(actor)s, %(status)s, NULL, NULL, fence.from_status, %(status)s, %(error)s::jsonb FROM fence
 )
@@ -88,8 +94,11 @@ def close_run_if_open(
     status: str,
     actor: str,
     error: dict[str, Any] | None,
+    timer_id: UUID | None = None,
 ) -> bool:
     """Close the run as cancelled or expired. False: it had ended already, or there is none.
+
+    `timer_id`: the timer of its run that does so, which must be armed and due, and has fired then.
 
     Raises PerennialError: it changed under every try.
     """
@@ -100,6 +109,7 @@ def close_run_if_open(
             status=status,
             actor=actor,
             error=None if error is None else json.dumps(error),
+            timer_id=timer_id,
         )
         if row is None:
             return False

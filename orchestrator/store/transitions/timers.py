@@ -4,14 +4,12 @@ timer_rows            what a turn arms, for the commit
 take_timers_to_index  those that came within the horizon, for the index
 indexed_timers        those that the index should hold, to rebuild it
 overdue_timers        those that the index should have delivered, and did not
-lock_due_timer        the start of every firing: run first, then timer
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -59,34 +57,6 @@ ORDER BY due_at LIMIT %(limit)s
 """,
 )
 
-_LOCK_RUN = Statement(
-    "lock_run_of_timer",
-    """
-SELECT r.id FROM perennial.run r WHERE r.id = (SELECT t.run_id FROM perennial.timer t WHERE t.id = %(timer_id)s)
-FOR NO KEY UPDATE
-""",
-)
-
-_LOCK = Statement(
-    "lock_due_timer",
-    """
-SELECT t.id, t.run_id, t.key, t.kind, t.level, t.attempt, t.due_at, r.status, r.queue
-FROM perennial.timer t JOIN perennial.run r ON r.id = t.run_id
-WHERE t.id = %(timer_id)s
-    AND t.state = 'armed'  /* guard: a timer fires once */
-    AND t.due_at <= perennial.now()  /* guard: a timer is due by the database's clock */
-FOR NO KEY UPDATE OF t
-""",
-)
-
-_END = Statement(
-    "end_timer",
-    """
-UPDATE perennial.timer SET state = %(state)s, fired_at = CASE WHEN %(state)s = 'fired' THEN perennial.now() END
-WHERE id = %(timer_id)s
-""",
-)
-
 
 @dataclass(frozen=True, slots=True)
 class ArmedTimer:
@@ -98,21 +68,6 @@ class ArmedTimer:
     id: UUID
     remaining_seconds: float
     queue: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class DueTimer:
-    """A due timer, its row and its run's row locked."""
-
-    id: UUID
-    run_id: UUID
-    key: str
-    kind: str
-    level: int
-    attempt: int
-    due_at: datetime
-    run_status: str
-    run_queue: str | None
 
 
 def timer_rows(opened: Iterable[NewActivity]) -> list[dict[str, Any]]:
@@ -156,33 +111,3 @@ def overdue_timers(
 ) -> Sequence[UUID]:
     """Timers that are late by more than the grace: their message was lost."""
     return [row.id for row in _OVERDUE.rows(connection, grace_seconds=grace_seconds, limit=limit)]
-
-
-def lock_due_timer(connection: AnyConnection, timer_id: UUID) -> DueTimer | None:
-    """Lock the timer's run, then the timer. None: fired or cancelled already, or not due yet."""
-    if _LOCK_RUN.row(connection, timer_id=timer_id) is None:
-        return None
-    row = _LOCK.row(connection, timer_id=timer_id)
-    if row is None:
-        return None
-    return DueTimer(
-        row.id,
-        row.run_id,
-        row.key,
-        row.kind,
-        row.level,
-        row.attempt,
-        row.due_at,
-        row.status,
-        row.queue,
-    )
-
-
-def mark_fired(connection: AnyConnection, timer_id: UUID) -> None:
-    """The locked timer has done its work."""
-    _END.rows(connection, timer_id=timer_id, state="fired")
-
-
-def mark_cancelled(connection: AnyConnection, timer_id: UUID) -> None:
-    """The locked timer has nothing left to do."""
-    _END.rows(connection, timer_id=timer_id, state="cancelled")

@@ -36,6 +36,7 @@ from orchestrator.core.views import (
     RunSummary,
     RunView,
     Started,
+    Wait,
 )
 from orchestrator.engine import deliver, operate
 from orchestrator.engine.context import EngineContext, connect, connect_for_reads, settings_of

@@ -53,7 +53,7 @@ RUNS_PER_CALL_MAX = 10_000
 
 KEY_LENGTH_MAX = 500
 
-PATIENCE_MILLISECONDS = 50
+LOCK_TIMEOUT_MILLISECONDS = 50
 """So long a statement that holds several threads' starts waits for a key that somebody's transaction holds."""
 
 CHECKS_MAX = 5
@@ -153,11 +153,14 @@ def ask(
 
 
 def start(
-    connection: AnyConnection, request: StartRequest, *, patience_milliseconds: int | None = None
+    connection: AnyConnection,
+    request: StartRequest,
+    *,
+    lock_timeout_milliseconds: int | None = None,
 ) -> list[Started] | InputOf:
     """Start them, in one statement; the answers come in their order. Raises UnknownProcess.
 
-    InputOf: nothing is started, the process takes something else. `patience_milliseconds`: as `start_runs` says.
+    InputOf: nothing is started, the process takes something else. `lock_timeout_milliseconds`: as `start_runs` says.
     """
     if not request.runs:
         return []
@@ -169,7 +172,7 @@ def start(
         version=request.version,
         checked=request.checked,
         again_after=request.again_after,
-        patience_milliseconds=patience_milliseconds,
+        lock_timeout_milliseconds=lock_timeout_milliseconds,
     )
     if answers is None:
         raise _unknown(connection, request.process, request.version)
@@ -341,7 +344,7 @@ class Starts:
             answers = start(
                 connection,
                 together,
-                patience_milliseconds=PATIENCE_MILLISECONDS,  # guard: patience of starts that go together
+                lock_timeout_milliseconds=LOCK_TIMEOUT_MILLISECONDS,  # guard: lock timeout of starts of several
             )
         return [answers] * len(asks) if isinstance(answers, InputOf) else answers
 
@@ -360,15 +363,15 @@ class Starts:
 
 
 def _goes_alone(failure: Exception, how_many: int) -> bool:
-    """Each asks once more alone where Postgres refused the statement of several, or the patience ran out."""
+    """Each asks once more alone where Postgres refused the statement of several, or the lock timeout ran out."""
     if isinstance(failure, UnknownProcess):
         return how_many > 1
-    is_impatience = getattr(getattr(failure, "orig", None), "sqlstate", None) == (
+    has_waited = getattr(getattr(failure, "orig", None), "sqlstate", None) == (
         LockNotAvailable.sqlstate
     )
     return is_refused(failure) and (
         how_many > 1  # guard: a start that is refused among others
-        or is_impatience  # guard: a start that waits gives its place up
+        or has_waited  # guard: a start that waits gives its place up
     )
 
 

@@ -504,7 +504,7 @@ GUARDS = [
         (f"{RESTARTS}test_of_two_that_start_anew_at_once_one_does[start]",),
     ),
     Guard(
-        "patience of starts that go together",
+        "lock timeout of starts of several",
         "A key that somebody's open transaction holds keeps no other thread waiting.",
         (f"{STARTS}test_starts_that_wait_for_their_keys_leave_room_for_others",),
     ),
@@ -521,9 +521,9 @@ GUARDS = [
         shows_as=("OperationalError",),
     ),
     Guard(
-        "the patience ends with its statement",
+        "the lock timeout ends with its statement",
         "The commit of starts that go together waits for other commits, however long.",
-        (f"{STARTS}test_the_patience_ends_with_the_statement[k]",),
+        (f"{STARTS}test_the_lock_timeout_ends_with_the_statement[k]",),
         cut="true",
     ),
     Guard(

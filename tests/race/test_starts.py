@@ -166,7 +166,7 @@ def test_a_key_that_several_threads_start_at_once_is_one_run(harness, producers)
 def test_a_key_that_an_open_transaction_holds_keeps_no_other_thread_waiting(
     harness, producers, patient
 ):
-    """Its start waits for the holder, and those that came with it don't. Guards the patience of `start_runs`."""
+    """Its start waits for the holder, and those that came with it don't. Guards the lock timeout of `start_runs`."""
     with harness.database.psycopg() as holder:
         held = harness.client.start(patient, 0, key="held", connection=holder)
         waiting, *others = producers.start(
@@ -180,7 +180,7 @@ def test_a_key_that_an_open_transaction_holds_keeps_no_other_thread_waiting(
 
 
 def test_starts_that_wait_for_their_keys_leave_room_for_others(harness, patient):
-    """However many wait, each for somebody's open transaction. Guards the patience of a start that is alone."""
+    """However many wait, each for somebody's open transaction. Guards the lock timeout of a start that is alone."""
     keys = [f"held {number}" for number in range(IN_FLIGHT_MAX)]
     with harness.database.psycopg() as holder:
         for key in keys:
@@ -254,7 +254,7 @@ def test_when_who_asks_for_all_is_ended_after_the_commit_the_others_have_started
 
 
 @pytest.mark.parametrize("key", [None, "k"])
-def test_the_patience_ends_with_the_statement(harness, patient, key):
+def test_the_lock_timeout_ends_with_the_statement(harness, patient, key):
     """The commit that follows waits for other commits that notify, and may be long in it."""
     asked = starting.ask(
         patient,
@@ -270,5 +270,5 @@ def test_the_patience_ends_with_the_statement(harness, patient, key):
     request = asked.by(contract, patient)
     with harness.database.psycopg() as connection:
         before = connection.execute("SHOW lock_timeout").fetchone()
-        starting.start(connection, request, patience_milliseconds=50)
+        starting.start(connection, request, lock_timeout_milliseconds=50)
         assert connection.execute("SHOW lock_timeout").fetchone() == before

@@ -58,9 +58,9 @@ _EACH = _Way(
 
 # A run's row comes of a definition's, so this is said before the first of them can wait for a key that somebody's
 # open transaction has started.
-_PATIENTLY = """
-        AND CASE WHEN %(patience)s::text IS NULL THEN true
-            ELSE set_config('lock_timeout', %(patience)s::text, true) IS NOT NULL END"""
+_WITH_LOCK_TIMEOUT = """
+        AND CASE WHEN %(lock_timeout)s::text IS NULL THEN true
+            ELSE set_config('lock_timeout', %(lock_timeout)s::text, true) IS NOT NULL END"""
 
 # Whoever has ended gives the key up, in the order of keys as runs go in. Of two that start anew at once, the
 # second waits here, finds that the key is another run's, and then that run.
@@ -112,13 +112,13 @@ FROM definition, asked, LATERAL (
     WHERE r.process = definition.name AND r.business_key = asked.business_key LIMIT 1
 ) there"""
 
-# The last row, after all others, ends the patience: the commit waits for other commits that notify, however long.
+# The last row, after all others, ends the lock timeout: the commit waits for other commits that notify, however long.
 # It is there if the process is: runs that another has started meanwhile are in no row before it.
 _AND_THE_PROCESS = f"""
 UNION ALL
 SELECT NULL, definition.name, definition.version, NULL, NULL, false, {_CHECKED_BY},
-    CASE WHEN %(patience)s::text IS NOT NULL THEN
-        set_config('lock_timeout', NULL, true) IS NULL  /* guard: the patience ends with its statement */
+    CASE WHEN %(lock_timeout)s::text IS NOT NULL THEN
+        set_config('lock_timeout', NULL, true) IS NULL  /* guard: the lock timeout ends with its statement */
         END
 FROM definition"""
 
@@ -127,7 +127,7 @@ FROM definition"""
 class _Form:
     """What a start's text has where it looks for business keys, and where runs follow others."""
 
-    patiently: str = ""
+    with_lock_timeout: str = ""
     given_up: str = ""
     follows: str = "NULL::uuid"
     of: str = "asked, definition WHERE definition.is_checked"
@@ -149,7 +149,7 @@ class _Form:
 
 _PLAIN = _Form()
 _KEYED = _Form(
-    patiently=_PATIENTLY,
+    with_lock_timeout=_WITH_LOCK_TIMEOUT,
     order=_IN_THE_ORDER_OF_KEYS,
     answer=f"{_NEW}{_AND_THERE}{_AND_THE_PROCESS}",
 )
@@ -181,7 +181,7 @@ WITH asked AS (
             IS NOT DISTINCT FROM %(checked_by)s::text)  /* guard: an input is checked by what is deployed now */
             AS is_checked
     FROM perennial.process p
-    WHERE p.name = %(process)s AND (%(version)s::int IS NULL OR p.version = %(version)s::int){form.patiently}
+    WHERE p.name = %(process)s AND (%(version)s::int IS NULL OR p.version = %(version)s::int){form.with_lock_timeout}
     ORDER BY p.version DESC LIMIT 1
 ), {form.given_up}started AS (
     INSERT INTO perennial.run AS r (id, process, version, business_key, follows, status, queue, input, attributes,
@@ -248,14 +248,14 @@ def start_runs(
     version: int | None,
     checked: InputOf,
     again_after: Sequence[str] = (),
-    patience_milliseconds: int | None = None,
+    lock_timeout_milliseconds: int | None = None,
 ) -> list[Started] | InputOf | None:
     """Start runs, at least one, of the process's newest (or that) version, or find those that have their keys.
 
     The answers come in the order of `runs`, of which no two have one key. None: no such process is deployed.
     `checked`: the inputs fit that; when the process takes another one, nothing is started, and that is the answer.
     `again_after`: a run that has ended so gives its key up, to the new run that follows it.
-    `patience_milliseconds`: wait no longer for whoever holds a key in an open transaction; then Postgres refuses
+    `lock_timeout_milliseconds`: wait no longer for whoever holds a key in an open transaction; then Postgres refuses
     (`lock_not_available`), and nothing is started.
     """
     keys = {run.business_key for run in runs} - {None}
@@ -263,8 +263,8 @@ def start_runs(
     way, parameters = _inputs(runs)
     if keys:
         form = _KEYED
-        parameters["patience"] = (
-            None if patience_milliseconds is None else f"{patience_milliseconds}ms"
+        parameters["lock_timeout"] = (
+            None if lock_timeout_milliseconds is None else f"{lock_timeout_milliseconds}ms"
         )
         if again_after:
             form = _AGAIN
@@ -321,7 +321,7 @@ def restart_run(
         checked_version=checked.version,
         checked_by=checked.digest,
         again_after=list(again_after),
-        patience=None,
+        lock_timeout=None,
         **_inputs([run])[1],
     )
     if not definition.is_checked:

@@ -49,14 +49,17 @@ def relay(context: EngineContext, *, may_judge: bool = True) -> int:
         theirs = context.foreign.among(connection, due) if context.foreign else []
         if theirs:
             outbox.leave_handoffs(connection, theirs)
-    ours = [handoff for handoff in due if handoff not in theirs] if theirs else due
+    left_to_others = set(theirs)
+    ours = [handoff for handoff in due if handoff not in left_to_others]
     moving = [handoff for handoff in ours if not handoff.is_at_rest]
+    kept: list[Handoff] = []
     lost = [handoff for handoff in moving if handoff.turn_is_lost]
     if may_judge:
         free_turns(context, lost)
-        lost = []
-    worth = _worth_sending(context, [handoff for handoff in moving if handoff not in lost])
-    unsent = [*lost, *context.messenger.hand_off(worth)]
+    else:
+        kept = lost
+        moving = [handoff for handoff in moving if not handoff.turn_is_lost]
+    unsent = [*kept, *context.messenger.hand_off(_worth_sending(context, moving))]
     if unsent:
         with context.connection() as connection:
             outbox.put_back_handoffs(connection, unsent, relay_after=settings.relay_after_seconds)

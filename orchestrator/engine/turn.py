@@ -8,7 +8,7 @@ take_turns         decide on what was read; if a fact came meanwhile, read again
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -18,8 +18,8 @@ from sqlalchemy.exc import DataError
 
 from orchestrator.core import codec
 from orchestrator.core.branches import TurnAbandoned
-from orchestrator.core.failures import let_go, without_traceback
-from orchestrator.core.journal import Activity, ActivityState
+from orchestrator.core.failures import let_go
+from orchestrator.core.journal import Activity
 from orchestrator.core.kinds.base import NewActivity
 from orchestrator.core.notice import notice_of_turn
 from orchestrator.core.outcome import TurnOutcome, park
@@ -29,14 +29,19 @@ from orchestrator.core.run import RunStatus
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.inline_steps import FactCame, HandedBack, HeldTurn, TurnPoisoned
 from orchestrator.engine.reports import REPORTED, RunReport
+from orchestrator.engine.turn_commit import (
+    facts_of,
+    handoffs_of,
+    is_still_ours,
+    run_after,
+    with_settlement,
+)
 from orchestrator.errors import DefinitionError, UnknownProcess, UnknownStage
 from orchestrator.store.reads.loading import LoadedRun, load_run
-from orchestrator.store.reads.views import SIGNAL_SET_ASIDE
 from orchestrator.store.statement import AnyConnection
 from orchestrator.store.transitions import outbox, turns
 from orchestrator.store.transitions.claim import Claim
 from orchestrator.store.transitions.commit import (
-    Fact,
     Taking,
     TurnCommit,
     commit_turn_if_unchanged,
@@ -51,9 +56,6 @@ CONFLICTS_MAX = 20
 
 SUSPICIOUS_SENDS = 10
 """A turn asked for so often, and never committed, may kill its workers: it is taken under a hold, which counts."""
-
-FLOW = "flow"
-"""Who acts in history when the process itself does."""
 
 
 def advance(context: EngineContext, run_id: UUID) -> Claim | None:
@@ -149,7 +151,7 @@ def take_turns(
             if again is None or again.status.is_closed:
                 return Progress(is_recorded=True)
             # guard: a conflict over a lost attempt
-            if settlement is not None and not _still_ours(again, settlement):
+            if settlement is not None and not is_still_ours(again, settlement):
                 _log_lost(run_id, settlement)
                 return Progress(is_recorded=True)
             if tried is Tried.OVERTAKEN and again.revision == loaded.revision:
@@ -189,7 +191,7 @@ class _Turn:
             self.connection, loaded.context.process, loaded.context.version
         )
         self.held.begin_try()
-        journal = _with_settlement(loaded, settlement)
+        journal = with_settlement(loaded, settlement)
         try:
             if loaded.sends >= SUSPICIOUS_SENDS:  # guard: a flow that kills its workers parks
                 self.held.hold(loaded)
@@ -222,7 +224,7 @@ class _Turn:
     ) -> Tried:
         context, settings = self.context, self.context.settings
         taken = self._to_take(outcome)
-        handoffs = tuple(_handoffs_of(self.run_id, outcome, taken))
+        handoffs = tuple(handoffs_of(self.run_id, outcome, taken))
         # If no answer comes, nobody knows whose the stage is: our old id falls silent, and it is handed out again.
         # guard: a commit that takes over is held
         with context.identity.holding() if taken is not None else nullcontext() as worker_id:
@@ -234,7 +236,7 @@ class _Turn:
                     from_status=loaded.status,
                     outcome=outcome,
                     handoffs=handoffs,
-                    facts=tuple(_facts_of(context, outcome, settlement, taken)),
+                    facts=tuple(facts_of(context, outcome, settlement, taken)),
                     settlement=settlement,
                     turn_token=self.held.token,
                     queue=loaded.queue,
@@ -249,7 +251,7 @@ class _Turn:
             return Tried.OVERTAKEN
         self.held.committed()
         if taken is not None and committed.taken_at is not None:
-            after = _after(loaded, outcome, journal, taken)
+            after = run_after(loaded, outcome, journal, taken)
             self.taken = Claim(
                 run=after,
                 key=taken.request.key,
@@ -309,118 +311,6 @@ def _leave(
         why=codec.readable(str(lack)),
         actor=context.identity.name,
     )
-
-
-def _with_settlement(loaded: LoadedRun, settlement: Settlement | None) -> tuple[Activity, ...]:
-    """The journal as the commit on this revision leaves it."""
-    if settlement is None:
-        return loaded.journal
-    return tuple(
-        [
-            _settled(activity, settlement, loaded.revision + 1)
-            if activity.key == settlement.key
-            else activity
-            for activity in loaded.journal
-        ]
-    )
-
-
-def _settled(activity: Activity, settlement: Settlement, revision: int) -> Activity:
-    return Activity(
-        key=activity.key,
-        scope=activity.scope,
-        ordinal=activity.ordinal,
-        kind=activity.kind,
-        name=activity.name,
-        state=settlement.state,
-        attempt=activity.attempt,
-        parent_key=activity.parent_key,
-        input=activity.input,
-        result=None if settlement.result is None else codec.parse(settlement.result),
-        error=settlement.error,
-        settled_at=settlement.settled_at,
-        settled_revision=revision,
-        asked=activity.asked,
-    )
-
-
-def _still_ours(loaded: LoadedRun, settlement: Settlement) -> bool:
-    return any(
-        activity.key == settlement.key
-        and activity.attempt == settlement.attempt
-        and activity.state is ActivityState.CLAIMED
-        for activity in loaded.journal
-    )
-
-
-def _after(
-    loaded: LoadedRun, outcome: TurnOutcome, journal: tuple[Activity, ...], taken: NewActivity
-) -> LoadedRun:
-    """The run as our commit left it: what comes later raises its revision, and will be seen."""
-    opened = [
-        Activity(
-            key=each.request.key,
-            scope=each.request.scope,
-            ordinal=each.request.ordinal,
-            kind=each.request.kind,
-            name=each.request.name,
-            state=ActivityState.CLAIMED if each is taken else each.state,
-            asked=each.request.asked,
-        )
-        for each in outcome.opened
-    ]
-    return LoadedRun(
-        context=loaded.context,
-        status=outcome.status,
-        revision=loaded.revision + 1,
-        turn_revision=loaded.revision + 1,
-        queue=loaded.queue,
-        journal=(*journal, *opened),
-        signals=loaded.signals,
-        sends=0,
-        is_in_hand=True,
-    )
-
-
-def _handoffs_of(
-    run_id: UUID, outcome: TurnOutcome, taken: NewActivity | None
-) -> Iterator[Handoff]:
-    for opened in outcome.opened:
-        if opened.request.ask.is_handed_off and opened is not taken:
-            yield Handoff(run_id, opened.request.key, 1, opened.request.name, opened.queue)
-
-
-def _facts_of(
-    context: EngineContext,
-    outcome: TurnOutcome,
-    settlement: Settlement | None,
-    taken: NewActivity | None,
-) -> list[Fact]:
-    facts = []
-    if settlement is not None:
-        facts.append(
-            Fact(
-                f"stage {settlement.state}",
-                context.identity.name,
-                settlement.key,
-                settlement.attempt,
-                without_traceback(settlement.error),
-            )
-        )
-    facts += [
-        Fact("stage taken over", context.identity.name, opened.request.key, 1)
-        if opened is taken
-        else Fact(opened.request.ask.opened_event, FLOW, opened.request.key, 1)
-        for opened in outcome.opened
-    ]
-    facts += [Fact("signal consumed", FLOW, consumed.key) for consumed in outcome.consumed]
-    facts += [
-        Fact(SIGNAL_SET_ASIDE, FLOW, unfit.key, detail={"name": unfit.name, "why": unfit.why})
-        for unfit in outcome.set_aside
-    ]
-    if not outcome.status.is_moving:
-        facts.append(Fact(outcome.status, FLOW, detail=without_traceback(outcome.error)))
-    return facts
 
 
 def _log_lost(run_id: UUID, settlement: Settlement) -> None:

@@ -93,33 +93,29 @@ _DUE_BUT_THEIRS = Statement(
 )
 
 # Only those that nobody else has taken since; whoever holds a row now knows better.
+_AS_FOUND = """
+WITH found AS (
+    SELECT o.run_id, o.key, f.publishes FROM perennial.outbox o
+    JOIN jsonb_to_recordset(%(found)s::jsonb) AS f(run_id uuid, key text, attempt int, publishes int)
+        ON o.run_id = f.run_id AND o.key = f.key AND o.attempt = f.attempt AND o.publishes = f.publishes + 1
+    FOR NO KEY UPDATE OF o SKIP LOCKED
+)"""
+
 _PUT_BACK = Statement(
     "put_back_handoffs",
-    """
-WITH unsent AS (
-    SELECT o.run_id, o.key, u.publishes FROM perennial.outbox o
-    JOIN jsonb_to_recordset(%(unsent)s::jsonb) AS u(run_id uuid, key text, attempt int, publishes int)
-        ON o.run_id = u.run_id AND o.key = u.key AND o.attempt = u.attempt AND o.publishes = u.publishes + 1
-    FOR NO KEY UPDATE OF o SKIP LOCKED
-)
-UPDATE perennial.outbox o SET publishes = unsent.publishes,
+    f"""{_AS_FOUND}
+UPDATE perennial.outbox o SET publishes = found.publishes,
     publish_at = least(o.publish_at, perennial.now() + %(relay_after)s * interval '1 second')
-FROM unsent WHERE o.run_id = unsent.run_id AND o.key = unsent.key
+FROM found WHERE o.run_id = found.run_id AND o.key = found.key
 """,
 )
 
 # As they were, and others are told.
 _LEAVE = Statement(
     "leave_handoffs",
-    f"""
-WITH theirs AS (
-    SELECT o.run_id, o.key, t.publishes FROM perennial.outbox o
-    JOIN jsonb_to_recordset(%(theirs)s::jsonb) AS t(run_id uuid, key text, attempt int, publishes int)
-        ON o.run_id = t.run_id AND o.key = t.key AND o.attempt = t.attempt AND o.publishes = t.publishes + 1
-    FOR NO KEY UPDATE OF o SKIP LOCKED
-), left_to_others AS (
-    UPDATE perennial.outbox o SET publishes = theirs.publishes, publish_at = perennial.now()
-    FROM theirs WHERE o.run_id = theirs.run_id AND o.key = theirs.key
+    f"""{_AS_FOUND}, left_to_others AS (
+    UPDATE perennial.outbox o SET publishes = found.publishes, publish_at = perennial.now()
+    FROM found WHERE o.run_id = found.run_id AND o.key = found.key
 )
 SELECT {WAKE_RELAYS}
 """,
@@ -247,12 +243,12 @@ def put_back_handoffs(
     connection: AnyConnection, unsent: Sequence[Handoff], *, relay_after: float
 ) -> None:
     """Handoffs that were taken, and could not be sent: they don't count as sent, and are due again soon."""
-    _PUT_BACK.rows(connection, unsent=_as_found(unsent), relay_after=relay_after)
+    _PUT_BACK.rows(connection, found=_as_found(unsent), relay_after=relay_after)
 
 
 def leave_handoffs(connection: AnyConnection, theirs: Sequence[Handoff]) -> None:
     """Handoffs that were taken, and are others' to send: they are due as before, and every relay is told."""
-    _LEAVE.rows(connection, theirs=_as_found(theirs))
+    _LEAVE.rows(connection, found=_as_found(theirs))
 
 
 def _as_found(handoffs: Sequence[Handoff]) -> str:

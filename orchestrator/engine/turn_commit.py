@@ -1,0 +1,131 @@
+"""What a turn's commit makes of a run, as data: the journal before and after it, the handoffs, the lines of history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import UUID
+
+from orchestrator.core import codec
+from orchestrator.core.failures import without_traceback
+from orchestrator.core.journal import Activity, ActivityState
+from orchestrator.core.kinds.base import NewActivity
+from orchestrator.core.outcome import TurnOutcome
+from orchestrator.engine.context import EngineContext
+from orchestrator.store.reads.loading import LoadedRun
+from orchestrator.store.reads.views import SIGNAL_SET_ASIDE
+from orchestrator.store.transitions.commit import Fact
+from orchestrator.store.transitions.outbox import Handoff
+from orchestrator.store.transitions.settle import Settlement
+
+FLOW = "flow"
+"""Who acts in history when the process itself does."""
+
+
+def with_settlement(loaded: LoadedRun, settlement: Settlement | None) -> tuple[Activity, ...]:
+    """The journal as the commit on this revision leaves it."""
+    if settlement is None:
+        return loaded.journal
+    return tuple(
+        [
+            _settled(activity, settlement, loaded.revision + 1)
+            if activity.key == settlement.key
+            else activity
+            for activity in loaded.journal
+        ]
+    )
+
+
+def _settled(activity: Activity, settlement: Settlement, revision: int) -> Activity:
+    return Activity(
+        key=activity.key,
+        scope=activity.scope,
+        ordinal=activity.ordinal,
+        kind=activity.kind,
+        name=activity.name,
+        state=settlement.state,
+        attempt=activity.attempt,
+        parent_key=activity.parent_key,
+        input=activity.input,
+        result=None if settlement.result is None else codec.parse(settlement.result),
+        error=settlement.error,
+        settled_at=settlement.settled_at,
+        settled_revision=revision,
+        asked=activity.asked,
+    )
+
+
+def is_still_ours(loaded: LoadedRun, settlement: Settlement) -> bool:
+    return any(
+        activity.key == settlement.key
+        and activity.attempt == settlement.attempt
+        and activity.state is ActivityState.CLAIMED
+        for activity in loaded.journal
+    )
+
+
+def run_after(
+    loaded: LoadedRun, outcome: TurnOutcome, journal: tuple[Activity, ...], taken: NewActivity
+) -> LoadedRun:
+    """The run as our commit left it: what comes later raises its revision, and will be seen."""
+    opened = [
+        Activity(
+            key=each.request.key,
+            scope=each.request.scope,
+            ordinal=each.request.ordinal,
+            kind=each.request.kind,
+            name=each.request.name,
+            state=ActivityState.CLAIMED if each is taken else each.state,
+            asked=each.request.asked,
+        )
+        for each in outcome.opened
+    ]
+    return LoadedRun(
+        context=loaded.context,
+        status=outcome.status,
+        revision=loaded.revision + 1,
+        turn_revision=loaded.revision + 1,
+        queue=loaded.queue,
+        journal=(*journal, *opened),
+        signals=loaded.signals,
+        sends=0,
+        is_in_hand=True,
+    )
+
+
+def handoffs_of(run_id: UUID, outcome: TurnOutcome, taken: NewActivity | None) -> Iterator[Handoff]:
+    for opened in outcome.opened:
+        if opened.request.ask.is_handed_off and opened is not taken:
+            yield Handoff(run_id, opened.request.key, 1, opened.request.name, opened.queue)
+
+
+def facts_of(
+    context: EngineContext,
+    outcome: TurnOutcome,
+    settlement: Settlement | None,
+    taken: NewActivity | None,
+) -> list[Fact]:
+    facts = []
+    if settlement is not None:
+        facts.append(
+            Fact(
+                f"stage {settlement.state}",
+                context.identity.name,
+                settlement.key,
+                settlement.attempt,
+                without_traceback(settlement.error),
+            )
+        )
+    facts += [
+        Fact("stage taken over", context.identity.name, opened.request.key, 1)
+        if opened is taken
+        else Fact(opened.request.ask.opened_event, FLOW, opened.request.key, 1)
+        for opened in outcome.opened
+    ]
+    facts += [Fact("signal consumed", FLOW, consumed.key) for consumed in outcome.consumed]
+    facts += [
+        Fact(SIGNAL_SET_ASIDE, FLOW, unfit.key, detail={"name": unfit.name, "why": unfit.why})
+        for unfit in outcome.set_aside
+    ]
+    if not outcome.status.is_moving:
+        facts.append(Fact(outcome.status, FLOW, detail=without_traceback(outcome.error)))
+    return facts

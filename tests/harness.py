@@ -96,7 +96,7 @@ class Database:
         record.info["clock"] = self.moved_to
 
     def _set_clock_of(self, connection: Any, record: Any, _borrower: object) -> None:
-        if record.info["clock"] != self.moved_to:
+        if record.info.get("clock") != self.moved_to:
             at = self.moved_to.isoformat() if self.moved_to is not None else ""
             connection.execute("SELECT set_config('perennial.now', %s, false)", [at])
             connection.commit()
@@ -197,6 +197,17 @@ class CollectingMessenger:
         self.announced.append(notice)
 
 
+def deliver(message: Handoff | UUID, context: EngineContext) -> None:
+    """What the Celery task of this message, a handoff or a due timer's id, does."""
+    if isinstance(message, UUID):
+        context.messenger.hand_off(fire(context, message))
+    elif message.task == ADVANCE:
+        with context.identity.holding():
+            turn.advance(context, message.run_id)
+    else:
+        run_stage(context, message.run_id, message.key, message.attempt)
+
+
 class Harness:
     """A fleet of one, and more with `worker()`. Messages are delivered when the test says so."""
 
@@ -282,22 +293,17 @@ class Harness:
     # -- deliveries --------------------------------------------------------------------------
 
     def deliver(self, message: Handoff | UUID, context: EngineContext | None = None) -> None:
-        """What the Celery task of this message, a handoff or a due timer's id, does."""
+        """As `deliver` does, and in the mode's way."""
         if self.mode.delivers_twice:
             self._late.append(message)
             self._do(message, context or self.context)
         self._do(message, context or self.context)
 
     def _do(self, message: Handoff | UUID, context: EngineContext) -> None:
-        if isinstance(message, UUID):
-            context.messenger.hand_off(fire(context, message))
-        elif self.mode.goes_on:
+        if self.mode.goes_on and not isinstance(message, UUID):
             import_module("tests.eager").do(message, context)
-        elif message.task == ADVANCE:
-            with context.identity.holding():
-                turn.advance(context, message.run_id)
         else:
-            run_stage(context, message.run_id, message.key, message.attempt)
+            deliver(message, context)
 
     def _deliver_together(self, messages: Sequence[Handoff]) -> list[Handoff]:
         """The turns that are asked for, in one batch, even if it is one turn; answers what is left."""

@@ -65,11 +65,14 @@ def stumble() -> int:
     return 1
 
 
+BETWEEN_STEPS_SECONDS = 0.4
+"""Long enough for a heartbeat."""
+
+
 @stage(registry=registry, retry=AGAIN)
 def two_steps() -> str:
-    """Long enough for a heartbeat between its steps."""
     step(first)
-    threading.Event().wait(0.4)
+    threading.Event().wait(BETWEEN_STEPS_SECONDS)
     step(second)
     return "two steps"
 

@@ -12,9 +12,12 @@ from typing import Any
 
 from sqlalchemy import text
 
+from orchestrator import Settings
 from orchestrator.core.views import Started
+from orchestrator.fleet.publisher import Publisher
+from orchestrator.store.transitions.outbox import Handoff
 from tests.chaos.app import registry
-from tests.chaos.worker import FORKS, How, Place, Plan, Trap, run
+from tests.chaos.worker import FORKS, How, Place, Plan, Trap, make_app, run
 from tests.fleet.harness import PATIENCE_SECONDS, Fleet
 
 IMPATIENT = {
@@ -101,6 +104,12 @@ class ChaosFleet(Fleet):
         worker = Worker(process, trap)
         self.forked.append(worker)
         return worker
+
+    def publish(self, handoff: Handoff) -> None:
+        """A message, from wherever."""
+        settings = Settings(database_url=self.database_url, broker_url=self.broker_url)
+        with make_app(registry, settings) as app:
+            Publisher(app, None).hand_off([handoff])
 
     def stop(self) -> None:
         """End every worker, stopped or not."""

@@ -66,11 +66,11 @@ def make_app(
         broker_transport_options={"socket_timeout": 5, "socket_connect_timeout": 2},
         worker_hijack_root_logger=False,
     )
-    install(app, registry=_without(registry, lacks), settings=settings)
+    install(app, registry=without(registry, lacks), settings=settings)
     return app
 
 
-def _without(registry: Registry, lacks: frozenset[str]) -> Registry:
+def without(registry: Registry, lacks: frozenset[str]) -> Registry:
     if not lacks:
         return registry
     older = Registry()

@@ -1,0 +1,51 @@
+"""The walk of test_walk.py at the places inside the engine, with threads for workers: the same scenarios, the same
+four ways to be lost, the same end. No process is started, and nobody waits for time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine
+
+from tests.chaos import app
+from tests.chaos.test_walk import CASES, EDGES, WALK, survive
+from tests.chaos.threads import ThreadFleet
+from tests.chaos.worker import Place
+from tests.harness import Database
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Effects are counted in this database, and stages take no time."""
+    effects = create_engine(database.url, isolation_level="AUTOCOMMIT")
+    monkeypatch.setattr(app, "_database", lambda _process_id: effects)
+    monkeypatch.setattr(app, "BETWEEN_STEPS_SECONDS", 0)
+    yield
+    effects.dispose()
+
+
+@contextmanager
+def thread_fleet(database: Database, logs: Path) -> Iterator[ThreadFleet]:
+    """One without a run, as if new."""
+    database.empty()
+    fleet = ThreadFleet(database, logs)
+    fleet.execute("DELETE FROM effect")
+    try:
+        yield fleet
+    finally:
+        fleet.stop()
+
+
+@pytest.mark.parametrize("what", [what for what in WALK if what not in EDGES])
+def test_a_thread_lost_there_loses_nothing_and_doubles_nothing(
+    database: Database, tmp_path: Path, what: str
+) -> None:
+    outcomes = []
+    for when, how in CASES:
+        with thread_fleet(database, tmp_path) as fleet:
+            outcomes.append(survive(fleet, WALK[what], (Place(when, what), how)))
+    assert outcomes == [None] * len(CASES), "\n".join(filter(None, outcomes))

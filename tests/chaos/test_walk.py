@@ -252,17 +252,15 @@ EDGES = {
     "indexed_timers",
     "take_timers_to_index",
     "make_all_handoffs_due",
-    # a process begins, beats, fires what is due at once, and its children end
+    # a process begins and beats, and its children end
     "record_identity",
     "record_server",
     "beat",
     "forget_old_workers",
-    "fire_together",
     "note_exit_of_claim",
     "note_exit_of_turn",
-    # the world acts before a deadline of real seconds
+    # a step that takes real time
     "release_turn",
-    "answer_wait_from_buffer",
 }
 """Where the edge of a process has a part: real workers are lost there in every run of the tests. At the other
 places threads are (test_walk_of_threads.py), and real workers too with `--all`.
@@ -302,7 +300,7 @@ def test_a_worker_that_fires_timers_is_lost_whatever_they_lead_to(
     cases = [(Place(when, "fire_timers"), how) for when, how in CASES]
     fleets = [make_fleet() for _ in cases]
     with ThreadPoolExecutor(len(cases)) as pool:
-        outcomes = list(pool.map(_survive, fleets, [scenario] * len(cases), cases))
+        outcomes = list(pool.map(survive, fleets, [scenario] * len(cases), cases))
     assert outcomes == [None] * len(cases), "\n".join(filter(None, outcomes))
 
 

@@ -25,9 +25,9 @@ from orchestrator.errors import (
     RunClosed,
     RunNotFound,
 )
-from orchestrator.store import approvals, outside, signals
-from orchestrator.store.reads import finding
+from orchestrator.store.reads import askings, finding
 from orchestrator.store.statement import AnyConnection
+from orchestrator.store.transitions import approvals, outside, signals
 
 CHANGES_MAX = 3
 """How often a decision is tried again that was refused and then is not: this person was asked meanwhile."""
@@ -159,7 +159,7 @@ def refuse_if_asked_before(
     connection: AnyConnection, key: str, run_id: UUID, follows: UUID, *, by: str
 ) -> None:
     """Whether a business key may mean the run that had it before; returns if not. Raises DecisionRefused."""
-    if approvals.was_asked_before(connection, follows, by=composed(by)):
+    if askings.was_asked_before(connection, follows, by=composed(by)):
         raise DecisionRefused(
             f"{key!r} was started anew as run {run_id}, and its run before that asked {by} too. "
             "Look at the new run, then decide by its id"
@@ -170,7 +170,7 @@ def _refusal(
     connection: AnyConnection, run_id: UUID, name: str, by: str
 ) -> DecisionRefused | RunNotFound | None:
     """Read why, and say it. None: nothing speaks against the decision any more."""
-    read = approvals.read_approvals(connection, run_id, name, by=by)
+    read = askings.read_approvals(connection, run_id, name, by=by)
     if read is None:
         return RunNotFound(f"there is no run {run_id}")
     meant = [asking for asking in read.approvals if asking[0] == name] or read.approvals
@@ -199,7 +199,7 @@ def _refusal(
     return None
 
 
-def _open_to(by: str, read: approvals.ReadApprovals) -> list[Asking]:
+def _open_to(by: str, read: askings.ReadApprovals) -> list[Asking]:
     return [
         asking
         for asking in read.approvals
@@ -208,4 +208,4 @@ def _open_to(by: str, read: approvals.ReadApprovals) -> list[Asking]:
 
 
 def _chosen(connection: AnyConnection, run_id: UUID, by: str) -> str:
-    return only_asking(approvals.latest_approvals_of(connection, run_id, by=by), by=by)
+    return only_asking(askings.latest_approvals_of(connection, run_id, by=by), by=by)

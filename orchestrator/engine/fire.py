@@ -19,8 +19,8 @@ from orchestrator.engine.context import EngineContext
 from orchestrator.engine.database_errors import is_a_servers_trouble
 from orchestrator.engine.reports import read_report
 from orchestrator.errors import PerennialError
-from orchestrator.store.firing import EXPIRY, TIMER, UnfiredTimer, fire_timers_if_due
 from orchestrator.store.transitions.close import close_run_if_open
+from orchestrator.store.transitions.fire import EXPIRY, TIMER, UnfiredTimer, fire_timers_if_due
 from orchestrator.store.transitions.outbox import Handoff
 
 log = logging.getLogger(__name__)

@@ -22,8 +22,7 @@ from orchestrator.engine.database_errors import one_by_one
 from orchestrator.engine.park import park_attempt
 from orchestrator.engine.reports import read_report
 from orchestrator.errors import DefinitionError
-from orchestrator.store import firing
-from orchestrator.store.transitions import exits, outbox, workers
+from orchestrator.store.transitions import exits, outbox, recovery, workers
 from orchestrator.store.transitions.claim import retry_attempt_if_claimed
 from orchestrator.store.transitions.outbox import Handoff
 from orchestrator.store.transitions.timers import ArmedTimer
@@ -142,7 +141,7 @@ def _recover(
                 rest_seconds=rest,
                 error=error,
             )
-        row = firing.hand_out_again_if_claimed(connection, run_id, key, attempt, error=error)
+        row = recovery.hand_out_again_if_claimed(connection, run_id, key, attempt, error=error)
         handoffs = (
             [Handoff(run_id, key, row.attempt, row.name, row.queue)] if row is not None else []
         )
@@ -151,7 +150,7 @@ def _recover(
             outbox.hand_off(connection, handoff, relay_after=context.settings.relay_after_seconds)
         event = "attempt handed out again"
     elif locked.timed_out or retry.on_lost == "raise":
-        firing.fail_attempt_if_claimed(connection, run_id, key, attempt, error=error)
+        recovery.fail_attempt_if_claimed(connection, run_id, key, attempt, error=error)
         # guard: handoff of a timed-out stage
         advance = outbox.ask_for_turn(
             connection, run_id, relay_after=context.settings.relay_after_seconds
@@ -172,8 +171,8 @@ def _recover(
             actor=RECOVERY,
         )
         return _Recovered(parked=error)
-    firing.bump_revision(connection, run_id)
-    firing.tell(
+    recovery.raise_revision(connection, run_id)
+    recovery.append_history(
         connection,
         run_id,
         actor=RECOVERY,

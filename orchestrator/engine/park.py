@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from orchestrator.core.failures import without_traceback
 from orchestrator.core.run import RunStatus
-from orchestrator.store import firing
+from orchestrator.store.transitions import recovery
 
 
 def park_attempt(
@@ -26,10 +26,10 @@ def park_attempt(
 
     Whatever the retries allow, `resume` makes one attempt more: an operator asks for it.
     """
-    firing.hand_out_again_if_claimed(connection, run_id, key, attempt, error=error)
-    firing.park_run_if_moving(connection, run_id, error={**error, "activity": key})
-    firing.bump_revision(connection, run_id)
-    firing.tell(
+    recovery.hand_out_again_if_claimed(connection, run_id, key, attempt, error=error)
+    recovery.park_run_if_moving(connection, run_id, error={**error, "activity": key})
+    recovery.raise_revision(connection, run_id)
+    recovery.append_history(
         connection,
         run_id,
         actor=actor,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from orchestrator.core import codec
 from orchestrator.engine.validation import Validator
-from orchestrator.store.signals import Takes
+from orchestrator.store.transitions.signals import Takes
 
 NAMES_MAX = 1_000
 """So many are kept: a client that sends more kinds of signals learns again."""

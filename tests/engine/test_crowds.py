@@ -10,7 +10,7 @@ from uuid import UUID
 from orchestrator import Flow, Retry, RunStatus, hours, process, stage
 from orchestrator.engine.fire import fire, fire_all
 from orchestrator.engine.turn import advance
-from orchestrator.store.firing import fire_timers_if_due
+from orchestrator.store.transitions.fire import fire_timers_if_due
 from orchestrator.store.transitions.outbox import Handoff
 from tests.harness import Harness, Thread, WireTrace, wait_until_blocked
 from tests.modes import NORMAL, modes_of

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from orchestrator import Flow, RunStatus, hours, process
 from orchestrator.engine.fire import fire
 from orchestrator.errors import PayloadError
-from orchestrator.store import signals
+from orchestrator.store.transitions import signals
 from tests.modes import NORMAL, modes_of
 
 

@@ -29,10 +29,8 @@ from orchestrator.engine.signal_forms import SignalForms
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
 from orchestrator.errors import AlreadyDecided, DecisionRefused, DecisionTooLate, PerennialError
-from orchestrator.store import firing
-from orchestrator.store.firing import Fired, fire_timers_if_due
 from orchestrator.store.reads import loading
-from orchestrator.store.transitions import outbox, settle, turns
+from orchestrator.store.transitions import outbox, recovery, settle, turns
 from orchestrator.store.transitions.claim import (
     FlowStep,
     claim_activity_if_pending,
@@ -41,6 +39,7 @@ from orchestrator.store.transitions.claim import (
     retry_attempt_if_claimed,
 )
 from orchestrator.store.transitions.commit import TurnCommit, commit_turn_if_unchanged
+from orchestrator.store.transitions.fire import Fired, fire_timers_if_due
 from orchestrator.store.transitions.outbox import Handoff
 from orchestrator.store.transitions.settle import Settlement
 from tests.architecture.countdown import Countdown, Push
@@ -98,10 +97,10 @@ def hand_out_again(connection: Any, run: Any) -> None:
         "SELECT FROM perennial.run WHERE id = %s FOR NO KEY UPDATE", [run.run_id]
     )
     assert runs_row.rowcount == 1
-    assert firing.hand_out_again_if_claimed(
+    assert recovery.hand_out_again_if_claimed(
         connection, run.run_id, "work", 1, error={"type": "WorkerLost"}
     )
-    firing.bump_revision(connection, run.run_id)
+    recovery.raise_revision(connection, run.run_id)
 
 
 def settlement(harness: Harness, attempt: int = 1) -> Settlement:

@@ -9,15 +9,22 @@ import pytest
 from sqlalchemy import Connection, text
 
 from orchestrator.core.journal import ActivityState
-from orchestrator.store import approvals, firing, signals
-from orchestrator.store.firing import Fired
-from orchestrator.store.transitions import outbox, timers, turns, workers
+from orchestrator.store.transitions import (
+    approvals,
+    outbox,
+    recovery,
+    signals,
+    timers,
+    turns,
+    workers,
+)
 from orchestrator.store.transitions.claim import (
     claim_activity_if_pending,
     remember_step_if_claimed,
     retry_attempt_if_claimed,
 )
 from orchestrator.store.transitions.close import close_run_if_open, move_run_if_in
+from orchestrator.store.transitions.fire import Fired, fire_timers_if_due
 from orchestrator.store.transitions.outbox import Handoff
 from orchestrator.store.transitions.processes import InputOf
 from orchestrator.store.transitions.start import NewRun, Terms, start_runs
@@ -218,7 +225,7 @@ def test_every_fact_raises_the_revision(record, run_id):
         lambda: move_run_if_in(
             record, run_id, status="running", from_statuses=["paused"], actor="x", event="resumed"
         ),
-        lambda: firing.bump_revision(record, run_id),
+        lambda: recovery.raise_revision(record, run_id),
         lambda: fire(record, arm(record, run_id, 0)),
         lambda: close_run_if_open(record, run_id, status="cancelled", actor="x", error=None),
     ]
@@ -302,7 +309,7 @@ def test_when_redis_was_emptied_every_handoff_is_due_at_once(record, run_id):
 
 
 def fire(connection: Connection, timer_id: UUID) -> Fired:
-    return firing.fire_timers_if_due(connection, [timer_id], relay_after=5)
+    return fire_timers_if_due(connection, [timer_id], relay_after=5)
 
 
 def open_wait(
@@ -461,9 +468,9 @@ def test_old_workers_are_forgotten_unless_something_is_claimed_by_them(record, r
 
 def test_a_lost_attempt_is_handed_out_or_failed_once(record, run_id):
     open_stage(record, run_id, state="claimed")
-    assert firing.hand_out_again_if_claimed(record, run_id, "work", 1, error={}).attempt == 2
-    assert firing.hand_out_again_if_claimed(record, run_id, "work", 1, error={}) is None
-    assert not firing.fail_attempt_if_claimed(record, run_id, "work", 2, error={})
+    assert recovery.hand_out_again_if_claimed(record, run_id, "work", 1, error={}).attempt == 2
+    assert recovery.hand_out_again_if_claimed(record, run_id, "work", 1, error={}) is None
+    assert not recovery.fail_attempt_if_claimed(record, run_id, "work", 2, error={})
     assert value(record, "SELECT state FROM perennial.activity") == ActivityState.PENDING
 
 

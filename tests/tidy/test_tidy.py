@@ -21,11 +21,10 @@ from celery import Celery
 import orchestrator
 from orchestrator import Registry, Settings, install
 from orchestrator.fleet.timer_index import FIRE, TimerIndex
-from orchestrator.store import approvals, signals
 from orchestrator.store.parts import ADVANCE
 from orchestrator.store.schema import NOTIFY_CHANNEL, tables
 from orchestrator.store.statement import Statement
-from orchestrator.store.transitions import close, commit, outbox, settle, start
+from orchestrator.store.transitions import approvals, close, commit, outbox, settle, signals, start
 from orchestrator.store.transitions.outbox import Handoff
 from orchestrator.store.transitions.timers import ArmedTimer
 

@@ -5,6 +5,9 @@
     turns       a turn is held, released, and freed of a dead holder
     commit      a turn's end: all that it writes
     settle      an attempt's end without a turn
+    outside     a fact from outside: a signal, a decision (signals, approvals), an answer
+    fire        timers come due
+    recovery    what a lost attempt or a lost turn changes
     close       a run is ended, paused or resumed from outside
     outbox      handoffs: asked for, sent again, put back, forgotten
     timers      timers are taken to the index, and found when they are late

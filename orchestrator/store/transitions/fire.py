@@ -1,7 +1,4 @@
-"""A timer comes due: one statement fires one, or many. And what a lost attempt changes.
-
-    fire_timers_if_due  does to each what its kind says (core.kinds)
-    the rest            by a caller that has locked the run; it raises the revision that an end is recorded by
+"""A timer comes due: one statement fires one, or many, and does to each what its kind says (core.kinds).
 
 What a due timer does is data, and the statement is given it: the rules of all kinds. A part that a rule doesn't
 ask for finds no rows. (docs/adr/0040)
@@ -13,22 +10,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any
 from uuid import UUID
 
 from orchestrator.core.kinds import KINDS, Ask
 from orchestrator.core.kinds.signal import TAKEN_AT_THE_DEADLINE
-from orchestrator.store.approvals import DECISION
 from orchestrator.store.parts import (
     APPEND_HISTORY,
     HAND_OFF,
-    RAISED,
     REPLACES,
     SENT_AT_ONCE,
     SOONEST_WINS,
     hand_off_turn,
 )
 from orchestrator.store.statement import AnyConnection, Statement
+from orchestrator.store.transitions.approvals import DECISION
 from orchestrator.store.transitions.outbox import Handoff
 
 EXPIRY = "expiry"
@@ -36,9 +31,6 @@ EXPIRY = "expiry"
 
 TIMER = "timer"
 """Who acts in history when a deadline does."""
-
-NEXT_REVISION = f"(SELECT {RAISED} FROM perennial.run r WHERE r.id = a.run_id)"
-"""For a statement that settles an activity `a` before its caller bumps the revision."""
 
 
 # Runs are locked first, and then their timers. Many are never waited for (SKIP LOCKED): a transaction that waits for
@@ -168,53 +160,6 @@ _FIRE_MANY = Statement(
 """),
 )
 
-_BUMP = Statement(
-    "bump_revision",
-    f"""
-UPDATE perennial.run r SET revision = {RAISED}
-WHERE r.id = %(run_id)s
-""",
-)
-
-_HAND_OUT_AGAIN = Statement(
-    "hand_out_again",
-    """
-UPDATE perennial.activity a SET state = 'pending', attempt = a.attempt + 1, worker_id = NULL, claimed_at = NULL,
-    error = %(error)s::jsonb
-WHERE a.run_id = %(run_id)s AND a.key = %(key)s
-    AND a.attempt = %(attempt)s AND a.state = 'claimed'  /* guard: fence of handing out again */
-RETURNING a.name, a.queue, a.attempt
-""",
-)
-
-_FAIL = Statement(
-    "fail_attempt",
-    f"""
-UPDATE perennial.activity a SET state = 'failed', error = %(error)s::jsonb, settled_at = perennial.now(),
-    settled_revision = {NEXT_REVISION}
-WHERE a.run_id = %(run_id)s AND a.key = %(key)s AND a.attempt = %(attempt)s AND a.state = 'claimed'
-RETURNING a.key
-""",
-)
-
-_PARK = Statement(
-    "park_run",
-    """
-UPDATE perennial.run r SET status = 'incident', error = %(error)s::jsonb, waiting_for = 'an operator',
-    last_progress_at = perennial.now()
-WHERE r.id = %(run_id)s AND r.status IN ('running', 'waiting') RETURNING r.id
-""",
-)
-
-_TELL = Statement(
-    "tell",
-    f"""
-{APPEND_HISTORY}
-SELECT r.id, %(actor)s, %(event)s, %(key)s, %(attempt)s, %(from_status)s, r.status, %(detail)s::jsonb
-FROM perennial.run r WHERE r.id = %(run_id)s
-""",
-)
-
 
 @dataclass(frozen=True, slots=True)
 class UnfiredTimer:
@@ -278,55 +223,4 @@ def _rules(kinds: tuple[type[Ask], ...]) -> str:
             for kind in kinds
             for rule in kind.timers
         ]
-    )
-
-
-def bump_revision(connection: AnyConnection, run_id: UUID) -> None:
-    """A fact has reached the run: a turn that is deciding must decide again."""
-    _BUMP.rows(connection, run_id=run_id)
-
-
-def hand_out_again_if_claimed(
-    connection: AnyConnection, run_id: UUID, key: str, attempt: int, *, error: dict[str, Any]
-) -> Any | None:
-    """The next attempt, at once: (name, queue, attempt). None: this attempt isn't claimed any more."""
-    return _HAND_OUT_AGAIN.row(
-        connection, run_id=run_id, key=key, attempt=attempt, error=json.dumps(error)
-    )
-
-
-def fail_attempt_if_claimed(
-    connection: AnyConnection, run_id: UUID, key: str, attempt: int, *, error: dict[str, Any]
-) -> bool:
-    """No attempt is left: the activity has failed for good."""
-    row = _FAIL.row(connection, run_id=run_id, key=key, attempt=attempt, error=json.dumps(error))
-    return row is not None
-
-
-def park_run_if_moving(connection: AnyConnection, run_id: UUID, *, error: dict[str, Any]) -> bool:
-    """Make the run an incident, explained. False: it isn't moving."""
-    return _PARK.row(connection, run_id=run_id, error=json.dumps(error)) is not None
-
-
-def tell(
-    connection: AnyConnection,
-    run_id: UUID,
-    *,
-    actor: str,
-    event: str,
-    from_status: str,
-    key: str | None = None,
-    attempt: int | None = None,
-    detail: dict[str, Any] | None = None,
-) -> None:
-    """One line of history; the status it leads to is the run's present one."""
-    _TELL.rows(
-        connection,
-        run_id=run_id,
-        actor=actor,
-        event=event,
-        key=key,
-        attempt=attempt,
-        from_status=from_status,
-        detail=None if detail is None else json.dumps(detail),
     )

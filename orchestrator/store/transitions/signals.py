@@ -8,8 +8,8 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from orchestrator.store.outside import from_outside
 from orchestrator.store.statement import AnyConnection, Statement
+from orchestrator.store.transitions.outside import from_outside
 
 # The run's row is updated first: it is the lock on which a signal and a turn meet. `wait` is what this signal would
 # answer, where that is known: it is the next of its name, and all who wait for one take the same form.
@@ -25,7 +25,8 @@ _SIGNAL = Statement(
             SELECT FROM perennial.signal s
             WHERE s.run_id = %(run_id)s AND s.name = %(name)s AND s.consumed_key IS NULL)
 ), """,
-        conditions="""AND (%(signal_id)s::text IS NULL OR NOT EXISTS (SELECT FROM perennial.signal s
+        conditions="""
+        AND (%(signal_id)s::text IS NULL OR NOT EXISTS (SELECT FROM perennial.signal s
             WHERE s.run_id = r.id AND s.signal_id = %(signal_id)s))  /* guard: a known signal is no fact */
         AND (%(unseen)s::bool OR NOT EXISTS (SELECT FROM wait))""",
         fact="""fact AS (

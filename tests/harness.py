@@ -202,7 +202,7 @@ def deliver(message: Handoff | UUID, context: EngineContext) -> None:
     if isinstance(message, UUID):
         context.messenger.hand_off(fire(context, message))
     elif message.task == ADVANCE:
-        with context.identity.holding():
+        with context.identity.lease():
             turn.advance(context, message.run_id)
     else:
         run_stage(context, message.run_id, message.key, message.attempt)
@@ -267,7 +267,7 @@ class Harness:
 
     def beat(self, context: EngineContext) -> UUID:
         """One heartbeat of that worker's identity, as its process would write it."""
-        with context.identity.holding() as worker_id, context.connection() as connection:
+        with context.identity.lease() as worker_id, context.connection() as connection:
             workers.beat(connection, [worker_id], name=context.identity.name, pid=1)
         return worker_id
 

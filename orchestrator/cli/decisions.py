@@ -87,7 +87,7 @@ def approve(
     session = session_of(context)
     with session.client() as client:
         decision = client.approve(run, approval, by=by or os_user(), comment=comment)
-    _tell(context, run, decision)
+    _print_decision(context, run, decision)
 
 
 @commands.command(
@@ -110,10 +110,10 @@ def reject(
     session = session_of(context)
     with session.client() as client:
         decision = client.reject(run, approval, by=by or os_user(), comment=comment)
-    _tell(context, run, decision)
+    _print_decision(context, run, decision)
 
 
-def _tell(context: typer.Context, run: str, decision: Decision) -> None:
+def _print_decision(context: typer.Context, run: str, decision: Decision) -> None:
     style = "green" if decision.approved else "yellow"
     Printer(session_of(context)).emit(
         decision,

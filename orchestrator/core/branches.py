@@ -4,7 +4,7 @@
     branches.start(flow)        the run's own coroutine
     branches.run()              until each of them waits, or the flow has ended
     branches.answer(key)        a fact has come: whoever awaits it is ready
-    branches.let_go()           close all of them
+    branches.close()           close all of them
 
 Nobody runs while another does, and whoever is ready first runs first, so that what branches share is as
 deterministic as in any single-threaded program. What there is to be answered, and when, is the turn's to say.
@@ -152,7 +152,7 @@ class Branches:
         """The code of that scope has seen a fact of that time."""
         self.times[scope] = max(self.times[scope], at)
 
-    def let_go(self) -> None:
+    def close(self) -> None:
         """Close all of them; what their `finally` blocks ask for is not part of the turn."""
         if self._flow is not None:
             self._close(self._flow)

@@ -4,7 +4,7 @@
     message_of    its text; an exception whose text can't be read has words that say so
     traceback_of  bounded, without the values of variables
     presentable   the exception itself, or one that stands for it, for loggers and others who read exceptions
-    let_go        its tracebacks, so that no frame is kept alive by it
+    clear_frames        its tracebacks, so that no frame is kept alive by it
 
 Nothing here raises: an exception may have no text, text that isn't text, attributes that raise, causes in
 a circle, a group within a group. What Python keeps of it is read past any attribute of its own.
@@ -164,7 +164,7 @@ def standing_for(error: BaseException) -> Exception:
     return stands_for_it.with_traceback(_traceback(error))
 
 
-def let_go(error: BaseException | None) -> None:
+def clear_frames(error: BaseException | None) -> None:
     """Drop the tracebacks of an exception and of what caused it: their frames may hold it in a circle."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:

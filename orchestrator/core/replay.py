@@ -160,7 +160,7 @@ class _Pass:
             ):
                 self.branches.run()
         finally:
-            self.branches.let_go()
+            self.branches.close()
         return self.branches.answer_of_flow
 
     def _come_to_next_fact(self) -> bool:

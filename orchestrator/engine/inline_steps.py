@@ -1,7 +1,7 @@
 """Inline steps: what a flow does itself between two commands, while its worker holds the run's turn.
 
-HeldTurn.perform   call a step, and record it before the flow goes on: it isn't called again
-HeldTurn.hold      keep other workers out, and be counted as lost if this one dies in the turn
+TurnLease.perform   call a step, and record it before the flow goes on: it isn't called again
+TurnLease.hold      keep other workers out, and be counted as lost if this one dies in the turn
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from uuid_utils.compat import uuid7
 from orchestrator.core import codec
 from orchestrator.core.annotations import result_type_of
 from orchestrator.core.branches import TurnAbandoned
-from orchestrator.core.failures import FAILURES, error_of, let_go
+from orchestrator.core.failures import FAILURES, clear_frames, error_of
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState
 from orchestrator.core.kinds import Request, StepCall
 from orchestrator.core.steps import working_on_step
@@ -51,7 +51,7 @@ class FactCame(TurnAbandoned):
     """
 
 
-class HeldTurn:
+class TurnLease:
     """One worker's hold on a run's turn, if it comes to need one. Given back at the block's end."""
 
     def __init__(self, context: EngineContext, connection: AnyConnection, run_id: UUID) -> None:
@@ -94,7 +94,7 @@ class HeldTurn:
     ) -> Activity:
         if self.context.batch is not None:
             self.context.batch.step_aside(request.name)
-        self.hold(loaded)
+        self.acquire(loaded)
         assert isinstance(request.ask, StepCall)  # noqa: S101 - replay asks for nothing else
         attempt = entry.attempt if entry else 1
         end, raised = self._call(request, request.ask, attempt)
@@ -114,7 +114,7 @@ class HeldTurn:
             self.context.messenger.arm([remembered.armed])
         if raised is not None:
             self._report(loaded, end, attempt, raised)
-            let_go(raised)
+            clear_frames(raised)
         # guard: no step after an unseen fact
         if remembered.revision != loaded.revision + self.steps_recorded:
             raise FactCame(f"a fact came while step {request.key} ran")
@@ -158,13 +158,13 @@ class HeldTurn:
             )
         )
 
-    def hold(self, loaded: LoadedRun) -> None:
+    def acquire(self, loaded: LoadedRun) -> None:
         if self.is_held:
             return
         if self._stack is None:
             self._stack = ExitStack()
-        worker_id = self._stack.enter_context(self.context.identity.holding())
-        self._stack.push(self._let_go)
+        worker_id = self._stack.enter_context(self.context.identity.lease())
+        self._stack.push(self._release)
         self.token = self.token or uuid7()
         self.is_held = True  # or may be, if no answer comes
         losses = turns.hold_turn(
@@ -188,7 +188,7 @@ class HeldTurn:
                 "Mend what the flow calls there, then resume"
             )
 
-    def _let_go(self, kind: type[BaseException] | None, *_details: object) -> None:
+    def _release(self, kind: type[BaseException] | None, *_details: object) -> None:
         """Give a held turn back. Not when this worker is being killed: then it counts as lost.
 
         If that fails, whoever holds goes on under a new id, so that the turn isn't kept by a living one.

@@ -30,17 +30,17 @@ MISSED_MAX = 2
 class Helper(Protocol):
     """A process outside of this one that beats for it while it lives. Neither call waits, or raises."""
 
-    def hold(self, worker_ids: Iterable[UUID], name: str) -> None:
+    def acquire(self, worker_ids: Iterable[UUID], name: str) -> None:
         """Beat for these ids from now on, as long as this process lives."""
 
-    def let_go(self, worker_ids: Iterable[UUID]) -> None:
+    def release(self, worker_ids: Iterable[UUID]) -> None:
         """Don't any more."""
 
     def beats(self) -> int:
         """A number that is another one after each beat."""
 
 
-class _Held:
+class _Leased:
     """An id of a thread's, and in how many blocks of it, one within the other or side by side, it is held."""
 
     __slots__ = ("blocks", "id")
@@ -50,7 +50,7 @@ class _Held:
 
 
 class _Own(threading.local):
-    held: _Held | None = None
+    held: _Leased | None = None
 
 
 class Identity:
@@ -70,30 +70,30 @@ class Identity:
         self._busy = threading.Event()
         self._troubles = Troubles(log)
 
-    def holding(self) -> _Holding:
+    def lease(self) -> _Lease:
         """While the block runs, this process is answerable for what it claims as the id that it gives.
 
         If the block raises, this thread goes on under a new id, and the old one falls silent.
         """
-        return _Holding(self)
+        return _Lease(self)
 
-    def hold(self) -> _Held:
-        """For `holding`: one more block of this thread's begins."""
+    def acquire(self) -> _Leased:
+        """For `lease`: one more block of this thread's begins."""
         held = self._own.held
         if held is None:
-            held = self._own.held = _Held(uuid7())
+            held = self._own.held = _Leased(uuid7())
         if not held.blocks:  # within another block, all of this is so already
             with self._lock:
                 self._held.add(held.id)
                 if self.helper is not None and held.id not in self._said:
                     self._said.add(held.id)
-                    self.helper.hold((held.id,), self.name)
+                    self.helper.acquire((held.id,), self.name)
                 self._busy.set()
         held.blocks += 1  # last: a time limit that strikes above leaves no block that nobody ends
         return held
 
-    def release(self, held: _Held, error: BaseException | None) -> None:
-        """For `holding`: a block ends."""
+    def release(self, held: _Leased, error: BaseException | None) -> None:
+        """For `lease`: a block ends."""
         if error is None:
             self._troubles.over("claims")
         else:
@@ -109,7 +109,7 @@ class Identity:
         if not held.blocks:
             self._forget(held.id, is_abandoned=error is not None)
 
-    def held_ids(self) -> list[UUID]:
+    def leased_ids(self) -> list[UUID]:
         """The ids with claims in hand: those that beat."""
         with self._lock:
             return list(self._held)
@@ -118,12 +118,12 @@ class Identity:
         """Block until something is held, or the helper has to be told that nothing is."""
         self._busy.wait()
 
-    def tell_helper(self) -> None:
+    def repeat_to_helper(self) -> None:
         """What is held, once more, since another helper may have come; and what isn't any more."""
         with self._lock:
             if self.helper is not None:
-                self._let_go(self._said - self._held)
-                self.helper.hold(self._said, self.name)
+                self._release(self._said - self._held)
+                self.helper.acquire(self._said, self.name)
             if not self._held:
                 self._busy.clear()
 
@@ -131,17 +131,17 @@ class Identity:
         with self._lock:
             self._held.discard(held_as)
             if is_abandoned:  # guard: an abandoned id falls silent outside too
-                self._let_go({held_as} & self._said)
+                self._release({held_as} & self._said)
             if not self._held and not self._said:
                 self._busy.clear()
 
-    def _let_go(self, worker_ids: set[UUID]) -> None:
+    def _release(self, worker_ids: set[UUID]) -> None:
         if self.helper is not None and worker_ids:
             self._said -= worker_ids
-            self.helper.let_go(worker_ids)
+            self.helper.release(worker_ids)
 
 
-class _Holding:
+class _Lease:
     """A class, and no generator: it is made several times for each stage."""
 
     __slots__ = ("_held", "_identity")
@@ -150,7 +150,7 @@ class _Holding:
         self._identity = identity
 
     def __enter__(self) -> UUID:
-        self._held = self._identity.hold()
+        self._held = self._identity.acquire()
         return self._held.id
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
@@ -184,11 +184,11 @@ class Heartbeat:
     def _run(self) -> None:
         while not self._stopped.wait(self._interval_seconds):
             self._identity.wait_until_busy()
-            held_ids = self._identity.held_ids()
-            self._identity.tell_helper()
-            if held_ids and not self._is_helped():
+            leased_ids = self._identity.leased_ids()
+            self._identity.repeat_to_helper()
+            if leased_ids and not self._is_helped():
                 try:
-                    self._beat(held_ids)
+                    self._beat(leased_ids)
                     self._troubles.over("heartbeat")
                 except Exception as error:  # noqa: BLE001 - it goes on, whatever Postgres says
                     self._troubles.meet(

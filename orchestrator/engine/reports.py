@@ -17,7 +17,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from orchestrator.core.failures import FAILURES, LINE_LENGTH_MAX, let_go, presentable
+from orchestrator.core.failures import FAILURES, LINE_LENGTH_MAX, clear_frames, presentable
 from orchestrator.core.journal import ActivityKind
 from orchestrator.core.outcome import RunContext
 from orchestrator.core.run import RunStatus
@@ -108,8 +108,8 @@ class Reports:
             extra={"action": str(report.status), "run_id": str(report.run_id)},
         )
         for listener in self.on_run:
-            _tell(listener, report)
-        let_go(report.exception)
+            _call(listener, report)
+        clear_frames(report.exception)
 
 
 def named(process: str, version: int, business_key: str | None) -> str:
@@ -127,7 +127,7 @@ def read_report(
     return RunReport(run.id, run.business_key, run.process, run.version, status, error)
 
 
-def _tell(listener: Callable[[Any], None], what: object) -> None:
+def _call(listener: Callable[[Any], None], what: object) -> None:
     try:
         listener(what)
     except FAILURES as error:

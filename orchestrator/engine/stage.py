@@ -64,7 +64,7 @@ class RecordUnavailable(BaseException):
 
 def run_stage(context: EngineContext, run_id: UUID, key: str, attempt: int) -> None:
     """Do one attempt of a stage. A message that comes twice, late or for nothing does no harm."""
-    with context.identity.holding() as worker_id:
+    with context.identity.lease() as worker_id:
         claim = claim_stage(context, run_id, key, attempt, worker_id=worker_id)
         if claim is not None:
             work_and_settle(context, claim)
@@ -122,7 +122,7 @@ def work_and_settle(context: EngineContext, claim: Claim) -> Claim | None:
     try:
         taken = once_more_if_cut(settle)  # guard: a cut connection loses no result
         if failure is not None:
-            failure.say_if_dropped()
+            failure.log_if_dropped()
         return taken
     finally:
         del error, failure, settle  # its traceback leads here
@@ -204,7 +204,7 @@ class _Failure:
             raised = asked.cause
         self._raised: BaseException | None = raised
         """Until it is said. The turn that settles it may live on, and the frames of its traceback with it."""
-        self.error = _told(claim, stage, raised)
+        self.error = _error_of(claim, stage, raised)
         self.delay_seconds: float | None = None
         if stage.retry.allows_another(claim.attempt, raised) and not (asked and asked.is_last):
             now = claim.claimed_at + timedelta(seconds=elapsed)
@@ -233,7 +233,7 @@ class _Failure:
             )
         )
 
-    def say_if_dropped(self) -> None:
+    def log_if_dropped(self) -> None:
         """Another attempt has taken its place, or the run has ended: it is in no record, so it is in the log."""
         raised, self._raised = self._raised, None
         if raised is not None:
@@ -352,7 +352,7 @@ def _park(context: EngineContext, claim: Claim, mismatch: PayloadMismatch) -> No
     )
 
 
-def _told(claim: Claim, stage: Stage[..., Any], error: BaseException) -> dict[str, Any]:
+def _error_of(claim: Claim, stage: Stage[..., Any], error: BaseException) -> dict[str, Any]:
     """One name for an overrun, whoever notices it: recovery, or Celery in the middle of the stage."""
     told = error_of(error)
     if told["type"] != "SoftTimeLimitExceeded":  # Celery's class; the engine knows no Celery

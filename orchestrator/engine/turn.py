@@ -18,7 +18,7 @@ from sqlalchemy.exc import DataError
 
 from orchestrator.core import codec
 from orchestrator.core.branches import TurnAbandoned
-from orchestrator.core.failures import let_go
+from orchestrator.core.failures import clear_frames
 from orchestrator.core.journal import Activity
 from orchestrator.core.kinds.base import NewActivity
 from orchestrator.core.notice import notice_of_turn
@@ -27,7 +27,7 @@ from orchestrator.core.replay import take_turn
 from orchestrator.core.requests import StageIsMissing
 from orchestrator.core.run import RunStatus
 from orchestrator.engine.context import EngineContext
-from orchestrator.engine.inline_steps import FactCame, HandedBack, HeldTurn, TurnPoisoned
+from orchestrator.engine.inline_steps import FactCame, HandedBack, TurnLease, TurnPoisoned
 from orchestrator.engine.reports import REPORTED, RunReport
 from orchestrator.engine.turn_commit import (
     facts_of,
@@ -125,7 +125,7 @@ def take_turns(
 ) -> Progress:
     """Decide and commit until a commit holds."""
     run_id = loaded.context.id
-    with HeldTurn(context, connection, run_id) as held:
+    with TurnLease(context, connection, run_id) as held:
         turn = _Turn(context, connection, run_id, held)
         turn.on_settled = on_settled
         conflicts = 0
@@ -178,7 +178,7 @@ class _Turn:
         context: EngineContext,
         connection: AnyConnection,
         run_id: UUID,
-        held: HeldTurn,
+        held: TurnLease,
     ) -> None:
         self.context, self.connection, self.run_id = context, connection, run_id
         self.held = held
@@ -194,7 +194,7 @@ class _Turn:
         journal = with_settlement(loaded, settlement)
         try:
             if loaded.sends >= SUSPICIOUS_SENDS:  # guard: a flow that kills its workers parks
-                self.held.hold(loaded)
+                self.held.acquire(loaded)
             outcome = take_turn(
                 process,
                 loaded.context,
@@ -227,7 +227,7 @@ class _Turn:
         handoffs = tuple(handoffs_of(self.run_id, outcome, taken))
         # If no answer comes, nobody knows whose the stage is: our old id falls silent, and it is handed out again.
         # guard: a commit that takes over is held
-        with context.identity.holding() if taken is not None else nullcontext() as worker_id:
+        with context.identity.lease() if taken is not None else nullcontext() as worker_id:
             committed = commit_turn_if_unchanged(
                 self.connection,
                 TurnCommit(
@@ -247,7 +247,7 @@ class _Turn:
                 horizon_seconds=settings.horizon_seconds,
             )
         if committed is None:
-            let_go(outcome.raised)
+            clear_frames(outcome.raised)
             return Tried.OVERTAKEN
         self.held.committed()
         if taken is not None and committed.taken_at is not None:

@@ -45,7 +45,7 @@ def _problems(validator: Any, value: Any) -> Iterator[str]:
             if count == PROBLEMS_MAX:
                 yield "and more"
                 return
-            yield from _told(unfit)
+            yield from _in_words(unfit)
     except (
         Unresolvable,
         re.error,
@@ -135,7 +135,7 @@ def _is_number(text: str, number: object) -> bool:
 # -- in words ------------------------------------------------------------------------------------
 
 
-def _told(unfit: Unfit) -> Iterator[str]:
+def _in_words(unfit: Unfit) -> Iterator[str]:
     """As pydantic would say it: the place, and what was expected there."""
     place = ".".join(map(str, unfit.absolute_path))
     if unfit.validator == "required" and isinstance(unfit.instance, dict):
@@ -159,7 +159,7 @@ def _of_the_nearest(unfit: Unfit, place: str) -> Iterator[str]:
     near = [form for form in forms.values() if form not in far]
     if near:
         for each in min(near, key=len):
-            yield from _told(each)
+            yield from _in_words(each)
     else:
         kinds = dict.fromkeys(_kind(form[0].schema) for form in far)
         yield f"{f'{place}: ' if place else ''}Input should be {' or '.join(kinds)}"

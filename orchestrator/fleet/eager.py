@@ -83,7 +83,7 @@ class Eager:
             worker.app,
             seconds=worker.settings.eager_seconds,
             limits_are_kept=worker.pool_keeps_limits,
-            tell=worker.tell,
+            send_event=worker.send_event,
             is_heard=worker.is_heard,
             routes=worker.routes,
         )
@@ -98,14 +98,14 @@ class EagerTasks:
         *,
         seconds: float,
         limits_are_kept: bool,
-        tell: Callable[..., None] = lambda *_, **__: None,
+        send_event: Callable[..., None] = lambda *_, **__: None,
         is_heard: Callable[[], bool] = lambda: True,
         monotonic: Callable[[], float] = time.monotonic,
         routes: Routes | None = None,
     ) -> None:
         self._routes = routes or Routes(app)
         self._app, self._monotonic = app, monotonic
-        self._tell, self._is_heard = tell, is_heard
+        self._send_event, self._is_heard = send_event, is_heard
         self._seconds, self._until = seconds, monotonic() + seconds
         task = app.current_worker_task
         self._request = task.request if task is not None else None
@@ -141,31 +141,33 @@ class EagerTasks:
         request = self._request_of(task, task_id, arguments)
         is_heard = self._is_heard()
         if is_heard:
-            self._tell(
+            self._send_event(
                 "task-received", uuid=task_id, name=task.name, args=request["argsrepr"], kwargs="{}"
             )
-            self._tell("task-started", uuid=task_id)
+            self._send_event("task-started", uuid=task_id)
         try:
             traced = tracer_of(task, self._app)(task_id, arguments, {}, request)
         finally:
             _taken_over.reset(token)
         if is_heard:
-            self._tell_end(task_id, traced)
+            self._send_end(task_id, traced)
         return current.taken
 
-    def _tell_end(self, task_id: str, traced: Any) -> None:
+    def _send_end(self, task_id: str, traced: Any) -> None:
         """As a worker tells it of a task that came by a message."""
-        ended, told = traced.info, {"uuid": task_id}
+        ended, which = traced.info, {"uuid": task_id}
         if ended is None:
-            self._tell("task-succeeded", result="None", runtime=traced.runtime, **told)
+            self._send_event("task-succeeded", result="None", runtime=traced.runtime, **which)
             return
         printed = str(getattr(traced.retval, "traceback", ""))
         if ended.state == RETRY:
-            self._tell(
-                "task-retried", exception=repr_of(ended.retval.exc), traceback=printed, **told
+            self._send_event(
+                "task-retried", exception=repr_of(ended.retval.exc), traceback=printed, **which
             )
         else:
-            self._tell("task-failed", exception=repr_of(ended.retval), traceback=printed, **told)
+            self._send_event(
+                "task-failed", exception=repr_of(ended.retval), traceback=printed, **which
+            )
 
     def _request_of(self, task: Task, task_id: str, arguments: tuple[Any, ...]) -> dict[str, Any]:
         of = self._request

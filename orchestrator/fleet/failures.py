@@ -19,7 +19,7 @@ from typing import Any
 from celery import Celery, Task, signals
 from celery.exceptions import Retry, TaskPredicate, Terminated, WorkerLostError
 
-from orchestrator.core.failures import let_go, presentable, standing_for
+from orchestrator.core.failures import clear_frames, presentable, standing_for
 from orchestrator.core.journal import ActivityKind
 from orchestrator.core.run import RunStatus
 from orchestrator.engine.reports import FailedAttempt, Reports, RunReport
@@ -98,8 +98,8 @@ def _let_go_of_last() -> None:
     _said.id = None
     last, _said.last = _said.last, None
     if last is not None:
-        let_go(last.exc)
-        let_go(last)
+        clear_frames(last.exc)
+        clear_frames(last)
         last.args = ()  # Celery's own has itself among them
 
 
@@ -182,7 +182,7 @@ class _Runs:
         finally:
             signals.task_failure.send(sender=task, **told)
             if report.exception is None:
-                let_go(error)  # it was raised for this alone
+                clear_frames(error)  # it was raised for this alone
 
 
 def _is_no_task(*_: Any, **__: Any) -> None:

@@ -31,7 +31,7 @@ LOOK_SECONDS = 60.0
 """With nothing held: how often a helper looks whether its worker is still there."""
 
 
-class Held:
+class Leases:
     """What is held, and by which process."""
 
     def __init__(self) -> None:
@@ -48,9 +48,9 @@ class Held:
         for line in lines:
             pid, worker_id, *name = line[1:].decode().split(" ", 2)
             if line[:1] == b"+":
-                self._hold(int(pid), worker_id, *name)
+                self._acquire(int(pid), worker_id, *name)
             else:
-                self._let_go(int(pid), worker_id)
+                self._release(int(pid), worker_id)
 
     def of_the_living(self) -> list[tuple[str, str, int]]:
         """(id, name, pid) of each that is held by a process which runs. The dead are forgotten."""
@@ -63,12 +63,12 @@ class Held:
                 found += [(worker_id, name, pid) for worker_id, name in ids.items()]
         return sorted(found)
 
-    def _hold(self, pid: int, worker_id: str, name: str) -> None:
+    def _acquire(self, pid: int, worker_id: str, name: str) -> None:
         if pid not in self._ids:
             self._began[pid] = state_of(pid)[1]
         self._ids.setdefault(pid, {})[worker_id] = name
 
-    def _let_go(self, pid: int, worker_id: str) -> None:
+    def _release(self, pid: int, worker_id: str) -> None:
         ids = self._ids.get(pid, {})
         ids.pop(worker_id, None)
         if not ids:
@@ -139,7 +139,7 @@ def main() -> None:
     sys.path[:] = given["path"]
     interval_seconds: float = given["interval_seconds"]
     lines, count = given["lines"], given["count"]
-    voice, held, beats = Voice(given["address"], given["set_up"], given["statement"]), Held(), 0
+    voice, held, beats = Voice(given["address"], given["set_up"], given["statement"]), Leases(), 0
     due = 0.0
     while True:
         wait_seconds = max(0.0, due - time.monotonic()) if held else LOOK_SECONDS

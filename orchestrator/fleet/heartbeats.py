@@ -60,12 +60,12 @@ class Heartbeats:
         except OSError as error:
             log.warning("no process can be started to beat for this worker: %s", error)
 
-    def hold(self, worker_ids: Iterable[UUID], name: str) -> None:
+    def acquire(self, worker_ids: Iterable[UUID], name: str) -> None:
         """This process holds work under these ids. Never waits."""
         short = "".join(name.split())[:NAME_LENGTH_MAX]
         self._say(f"+{os.getpid()} {worker_id} {short}\n" for worker_id in worker_ids)
 
-    def let_go(self, worker_ids: Iterable[UUID]) -> None:
+    def release(self, worker_ids: Iterable[UUID]) -> None:
         """It doesn't any more, or must not be beaten for under these any longer. Never waits."""
         self._say(f"-{os.getpid()} {worker_id}\n" for worker_id in worker_ids)
 

@@ -17,7 +17,7 @@ from celery.exceptions import Ignore
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.core.definition import Registry, Stage, default_registry
-from orchestrator.core.failures import let_go
+from orchestrator.core.failures import clear_frames
 from orchestrator.engine.database_errors import is_a_servers_trouble, once_more_if_cut
 from orchestrator.engine.fire import fire_all
 from orchestrator.engine.troubles import kind_of, one_line
@@ -123,7 +123,7 @@ def _register(member: Member, name: str, function: Callable[..., None], **option
                     kind=kind_of(error),
                     level=logging.ERROR,
                 )
-                let_go(error)
+                clear_frames(error)
                 raise Ignore from None
             member.troubles.over(POSTGRES)
 
@@ -141,7 +141,8 @@ def _let_go_of_failure(task: Task, status: str, outcome: object, *rest: Any) -> 
     """
     super(type(task), task).after_return(status, outcome, *rest)  # as the app's own tasks have it
     failures.end_of_task()
-    let_go(outcome if isinstance(outcome, BaseException) else None)  # guard: a failure is let go
+    # guard: a failure is let go
+    clear_frames(outcome if isinstance(outcome, BaseException) else None)
 
 
 def _advance_with(member: Member) -> Callable[..., None]:

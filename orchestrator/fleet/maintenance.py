@@ -58,12 +58,12 @@ class Maintenance:
             self._compare_with_what_is_deployed()
         left = max(0.0, self._sweep_at - time.monotonic())
         words = [each.payload for each in self._listening.notifies(timeout=left, stop_after=1)]
-        is_told = "" in words
+        is_notified = "" in words
         if self._look is not None:
             self._look()
         if self._child_exits is not None:
             self._child_exits.note()  # before anything is judged
-        share = relay(context, may_judge=self._may_judge()) if is_told else 0
+        share = relay(context, may_judge=self._may_judge()) if is_notified else 0
         if time.monotonic() >= self._sweep_at:
             share = max(share, sweep(context, may_judge=self._may_judge()).largest)
             self._forget_now_and_then()

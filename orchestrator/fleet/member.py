@@ -129,7 +129,7 @@ class Member:
         heart_database = connect(settings, pool_size=1)
         Heartbeat(
             identity,
-            lambda held_ids: _beat(heart_database, identity, held_ids),
+            lambda leased_ids: _beat(heart_database, identity, leased_ids),
             interval_seconds=settings.heartbeat_seconds,
         ).start()
         return context
@@ -143,11 +143,11 @@ class Member:
         messenger = self.context.messenger
         return isinstance(messenger, Publisher) and messenger.is_heard
 
-    def tell(self, event: str, **fields: Any) -> None:
+    def send_event(self, event: str, **fields: Any) -> None:
         """Send an event, if anybody hears it."""
         messenger = self.context.messenger
         if isinstance(messenger, Publisher):
-            messenger.tell(event, **fields)
+            messenger.send_event(event, **fields)
 
     def _forget(self) -> None:
         """In a forked child: what the parent had is not ours, and is left unclosed."""
@@ -160,6 +160,6 @@ class Member:
             self._context = None
 
 
-def _beat(database: Engine, identity: Identity, held_ids: list[UUID]) -> None:
+def _beat(database: Engine, identity: Identity, leased_ids: list[UUID]) -> None:
     with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        workers.beat(connection, held_ids, name=identity.name, pid=identity.pid)
+        workers.beat(connection, leased_ids, name=identity.name, pid=identity.pid)

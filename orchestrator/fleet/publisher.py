@@ -70,17 +70,17 @@ class Publisher:
             error = self._publish(queue, group)
             if isinstance(error, self._away):
                 unsent = list(chain.from_iterable(left.values()))
-                self._say(BROKER, unsent, "the broker is away", error)
+                self._warn(BROKER, unsent, "the broker is away", error)
                 return unsent
             if error is not None:
-                self._say(f"queue {queue}", group, f"queue {queue} refuses them", error)
+                self._warn(f"queue {queue}", group, f"queue {queue} refuses them", error)
             else:
                 self._troubles.over(f"queue {queue}")
             self._troubles.over(BROKER)
             del left[queue]
         return ()
 
-    def _say(
+    def _warn(
         self, where: str, handoffs: Sequence[Handoff], what: str, error: BaseException
     ) -> None:
         self._troubles.meet(where, _WAIT, len(handoffs), what, one_line(error), kind=kind_of(error))
@@ -128,14 +128,14 @@ class Publisher:
             except Exception as error:  # noqa: BLE001 - nobody waits for an event
                 log.debug("a run was not announced: %r", error)
                 return
-            self.tell(event, **fields)
+            self.send_event(event, **fields)
 
     @property
     def is_heard(self) -> bool:
         """Whether anybody hears events."""
         return self._listeners is None or self._listeners.is_there
 
-    def tell(self, event: str, **fields: Any) -> None:
+    def send_event(self, event: str, **fields: Any) -> None:
         """Send an event, if anybody hears it."""
         if not self.is_heard:
             return
@@ -179,7 +179,7 @@ class Publisher:
                 )
             except Exception as error:  # noqa: BLE001 - a router is the app's own code
                 what = f"no queue is found for {handoff.task}"
-                self._say(what, [handoff], what, error)
+                self._warn(what, [handoff], what, error)
                 continue
             found.setdefault(queue, []).append(handoff)
         return found

@@ -61,7 +61,7 @@ class Refresh:
             return
         if not self._leads and not self._lead(listening):
             return
-        self._tell(self._read(list(dict.fromkeys(changed))[:ROWS_AT_ONCE]))
+        self._announce(self._read(list(dict.fromkeys(changed))[:ROWS_AT_ONCE]))
         if self._monotonic() >= self._next_at:
             self._page()
 
@@ -85,7 +85,7 @@ class Refresh:
     def _begin(self, *, at: float) -> None:
         self._next_at = at
         self._after: UUID | None = None
-        self._told: set[UUID] = set()
+        self._announced: set[UUID] = set()
 
     def _page(self) -> None:
         context = self._context()
@@ -94,15 +94,17 @@ class Refresh:
                 connection, now=datetime.now(UTC), limit=ROWS_AT_ONCE, after=self._after
             )
         # A run at work needs no row of its own, unless it rests.
-        self._tell([each for each in page if each.status is not RunStatus.RUNNING or each.resting])
-        self._told |= {each.run_id for each in page}
+        self._announce(
+            [each for each in page if each.status is not RunStatus.RUNNING or each.resting]
+        )
+        self._announced |= {each.run_id for each in page}
         self._next_at = self._monotonic() + _PAUSE_SECONDS
-        if len(page) == ROWS_AT_ONCE and len(self._told) < ROWS_MAX:
+        if len(page) == ROWS_AT_ONCE and len(self._announced) < ROWS_MAX:
             self._after = page[-1].run_id
             return
         # What was told the last time and isn't open any more has left by a door that nobody heard.
-        self._tell(self._read(list(self._shown - self._told)))
-        self._shown = self._told
+        self._announce(self._read(list(self._shown - self._announced)))
+        self._shown = self._announced
         self._begin(at=self._monotonic() + REFRESH_SECONDS)
 
     def _read(self, run_ids: Sequence[UUID]) -> Sequence[RunNotice]:
@@ -111,7 +113,7 @@ class Refresh:
         with self._context().reading() as connection:
             return runs_of(connection, run_ids, now=datetime.now(UTC))
 
-    def _tell(self, notices: Sequence[RunNotice]) -> None:
+    def _announce(self, notices: Sequence[RunNotice]) -> None:
         for notice in notices:
             self._context().messenger.announce(notice)
 

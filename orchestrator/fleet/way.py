@@ -38,7 +38,7 @@ class Worker(Protocol):
     def is_heard(self) -> bool:
         """Whether anybody hears events."""
 
-    def tell(self, event: str, **fields: Any) -> None:
+    def send_event(self, event: str, **fields: Any) -> None:
         """Send an event, if anybody hears it."""
 
 
@@ -69,7 +69,7 @@ class ByMessage:
         """One after the other."""
         context = self._worker.context
         for run_id in run_ids:
-            with context.identity.holding():
+            with context.identity.lease():
                 advance(context, run_id)
 
     def run_stage(self, run_id: str, key: str, attempt: int) -> None:

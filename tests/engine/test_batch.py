@@ -313,7 +313,7 @@ def test_a_worker_that_is_ended_meanwhile_has_recorded_what_it_had_sent(harness)
     assert statuses(harness, runs) == {RunStatus.RUNNING}
     recorded = "SELECT count(DISTINCT run_id) FROM perennial.activity WHERE state = 'done'"
     assert harness.database.value(recorded) == STATEMENT_RUNS_MAX
-    assert harness.context.identity.held_ids() == []
+    assert harness.context.identity.leased_ids() == []
 
 
 @pytest.mark.usefixtures("thirteen_is_refused")
@@ -463,14 +463,14 @@ def test_when_no_answer_comes_all_that_asked_go_on_under_another_id(harness, mon
         return committed
 
     monkeypatch.setattr(turn, "commit_turn_if_unchanged", commit_and_be_cut)
-    with harness.context.identity.holding() as before:
+    with harness.context.identity.lease() as before:
         pass
     with pytest.raises(OperationalError):
         go(harness, runs)
     claims = "SELECT DISTINCT worker_id FROM perennial.activity WHERE state = 'claimed'"
     assert harness.database.value(claims) == before
-    with harness.context.identity.holding() as after:
-        assert harness.context.identity.held_ids() == [after]
+    with harness.context.identity.lease() as after:
+        assert harness.context.identity.leased_ids() == [after]
         assert after != before
 
 
@@ -505,15 +505,15 @@ def test_a_worker_that_is_ended_in_one_call_leaves_all_of_them(harness):
     get_used_to(harness, p)
     runs = start(harness, p)
     deadly.append(1)
-    with harness.context.identity.holding() as before:
+    with harness.context.identity.lease() as before:
         pass
     with pytest.raises(Killed):
         go(harness, runs)
     assert statuses(harness, runs) == {RunStatus.RUNNING}
     holders = "SELECT DISTINCT turn_worker FROM perennial.run WHERE closed_at IS NULL"
     assert harness.database.value(holders) == before
-    assert harness.context.identity.held_ids() == []
-    with harness.context.identity.holding() as after:
+    assert harness.context.identity.leased_ids() == []
+    with harness.context.identity.lease() as after:
         assert after != before
 
 

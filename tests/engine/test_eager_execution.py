@@ -126,12 +126,12 @@ def test_a_claim_is_beaten_for_as_long_as_it_is_worked_on(harness):
         owner = harness.database.value(
             f"SELECT worker_id FROM perennial.activity WHERE key = '{claim.key}' AND state = 'claimed'"
         )
-        held.append(owner in harness.context.identity.held_ids())
+        held.append(owner in harness.context.identity.leased_ids())
 
     run = harness.start(three_stages(harness))
     advance_eagerly(harness.context, run.run_id, Watched(before=look))
     assert held == [True, True, True]
-    assert harness.context.identity.held_ids() == []
+    assert harness.context.identity.leased_ids() == []
 
 
 def test_a_stage_that_fails_in_place_rests_until_its_retry(harness):
@@ -200,13 +200,13 @@ def test_a_commit_whose_answer_is_lost_leaves_no_claim_with_a_living_worker(harn
 
     monkeypatch.setattr(turn, "commit_turn_if_unchanged", commit_and_be_cut)
     run = harness.start(three_stages(harness))
-    with harness.context.identity.holding() as before:
+    with harness.context.identity.lease() as before:
         pass
     advance_eagerly(harness.context, run.run_id, Watched())
     claimed = "SELECT worker_id FROM perennial.activity WHERE key = 'second' AND state = 'claimed'"
     assert harness.database.value(claimed) == before
-    with harness.context.identity.holding() as after:
-        assert harness.context.identity.held_ids() == [after]
+    with harness.context.identity.lease() as after:
+        assert harness.context.identity.leased_ids() == [after]
         assert after != before
 
 
@@ -222,11 +222,11 @@ def test_a_stage_whose_end_cannot_be_recorded_is_left_by_its_worker(harness, mon
 
     monkeypatch.setattr(turn, "commit_turn_if_unchanged", away_at_the_last)
     run, worker = harness.start(three_stages(harness)), InATask()
-    with harness.context.identity.holding() as before:
+    with harness.context.identity.lease() as before:
         pass
     advance_eagerly(harness.context, run.run_id, worker)
     assert worker.done == [("first", 1), ("second", 1), ("third", 1)]
-    with harness.context.identity.holding() as after:
+    with harness.context.identity.lease() as after:
         assert after != before
 
 

@@ -119,7 +119,7 @@ def test_a_turn_that_could_not_be_given_back_is_not_kept_by_a_living_worker(
     harness: Harness, where: str
 ) -> None:
     """The thread goes on under a new id, and the one that stands at the turn falls silent: another
-    takes it, though this worker lives and works. Guards `_let_go` as part of the hold's own stack.
+    takes it, though this worker lives and works. Guards `_release` as part of the hold's own stack.
     """
     run = harness.start(charging(harness, []))
     with (
@@ -138,7 +138,7 @@ def test_a_turn_that_could_not_be_given_back_is_not_kept_by_a_living_worker(
 
 
 def test_a_turn_whose_connection_was_cut_is_given_back_on_another(harness: Harness) -> None:
-    """It need not be judged lost. Guards the roll-back in `_let_go`, for engines that somebody listens to."""
+    """It need not be judged lost. Guards the roll-back in `_release`, for engines that somebody listens to."""
     event.listen(harness.context.database, "before_cursor_execute", lambda *_: None)
 
     def cut() -> int:

@@ -381,7 +381,7 @@ def test_a_worker_that_beats_keeps_its_claim(harness, r):
                 "UPDATE perennial.activity SET claimed_at = claimed_at - interval '1 minute'"
             )
             with other.connection() as connection:
-                (held,) = harness.context.identity.held_ids()
+                (held,) = harness.context.identity.leased_ids()
                 workers.beat(connection, [held], name="worker-1", pid=1)
             assert sweep(other).attempts_recovered == 0
         return "undisturbed"
@@ -407,7 +407,7 @@ def test_an_attempt_that_overran_its_timeout_is_handed_out_again_though_its_work
                 "UPDATE perennial.activity SET claimed_at = claimed_at - interval '71 seconds'"
             )
             with other.connection() as connection:
-                (held,) = harness.context.identity.held_ids()
+                (held,) = harness.context.identity.leased_ids()
                 workers.beat(connection, [held], name="worker-1", pid=1)
             assert sweep(other).attempts_recovered == 1
             return "too late"

@@ -54,7 +54,7 @@ def in_hand(
     seconds: float = 0.1,
     task: str = "work",
     kept: bool = True,
-    tell: Callable[..., None] = lambda *_, **__: None,
+    send_event: Callable[..., None] = lambda *_, **__: None,
     **request: Any,
 ) -> tuple[EagerTasks, Clock]:
     """What a message of that task allows. `kept`: the pool ends what overruns."""
@@ -63,7 +63,9 @@ def in_hand(
     _task_stack.push(of)
     try:
         return (
-            EagerTasks(app, seconds=seconds, limits_are_kept=kept, tell=tell, monotonic=clock),
+            EagerTasks(
+                app, seconds=seconds, limits_are_kept=kept, send_event=send_event, monotonic=clock
+            ),
             clock,
         )
     finally:
@@ -121,7 +123,9 @@ def test_a_brief_timeout_is_not_made_briefer(app):
 def test_a_stage_in_place_is_a_task_of_its_own(app):
     """With an id of its own, its arguments, Celery's signals, and what its message would have said of it."""
     told: list[str] = []
-    execution, _ = in_hand(app, hostname="w1@here", tell=lambda event, **_: told.append(event))
+    execution, _ = in_hand(
+        app, hostname="w1@here", send_event=lambda event, **_: told.append(event)
+    )
     seen: list[Any] = []
 
     def watch(sender: Any, task_id: str, args: Any, **_: Any) -> None:
@@ -154,7 +158,7 @@ def test_a_stage_in_place_is_a_task_of_its_own(app):
 def test_a_stage_in_place_that_fails_ends_there(app):
     """Celery tells it as that task's failure; the worker goes on with its queue."""
     told: list[str] = []
-    execution, _ = in_hand(app, tell=lambda event, **_: told.append(event))
+    execution, _ = in_hand(app, send_event=lambda event, **_: told.append(event))
     run_id = uuid4()
     claim: Any = SimpleNamespace(
         name="work", key="work", attempt=1, run=SimpleNamespace(context=SimpleNamespace(id=run_id))

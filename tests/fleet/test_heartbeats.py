@@ -17,7 +17,7 @@ import pytest
 
 from orchestrator.engine.liveness import Heartbeat, Identity
 from orchestrator.fleet import heartbeats as module
-from orchestrator.fleet.heartbeat import Held
+from orchestrator.fleet.heartbeat import Leases
 from orchestrator.fleet.heartbeats import Heartbeats
 from tests.fleet.harness import Fleet
 from tests.harness import Harness, wait_for
@@ -58,14 +58,14 @@ def wait_for_beat(harness: Harness, worker_id: UUID) -> None:
 def test_it_beats_for_what_is_held_and_is_silent_for_what_is_not(harness, heartbeats):
     """An id that was let go, or abandoned, falls silent at once: what was claimed under it is handed out again."""
     identity = Identity("here", heartbeats)
-    kept = identity.holding()
+    kept = identity.lease()
     with kept as held:
         wait_for_beat(harness, held)
-        with suppress(ZeroDivisionError), identity.holding() as again:
+        with suppress(ZeroDivisionError), identity.lease() as again:
             assert again == held
-    with suppress(ZeroDivisionError), identity.holding() as abandoned:
+    with suppress(ZeroDivisionError), identity.lease() as abandoned:
         raise ZeroDivisionError
-    with identity.holding() as later:
+    with identity.lease() as later:
         wait_for_beat(harness, later)
         silent = beaten_at(harness, abandoned)
         wait_for_beat(harness, later)
@@ -79,7 +79,7 @@ def test_it_beats_for_what_is_held_and_is_silent_for_what_is_not(harness, heartb
 def test_one_that_dies_is_started_again_and_told_what_is_held(harness, heartbeats, caplog):
     identity = Identity("here", heartbeats)
     beating = Heartbeat(identity, lambda _ids: None, interval_seconds=0.05)
-    with identity.holding() as held:
+    with identity.lease() as held:
         beating.start()
         wait_for_beat(harness, held)
         first = heartbeats.pid
@@ -93,7 +93,7 @@ def test_one_that_dies_is_started_again_and_told_what_is_held(harness, heartbeat
 def test_its_arguments_and_its_words_hold_no_secret(harness, heartbeats):
     """Everybody on a machine may read the arguments of every process."""
     url = harness.settings.database()
-    with Identity("here", heartbeats).holding() as held:
+    with Identity("here", heartbeats).lease() as held:
         wait_for_beat(harness, held)
     line = " ".join(psutil.Process(heartbeats.pid).cmdline())
     assert "heartbeat.py" in line
@@ -103,7 +103,7 @@ def test_its_arguments_and_its_words_hold_no_secret(harness, heartbeats):
 
 def test_whom_a_signal_has_stopped_is_silent_and_the_dead_are_forgotten(other):
     """A stopped process does no work: another may have it, as ever. What it writes afterwards is fenced."""
-    held, worker_id = Held(), str(uuid4())
+    held, worker_id = Leases(), str(uuid4())
     held.read(f"+{other.pid} {worker_id} other\n".encode())
     assert held.of_the_living() == [(worker_id, "other", other.pid)]
     os.kill(other.pid, signal.SIGSTOP)
@@ -119,7 +119,7 @@ def test_whom_a_signal_has_stopped_is_silent_and_the_dead_are_forgotten(other):
 
 
 def test_lines_are_read_whole_however_they_come(other):
-    held, first, second = Held(), str(uuid4()), str(uuid4())
+    held, first, second = Leases(), str(uuid4()), str(uuid4())
     lines = f"+{other.pid} {first} a\n+{other.pid} {second} a\n-{other.pid} {first}\n"
     lines += f"-{other.pid} {uuid4()}\n-1 {first}\n"
     for place in range(0, len(lines), 7):
@@ -133,10 +133,10 @@ class Deaf:
     def __init__(self) -> None:
         self.held: list[UUID] = []
 
-    def hold(self, worker_ids: Iterable[UUID], name: str) -> None:
+    def acquire(self, worker_ids: Iterable[UUID], name: str) -> None:
         self.held += worker_ids
 
-    def let_go(self, worker_ids: Iterable[UUID]) -> None:
+    def release(self, worker_ids: Iterable[UUID]) -> None:
         self.held = [each for each in self.held if each not in set(worker_ids)]
 
     def beats(self) -> int:
@@ -148,7 +148,7 @@ def test_where_the_helper_is_silent_the_process_beats_itself():
     beaten = threading.Semaphore(0)
     identity = Identity("here", Deaf())
     beating = Heartbeat(identity, lambda _ids: beaten.release(), interval_seconds=0.01)
-    with identity.holding():
+    with identity.lease():
         beating.start()
         assert beaten.acquire(timeout=10)
         beating.stop()
@@ -161,7 +161,7 @@ def test_a_helper_that_cannot_be_started_is_said_and_does_no_harm(harness, monke
     monkeypatch.setattr(module.subprocess, "Popen", refuse)
     heartbeats = Heartbeats(harness.settings)
     heartbeats.look()
-    with Identity("here", heartbeats).holding():
+    with Identity("here", heartbeats).lease():
         pass
     heartbeats.close()
     assert "Cannot allocate memory" in caplog.text
@@ -172,11 +172,11 @@ def test_one_that_stands_still_holds_no_work_back_and_nothing_said_is_lost(harne
     os.kill(heartbeats.pid, signal.SIGSTOP)
     gone = [uuid4() for _ in range(3000)]
     for worker_id in gone:
-        heartbeats.hold([worker_id], "here")
-        heartbeats.let_go([worker_id])
+        heartbeats.acquire([worker_id], "here")
+        heartbeats.release([worker_id])
     os.kill(heartbeats.pid, signal.SIGCONT)
-    with Identity("here", heartbeats).holding() as held:
-        wait_for(lambda: heartbeats.let_go([]) or not heartbeats._unsaid, "that all was said")
+    with Identity("here", heartbeats).lease() as held:
+        wait_for(lambda: heartbeats.release([]) or not heartbeats._unsaid, "that all was said")
         wait_for_beat(harness, held)
         before = last_of(harness, gone)
         for _ in range(3):
@@ -214,7 +214,7 @@ def test_it_beats_though_the_database_says_that_nobody_writes(harness, heartbeat
     name = harness.database.name
     harness.database.rows(f"ALTER DATABASE {name} SET default_transaction_read_only TO on")
     try:
-        with Identity("here", heartbeats).holding() as held:
+        with Identity("here", heartbeats).lease() as held:
             wait_for_beat(harness, held)
     finally:
         harness.database.rows(f"ALTER DATABASE {name} RESET default_transaction_read_only")

@@ -328,7 +328,7 @@ def test_a_process_whose_pool_is_exhausted_still_beats(harness, monkeypatch):
         pool: Any = engine.database.pool
         for _ in range(pool.size() + pool._max_overflow):
             stack.enter_context(engine.database.connect())
-        worker_id = stack.enter_context(engine.identity.holding())
+        worker_id = stack.enter_context(engine.identity.lease())
         for each in beating:  # a beat that outlives its engine leaves its connection open
             stack.callback(each.stop)
         wait_for(lambda: beats_of(harness, worker_id), "a heartbeat")

@@ -625,7 +625,7 @@ class Play:
             self.beat(worker)
 
     def beat(self, worker: Worker) -> None:
-        held = worker.context.identity.held_ids()
+        held = worker.context.identity.leased_ids()
         if held:
             with self.theatre.caretaker.connection() as connection:
                 workers.beat(connection, held, name=worker.name, pid=1)

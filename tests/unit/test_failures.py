@@ -10,8 +10,8 @@ import pytest
 
 from orchestrator.core.failures import (
     TRACEBACK_CHARACTERS_MAX,
+    clear_frames,
     error_of,
-    let_go,
     presentable,
     repr_of,
 )
@@ -41,7 +41,7 @@ def test_whatever_is_raised_can_be_recorded_and_logged(make, caplog):
     assert b"failed" in caplog.text.encode()  # as a file or a wire takes it
     assert len(caplog.text) < 200_000
     assert len(repr_of(error)) <= 10_000
-    let_go(error)
+    clear_frames(error)
 
 
 def test_text_that_is_none_yet_is_made_text():

@@ -18,13 +18,13 @@ def test_one_threads_failure_does_not_take_the_others_claims():
     """
 
     identity = Identity("threads")
-    with identity.holding() as healthy:
-        with contextlib.suppress(ZeroDivisionError), identity.holding():
+    with identity.lease() as healthy:
+        with contextlib.suppress(ZeroDivisionError), identity.lease():
             raise ZeroDivisionError
-        assert healthy in identity.held_ids()
-        with identity.holding() as later:
+        assert healthy in identity.leased_ids()
+        with identity.lease() as later:
             assert later != healthy
-    assert identity.held_ids() == []
+    assert identity.leased_ids() == []
 
 
 class Overrun(BaseException):
@@ -37,12 +37,12 @@ class StruckOnce:
     def __init__(self) -> None:
         self.is_struck = False
 
-    def hold(self, _worker_ids: Iterable[UUID], _name: str) -> None:
+    def acquire(self, _worker_ids: Iterable[UUID], _name: str) -> None:
         if not self.is_struck:
             self.is_struck = True
             raise Overrun
 
-    def let_go(self, _worker_ids: Iterable[UUID]) -> None: ...
+    def release(self, _worker_ids: Iterable[UUID]) -> None: ...
 
     def beats(self) -> int:
         return 0
@@ -50,8 +50,8 @@ class StruckOnce:
 
 def test_a_block_that_never_began_is_not_held_for_ever():
     identity = Identity("struck", StruckOnce())
-    with pytest.raises(Overrun), identity.holding():
+    with pytest.raises(Overrun), identity.lease():
         pass
-    with identity.holding() as held:
-        assert identity.held_ids() == [held]
-    assert identity.held_ids() == []
+    with identity.lease() as held:
+        assert identity.leased_ids() == [held]
+    assert identity.leased_ids() == []

@@ -60,7 +60,7 @@ def advance_batch(
         return
     batch = RunBatch(context, until=context.monotonic() + seconds)
     in_batch, batched = context.in_batch(batch), BatchedExecution(execution, batch)
-    with context.identity.holding():
+    with context.identity.lease():
         batch.go(
             [
                 partial(advance_eagerly, in_batch, run_id, batched)

@@ -34,7 +34,7 @@ class EagerExecution(Protocol):
 def advance_eagerly(context: EngineContext, run_id: UUID, execution: EagerExecution) -> None:
     """`advance`, and the stages that follow at once."""
     context = context.going_on(execution.may_take)
-    with context.identity.holding():
+    with context.identity.lease():
         _go_on(context, advance(context, run_id), execution)
 
 
@@ -43,7 +43,7 @@ def run_stage_eagerly(
 ) -> None:
     """`run_stage`, and the stages that follow at once."""
     context = context.going_on(execution.may_take)
-    with context.identity.holding() as worker_id:
+    with context.identity.lease() as worker_id:
         claim = claim_stage(context, run_id, key, attempt, worker_id=worker_id)
         if claim is not None:
             _go_on(context, work_and_settle(context, claim), execution)
@@ -54,7 +54,7 @@ def _go_on(context: EngineContext, taken: Claim | None, execution: EagerExecutio
 
         def work(claim: Claim = claim) -> Claim | None:
             # Its failure ends in its own task, so it has to fall silent here.
-            with context.identity.holding():  # guard: each eager stage is held
+            with context.identity.lease():  # guard: each eager stage is held
                 return work_and_settle(context, claim)
 
         taken = execution.perform(claim, work)

@@ -1,7 +1,7 @@
 """Start runs: one statement, in the producer's own transaction if it likes.
 
 request = ask("access-request", [...], keys=["REQ-1"], ...)    what is asked
-starts.start(request)                            in one statement, with other threads' starts
+starts.start(request)                            in one statement
 starts.start_all(request, connection)            in one statement
 starts.restart(run_id, ...)                      a run that has ended, once more
 
@@ -13,13 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal, TypeVar, get_args
 from uuid import UUID
 
-from psycopg.errors import LockNotAvailable
-from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 
 from orchestrator.core import codec
@@ -29,9 +27,7 @@ from orchestrator.core.durations import Duration, seconds_or_none
 from orchestrator.core.run import RunStatus
 from orchestrator.core.schemas import InputSchema, input_schema_of
 from orchestrator.core.views import Started
-from orchestrator.engine.batching import Batches
 from orchestrator.engine.context import EngineContext
-from orchestrator.engine.database_errors import is_refused
 from orchestrator.engine.inputs import Contract, Contracts
 from orchestrator.errors import (
     InvalidInput,
@@ -46,15 +42,12 @@ from orchestrator.store.reads.started import read_to_restart, started_of_id
 from orchestrator.store.statement import AnyConnection
 from orchestrator.store.transitions import processes
 from orchestrator.store.transitions.processes import InputOf
-from orchestrator.store.transitions.start import NewRun, Terms, has_started, restart_run, start_runs
+from orchestrator.store.transitions.start import NewRun, Terms, restart_run, start_runs
 
 RUNS_PER_CALL_MAX = 10_000
 """The most runs one `start_many` takes: one statement must stay a reasonable message."""
 
 KEY_LENGTH_MAX = 500
-
-LOCK_TIMEOUT_MILLISECONDS = 50
-"""So long a statement that holds several threads' starts waits for a key that somebody's transaction holds."""
 
 CHECKS_MAX = 5
 """So often an input is checked anew, each time because the process was deployed at that very moment."""
@@ -192,23 +185,11 @@ def _first_of_each_key(runs: Sequence[NewRun]) -> Sequence[NewRun]:
 
 
 class Starts:
-    """A client's starts. Those that its threads ask for at once go in one statement (docs/adr/0023)."""
+    """A client's starts. Those of several threads may share a statement (engine.eager.starts)."""
 
     def __init__(self, context: EngineContext) -> None:
         self._context = context
         self.contracts = Contracts()
-        self._batches: Batches[StartRequest, Started | InputOf] = Batches(
-            self._start_together,
-            self._start_alone,
-            kind=lambda request: (
-                request.process,
-                request.version,
-                request.again_after,
-                request.checked,
-            ),
-            mark=lambda request: request.runs[0].business_key,
-            goes_alone=_goes_alone,
-        )
 
     def learn(self, deployed: Sequence[Process]) -> None:
         """What was deployed just now need not be asked for. Of a newer version the record will tell."""
@@ -221,8 +202,8 @@ class Starts:
                 self.contracts.learn(process.name, None, known)
 
     def start(self, asked: Asked) -> Started:
-        """Start the one run that is asked for, in a transaction of its own or of several threads'."""
-        return self._checked(asked, None, self._batches.ask)
+        """Start the one run that is asked for, in a transaction of ours."""
+        return self._checked(asked, None, self.start_one)
 
     def start_all(self, asked: Asked, connection: AnyConnection | None = None) -> list[Started]:
         """Start all that are asked for, in one statement; on the caller's connection, in its transaction."""
@@ -333,46 +314,14 @@ class Starts:
                 raise _unknown(own, asked.process, asked.version)
         return self.contracts.learn(asked.process, asked.version, takes)
 
-    def _on(self, connection: AnyConnection | None) -> AbstractContextManager[AnyConnection]:
-        return self._context.connection() if connection is None else nullcontext(connection)
-
-    def _start_together(self, asks: Sequence[StartRequest]) -> Sequence[Started | InputOf]:
-        together = asks[0]
-        if len(asks) > 1:
-            together = replace(together, runs=[run for request in asks for run in request.runs])
+    def start_one(self, request: StartRequest) -> Started | InputOf:
+        """Start a run that fits, in a statement of its own."""
         with self._context.connection() as connection:
-            answers = start(
-                connection,
-                together,
-                lock_timeout_milliseconds=LOCK_TIMEOUT_MILLISECONDS,  # guard: lock timeout of starts of several
-            )
-        return [answers] * len(asks) if isinstance(answers, InputOf) else answers
-
-    def _start_alone(self, request: StartRequest) -> Started | InputOf:
-        try:
-            with self._context.connection() as connection:
-                answers = start(connection, request)
-        except IntegrityError:  # guard: a start that is there already
-            # Among others it may have started, though whoever asked for all of them was ended before it said so.
-            with self._context.connection() as connection:
-                found = has_started(connection, request.runs[0])
-            if found is None:  # guard: no answer is no run
-                raise
-            return found
+            answers = start(connection, request)
         return answers if isinstance(answers, InputOf) else answers[0]
 
-
-def _goes_alone(failure: Exception, how_many: int) -> bool:
-    """Each asks once more alone where Postgres refused the statement of several, or the lock timeout ran out."""
-    if isinstance(failure, UnknownProcess):
-        return how_many > 1
-    has_waited = getattr(getattr(failure, "orig", None), "sqlstate", None) == (
-        LockNotAvailable.sqlstate
-    )
-    return is_refused(failure) and (
-        how_many > 1  # guard: a start that is refused among others
-        or has_waited  # guard: a start that waits gives its place up
-    )
+    def _on(self, connection: AnyConnection | None) -> AbstractContextManager[AnyConnection]:
+        return self._context.connection() if connection is None else nullcontext(connection)
 
 
 def _unknown(connection: AnyConnection, process: str, version: int | None) -> UnknownProcess:

@@ -79,12 +79,12 @@ def test_the_copy_is_what_is_tried(copy):
     assert "No module named 'orchestrator.engine.eager'" in done.stderr
 
 
-def test_the_main_path_names_speed_at_one_place():
-    """Where the way of a worker is chosen, and nowhere else."""
+def test_the_main_path_names_speed_where_a_process_is_composed():
+    """Where the way of a worker is chosen, and that of a client's starts."""
     naming = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "orchestrator").rglob("*.py")
         if re.search(r"^\s*(from|import) .*\beager\b", path.read_text(), re.MULTILINE)
         and not str(path.relative_to(ROOT)).startswith(SPEED)
     }
-    assert naming == {"orchestrator/fleet/member.py"}
+    assert naming == {"orchestrator/fleet/member.py", "orchestrator/client/client.py"}

@@ -16,7 +16,7 @@ RACE = "tests/race/test_races.py::test_the_loser_writes_nothing_and_no_wake_up_i
 STARTS = "tests/race/test_starts.py::"
 INPUTS = "tests/engine/test_start_inputs.py::"
 RESTARTS = "tests/engine/test_restarts.py::"
-BATCHING = "tests/unit/test_batching.py::"
+GROUP_COMMIT = "tests/unit/test_group_commit.py::"
 EARLY = "tests/store/test_plans_made_early.py::test_a_plan_that_was_made_early_finds_its_rows_by_key[analysed empty]"
 VERBS = "tests/store/test_verbs.py::"
 SCENARIOS = "tests/engine/test_scenarios.py::"
@@ -562,12 +562,12 @@ GUARDS = [
     Guard(
         "a start within a start",
         "A listener of a start that starts a run waits for nobody: not for itself.",
-        (f"{BATCHING}test_who_asks_in_the_midst_of_asking_for_others_asks_alone",),
+        (f"{GROUP_COMMIT}test_who_asks_in_the_midst_of_asking_for_others_asks_alone",),
     ),
     Guard(
         "a place is given up twice",
         "A signal's exception in the midst of giving a place up leaves nobody behind.",
-        (f"{BATCHING}test_a_signal_that_ends_an_ask_at_any_moment_leaves_the_way_free",),
+        (f"{GROUP_COMMIT}test_a_signal_that_ends_an_ask_at_any_moment_leaves_the_way_free",),
     ),
     Guard(
         "one key once in a statement",
@@ -578,13 +578,13 @@ GUARDS = [
     Guard(
         "the next asks for the rest",
         "When a thread has asked for others, whoever came meanwhile is asked for too.",
-        (f"{BATCHING}test_who_comes_while_those_ask_goes_next",),
+        (f"{GROUP_COMMIT}test_who_comes_while_those_ask_goes_next",),
         cut="(False, False)",
     ),
     Guard(
         "a fork begins anew",
         "A forked producer waits for no thread of its parent's.",
-        (f"{BATCHING}test_a_forked_process_waits_for_nobody_of_its_parents",),
+        (f"{GROUP_COMMIT}test_a_forked_process_waits_for_nobody_of_its_parents",),
     ),
     Guard(
         "a deployed version keeps its content",

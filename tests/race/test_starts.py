@@ -15,7 +15,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 from orchestrator import Flow, process
 from orchestrator.core import codec
 from orchestrator.engine import start as starting
-from orchestrator.engine.batching import IN_FLIGHT_MAX
+from orchestrator.engine.eager.group_commit import IN_FLIGHT_MAX
 from orchestrator.engine.turn import take_turns
 from orchestrator.faults import listen
 from orchestrator.store.reads import loading
@@ -105,8 +105,8 @@ class Producers:
         return thread
 
     def _known(self) -> int:
-        crowds = self._client._starts._batches._crowds.values()
-        return self.statements + sum(len(crowd.waiting) for crowd in crowds)
+        queues = self._client._starts._group_commit._queues.values()
+        return self.statements + sum(len(queue.waiting) for queue in queues)
 
 
 @pytest.fixture
@@ -234,8 +234,8 @@ def test_when_who_asks_for_all_is_ended_after_the_commit_the_others_have_started
     harness, producers, monkeypatch, key
 ):
     """They ask again, alone, and are told of the runs that they have. Guards `has_started`."""
-    batches = harness.client._starts._batches
-    together = batches._together
+    group_commit = harness.client._starts._group_commit
+    together = group_commit._together
 
     def ended(asks: Any) -> Any:
         answers = together(asks)
@@ -243,7 +243,7 @@ def test_when_who_asks_for_all_is_ended_after_the_commit_the_others_have_started
             raise SystemExit
         return answers
 
-    monkeypatch.setattr(batches, "_together", ended)
+    monkeypatch.setattr(group_commit, "_together", ended)
     leader, follower = producers.start({"input": 1}, {"input": 2, "key": key})
     with pytest.raises(SystemExit):
         leader.outcome()

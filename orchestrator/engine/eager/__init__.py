@@ -2,7 +2,9 @@
 
     execution.py   a worker does the stage that its own commit has opened, without a message
     batch.py       many runs side by side, whose statements are one
+    starts.py      starts of a client's threads, in one statement (group_commit.py)
 
-The main path knows two seams, both in `engine.context`: `may_take`, which by default hands every stage off by a
-message, and `batch`, which by default is none. How it looks to Celery is `fleet.eager`.
+The main path knows three seams. Two are in `engine.context`: `may_take`, which by default hands every stage off by a
+message, and `batch`, which by default is none. The third is `Starts`, a client's, of which `GroupedStarts` is another
+form. How it looks to Celery is `fleet.eager`.
 """

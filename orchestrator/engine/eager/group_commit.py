@@ -1,7 +1,7 @@
 """What several threads ask at once is asked in one statement.
 
-    batches = Batches(ask_for_all, ask_alone, kind=..., mark=..., goes_alone=...)
-    answer = batches.ask(ask)
+    group_commit = GroupCommit(ask_for_all, ask_alone, kind=..., mark=..., goes_alone=...)
+    answer = group_commit.ask(ask)
 
 A thread asks at once while fewer than `IN_FLIGHT_MAX` others are asking: nobody waits for company, and who is
 alone pays nothing. Who comes then waits until one of them has its answer; the first of those who wait then
@@ -26,7 +26,7 @@ Answer = TypeVar("Answer")
 IN_FLIGHT_MAX = 2
 """So many statements are under way: while Postgres commits one, it does the other."""
 
-TOGETHER_MAX = 50
+GROUP_MAX = 50
 """So many are asked in one statement: more would save little, and each may be a megabyte."""
 
 
@@ -51,14 +51,14 @@ class _Place:
 
 
 @dataclass(slots=True, eq=False)
-class _Crowd:
+class _Queue:
     """Those whose asks fit into one statement."""
 
     in_flight: int = 0
     waiting: deque[_Place] = field(default_factory=deque)
 
 
-class Batches(Generic[Ask, Answer]):
+class GroupCommit(Generic[Ask, Answer]):
     """A door that many threads may stand at. Whatever ends a thread, the others are answered."""
 
     def __init__(
@@ -83,7 +83,7 @@ class Batches(Generic[Ask, Answer]):
     def begin_anew(self) -> None:
         """Nobody stands here: in a process that was forked the other threads are gone."""
         self._lock = threading.RLock()
-        self._crowds: dict[Hashable, _Crowd] = {}
+        self._queues: dict[Hashable, _Queue] = {}
         self._here = threading.local()
 
     def ask(self, ask: Ask) -> Answer:
@@ -116,12 +116,12 @@ class Batches(Generic[Ask, Answer]):
 
     def _come(self, place: _Place, kind: Hashable) -> None:
         with self._lock:
-            crowd = self._crowds.setdefault(kind, _Crowd())
-            if crowd.in_flight < IN_FLIGHT_MAX:
-                crowd.in_flight += 1
+            queue = self._queues.setdefault(kind, _Queue())
+            if queue.in_flight < IN_FLIGHT_MAX:
+                queue.in_flight += 1
                 place.is_leading = True
             else:
-                crowd.waiting.append(place)
+                queue.waiting.append(place)
 
     def _lead(self, leader: _Place, kind: Hashable) -> None:
         """Ask for the leader and for those who wait. However it ends, they go on."""
@@ -145,13 +145,13 @@ class Batches(Generic[Ask, Answer]):
 
     def _gather(self, group: list[_Place], kind: Hashable) -> None:
         """Take in those who wait, the first first."""
-        if not self._crowds[kind].waiting:
+        if not self._queues[kind].waiting:
             return  # who comes now is asked for by whoever is answered next
         marks = {self._mark(place.ask) for place in group}
         with self._lock:
-            waiting = self._crowds[kind].waiting
+            waiting = self._queues[kind].waiting
             for place in tuple(waiting):
-                if len(group) == TOGETHER_MAX:
+                if len(group) == GROUP_MAX:
                     break
                 mark = self._mark(place.ask)
                 if mark is None or mark not in marks:  # guard: one key once in a statement
@@ -175,14 +175,14 @@ class Batches(Generic[Ask, Answer]):
     def _go(self, place: _Place, kind: Hashable) -> None:
         """Whoever leads hands that on to the first who waits; whoever waits, and is ended, doesn't any more."""
         with self._lock:
-            crowd = self._crowds.get(kind)
-            if crowd is None:
+            queue = self._queues.get(kind)
+            if queue is None:
                 return
             if not place.is_leading:
-                if place in crowd.waiting:
-                    crowd.waiting.remove(place)
+                if place in queue.waiting:
+                    queue.waiting.remove(place)
                 return
-            waiting = crowd.waiting
+            waiting = queue.waiting
             if waiting:
                 # No call stands between the changes, so no signal's exception comes between them.
                 with suppress(RuntimeError):  # it is awake: a signal has ended who took it in
@@ -192,9 +192,9 @@ class Batches(Generic[Ask, Answer]):
                     following.is_leading, place.is_leading = True, False
                     following.turn.release()
                 return
-            crowd.in_flight, place.is_leading = crowd.in_flight - 1, False
-            if not crowd.in_flight:
-                del self._crowds[kind]
+            queue.in_flight, place.is_leading = queue.in_flight - 1, False
+            if not queue.in_flight:
+                del self._queues[kind]
 
 
 def _again(failure: Exception) -> Exception:
@@ -207,12 +207,12 @@ def _again(failure: Exception) -> Exception:
     return again
 
 
-_of_this_process: WeakSet[Batches[Any, Any]] = WeakSet()
+_of_this_process: WeakSet[GroupCommit[Any, Any]] = WeakSet()
 
 
 def _begin_anew() -> None:
-    for batches in _of_this_process:
-        batches.begin_anew()
+    for each in _of_this_process:
+        each.begin_anew()
 
 
 if hasattr(os, "register_at_fork"):  # guard: a fork begins anew

@@ -1,4 +1,4 @@
-"""What several threads ask at once is asked in one statement (engine/batching.py), whatever becomes of it."""
+"""What several threads ask at once is asked in one statement (engine/eager/group_commit.py), whatever becomes of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from orchestrator.engine.batching import IN_FLIGHT_MAX, TOGETHER_MAX, Batches
+from orchestrator.engine.eager.group_commit import GROUP_MAX, IN_FLIGHT_MAX, GroupCommit
 from tests.harness import Thread, wait_for
 
 Ask = tuple[str, str | None, int]
@@ -39,7 +39,7 @@ class Desk:
         self.statements: list[list[int]] = []
         self.alone: list[int] = []
         self.under_way: list[queue.SimpleQueue[BaseException | None]] = []
-        self.batches: Batches[Ask, int] = Batches(
+        self.group_commit: GroupCommit[Ask, int] = GroupCommit(
             self._together,
             self._alone,
             kind=lambda ask: ask[0],
@@ -65,7 +65,7 @@ class Desk:
     def comes(self, number: int, *, kind: str = "p", mark: str | None = None) -> Thread:
         """A thread that asks. It is under way, or waits, when this returns."""
         before = self._known()
-        thread = Thread(lambda: self.batches.ask((kind, mark, number)))
+        thread = Thread(lambda: self.group_commit.ask((kind, mark, number)))
         wait_for(lambda: self._known() > before, f"{number} at the desk")
         return thread
 
@@ -73,14 +73,14 @@ class Desk:
         return len(self.under_way) + self.waiting()
 
     def waiting(self) -> int:
-        return sum(len(crowd.waiting) for crowd in self.batches._crowds.values())
+        return sum(len(crowd.waiting) for crowd in self.group_commit._queues.values())
 
     def let_go(self, statement: int, failure: BaseException | None = None) -> None:
         wait_for(lambda: len(self.under_way) > statement, f"statement {statement}")
         self.under_way[statement].put(failure)
 
     def is_left(self) -> bool:
-        return not self.batches._crowds
+        return not self.group_commit._queues
 
 
 @pytest.fixture
@@ -153,13 +153,13 @@ def test_no_two_of_one_mark_are_in_one_statement(desk):
 
 def test_a_statement_has_a_bound(desk):
     asking = busy(desk)
-    waiting = [desk.comes(number) for number in range(3, 3 + TOGETHER_MAX + 1)]
+    waiting = [desk.comes(number) for number in range(3, 3 + GROUP_MAX + 1)]
     for statement in (0, 2, 3, 1):
         desk.let_go(statement)
     assert sorted(outcomes(*asking, *waiting)) == [
-        10 * number for number in range(1, TOGETHER_MAX + 4)
+        10 * number for number in range(1, GROUP_MAX + 4)
     ]
-    assert [len(statement) for statement in desk.statements[2:]] == [TOGETHER_MAX, 1]
+    assert [len(statement) for statement in desk.statements[2:]] == [GROUP_MAX, 1]
 
 
 def test_what_is_refused_of_many_is_asked_by_each_alone_and_fails_where_the_fault_is(desk):
@@ -250,15 +250,15 @@ def interrupted(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], None], number: int
 ) -> Thread:
     """A thread that comes, and is interrupted where it waits."""
-    come = desk.batches._come
+    come = desk.group_commit._come
 
     def come_and_be_interrupted(place: Any, kind: Any) -> None:
         come(place, kind)
         if place.ask[2] == number:
             place.turn = InterruptedTurn(meanwhile)
 
-    monkeypatch.setattr(desk.batches, "_come", come_and_be_interrupted)
-    return Thread(lambda: desk.batches.ask(("p", None, number)))
+    monkeypatch.setattr(desk.group_commit, "_come", come_and_be_interrupted)
+    return Thread(lambda: desk.group_commit.ask(("p", None, number)))
 
 
 def test_who_is_ended_while_it_waits_is_not_asked_for(desk, monkeypatch):
@@ -293,14 +293,14 @@ def test_who_is_ended_as_it_is_to_ask_for_the_rest_leaves_that_to_the_next(desk,
 
 def test_who_asks_in_the_midst_of_asking_for_others_asks_alone():
     """A listener of the engine's, or a handler of its log, that starts a run waits for nobody: not for itself."""
-    batches: Batches[Ask, int] = Batches(
-        lambda asks: [batches.ask(("p", None, number + 1)) for _, _, number in asks],
+    group_commit: GroupCommit[Ask, int] = GroupCommit(
+        lambda asks: [group_commit.ask(("p", None, number + 1)) for _, _, number in asks],
         lambda ask: 10 * ask[2],
         kind=lambda ask: ask[0],
         mark=lambda ask: ask[1],
         goes_alone=lambda *_: False,
     )
-    threads = [Thread(lambda: batches.ask(("p", None, 1))) for _ in range(2 * IN_FLIGHT_MAX)]
+    threads = [Thread(lambda: group_commit.ask(("p", None, 1))) for _ in range(2 * IN_FLIGHT_MAX)]
     assert outcomes(*threads) == [20] * len(threads)
 
 
@@ -311,7 +311,7 @@ def test_a_signal_that_ends_an_ask_at_any_moment_leaves_the_way_free():
     def interrupt(*_: object) -> None:
         raise Interrupted
 
-    batches: Batches[Ask, int] = Batches(
+    group_commit: GroupCommit[Ask, int] = GroupCommit(
         lambda asks: [sum(range(500)) for _ in asks],
         lambda _ask: 0,
         kind=lambda ask: ask[0],
@@ -326,11 +326,13 @@ def test_a_signal_that_ends_an_ask_at_any_moment_leaves_the_way_free():
             asks += 1
             try:
                 signal.setitimer(signal.ITIMER_REAL, 1e-6 * (1 + asks % 60))
-                batches.ask(("p", None, 1))
+                group_commit.ask(("p", None, 1))
                 signal.setitimer(signal.ITIMER_REAL, 0)
             except Interrupted:
                 pass
-            assert not any(crowd.in_flight for crowd in batches._crowds.values()), "a place is lost"
+            assert not any(crowd.in_flight for crowd in group_commit._queues.values()), (
+                "a place is lost"
+            )
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -343,8 +345,8 @@ def test_a_forked_process_waits_for_nobody_of_its_parents(desk):
     child = os.fork()
     if not child:  # pragma: no cover - it is another process
         signal.alarm(5)  # should it wait all the same
-        desk.batches._together = lambda asks: [7 for _ in asks]
-        is_answered = desk.batches.ask(("p", None, 3)) == 7
+        desk.group_commit._together = lambda asks: [7 for _ in asks]
+        is_answered = desk.group_commit.ask(("p", None, 3)) == 7
         os._exit(0 if is_answered else 1)
     codes: list[int] = []
     waiting = Thread(lambda: codes.append(os.waitpid(child, 0)[1]))

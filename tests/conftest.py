@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all",
         action="store_true",
-        help="each test in every mode, and each caller lost in every way: as `make test-all` does",
+        help="what docs/reliability.md lists under what `make test` leaves out, too: as `make test-all` does",
     )
 
 

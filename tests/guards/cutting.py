@@ -23,11 +23,14 @@ from dataclasses import dataclass
 from importlib.util import cache_from_source
 from pathlib import Path
 from queue import Queue
+from typing import TypeVar
 
 from orchestrator.embedded import ServerUrls
 from tests.guards.guards import Guard
 from tests.guards.preloaded import Ended, Preloaded
 from tests.guards.witness import WITNESS, Witnessed
+
+Choice = TypeVar("Choice")
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 60
@@ -36,6 +39,14 @@ _OPTIONS = [
     *("--quiet", "--all", "-p", "no:cacheprovider", "-p", "tests.guards.witness"),
     *("-p", "pytest_timeout", f"--timeout={TIMEOUT_SECONDS}"),
 ]
+
+
+def of_this_commit(choices: Sequence[Choice]) -> Choice:
+    """One of them, another for each commit: what is too dear for every run of the tests is done in turns."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    return choices[int(commit, 16) % len(choices)]
 
 
 @dataclass(frozen=True)

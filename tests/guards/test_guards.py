@@ -3,56 +3,49 @@
 from __future__ import annotations
 
 import ast
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache, partial
 
 import pytest
 
 from orchestrator.embedded import ServerUrls
-from tests.guards.cutting import ROOT, Verdict, Workshop
+from tests.guards.cutting import ROOT, Workshop, of_this_commit
 from tests.guards.guards import GUARDS, SECOND_FENCES
 from tests.guards.markers import markers_in, without
-
-JOBS = os.cpu_count() or 2
-
-THE_SIX = GUARDS[:6]
-"""Cut out in every run of the tests; `make guards` cuts out all."""
 
 CLAIM, REBUILD = "claim of the attempt that is due", "one rebuilds"
 OF_THE_VERDICTS = [guard for guard in GUARDS if guard.name in (CLAIM, REBUILD)]
 
 
-@pytest.fixture(scope="module")
-def workshop(servers: ServerUrls, template: str) -> Iterator[Workshop]:
-    with Workshop.open([*THE_SIX, *OF_THE_VERDICTS], servers, template, jobs=JOBS) as workshop:
-        yield workshop
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One guard is cut out for each commit; with `--all`, as by `make guards`, each."""
+    if metafunc.function is test_without_its_guard_each_of_its_tests_goes_red:
+        cuts_all = metafunc.config.getoption("--all")
+        guards = GUARDS if cuts_all else [of_this_commit(GUARDS)]
+        metafunc.parametrize("guard", guards, ids=lambda guard: guard.name)
 
 
 @pytest.fixture(scope="module")
-def verdicts(
-    request: pytest.FixtureRequest, workshop: Workshop
-) -> Iterator[dict[str, Future[Verdict]]]:
-    """All that are asked for are begun at once, as many at a time as there are processors."""
-    guards = [
+def workshop(
+    request: pytest.FixtureRequest, servers: ServerUrls, template: str
+) -> Iterator[Workshop]:
+    cut = [
         item.callspec.params["guard"]
         for item in request.session.items
         if getattr(item, "function", None) is test_without_its_guard_each_of_its_tests_goes_red
     ]
-    with ThreadPoolExecutor(JOBS) as pool:
-        yield {guard.name: pool.submit(workshop.play, guard) for guard in guards}
+    with Workshop.open([*cut, *OF_THE_VERDICTS], servers, template, jobs=1) as workshop:
+        yield workshop
 
 
-@pytest.mark.parametrize("guard", THE_SIX, ids=lambda guard: guard.name)
-def test_without_its_guard_each_of_its_tests_goes_red(verdicts, guard):
+def test_without_its_guard_each_of_its_tests_goes_red(workshop, guard):
     """In a copy of what git tracks, and by what the guard is there to prevent: not by an import, a
     fixture or a statement that is broken.
     """
-    assert verdicts[guard.name].result().problem is None
+    assert workshop.play(guard).problem is None
 
 
 ALL = (*GUARDS, *SECOND_FENCES)

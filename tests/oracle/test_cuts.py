@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from orchestrator.embedded import ServerUrls
-from tests.guards.cutting import Workshop
+from tests.guards.cutting import Workshop, of_this_commit
 from tests.guards.guards import GUARDS, SECOND_FENCES
 
 CUTS = {
@@ -48,7 +48,13 @@ def workshop(servers: ServerUrls, template: str) -> Iterator[Workshop]:
         yield workshop
 
 
-@pytest.mark.parametrize("name", CUTS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One of them for each commit; with `--all`, each."""
+    names = list(CUTS)
+    cuts_all = metafunc.config.getoption("--all")
+    metafunc.parametrize("name", names if cuts_all else [of_this_commit(names)])
+
+
 def test_without_its_guard_some_seed_contradicts_the_prediction(workshop, name):
     """In a copy of what git tracks, as in tests/guards."""
     guards = {guard.name: guard for guard in (*GUARDS, *SECOND_FENCES)}

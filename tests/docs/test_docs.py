@@ -153,7 +153,7 @@ def test_a_perennial_command_exists_with_its_options(page, line):
 @pytest.mark.parametrize(("page", "line"), commands_of("make"))
 def test_a_make_target_exists_with_its_variables(page, line):
     makefile = text_of("Makefile")
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     for word in shlex.split(line, comments=True)[1:]:
         variable, is_variable, _ = word.partition("=")
         assert f"$({variable})" in makefile if is_variable else word in targets, (

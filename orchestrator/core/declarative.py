@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine, Sequence
-from datetime import timedelta
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -23,8 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from orchestrator.core.approvals import Decision, Outcome
 from orchestrator.core.codec import encode
 from orchestrator.core.declarative_binding import (
-    Entry,
-    arguments_of,
+    Bound,
     contradictions,
     find_entry,
     input_type_of,
@@ -32,8 +30,9 @@ from orchestrator.core.declarative_binding import (
     unknown_entry,
 )
 from orchestrator.core.declarative_grammar import DeclarativeSpec, Timers, read_grammar, refuse
-from orchestrator.core.definition import Approval, Process, Registry, Stage, default_registry
-from orchestrator.core.flow import Flow, Pending
+from orchestrator.core.definition import Process, Registry, Stage, default_registry
+from orchestrator.core.flow import Flow
+from orchestrator.core.kinds.base import SoFar
 from orchestrator.errors import DefinitionError, UnknownProcess, UnknownStage
 
 
@@ -61,7 +60,7 @@ def load_process(
     do about it; further problems of the file are its notes.
     """
     declared, read = read_grammar(text, source=source)
-    entries: list[Entry] = []
+    entries: list[Bound] = []
     unbound: list[DefinitionError] = []
     for index, name in enumerate(declared.stages):
         where = read.where(("process", "stages", index))
@@ -101,7 +100,7 @@ def process_from_spec(
 
 
 def _process(
-    spec: DeclarativeSpec, entries: Sequence[Entry], *, name: str, version: int, where: str
+    spec: DeclarativeSpec, entries: Sequence[Bound], *, name: str, version: int, where: str
 ) -> Process:
     expires_after = spec.expires_after
     return Process(
@@ -109,9 +108,9 @@ def _process(
         version=version,
         flow=_flow_over(entries, spec.timers),
         kind="declarative",
-        input_type=input_type_of(entries),
+        input_type=input_type_of([each.entry for each in entries]),
         result_type=DeclarativeResult,
-        takes_input=any(takes_input(entry) for entry in entries),
+        takes_input=any(takes_input(each.entry) for each in entries),
         queue=spec.queue,
         expires_after_seconds=expires_after.total_seconds() if expires_after else None,
         spec=spec.as_spec(),
@@ -120,58 +119,39 @@ def _process(
 
 
 def _flow_over(
-    entries: Sequence[Entry], timers: Timers
+    entries: Sequence[Bound], timers: Timers
 ) -> Callable[..., Coroutine[Any, Any, DeclarativeResult]]:
     async def declarative(flow: Flow, value: Any = None) -> DeclarativeResult:
         results: dict[str, Any] = {}
+        plain: dict[str, Any] = {}
         decisions: dict[str, Decision] = {}
         refusal: Decision | None = None
-        for entry in entries:
-            if refusal is not None and not _runs_after_refusal(entry):
+        for name, kind, entry in entries:
+            if refusal is not None and not (isinstance(entry, Stage) and entry.always):
                 continue
-            if isinstance(entry, Approval):
-                decision = await _ask(flow, entry, value, timers)
-                decisions[entry.name] = decision
-                refusal = None if decision.approved else decision
+            so_far = SoFar(
+                value, results, decisions, timers.approval_timeout, timers.escalation_after
+            )
+            ask = kind.of_entry(entry, so_far)
+            answer = await flow.ask(ask, name)
+            if isinstance(answer, Decision):
+                decisions[name] = answer
+                refusal = None if answer.approved else answer
             else:
-                inputs = (value,) if takes_input(entry) else ()
-                arguments = arguments_of(entry, results, decisions)
-                results[entry.name] = await flow.stage(entry, *inputs, **arguments)
-        return _result(entries, results, decisions, refusal)
+                results[name] = answer
+                plain[name] = json.loads(encode(answer, ask.result_type, what=f"result of {name}"))
+        return _result(plain, decisions, refusal)
 
     return declarative
 
 
-def _runs_after_refusal(entry: Entry) -> bool:
-    return isinstance(entry, Stage) and entry.always
-
-
-def _ask(flow: Flow, approval: Approval, value: Any, timers: Timers) -> Pending[Decision]:
-    escalate: dict[timedelta, tuple[str, ...]] = {}
-    if timers.escalation_after is not None and approval.escalate_to:
-        escalate[timers.escalation_after] = approval.escalate_to
-    return flow.approval(
-        approval.name, assign=approval(value), escalate=escalate, timeout=timers.approval_timeout
-    )
-
-
 def _result(
-    entries: Sequence[Entry],
-    results: dict[str, Any],
-    decisions: dict[str, Decision],
-    refusal: Decision | None,
+    results: dict[str, Any], decisions: dict[str, Decision], refusal: Decision | None
 ) -> DeclarativeResult:
     timed_out = refusal is not None and refusal.outcome is Outcome.TIMED_OUT
-    plain = {
-        entry.name: json.loads(
-            encode(results[entry.name], entry.result_type, what=f"result of {entry.name}")
-        )
-        for entry in entries
-        if isinstance(entry, Stage) and entry.name in results
-    }
     return DeclarativeResult(
         outcome="completed" if refusal is None else "timed_out" if timed_out else "rejected",
         decided_at_stage=None if refusal is None else refusal.approval,
-        results=plain,
+        results=results,
         decisions=decisions,
     )

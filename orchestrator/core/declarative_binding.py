@@ -9,17 +9,20 @@ So must one that names a stage which a refusal skips, when its own stage runs `a
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
-from orchestrator.core.approvals import Decision, check_escalation
+from orchestrator.core.approvals import check_escalation
 from orchestrator.core.declarative_grammar import DeclarativeSpec, did_you_mean
 from orchestrator.core.declarative_source import YamlPath
 from orchestrator.core.definition import Approval, Registry, Stage
+from orchestrator.core.kinds import KINDS, Ask, AskPeople, StageCall
+from orchestrator.core.kinds.stage import parameter_of
 from orchestrator.errors import DefinitionError, UnknownStage
 
-Entry = Stage[..., Any] | Approval
+Entry = Stage[..., Any] | Approval | Any
+"""What a kind has in the registry under that name (`Ask.entries_in`)."""
+
 WhereOf = Callable[[YamlPath], str]
 
 _DECISIONS = ("decision", "decisions")
@@ -30,28 +33,53 @@ _STAGES: YamlPath = ("process", "stages")
 _TIMERS: YamlPath = ("process", "timers")
 
 
-def find_entry(name: str, registry: Registry, *, where: str) -> Entry:
-    """The stage or approval of that name. Raises UnknownStage, or DefinitionError if it is both."""
-    stage, approval = registry.stages.get(name), registry.approvals.get(name)
-    if stage is not None and approval is not None:
-        raise DefinitionError(
-            f"{name!r} is both a stage ({stage.where}) and an approval ({approval.where})",
-            where=where,
-            remedy="Rename one of them.",
-        )
-    found = stage or approval
-    if found is None:
+class Bound(NamedTuple):
+    """A name of `stages`, the kind that has it, and what that kind has under it."""
+
+    name: str
+    kind: type[Ask]
+    entry: Entry
+
+
+def find_entry(name: str, registry: Registry, *, where: str) -> Bound:
+    """What that name means. Raises UnknownStage, or DefinitionError if it means two things."""
+    found = [Bound(name, kind, names[name]) for kind, names in _names(registry) if name in names]
+    if not found:
         raise UnknownStage(
-            f"no stage or approval {name!r} is registered here; known: {_known(registry)}"
+            f"no {_words(registry)} {name!r} is registered here; known: {_known(registry)}"
         )
-    return found
+    if len(found) > 1:
+        first, second = (f"{_a(each.kind)} ({_place(each.entry)})" for each in found[:2])
+        raise DefinitionError(
+            f"{name!r} is both {first} and {second}", where=where, remedy="Rename one of them."
+        )
+    return found[0]
+
+
+def _a(kind: type[Ask]) -> str:
+    return f"{'an' if kind.kind[0] in 'aeiou' else 'a'} {kind.kind}"
+
+
+def _place(entry: Entry) -> str:
+    return str(getattr(entry, "where", "") or "registered")
+
+
+def _names(registry: Registry) -> list[tuple[type[Ask], Mapping[str, Any]]]:
+    """Of each kind that YAML can name."""
+    return [(kind, names) for kind in KINDS.values() if (names := kind.entries_in(registry))]
+
+
+def _words(registry: Registry) -> str:
+    """`stage or approval`, and any other kind that has entries."""
+    others = [kind.kind for kind, _ in _names(registry)]
+    return " or ".join(dict.fromkeys([StageCall.kind, AskPeople.kind, *others]))
 
 
 def unknown_entry(name: str, registry: Registry, *, where: str) -> DefinitionError:
     """The refusal of a name that nothing is registered under."""
-    suggestion = did_you_mean(name, [*registry.stages, *registry.approvals])
+    suggestion = did_you_mean(name, [each for _, names in _names(registry) for each in names])
     return DefinitionError(
-        f"no stage or approval {name!r} is registered",
+        f"no {_words(registry)} {name!r} is registered",
         where=where,
         remedy=f"{suggestion}Or define it with @stage(name={name!r}) or @approval({name!r}), "
         f"and import that module first. Known: {_known(registry)}",
@@ -59,10 +87,11 @@ def unknown_entry(name: str, registry: Registry, *, where: str) -> DefinitionErr
 
 
 def contradictions(
-    spec: DeclarativeSpec, entries: Sequence[Entry], where_of: WhereOf
+    spec: DeclarativeSpec, bound: Sequence[Bound], where_of: WhereOf
 ) -> Iterator[DefinitionError]:
     """Everything that keeps these entries from running as this spec says."""
-    yield from _clashes(entries, where_of)
+    entries = [each.entry for each in bound]
+    yield from _clashes(bound, where_of)
     yield from _idle_timers(spec, entries, where_of)
     yield from _missing_arguments(entries, where_of)
     yield from _input_conflicts(entries, where_of)
@@ -75,49 +104,34 @@ def input_type_of(entries: Sequence[Entry]) -> Any:
 
 def takes_input(entry: Entry) -> bool:
     """Whether it has a parameter for the run's input."""
-    return isinstance(entry, Approval) or bool(entry.parameters)
+    return not isinstance(entry, Stage) or bool(entry.parameters)
 
 
-def arguments_of(
-    stage: Stage[..., Any], results: Mapping[str, Any], decisions: Mapping[str, Decision]
-) -> dict[str, Any]:
-    """What a stage gets beyond the input, of what has happened so far."""
-    available: dict[str, Any] = {parameter_of(name): result for name, result in results.items()}
-    available["decision"] = next(reversed([*decisions.values()]), None)
-    available["decisions"] = dict(decisions)
-    return {name: available[name] for name in list(stage.parameters)[1:] if name in available}
-
-
-def parameter_of(name: str) -> str:
-    """`provision-access` is handed on as `provision_access`."""
-    return re.sub(r"[^a-z0-9]", "_", name)
-
-
-def _clashes(entries: Sequence[Entry], where_of: WhereOf) -> Iterator[DefinitionError]:
+def _clashes(bound: Sequence[Bound], where_of: WhereOf) -> Iterator[DefinitionError]:
     """Names are journal keys, and parameters too: both must be unique."""
     names: dict[str, str] = {}
-    for index, entry in enumerate(entries):
-        parameter, where = parameter_of(entry.name), where_of((*_STAGES, index))
+    for index, (name, _, entry) in enumerate(bound):
+        parameter, where = parameter_of(name), where_of((*_STAGES, index))
         if isinstance(entry, Stage) and parameter in _TAKEN:
             yield DefinitionError(
-                f"no stage can be called {entry.name!r} here: that parameter means something else",
+                f"no stage can be called {name!r} here: that parameter means something else",
                 where=where,
                 remedy=f"Rename it in {entry.where}; {', '.join(_TAKEN)} are taken.",
             )
         other = names.get(parameter)
-        if other == entry.name:
+        if other == name:
             yield DefinitionError(
-                f"{entry.name!r} stands in `stages` twice",
+                f"{name!r} stands in `stages` twice",
                 where=where,
                 remedy="Keep one; to do the same work again, register it under a second name.",
             )
         elif other is not None:
             yield DefinitionError(
-                f"{other!r} and {entry.name!r} differ in punctuation alone",
+                f"{other!r} and {name!r} differ in punctuation alone",
                 where=where,
                 remedy="Rename one of them.",
             )
-        names[parameter] = entry.name
+        names[parameter] = name
 
 
 def _idle_timers(
@@ -158,6 +172,7 @@ def _missing_arguments(entries: Sequence[Entry], where_of: WhereOf) -> Iterator[
     for index, entry in enumerate(entries):
         if isinstance(entry, Approval):
             can_be_refused = True
+        if not isinstance(entry, Stage):
             continue
         where = where_of((*_STAGES, index))
         parameters = list(inspect.signature(entry.function).parameters.values())
@@ -209,11 +224,11 @@ def _input_conflicts(entries: Sequence[Entry], where_of: WhereOf) -> Iterator[De
 
 def _declared_inputs(entries: Sequence[Entry]) -> Iterator[tuple[int, Entry, Any]]:
     for index, entry in enumerate(entries):
-        declared = (
-            next(iter(entry.parameters.values()), Any)
-            if isinstance(entry, Stage)
-            else _first_annotation(entry)
-        )
+        declared: Any = Any
+        if isinstance(entry, Stage):
+            declared = next(iter(entry.parameters.values()), Any)
+        elif isinstance(entry, Approval):
+            declared = _first_annotation(entry)
         if declared is not Any:
             yield index, entry, declared
 
@@ -228,7 +243,7 @@ def _first_annotation(approval: Approval) -> Any:
 
 
 def _known(registry: Registry) -> str:
-    names = sorted({*registry.stages, *registry.approvals})
+    names = sorted({each for _, names in _names(registry) for each in names})
     listed = ", ".join(names[:_LISTED_MAX]) or "none; nothing was imported that defines any"
     more = len(names) - _LISTED_MAX
     return f"{listed} and {more} more" if more > 0 else listed

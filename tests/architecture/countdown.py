@@ -7,12 +7,13 @@ It reaches zero by its timer; a push gives it more time, and is a fact of its ow
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from orchestrator import Flow
+from orchestrator import Flow, Registry
 from orchestrator.core.journal import ActivityKind, ActivityState
-from orchestrator.core.kinds import Ask, NewActivity, NewTimer, Request, TimerRule, register
+from orchestrator.core.kinds import Ask, NewActivity, NewTimer, Request, SoFar, TimerRule, register
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,16 @@ class Countdown(Ask):
         return NewActivity(request, ActivityState.PENDING, timers=(timer,))
 
     @classmethod
+    def entries_in(cls, _registry: Registry) -> Mapping[str, Any]:
+        """Countdowns that YAML may name, by their seconds."""
+        return NAMED
+
+    @classmethod
+    def of_entry(cls, entry: float, _so_far: SoFar) -> Countdown:
+        """Of so many seconds."""
+        return cls(entry)
+
+    @classmethod
     def who(cls, _row: Any) -> tuple[str, ...]:
         """Time, and whoever gives it more."""
         return ("time, or whoever pushes it back",)
@@ -57,6 +68,9 @@ class Countdown(Ask):
         """At its timer."""
         return "reaches zero"
 
+
+NAMED: dict[str, float] = {}
+"""Seconds, by the name that YAML may use."""
 
 register(Countdown)
 

@@ -15,12 +15,13 @@ from rich.console import Console
 from orchestrator import Flow, Registry, RunStatus, process
 from orchestrator.cli.run_page import run_page
 from orchestrator.cli.times import Clock
+from orchestrator.core.declarative import load_process
 from orchestrator.core.kinds import KINDS, Ask, kind_of, register
 from orchestrator.engine.fire import fire
 from orchestrator.engine.recover import sweep
 from orchestrator.errors import DefinitionError, PerennialError, RunClosed, RunNotFound
 from orchestrator.testing import ProcessTester
-from tests.architecture.countdown import Countdown, Push, count_down
+from tests.architecture.countdown import NAMED, Countdown, Push, count_down
 from tests.harness import Harness
 from tests.modes import EVICT, NORMAL, TWICE, modes_of
 
@@ -94,6 +95,20 @@ def test_it_is_answered_once_and_while_it_waits(harness):
         harness.client.answer(run, "engines#2", Push(1), by="ann")
     with pytest.raises(RunNotFound):
         harness.client.answer("nobody", "engines", Push(1), by="ann")
+
+
+@modes
+def test_yaml_names_it(harness, monkeypatch):
+    """The generic flow asks for what the kind has under that name."""
+    monkeypatch.setitem(NAMED, "hold-for-weather", 60)
+    text = "process: {name: launch, stages: [hold-for-weather]}"
+    harness.freeze()
+    run = harness.run(load_process(text, registry=harness.registry))
+    assert harness.client.answer(run, "hold-for-weather", Push(5), by="ann")
+    harness.drain()
+    assert harness.client.result(run)["results"] == {"hold-for-weather": {"seconds": 5.0}}
+    with pytest.raises(DefinitionError, match="no stage or approval or countdown 'hold'"):
+        load_process(text.replace("-for-weather", ""), registry=harness.registry)
 
 
 @modes_of(NORMAL, because="a page is read")

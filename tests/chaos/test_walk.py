@@ -292,18 +292,6 @@ def test_a_worker_lost_there_loses_nothing_and_doubles_nothing(
     assert outcomes == [None] * len(cases), "\n".join(filter(None, outcomes))
 
 
-@pytest.mark.parametrize("scenario", [CROWD, BELATED, RETRIES], ids=lambda each: each.process)
-def test_a_worker_that_fires_timers_is_lost_whatever_they_lead_to(
-    make_fleet: Callable[[], ChaosFleet], scenario: Scenario
-) -> None:
-    """To turns of several at once, to a signal that came in time, and to a stage's next attempt."""
-    cases = [(Place(when, "fire_timers"), how) for when, how in CASES]
-    fleets = [make_fleet() for _ in cases]
-    with ThreadPoolExecutor(len(cases)) as pool:
-        outcomes = list(pool.map(survive, fleets, [scenario] * len(cases), cases))
-    assert outcomes == [None] * len(cases), "\n".join(filter(None, outcomes))
-
-
 GOES_ON = replace(STAGES, settings={"eager_seconds": 5})
 
 

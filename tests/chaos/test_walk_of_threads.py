@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from tests.chaos import app
-from tests.chaos.test_walk import CASES, EDGES, WALK, survive
+from tests.chaos.test_walk import BELATED, CASES, CROWD, EDGES, RETRIES, WALK, Scenario, survive
 from tests.chaos.threads import ThreadFleet
 from tests.chaos.worker import Place
 from tests.harness import Database
@@ -48,4 +48,16 @@ def test_a_thread_lost_there_loses_nothing_and_doubles_nothing(
     for when, how in CASES:
         with thread_fleet(database, tmp_path) as fleet:
             outcomes.append(survive(fleet, WALK[what], (Place(when, what), how)))
+    assert outcomes == [None] * len(CASES), "\n".join(filter(None, outcomes))
+
+
+@pytest.mark.parametrize("scenario", [CROWD, BELATED, RETRIES], ids=lambda each: each.process)
+def test_a_thread_that_fires_timers_is_lost_whatever_they_lead_to(
+    database: Database, tmp_path: Path, scenario: Scenario
+) -> None:
+    """To several facts of a run, to a signal that came in time, and to a next attempt."""
+    outcomes = []
+    for when, how in CASES:
+        with thread_fleet(database, tmp_path) as fleet:
+            outcomes.append(survive(fleet, scenario, (Place(when, "fire_timers"), how)))
     assert outcomes == [None] * len(CASES), "\n".join(filter(None, outcomes))

@@ -20,8 +20,9 @@ from orchestrator.core import codec, declarative_grammar, declarative_source
 from orchestrator.core.approvals import Decision, Outcome
 from orchestrator.core.declarative import DeclarativeResult, load_process, process_from_spec
 from orchestrator.core.decorators import approval, stage
-from orchestrator.core.definition import Process, Registry, Stage
+from orchestrator.core.definition import Process, Registry
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState
+from orchestrator.core.kinds import Ask, AskPeople, StageCall
 from orchestrator.core.replay import RunContext, take_turn
 from orchestrator.core.run import RunStatus
 from orchestrator.errors import DefinitionError, UnknownProcess, UnknownStage
@@ -140,14 +141,25 @@ class FakeFlow:
     called: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     asked: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    async def stage(self, stage: Stage[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        assert isinstance(stage, Stage)
-        stage.bind(args, kwargs)
-        self.called.append((stage.name, args, kwargs))
-        return self.results.get(stage.name, ANSWERS.get(stage.result_type))
-
-    async def approval(self, name: str, **asked: Any) -> Decision:
-        self.asked[name] = asked
+    async def ask(self, ask: Ask, name: str) -> Any:
+        if isinstance(ask, StageCall):
+            first, *_ = [*ask.stage.parameters, None]
+            args = (ask.arguments[first],) if first is not None else ()
+            further = {each: given for each, given in ask.arguments.items() if each != first}
+            self.called.append((name, args, further))
+            return self.results.get(name, ANSWERS.get(ask.stage.result_type))
+        assert isinstance(ask, AskPeople)
+        approval = ask.approval
+        self.asked[name] = {
+            "assign": list(approval.assignees),
+            "escalate": {
+                timedelta(seconds=each.after_seconds): each.assignees
+                for each in approval.escalations
+            },
+            "timeout": None
+            if approval.timeout_seconds is None
+            else timedelta(seconds=approval.timeout_seconds),
+        }
         return Decision(name, self.outcomes.get(name, Outcome.APPROVED), by="mira", at=NOW)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, ClassVar
 
-from orchestrator.core.approvals import ApprovalRequest, Decision
+from orchestrator.core.approvals import ApprovalRequest, Decision, request_approval
+from orchestrator.core.definition import Approval, Registry
 from orchestrator.core.journal import ActivityKind, ActivityState
 from orchestrator.core.kinds.base import (
     Ask,
@@ -13,6 +16,7 @@ from orchestrator.core.kinds.base import (
     NewTimer,
     Request,
     RunNames,
+    SoFar,
     Then,
     TimerRule,
 )
@@ -58,6 +62,25 @@ class AskPeople(Ask):
         if approval.timeout_seconds is not None:
             timers.append(NewTimer("approval-timeout", approval.timeout_seconds))
         return NewActivity(request, ActivityState.PENDING, timers=tuple(timers), approval=approval)
+
+    @classmethod
+    def entries_in(cls, registry: Registry) -> Mapping[str, Any]:
+        """Those that are registered with @approval."""
+        return registry.approvals
+
+    @classmethod
+    def of_entry(cls, entry: Approval, so_far: SoFar) -> AskPeople:
+        """Its people are named by the run's input; its times are the process's."""
+        escalate: dict[timedelta, Sequence[str]] = {}
+        if so_far.escalation_after is not None and entry.escalate_to:
+            escalate[so_far.escalation_after] = entry.escalate_to
+        asked = request_approval(
+            entry.name,
+            assign=entry(so_far.value),
+            escalate=escalate,
+            timeout=so_far.approval_timeout,
+        )
+        return cls(asked)
 
     @classmethod
     def who(cls, row: Any) -> tuple[str, ...]:

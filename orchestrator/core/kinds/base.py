@@ -7,13 +7,15 @@ kind says so in its own module, and whoever needs it asks the kind.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple
 
 from orchestrator.core import codec
-from orchestrator.core.approvals import ApprovalRequest
+from orchestrator.core.approvals import ApprovalRequest, Decision
+from orchestrator.core.definition import Registry
 from orchestrator.core.journal import (
     Activity,
     ActivityKind,
@@ -118,6 +120,18 @@ class NewActivity:
     approval: ApprovalRequest | None = None
 
 
+class SoFar(NamedTuple):
+    """What a declarative process has when it comes to an entry: the run's input, what came of the entries before it,
+    and the defaults of its approvals.
+    """
+
+    value: Any
+    results: Mapping[str, Any]
+    decisions: Mapping[str, Decision]
+    approval_timeout: timedelta | None = None
+    escalation_after: timedelta | None = None
+
+
 class Ask(ABC):
     """One thing that a flow asks for, of one kind."""
 
@@ -183,6 +197,18 @@ class Ask(ABC):
     def why_unfit(self, _request: Request, _signal: BufferedSignal) -> str | None:
         """Why that signal can't be its answer. None: it can, or its flow wants to be told."""
         return None
+
+    # -- in YAML -----------------------------------------------------------------------------
+
+    @classmethod
+    def entries_in(cls, _registry: Registry) -> Mapping[str, Any]:
+        """What a declarative process may name of this kind, each entry by its name. Empty: it can't name any."""
+        return {}
+
+    @classmethod
+    def of_entry(cls, entry: Any, _so_far: SoFar) -> Ask:
+        """What the process asks for when it comes to that entry."""
+        raise AssertionError(f"{cls.kind} has no entries, and {entry!r} is none")
 
     # -- to a person, of its row in the record -----------------------------------------------
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from orchestrator.core import codec
-from orchestrator.core.definition import Stage
+from orchestrator.core.approvals import Decision
+from orchestrator.core.definition import Registry, Stage
 from orchestrator.core.journal import ActivityKind, ActivityState
-from orchestrator.core.kinds.base import Ask, NewActivity, Request, Then, TimerRule
+from orchestrator.core.kinds.base import Ask, NewActivity, Request, SoFar, Then, TimerRule
 from orchestrator.errors import InvalidArguments, PayloadError
 
 
@@ -53,3 +56,30 @@ class StageCall(Ask):
             policy=stage.retry.as_policy(),
             timeout_seconds=stage.timeout_seconds,
         )
+
+    @classmethod
+    def entries_in(cls, registry: Registry) -> Mapping[str, Any]:
+        """Those that are registered with @stage."""
+        return registry.stages
+
+    @classmethod
+    def of_entry(cls, entry: Stage[..., Any], so_far: SoFar) -> StageCall:
+        """The run's input is its first argument; further ones are what came before, by name."""
+        inputs = (so_far.value,) if entry.parameters else ()
+        arguments = arguments_of(entry, so_far.results, so_far.decisions)
+        return cls(entry, entry.bind(inputs, arguments))
+
+
+def arguments_of(
+    stage: Stage[..., Any], results: Mapping[str, Any], decisions: Mapping[str, Decision]
+) -> dict[str, Any]:
+    """What a stage of a declarative process gets beyond the input, of what has happened so far."""
+    available: dict[str, Any] = {parameter_of(name): result for name, result in results.items()}
+    available["decision"] = next(reversed([*decisions.values()]), None)
+    available["decisions"] = dict(decisions)
+    return {name: available[name] for name in list(stage.parameters)[1:] if name in available}
+
+
+def parameter_of(name: str) -> str:
+    """`provision-access` is handed on as `provision_access`."""
+    return re.sub(r"[^a-z0-9]", "_", name)

@@ -9,9 +9,9 @@ from math import inf
 from uuid import UUID
 
 from orchestrator.core.kinds.base import NewActivity
-from orchestrator.engine.call_durations import CallDurations
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.eager.batch import STATEMENT_RUNS_MAX, BatchedExecution, RunBatch
+from orchestrator.engine.eager.call_durations import CallDurations
 from orchestrator.engine.eager.execution import EagerExecution, advance_eagerly, run_stage_eagerly
 from orchestrator.store.parts import ADVANCE
 from orchestrator.store.transitions.claim import Claim

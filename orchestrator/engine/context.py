@@ -21,7 +21,6 @@ from orchestrator.core import jsonb
 from orchestrator.core.definition import Registry, Stage
 from orchestrator.core.kinds.base import NewActivity
 from orchestrator.engine.alive import connect_alive
-from orchestrator.engine.call_durations import CallDurations
 from orchestrator.engine.definitions import Definitions
 from orchestrator.engine.foreign import Foreign
 from orchestrator.engine.liveness import Identity
@@ -72,6 +71,18 @@ class Batch(Gathering):
         """Before a call that others shouldn't wait for: wait for them, or be handed back."""
 
 
+class UntimedCalls:
+    """Nobody asks how long calls take: the rule, and all there is without `engine.eager.call_durations`."""
+
+    def note(self, name: str, seconds: float) -> None:
+        """A call has ended."""
+
+    def is_short(self, name: str) -> bool:
+        """Whether others may wait for a call of it."""
+        del name
+        return False
+
+
 @dataclass
 class EngineContext:
     """Built once per process by whoever composes it: the fleet, the client, a test."""
@@ -83,7 +94,7 @@ class EngineContext:
     identity: Identity = field(default_factory=Identity)
     random: Callable[[], float] = random.random
     monotonic: Callable[[], float] = time.monotonic
-    call_durations: CallDurations = field(default_factory=CallDurations)
+    call_durations: UntimedCalls = field(default_factory=UntimedCalls)
     reports: Reports = field(default_factory=Reports)
     """Who is told of what has failed."""
     call_stage: StageCall = call_plainly

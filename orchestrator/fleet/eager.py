@@ -23,7 +23,9 @@ from celery.states import RETRY
 
 from orchestrator.core.failures import repr_of
 from orchestrator.core.kinds.base import NewActivity
+from orchestrator.engine.context import UntimedCalls
 from orchestrator.engine.eager.batch import BATCH_MAX, advance_batch
+from orchestrator.engine.eager.call_durations import CallDurations
 from orchestrator.engine.eager.execution import run_stage_eagerly
 from orchestrator.fleet.compat import tracer_of
 from orchestrator.fleet.routes import Routes
@@ -62,6 +64,7 @@ class Eager:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self.call_durations: UntimedCalls = CallDurations()
 
     def advance(self, run_ids: Sequence[UUID]) -> None:
         """Side by side, each with the stages that follow at once."""

@@ -123,6 +123,7 @@ class Member:
             identity=identity,
             reports=self._reports,
             call_stage=call_stage,
+            call_durations=self.way.call_durations,
         )
         context.foreign = Foreign(self.registry, context.definitions)
         # A connection of its own, if it comes to need one: a heartbeat that waited for the pool would pass for dead.

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from celery import Celery
 
-from orchestrator.engine.context import EngineContext
+from orchestrator.engine.context import EngineContext, UntimedCalls
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
 from orchestrator.fleet.routes import Routes
@@ -46,6 +46,7 @@ class Way(Protocol):
     """What the tasks of `fleet.install` do. `batch_max`: so many turns that are asked for share a message."""
 
     batch_max: int
+    call_durations: UntimedCalls
 
     def advance(self, run_ids: Sequence[UUID]) -> None:
         """Take the turns that a message asks for."""
@@ -64,6 +65,7 @@ class ByMessage:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self.call_durations = UntimedCalls()
 
     def advance(self, run_ids: Sequence[UUID]) -> None:
         """One after the other."""

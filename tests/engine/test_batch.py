@@ -19,10 +19,10 @@ from orchestrator import Flow, Retry, RunStatus, faults, process, stage, step
 from orchestrator.core.definition import Process
 from orchestrator.core.views import Started
 from orchestrator.engine import turn
-from orchestrator.engine.call_durations import SHORT_SECONDS, CallDurations
 from orchestrator.engine.context import POOL_SIZE
 from orchestrator.engine.eager import batch
 from orchestrator.engine.eager.batch import BATCH_MAX, STATEMENT_RUNS_MAX, advance_batch
+from orchestrator.engine.eager.call_durations import SHORT_SECONDS, CallDurations
 from orchestrator.store.reads import loading
 from orchestrator.store.together import Together
 from orchestrator.store.transitions.commit import commit_turn_if_unchanged
@@ -49,6 +49,11 @@ class Statements:
             self.before(what)
         else:
             self.after(what)
+
+
+@pytest.fixture(autouse=True)
+def calls_are_timed(harness: Harness) -> None:
+    harness.context.call_durations = CallDurations()
 
 
 @pytest.fixture

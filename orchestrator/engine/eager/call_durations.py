@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from orchestrator.engine.context import UntimedCalls
+
 SHORT_SECONDS = 0.005
 """A call that takes no longer than this on average is short."""
 
 _WEIGHT = 0.1
 
 
-class CallDurations:
+class CallDurations(UntimedCalls):
     """The calls of this process: stages and inline steps, by name. What has never been called isn't short."""
 
     def __init__(self) -> None:

@@ -12,6 +12,8 @@ from orchestrator.core.definition import Approval, Registry
 from orchestrator.core.journal import ActivityKind, ActivityState
 from orchestrator.core.kinds.base import (
     Ask,
+    AwaitedRow,
+    DeadlineRow,
     NewActivity,
     NewTimer,
     Request,
@@ -83,12 +85,12 @@ class AskPeople(Ask):
         return cls(asked)
 
     @classmethod
-    def who(cls, row: Any) -> tuple[str, ...]:
+    def who(cls, row: AwaitedRow) -> tuple[str, ...]:
         """Those who are asked by now."""
         return tuple(row.assignees or ())
 
     @classmethod
-    def what_happens(cls, row: Any, deadline: Any) -> str:
+    def what_happens(cls, row: AwaitedRow, deadline: DeadlineRow) -> str:
         """It escalates, or is over."""
         if deadline.kind != "escalation":
             return "times out"

@@ -7,11 +7,11 @@ kind says so in its own module, and whoever needs it asks the kind.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from orchestrator.core import codec
 from orchestrator.core.approvals import ApprovalRequest, Decision
@@ -132,6 +132,26 @@ class SoFar(NamedTuple):
     escalation_after: timedelta | None = None
 
 
+class AwaitedRow(Protocol):
+    """An open activity as the record has it (`store.reads.views`), with its approval and its worker, if it has one."""
+
+    name: str
+    state: str
+    attempt: int
+    queue: str | None
+    worker_name: str | None
+    assignees: Sequence[str] | None
+    escalations: Any
+    """As they were recorded, or whatever other hands have made of them."""
+
+
+class DeadlineRow(Protocol):
+    """An armed timer as the record has it."""
+
+    kind: str
+    level: int
+
+
 class Ask(ABC):
     """One thing that a flow asks for, of one kind."""
 
@@ -218,8 +238,8 @@ class Ask(ABC):
         return f"{cls.kind} {name}"
 
     @classmethod
-    def who(cls, row: Any) -> tuple[str, ...]:
-        """Who can move it: a worker, unless the kind says otherwise. `row`: as `store.reads.views` has read it."""
+    def who(cls, row: AwaitedRow) -> tuple[str, ...]:
+        """Who can move it: a worker, unless the kind says otherwise."""
         if row.state == ActivityState.RETRYING:
             return ("nobody: its retry comes by itself",)
         if row.state == ActivityState.CLAIMED:
@@ -227,7 +247,7 @@ class Ask(ABC):
         return (f"a worker on queue {row.queue}" if row.queue else "a worker on the default queue",)
 
     @classmethod
-    def what_happens(cls, row: Any, deadline: Any) -> str:
+    def what_happens(cls, row: AwaitedRow, deadline: DeadlineRow) -> str:
         """At a deadline that comes before its answer."""
         return f"attempt {row.attempt} is made" if deadline.kind == "retry" else "times out"
 
@@ -241,7 +261,7 @@ class Unregistered(Ask):
     """A kind that the record names, and this program does not have: it is shown, and no flow here asks for it."""
 
     @classmethod
-    def who(cls, _row: Any) -> tuple[str, ...]:
+    def who(cls, _row: AwaitedRow) -> tuple[str, ...]:
         """Nobody here can say."""
         return (f"a program that has the kind {cls.kind}",)
 

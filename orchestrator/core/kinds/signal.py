@@ -10,6 +10,7 @@ from orchestrator.core.journal import Activity, ActivityKind, ActivityState, Buf
 from orchestrator.core.kinds.base import (
     Answer,
     Ask,
+    AwaitedRow,
     NewActivity,
     NewTimer,
     Request,
@@ -95,7 +96,7 @@ class SignalWait(Ask):
         return None if error is None else codec.readable(str(error))
 
     @classmethod
-    def who(cls, row: Any) -> tuple[str, ...]:
+    def who(cls, row: AwaitedRow) -> tuple[str, ...]:
         """Nobody is asked."""
         return (f"whoever sends signal {row.name}",)
 

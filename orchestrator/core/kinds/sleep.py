@@ -7,7 +7,15 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from orchestrator.core.journal import ActivityKind, ActivityState
-from orchestrator.core.kinds.base import Ask, NewActivity, NewTimer, Request, TimerRule
+from orchestrator.core.kinds.base import (
+    Ask,
+    AwaitedRow,
+    DeadlineRow,
+    NewActivity,
+    NewTimer,
+    Request,
+    TimerRule,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +44,11 @@ class Sleep(Ask):
         return name
 
     @classmethod
-    def who(cls, _row: Any) -> tuple[str, ...]:
+    def who(cls, _row: AwaitedRow) -> tuple[str, ...]:
         """Time."""
         return ("nobody: time alone",)
 
     @classmethod
-    def what_happens(cls, _row: Any, _deadline: Any) -> str:
+    def what_happens(cls, _row: AwaitedRow, _deadline: DeadlineRow) -> str:
         """At its end."""
         return "goes on"

@@ -30,10 +30,10 @@ from orchestrator.engine.set_aside import SetAside
 from orchestrator.errors import PerennialError
 from orchestrator.faults import reach
 from orchestrator.settings import Settings, SettingsError
+from orchestrator.store.batched import BatchConnection
 from orchestrator.store.schema import checked, options_in, schema_of
 from orchestrator.store.session import connection_arguments, set_up
 from orchestrator.store.statement import COMMITS_EACH, lack_in, pooler_in
-from orchestrator.store.together import Gathering
 from orchestrator.store.transitions.claim import Claim
 
 POOL_SIZE = 5
@@ -63,7 +63,7 @@ def by_message(_stage: NewActivity) -> bool:
     return False
 
 
-class Batch(Gathering):
+class Batch(BatchConnection):
     """The batch that a run goes on in (engine.eager.batch), as that run sees it."""
 
     @abstractmethod
@@ -156,7 +156,7 @@ class EngineContext:
             if engine is not None:
                 engine.dispose(close=close)
 
-    def asking(self) -> AbstractContextManager[Connection | Gathering]:
+    def asking(self) -> AbstractContextManager[Connection | BatchConnection]:
         """A connection; or the batch that this run is in: then one statement asks for several runs."""
         return self.connection() if self.batch is None else nullcontext(self.batch)
 

@@ -4,7 +4,7 @@
     reads         what only reads: for a turn, and for people
     schema        tables, rules, migrations, rights, and the schema of Postgres that a record lives in
     parts         the parts that statements are composed of, each once
-    statement     a named statement, on whoever's connection; `together`: its form for many runs
+    statement     a named statement, on whoever's connection; `batched`: its form for many runs
     session       what a connection is like; `callers`: one that a producer has brought
     driver        the private doors of SQLAlchemy and psycopg, named once
 

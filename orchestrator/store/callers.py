@@ -17,9 +17,9 @@ from sqlalchemy import Connection, Engine, PoolProxiedConnection
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from orchestrator.errors import UnusableConnection
+from orchestrator.store.batched import Answer, Ask, BatchConnection, BatchVerb
 from orchestrator.store.schema import SCHEMA
-from orchestrator.store.statement import AnyConnection, Meanwhile, Statement
-from orchestrator.store.together import Answer, Ask, Gathering, Together
+from orchestrator.store.statement import AnyConnection, PipelinedConnection, Statement
 
 CallersConnection = Any
 """A psycopg 3 connection or cursor, a SQLAlchemy Connection or (scoped) Session, or Django's `connection`."""
@@ -32,13 +32,13 @@ WHAT_WORKS = (
 _BRIDGE = "await {}.run_sync(lambda sync: client.start(…, connection=sync))"
 
 
-class InSchema(Gathering):
+class InSchema(BatchConnection):
     """A caller's connection, on which our statements are in a schema of their own. The connection knows of none."""
 
     def __init__(self, connection: Any, schema: str) -> None:
         self._connection, self._schema = connection, schema
 
-    def ask(self, verb: Together[Ask, Answer], ask: Ask) -> Answer:
+    def ask(self, verb: BatchVerb[Ask, Answer], ask: Ask) -> Answer:
         """For this one."""
         return verb.many(self, [ask])[0]
 
@@ -97,7 +97,7 @@ def _unwrapped(given: Any) -> AnyConnection:
                 " connect with client_encoding=utf8"
             )
         return given
-    if isinstance(given, Gathering | Meanwhile):
+    if isinstance(given, BatchConnection | PipelinedConnection):
         return given
     return _say_why(given)
 

@@ -48,7 +48,7 @@ class StandIn(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class Meanwhile:
+class PipelinedConnection:
     """A connection that commits each statement, and what to do while Postgres is at work on one.
 
     For what has a short answer and waits for no lock: until `go_on` comes back, nobody reads and nobody minds
@@ -59,7 +59,7 @@ class Meanwhile:
     go_on: Callable[[], None]
 
 
-AnyConnection = Connection | Session | psycopg.Connection[Any] | StandIn | Meanwhile
+AnyConnection = Connection | Session | psycopg.Connection[Any] | StandIn | PipelinedConnection
 
 _UUID_OID = 2950
 
@@ -117,7 +117,7 @@ class Statement:
         if isinstance(connection, StandIn):
             return connection.rows(self, parameters)
         reach("before", self.name)
-        if isinstance(connection, Meanwhile):
+        if isinstance(connection, PipelinedConnection):
             found = self._rows(connection.connection, parameters, connection.go_on)
         else:
             found = self._rows(connection, parameters)
@@ -128,7 +128,7 @@ class Statement:
         self,
         connection: Connection | Session | psycopg.Connection[Any],
         parameters: dict[str, object],
-        meanwhile: Callable[[], None] | None = None,
+        while_waiting: Callable[[], None] | None = None,
     ) -> Sequence[Any]:
         if isinstance(connection, psycopg.Connection):
             return self._rows_of_caller(connection, parameters)
@@ -137,7 +137,7 @@ class Statement:
         options = connection.get_execution_options()
         schema = options.get(IN_SCHEMA)
         if schema is not None and schema != self.schema:
-            return self.of(schema)._rows(connection, parameters, meanwhile)  # noqa: SLF001 - its like
+            return self.of(schema)._rows(connection, parameters, while_waiting)  # noqa: SLF001 - its like
         is_ours = COMMITS_EACH in options
         if not is_ours and not is_psycopg(connection):
             return self._rows_by_sqlalchemy(connection, parameters)
@@ -150,7 +150,7 @@ class Statement:
         try:
             if not is_ours:
                 return self._rows_of_caller(driver, parameters)
-            return self._rows_of(driver, parameters, meanwhile)
+            return self._rows_of(driver, parameters, while_waiting)
         except BaseException as error:  # noqa: BLE001 - it is raised again there
             told = f"perennial:{self.name}" if isinstance(error, psycopg.Error) else None
             raise_as_sqlalchemy(connection, error, told)
@@ -208,14 +208,14 @@ class Statement:
         self,
         connection: psycopg.Connection[Any],
         parameters: dict[str, object],
-        meanwhile: Callable[[], None] | None = None,
+        while_waiting: Callable[[], None] | None = None,
     ) -> Sequence[Any]:
         # Not in a `with`: a client's cursor holds nothing that needs closing.
         cursor = connection.cursor(row_factory=self._row_maker)
-        if meanwhile is None or not psycopg.Pipeline.is_supported():
+        if while_waiting is None or not psycopg.Pipeline.is_supported():
             cursor.execute(self._text, parameters)
         else:
-            self._execute_while(connection, cursor, parameters, meanwhile)
+            self._execute_while(connection, cursor, parameters, while_waiting)
         # Its description would tell too, and describe each column at each call.
         return cursor.fetchall() if cursor.pgresult and cursor.pgresult.nfields else ()
 
@@ -232,7 +232,7 @@ class Statement:
         connection: psycopg.Connection[Any],
         cursor: psycopg.Cursor[Any],
         parameters: dict[str, object],
-        meanwhile: Callable[[], None],
+        while_waiting: Callable[[], None],
     ) -> None:
         """The commit is sent along, since a pipeline's own comes when it is left: no lock waits for that."""
         try:
@@ -242,7 +242,7 @@ class Statement:
                 connection.execute(b"COMMIT")  # guard: its commit is sent along
                 is_sent = is_all_sent(connection)  # guard: all of it is sent
                 if is_sent:
-                    meanwhile()
+                    while_waiting()
         except psycopg.OperationalError as error:
             # What interrupts the wait for the answer, psycopg hides behind the trouble that it makes.
             # guard: what interrupts is told

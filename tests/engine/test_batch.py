@@ -23,8 +23,8 @@ from orchestrator.engine.context import POOL_SIZE
 from orchestrator.engine.eager import batch
 from orchestrator.engine.eager.batch import BATCH_MAX, STATEMENT_RUNS_MAX, advance_batch
 from orchestrator.engine.eager.call_durations import SHORT_SECONDS, CallDurations
+from orchestrator.store.batched import BatchVerb
 from orchestrator.store.reads import loading
-from orchestrator.store.together import Together
 from orchestrator.store.transitions.commit import commit_turn_if_unchanged
 from tests.eager import AlwaysShort, GoesOn, go_in_a_batch
 from tests.harness import Harness, wait_for, wait_until_blocked
@@ -438,7 +438,7 @@ def test_failures_are_let_go_without_a_collection_of_garbage(harness, monkeypatc
         seen.append(weakref.ref(trouble))
         raise trouble
 
-    monkeypatch.setattr(loading, "_LOADING", Together("load_run", fail))
+    monkeypatch.setattr(loading, "_LOADING", BatchVerb("load_run", fail))
     monkeypatch.setattr(batch.log, "disabled", True)
     gc.collect()
     gc.disable()

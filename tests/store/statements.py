@@ -9,8 +9,8 @@ from types import ModuleType
 from typing import Any
 
 from orchestrator import store
+from orchestrator.store.batched import WHOSE_RUN_IS_FREE
 from orchestrator.store.statement import Statement
-from orchestrator.store.together import WHOSE_RUN_IS_FREE
 from orchestrator.store.transitions import commit
 
 FORMS = ("", WHOSE_RUN_IS_FREE)

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.engine.context import connect
 from orchestrator.store import statement
-from orchestrator.store.statement import Meanwhile, Statement
+from orchestrator.store.statement import PipelinedConnection, Statement
 
 ASK = Statement(
     "ask", "SELECT %(number)s::int AS number, '100%%' AS percent, %(data)s::jsonb AS data"
@@ -100,7 +100,7 @@ def test_what_goes_on_meanwhile_sees_the_statement_at_work_and_then_its_commit(e
             seen.append(other.execute("SELECT 1").fetchone())
             other.execute(lock)  # it is free when the statement has been committed
 
-    assert wait.row(Meanwhile(each, go_on)).five == 5
+    assert wait.row(PipelinedConnection(each, go_on)).five == 5
     assert seen == [(1,)]
     assert ASK.row(each, number=7, data="{}").number == 7
 
@@ -110,7 +110,7 @@ def test_nobody_goes_on_before_all_of_it_is_sent(each):
     calls: list[int] = []
     size = 30_000_000
     long = Statement("long", "SELECT length(%(text)s::text) AS length")
-    row = long.row(Meanwhile(each, lambda: calls.append(1)), text="x" * size)
+    row = long.row(PipelinedConnection(each, lambda: calls.append(1)), text="x" * size)
     assert (row.length, calls) == (size, [])
 
 
@@ -136,4 +136,4 @@ def test_what_interrupts_the_wait_for_an_answer_is_not_hidden(each):
     """A time limit that came as a trouble with Postgres would be tried once more."""
     sleep = Statement("sleep", "SELECT pg_sleep(20)")
     with pytest.raises(Interrupted), interrupted_after(0.2):
-        sleep.rows(Meanwhile(each, lambda: None))
+        sleep.rows(PipelinedConnection(each, lambda: None))

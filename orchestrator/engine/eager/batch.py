@@ -33,8 +33,8 @@ from orchestrator.engine.context import Batch, EngineContext
 from orchestrator.engine.database_errors import is_a_servers_trouble, is_refused
 from orchestrator.engine.eager.execution import EagerExecution, advance_eagerly
 from orchestrator.engine.inline_steps import HandedBack
-from orchestrator.store.statement import Meanwhile, Statement
-from orchestrator.store.together import Answer, Ask, Together
+from orchestrator.store.batched import Answer, Ask, BatchVerb
+from orchestrator.store.statement import PipelinedConnection, Statement
 from orchestrator.store.transitions.claim import Claim
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class _BatchedRun:
     """One run of a batch: its stack, and the statement that it needs."""
 
     stack: greenlet
-    verb: Together[Any, Any] | None = None
+    verb: BatchVerb[Any, Any] | None = None
     ask: Any = None
     kind: Hashable = None
     """Those of one kind are asked in one statement."""
@@ -124,7 +124,7 @@ class RunBatch(Batch):
 
     # -- for its runs ------------------------------------------------------------------------
 
-    def ask(self, verb: Together[Ask, Answer], ask: Ask) -> Answer:
+    def ask(self, verb: BatchVerb[Ask, Answer], ask: Ask) -> Answer:
         """Wait for the others, and share their statement."""
         run = self._runs[getcurrent()]
         run.verb, run.ask, run.kind = verb, ask, (verb, verb.kind(ask))
@@ -250,8 +250,8 @@ class RunBatch(Batch):
 
     @contextmanager
     def _connection(
-        self, verb: Together[Any, Any], group: Sequence[_BatchedRun]
-    ) -> Iterator[Connection | Meanwhile]:
+        self, verb: BatchVerb[Any, Any], group: Sequence[_BatchedRun]
+    ) -> Iterator[Connection | PipelinedConnection]:
         """One on which the others go on while Postgres is at work, if any can, and it does no harm.
 
         A statement of many waits for no lock. And who goes on may need a connection too: there must be one left.
@@ -268,7 +268,7 @@ class RunBatch(Batch):
         ):
             try:
                 with self._context.connection() as connection:
-                    yield Meanwhile(connection, self._go_on)
+                    yield PipelinedConnection(connection, self._go_on)
             finally:
                 self._context.spare.release()
         else:

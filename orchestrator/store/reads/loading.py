@@ -10,6 +10,7 @@ from uuid import UUID
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState, BufferedSignal
 from orchestrator.core.outcome import RunContext
 from orchestrator.core.run import RunStatus
+from orchestrator.store.batched import BatchVerb
 from orchestrator.store.loaders import moment
 from orchestrator.store.parts import (
     BUFFERED_SIGNALS,
@@ -17,7 +18,6 @@ from orchestrator.store.parts import (
     RUN_COLUMNS,
 )
 from orchestrator.store.statement import AnyConnection, Statement
-from orchestrator.store.together import Together
 
 _LOAD = Statement(
     "load_run",
@@ -64,7 +64,7 @@ def _load_all(connection: AnyConnection, run_ids: Sequence[UUID]) -> Sequence[Lo
     return [found.get(run_id) for run_id in run_ids]
 
 
-_LOADING: Together[UUID, LoadedRun | None] = Together("load_run", _load_all, is_short=False)
+_LOADING: BatchVerb[UUID, LoadedRun | None] = BatchVerb("load_run", _load_all, is_short=False)
 
 
 def loaded_from(row: Any) -> LoadedRun:

@@ -19,6 +19,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from orchestrator.core.journal import ActivityState
+from orchestrator.store.batched import BatchVerb, if_many
 from orchestrator.store.parts import (
     APPEND_HISTORY,
     BUFFERED_SIGNALS,
@@ -28,7 +29,6 @@ from orchestrator.store.parts import (
 )
 from orchestrator.store.reads.loading import LoadedRun, loaded_from
 from orchestrator.store.statement import AnyConnection, Statement
-from orchestrator.store.together import Together, if_many
 from orchestrator.store.transitions.timers import ArmedTimer
 
 # Lock order: the activity, then its outbox row (which waits for `claimed`). The run isn't locked: a
@@ -303,7 +303,7 @@ def _remembered(end: _StepEnd, timer_id: UUID | None, row: Any | None) -> Rememb
     return Remembered(row.recorded_revision, row.settled_at, armed)
 
 
-_REMEMBER: Together[_StepEnd, Remembered | None] = Together(
+_REMEMBER: BatchVerb[_StepEnd, Remembered | None] = BatchVerb(
     "remember_flow_step", _remember_all, is_left_out=lambda remembered: remembered is None
 )
 

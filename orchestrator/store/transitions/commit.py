@@ -21,6 +21,7 @@ from orchestrator.core.journal import ActivityState
 from orchestrator.core.kinds.base import NewActivity
 from orchestrator.core.outcome import TurnOutcome
 from orchestrator.core.run import RunStatus
+from orchestrator.store.batched import BatchVerb, if_many
 from orchestrator.store.parts import (
     APPEND_HISTORY,
     HAND_OFF,
@@ -32,7 +33,6 @@ from orchestrator.store.parts import (
     close_everything,
 )
 from orchestrator.store.statement import AnyConnection, Statement
-from orchestrator.store.together import Together, if_many
 from orchestrator.store.transitions.outbox import Handoff
 from orchestrator.store.transitions.settle import ATTEMPT_HOLDS, SETTLED, Settlement, settled_row
 from orchestrator.store.transitions.timers import ArmedTimer, timer_rows
@@ -335,7 +335,7 @@ def _committed(commit: TurnCommit, row: Any | None) -> Committed | None:
     )
 
 
-_COMMIT: Together[_Ask, Committed | None] = Together(
+_COMMIT: BatchVerb[_Ask, Committed | None] = BatchVerb(
     "commit_turn", _commit_all, kind=_Ask.parts, is_left_out=lambda committed: committed is None
 )
 

@@ -16,13 +16,13 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
+from orchestrator.store.batched import BatchVerb, if_many
 from orchestrator.store.parts import (
     APPEND_HISTORY,
     NO_HOLDER,
 )
 from orchestrator.store.reads.loading import LoadedRun
 from orchestrator.store.statement import AnyConnection, Statement
-from orchestrator.store.together import Together, if_many
 
 # Whoever finds a turn held leaves it; only those who may judge who is dead free it (engine.recover).
 TURN_IS_FREE = "(r.turn_token IS NULL OR r.turn_token = t.turn_token)"
@@ -139,7 +139,7 @@ def _hold_all(connection: AnyConnection, holds: Sequence[_Hold]) -> Sequence[int
     return [losses.get(hold.run_id) for hold in holds]
 
 
-_HOLDING: Together[_Hold, int | None] = Together(
+_HOLDING: BatchVerb[_Hold, int | None] = BatchVerb(
     "hold_turn", _hold_all, is_left_out=lambda losses: losses is None
 )
 

@@ -1,12 +1,12 @@
 """Verbs that do the same for many runs in one statement: what each of them asks, and how asks meet.
 
-    hold = Together("hold_turn", _hold_all)
+    hold = BatchVerb("hold_turn", _hold_all)
     hold(connection, ask)    on a connection: this one ask, in a statement of its own
-    hold(gathering, ask)     among others: it waits for theirs, and goes with them in one statement
+    hold(batch, ask)         on a BatchConnection: it waits for the asks of the batch's other runs, and one statement
+                             holds them all
 
-Each ask is fenced for itself, so that what one run loses, the others keep; none knows of the others. And no
-statement that holds many runs waits for one: a run that somebody has locked is left out, and asked for alone.
-(docs/adr/0014)
+Each ask has a fence of its own: what one run loses, the other runs keep, and no run knows of another. A statement
+that holds many runs waits for none: a run that is locked is left out, and asked for alone. (docs/adr/0014)
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
 
 
-class Gathering(StandIn):
-    """Stands where a connection does, for one of several that go on together."""
+class BatchConnection(StandIn):
+    """Stands where a connection does, for one run of a batch."""
 
     @abstractmethod
-    def ask(self, verb: Together[Ask, Answer], ask: Ask) -> Answer:
-        """The answer, when the others have asked theirs or have nothing to ask."""
+    def ask(self, verb: BatchVerb[Ask, Answer], ask: Ask) -> Answer:
+        """The answer, when the other runs have asked for theirs or have nothing to ask."""
 
 
 WHOSE_RUN_IS_FREE = """, LATERAL (
@@ -44,7 +44,7 @@ def if_many(asks: Sequence[Any]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Together(Generic[Ask, Answer]):
+class BatchVerb(Generic[Ask, Answer]):
     """A verb of one statement, for one ask or for many.
 
     `many` answers in the order of the asks. `kind`: only asks of one kind fit into one statement.
@@ -59,6 +59,6 @@ class Together(Generic[Ask, Answer]):
 
     def __call__(self, connection: Any, ask: Ask) -> Answer:
         """Ask, on whatever connection it is."""
-        if isinstance(connection, Gathering):
+        if isinstance(connection, BatchConnection):
             return connection.ask(self, ask)
         return self.many(connection, [ask])[0]

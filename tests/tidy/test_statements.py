@@ -122,3 +122,13 @@ def test_a_text_that_a_call_makes_is_found():
     """Guards `made_for_a_call`."""
     assert list(made_for_a_call('def ask(key):\n    return Statement("ask", f"SELECT {key}")'))
     assert not list(made_for_a_call('@cache\ndef _ask(part):\n    return Statement("a", part)'))
+
+
+WRITES = re.compile(r"\b(INSERT INTO|UPDATE perennial|DELETE FROM|FOR (NO KEY )?UPDATE)\b")
+
+
+def test_what_reads_writes_nothing_and_locks_nothing():
+    """`store.reads` may be asked by anybody, at any time: what writes stands in `store.transitions`."""
+    writing = {name for name, text in texts() if WRITES.search(text)}
+    assert not [name for name in writing if name.startswith("store/reads/")]
+    assert "store/transitions/commit.py" in writing

@@ -33,13 +33,18 @@ TIMER = "timer"
 """Who acts in history when a deadline does."""
 
 
+CLOSED = "('approved', 'rejected', 'timed_out', 'cancelled')"
+"""The states of an approval that is not open."""
+
+
 # Runs are locked first, and then their timers. Many are never waited for (SKIP LOCKED): a transaction that waits for
 # one run while it holds many makes a circle with another that holds that one. One alone is waited for.
 #
 # All is decided by what the statement has read as it began. So it is fenced by the revision of then, as a turn is:
 # if a fact has come to a run since, its timers are left as they are, to be asked for again. Every fact raises the
 # revision, except an escalation, which changes nothing but the approval's row; its timer is seen to be armed still.
-# (Not by the name of that state: a plan that was made while no timer was armed would look through all that are.)
+# (Not by the name of that state: a plan that was made while no timer was armed would look through all that are. So
+# with approvals that are open.)
 #
 # Two timers of one activity are not fired at once, since the second depends on the first: an approval that escalates
 # and times out has escalated. Nor is any that comes after its run's expiry. Timers of several activities of a run
@@ -84,18 +89,21 @@ WITH rule AS MATERIALIZED (
         WHERE s.run_id = waits.run_id AND s.name = waits.name AND s.consumed_key IS NULL
         ORDER BY s.received_at, s.id LIMIT 1 OFFSET waits.turn - 1) oldest
 ), consumed AS (
-    UPDATE perennial.signal s SET consumed_key = heard.key FROM heard WHERE s.id = heard.signal_id
+    UPDATE perennial.signal s SET consumed_key = heard.key FROM heard
+    WHERE s.id = heard.signal_id AND s.id = ANY(ARRAY(SELECT signal_id FROM heard))
 ), decided AS (
     UPDATE perennial.approval p SET state = 'timed_out'
     FROM due WHERE due.asks_people AND due.leads_to IS NOT NULL AND p.run_id = due.run_id AND p.key = due.key
-        AND p.state = 'open'  /* guard: a decided approval does not time out */
+        AND p.run_id = ANY(ARRAY(SELECT run_id FROM due WHERE asks_people))
+        AND p.state NOT IN {CLOSED}  /* guard: a decided approval does not time out */
     RETURNING due.id, {DECISION} AS decision
 ), escalated AS (
     UPDATE perennial.approval p SET escalation_level = due.level, assignees = p.assignees || ARRAY(
         SELECT person FROM jsonb_array_elements_text(p.escalations -> (due.level - 1) -> 'assignees') AS person
         WHERE NOT person = ANY(p.assignees))
     FROM due WHERE due.asks_people AND due.leads_to IS NULL AND p.run_id = due.run_id AND p.key = due.key
-        AND p.state = 'open'
+        AND p.run_id = ANY(ARRAY(SELECT run_id FROM due WHERE asks_people))
+        AND p.state NOT IN {CLOSED}
     RETURNING due.id, jsonb_build_object('level', due.level, 'assignees', p.assignees) AS detail
 ), changed AS (
     UPDATE perennial.activity a SET worker_id = NULL, claimed_at = NULL,

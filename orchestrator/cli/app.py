@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from orchestrator.cli import (
+    check,
     database,
     decisions,
     definitions,
@@ -116,6 +117,7 @@ def root(
 app.add_typer(servers.commands)
 app.add_typer(reload.commands)
 app.add_typer(definitions.commands)
+app.add_typer(check.commands)
 app.add_typer(runs.commands)
 app.add_typer(decisions.commands)
 app.add_typer(database.commands, name="db", rich_help_panel="Operate")

@@ -14,6 +14,7 @@ from orchestrator.cli.output import shortened, text
 from orchestrator.cli.times import Clock
 from orchestrator.cli.wording import command, status_text, surely
 from orchestrator.core.views import ApprovalView, HistoryEntry, RunSummary
+from orchestrator.engine.check import Checked
 from orchestrator.engine.deploy import Deployed
 
 FINGERPRINT_CHARACTERS = 12
@@ -136,6 +137,33 @@ def _news(deployed: Deployed) -> Text:
     if deployed.unchecked:
         news += text(f"; inputs are unchecked: {deployed.unchecked}", "yellow")
     return news
+
+
+def checked_page(checked: Checked) -> RenderableType:
+    """`check`: worst first, each group with what to do."""
+    if not checked.runs:
+        return text("No run is open.", "dim")
+    blocks: list[RenderableType] = []
+    for group in checked.groups:
+        more = group.runs - len(group.samples)
+        named = ", ".join(group.samples) + (f" and {more} more" if more else "")
+        runs = "1 run" if group.runs == 1 else f"{group.runs} runs"
+        head = text(group.found, "green" if group.found.goes_on else "bold red")
+        lines = [
+            head + text(f"  {runs} of {group.process} v{group.version}", "bold"),
+            text(f"  {named}", "dim"),
+        ]
+        if group.reason:
+            lines += [text(f"  {line}") for line in group.reason.splitlines()]
+        if group.remedy:
+            lines.append(text(f"  → {group.remedy}", "yellow"))
+        blocks += [Group(*lines), Text()]
+    verdict = (
+        text("Every open run can go on with this code.", "green")
+        if checked.is_safe
+        else text("Some runs could not go on with this code.", "bold red")
+    )
+    return Group(*blocks, verdict)
 
 
 def _listing(

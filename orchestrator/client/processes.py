@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from orchestrator.core.definition import Process
+from orchestrator.engine.check import Checked, check
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.deploy import Deployed
 from orchestrator.engine.deploy import deploy as deploy_definitions
@@ -21,3 +24,16 @@ class Processes:
             deployed = deploy_definitions(connection, processes, by=by)
         self._starts.learn(processes)
         return deployed
+
+    def check(
+        self,
+        *candidates: Process,
+        process: str | None = None,
+        progress: Callable[[int], None] = lambda _count: None,
+    ) -> Checked:
+        """Replay all open runs against the code of this program, and say what would become of each. Writes nothing.
+
+        `candidates`: definitions to check in place of those that are registered or deployed. `process`: runs of
+        this process alone. `progress` is called with how many runs have been checked so far.
+        """
+        return check(self._context, candidates, process=process, progress=progress)

@@ -40,6 +40,7 @@ def test_the_commands_of_the_issue_are_all_there():
         "history",
         "approvals",
         "approve",
+        "check",
         "reject",
         "signal",
         "cancel",

@@ -8,11 +8,15 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from rich.console import Console
 
+from orchestrator.cli.listings import checked_page
 from orchestrator.cli.times import Clock, spell
+from orchestrator.core.checking import Class
 from orchestrator.core.journal import ActivityKind
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import FailedActivity, Upcoming, Wait
+from orchestrator.engine.check import Checked, CheckedGroup
 from tests.cli.samples import APPROVAL, HISTORY, MANAGER, NOW, RUN_ID, WAITING, ago, ahead, summary
 
 QUESTIONS = ("Waiting for", "Who can act", "Since", "Next")
@@ -21,6 +25,18 @@ DIFF = """in the flow:
     1. stage validate-request
   - 2. approval manager   (in the journal)
   + 2. approval director   (asked by the flow now)"""
+
+
+def test_a_check_says_worst_first_what_to_do(capsys):
+    stranded = CheckedGroup("hire", 3, Class.CONTRADICTS, DIFF, 41, ("ann", "bob", "carol"))
+    fine = CheckedGroup("hire", 3, Class.UNCHANGED, "", 1, ("dan",))
+    Console(width=100).print(checked_page(Checked(42, (stranded, fine))))
+    page = capsys.readouterr().out
+    assert page.index("contradiction  41 runs of hire v3") < page.index("unchanged  1 run of hire")
+    assert "ann, bob, carol and 38 more" in page
+    assert "- 2. approval manager   (in the journal)" in page
+    assert "→ raise the version" in page
+    assert "Some runs could not go on with this code." in page
 
 
 def test_show_answers_the_five_questions_of_a_waiting_run(perennial, client):

@@ -311,6 +311,16 @@ def test_a_changed_process_of_a_deployed_version_is_refused(shop, fleet):
     assert shop.refusal_apart("deploy", "changed.yaml") == (1, "ProcessChanged")
 
 
+def test_what_a_change_would_do_to_open_runs_is_seen_before_it_is_deployed(shop, fleet):
+    shop.perennial("start", "ship", "--key", "waits for a check", "--input", '{"item": "tea"}')
+    soon(lambda: shop.json("show", "waits for a check")["status"] == "waiting")
+    done = shop.apart("check", "--process", "ship", "--json")
+    checked = json.loads(done.stdout)
+    assert (done.returncode, checked["is_safe"]) == (0, True), done.stdout
+    assert {group["found"] for group in checked["groups"]} == {"unchanged"}
+    shop.perennial("cancel", "waits for a check")
+
+
 def test_what_is_not_there_ends_with_3(shop, fleet):
     assert shop.refusal("show", "nobody") == (3, "RunNotFound")
     assert shop.refusal("start", "nothing") == (3, "UnknownProcess")

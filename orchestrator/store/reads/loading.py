@@ -19,15 +19,28 @@ from orchestrator.store.parts import (
 )
 from orchestrator.store.statement import AnyConnection, Statement
 
+_AS_IT_IS = f"""{RUN_COLUMNS},
+    (SELECT coalesce(jsonb_agg({JOURNAL_LINE}), '[]') FROM perennial.activity a
+        WHERE a.run_id = r.id AND a.parent_key IS NULL) AS journal,
+    {BUFFERED_SIGNALS} AS signals"""
+"""The columns of a LoadedRun."""
+
 _LOAD = Statement(
     "load_run",
     f"""
-SELECT {RUN_COLUMNS},
-    (SELECT coalesce(jsonb_agg({JOURNAL_LINE}), '[]') FROM perennial.activity a
-        WHERE a.run_id = r.id AND a.parent_key IS NULL) AS journal,
-    {BUFFERED_SIGNALS} AS signals,
+SELECT {_AS_IT_IS},
     (SELECT o.publishes FROM perennial.outbox o WHERE o.run_id = r.id AND o.key = '') AS sends
 FROM perennial.run r WHERE r.id = ANY(%(run_ids)s::uuid[])
+""",
+)
+
+_OPEN = Statement(
+    "load_open_runs",
+    f"""
+SELECT {_AS_IT_IS}
+FROM perennial.run r WHERE r.closed_at IS NULL AND r.id > %(after)s
+    AND (%(process)s::text IS NULL OR r.process = %(process)s)
+ORDER BY r.id LIMIT %(limit)s
 """,
 )
 
@@ -65,6 +78,16 @@ def _load_all(connection: AnyConnection, run_ids: Sequence[UUID]) -> Sequence[Lo
 
 
 _LOADING: BatchVerb[UUID, LoadedRun | None] = BatchVerb("load_run", _load_all, is_short=False)
+
+
+def load_open_runs(
+    connection: AnyConnection, *, after: UUID, process: str | None, limit: int
+) -> list[LoadedRun]:
+    """A page of the runs that have not ended, by id."""
+    return [
+        loaded_from(row)
+        for row in _OPEN.rows(connection, after=after, process=process, limit=limit)
+    ]
 
 
 def loaded_from(row: Any) -> LoadedRun:

@@ -1,0 +1,152 @@
+"""Replay all open runs against the code at hand: which go on, which differ, and which would be stranded, and why.
+
+Read only. Runs of which the same is true make one group, with how many they are, some of them by name, and what
+to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from orchestrator.core.checking import Class, Verdict, check_run
+from orchestrator.core.definition import Process
+from orchestrator.engine.context import EngineContext
+from orchestrator.errors import PerennialError
+from orchestrator.store.reads.loading import LoadedRun, load_open_runs
+
+SAMPLES_MAX = 3
+"""So many runs of a group are named."""
+
+_REMEDIES = {
+    Class.UNCHANGED: "",
+    Class.RECOVERS: "`perennial resume` them once this code is deployed",
+    Class.DIFFERS: "nothing, if this is meant",
+    Class.LACKS: "keep a worker with the code that has it until these runs have ended",
+    Class.UNREADABLE: "let the model take the recorded data too, or raise the version",
+    Class.CONTRADICTS: "raise the version: these runs stay with the code that they began with",
+    Class.BREAKS: "mend the flow; it raises this for each of them",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedGroup:
+    """Runs of one version of which the same is true. `samples`: business keys or ids of some of them."""
+
+    process: str
+    version: int
+    found: Class
+    reason: str
+    runs: int
+    samples: tuple[str, ...]
+
+    @property
+    def remedy(self) -> str:
+        """What to do; empty if nothing."""
+        return _REMEDIES[self.found]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What became of a check: its groups, worst first."""
+
+    runs: int
+    groups: tuple[CheckedGroup, ...]
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether each open run can go on with this code."""
+        return all(group.found.goes_on for group in self.groups)
+
+
+def check(
+    context: EngineContext,
+    candidates: Sequence[Process] = (),
+    *,
+    process: str | None = None,
+    progress: Callable[[int], None] = lambda _count: None,
+) -> Checked:
+    """Check all open runs, or those of one process. `candidates` stand in for what is registered or deployed.
+
+    `progress` is called with how many runs have been checked so far.
+    """
+    definitions = _Definitions(context, candidates)
+    groups: dict[tuple[str, int, Verdict], list[LoadedRun]] = {}
+    counts: dict[tuple[str, int, Verdict], int] = {}
+    total = 0
+    for run in _open_runs(context, process):
+        verdict = _verdict_on(context, definitions, run)
+        group = run.context.process, run.context.version, verdict
+        counts[group] = counts.get(group, 0) + 1
+        samples = groups.setdefault(group, [])
+        if len(samples) < SAMPLES_MAX:
+            samples.append(run)
+        total += 1
+        progress(total)
+    order = list(Class)
+    found = [
+        CheckedGroup(
+            name,
+            version,
+            verdict.found,
+            verdict.reason,
+            counts[name, version, verdict],
+            tuple(run.context.business_key or str(run.context.id) for run in samples),
+        )
+        for (name, version, verdict), samples in groups.items()
+    ]
+    found.sort(key=lambda each: (-order.index(each.found), each.process, each.version, -each.runs))
+    return Checked(total, tuple(found))
+
+
+def _open_runs(context: EngineContext, process: str | None) -> Iterator[LoadedRun]:
+    """Page after page, by id: a run that starts meanwhile may be among them, and one that ends may not."""
+    after = UUID(int=0)
+    while True:
+        with context.reading() as connection:
+            page = load_open_runs(
+                connection, after=after, process=process, limit=context.settings.batch_size
+            )
+        yield from page
+        if len(page) < context.settings.batch_size:
+            return
+        after = page[-1].context.id
+
+
+class _Definitions:
+    """What runs are checked against, each found once. A Verdict: this program has none."""
+
+    def __init__(self, context: EngineContext, candidates: Sequence[Process]) -> None:
+        self._context = context
+        self._found: dict[tuple[str, int], Process | Verdict] = {
+            (each.name, each.version): each for each in candidates
+        }
+
+    def of(self, run: LoadedRun) -> Process | Verdict:
+        place = run.context.process, run.context.version
+        if place not in self._found:
+            self._found[place] = self._find(*place)
+        return self._found[place]
+
+    def _find(self, name: str, version: int) -> Process | Verdict:
+        try:
+            with self._context.connection() as connection:
+                return self._context.definitions.find(connection, name, version)
+        except PerennialError as lack:
+            return Verdict(Class.LACKS, str(lack))
+
+
+def _verdict_on(context: EngineContext, definitions: _Definitions, run: LoadedRun) -> Verdict:
+    definition = definitions.of(run)
+    if isinstance(definition, Verdict):
+        return definition
+    return check_run(
+        definition,
+        run.context,
+        run.journal,
+        run.signals,
+        registry=context.registry,
+        status=run.status,
+        needs_turn=run.needs_turn,
+    )

@@ -17,8 +17,9 @@ from orchestrator.core.views import Started
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.store.transitions.outbox import Handoff
 from tests.chaos.app import registry
-from tests.chaos.worker import FORKS, How, Place, Plan, Trap, make_app, run
+from tests.chaos.worker import How, Place, Plan, Trap, make_app, run
 from tests.fleet.harness import PATIENCE_SECONDS, Fleet
+from tests.forks import FORKS
 
 IMPATIENT = {
     "heartbeat_seconds": 0.3,

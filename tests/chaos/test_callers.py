@@ -18,8 +18,9 @@ import pytest
 from orchestrator.core.run import RunStatus
 from orchestrator.errors import AlreadyDecided, PerennialError, RunClosed
 from tests.chaos.fleet import ChaosFleet, Worker
-from tests.chaos.worker import FORKS, How, Place, Trap, Words, speak
+from tests.chaos.worker import How, Place, Trap, Words, speak
 from tests.fleet.harness import PATIENCE_SECONDS
+from tests.forks import FORKS
 
 
 @dataclass(frozen=True)

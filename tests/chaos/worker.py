@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import signal
 import sys
@@ -27,30 +26,6 @@ from orchestrator import Client, PerennialError, Registry, Settings, install
 from orchestrator.engine import liveness
 from orchestrator.faults import When, listen
 from orchestrator.fleet.timer_index import TimerIndex
-
-FORKS = multiprocessing.get_context("forkserver")
-# All that a worker imports as it starts: six fleets start at once, and this is most of what they cost.
-FORKS.set_forkserver_preload(
-    [
-        "tests.chaos.app",
-        "billiard.pool",
-        "celery.app.amqp",
-        "celery.app.control",
-        "celery.app.log",
-        "celery.apps.worker",
-        "celery.concurrency.solo",
-        "celery.fixups.django",
-        "celery.worker.autoscale",
-        "celery.worker.components",
-        "celery.worker.consumer",
-        "celery.worker.control",
-        "celery.worker.heartbeat",
-        "celery.worker.loops",
-        "celery.worker.pidbox",
-        "kombu.transport.redis",
-    ]
-)
-
 
 QUEUE = "chaos"
 

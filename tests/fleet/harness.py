@@ -17,6 +17,9 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from orchestrator import Client, Settings
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import Started
+from tests.forks import Command
+
+AnyWorker = subprocess.Popen[bytes] | Command
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 60.0
@@ -30,7 +33,7 @@ class Fleet:
         self.database_url, self.broker_url, self._logs = database_url, broker_url, logs
         self.engine: Engine = create_engine(database_url, isolation_level="AUTOCOMMIT")
         self.client = Client(Settings(database_url=database_url))
-        self.workers: list[subprocess.Popen[bytes]] = []
+        self.workers: list[AnyWorker] = []
         self._gates: list[Gate] = []
         self.extra_environment: dict[str, str] = {}
         self.app = "tests.fleet.app"
@@ -56,36 +59,34 @@ class Fleet:
             **self.extra_environment,
         }
 
-    def start_worker(self, *options: str, pool: str = "solo") -> subprocess.Popen[bytes]:
-        """A worker in a process group of its own, so that it can be killed with its children."""
+    def start_worker(self, *options: str, pool: str = "solo", is_forked: bool = True) -> AnyWorker:
+        """A worker in a process group of its own, so that it can be killed with its children.
+
+        `is_forked` False: by the command line, with all its imports.
+        """
         name = f"worker-{len(self.workers)}"
-        with (self._logs / f"{name}.log").open("wb") as log:
-            worker = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "celery", "-A", self.app, "worker"),
-                    *(
-                        "-P",
-                        pool,
-                        "-c",
-                        "2",
-                        "-n",
-                        f"{name}@tests",
-                        "-l",
-                        "info",
-                        "--without-mingle",
-                    ),
-                    *options,
-                ],
-                cwd=REPOSITORY,
-                env=self.environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        log = self._logs / f"{name}.log"
+        arguments = [
+            *("-A", self.app, "worker", "-P", pool, "-c", "2", "-n", f"{name}@tests"),
+            *("-l", "info", "--without-mingle", *options),
+        ]
+        worker: AnyWorker
+        if is_forked:
+            worker = Command(arguments, folder=REPOSITORY, environment=self.environment, log=log)
+        else:
+            with log.open("wb") as file:
+                worker = subprocess.Popen(
+                    [sys.executable, "-m", "celery", *arguments],
+                    cwd=REPOSITORY,
+                    env=self.environment,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
         self.workers.append(worker)
         return worker
 
-    def kill(self, worker: subprocess.Popen[bytes], how: signal.Signals = signal.SIGKILL) -> None:
+    def kill(self, worker: AnyWorker, how: signal.Signals = signal.SIGKILL) -> None:
         """Signal a worker and all its children at once."""
         os.killpg(worker.pid, how)
         if how in (signal.SIGKILL, signal.SIGTERM):

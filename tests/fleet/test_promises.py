@@ -34,7 +34,7 @@ NOTHING = {
 @pytest.mark.parametrize("pool", ["solo", "prefork", "threads"])
 def test_a_run_goes_through_every_kind_of_wait_on_any_pool(fleet: Fleet, pool: str) -> None:
     """Sleep, escalation and timeout come as delayed messages; nothing is left over."""
-    fleet.start_worker(pool=pool)
+    fleet.start_worker(pool=pool, is_forked=False)
     run = fleet.client.start("sleeper", 0.3)
     fleet.wait_until_closed(run)
     assert fleet.client.result(run) == "timed_out"

@@ -25,7 +25,8 @@ from orchestrator import Client, Settings
 from orchestrator.embedded import EmbeddedPostgres, EmbeddedServers
 from orchestrator.store.schema import migrate
 from tests.chaos.fleet import Worker
-from tests.chaos.worker import FORKS, Plan, run
+from tests.chaos.worker import Plan, run
+from tests.forks import FORKS
 from tests.oracle.effects import effects
 from tests.oracle.flow import registry
 

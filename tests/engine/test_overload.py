@@ -8,12 +8,15 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from orchestrator import Flow, Retry, process, stage
 from orchestrator.engine.recover import rebuild_index, sweep
 from orchestrator.engine.relay import BACKLOG_MAX, RESENDS_ON_A_BUSY_QUEUE, relay
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
+from orchestrator.store.transitions import outbox
 from orchestrator.store.transitions.outbox import RESEND_SECONDS_MAX, Handoff
 from tests.harness import CollectingMessenger, Harness
 from tests.modes import BATCH_OF_ONE, EVICT, all_but, modes_of
@@ -119,6 +122,26 @@ def test_whoever_rebuilds_the_index_leaves_the_handoffs_to_the_caretakers(harnes
         assert list(listening.notifies(timeout=5, stop_after=1))
     assert len(broker.handed_off) == 3
     assert relay(harness.context) == 3
+
+
+def test_a_rebuild_waits_for_no_producer_and_makes_the_others_handoffs_due(harness, broker):
+    """A producer has signalled in a transaction that stays open: its run's handoff is locked for so long."""
+
+    @process(version=1, registry=harness.registry)
+    async def waits(flow: Flow) -> None:
+        await flow.signal("go")
+
+    first, second = harness.start(waits), harness.start(waits)
+    with harness.database.psycopg() as producer:
+        harness.client.signal(first, "go", connection=producer)
+        with harness.context.connection() as connection:
+            connection.execute(text("SET lock_timeout = '300ms'"))
+            try:
+                outbox.make_all_handoffs_due(connection)
+            except OperationalError:
+                pytest.fail("it waits for the producer")
+    assert relay(harness.context) == 2
+    assert {each.run_id for each in broker.handed_off} == {first.run_id, second.run_id}
 
 
 # -- a broker that is away -----------------------------------------------------------------------

@@ -24,9 +24,7 @@ new is in nobody's way; history, votes and signals are written by whoever has th
 - A claim and a step's memory don't lock the run, so that a hundred stages of one run can be claimed at once. A claim
   takes its activity, then its handoff. So does whatever ends a run: activities, then their handoffs.
 - Whatever takes rows of many runs, a batch or a share of the outbox or of the timers, leaves out those that are
-  locked (SKIP LOCKED), and waits for none. Two wait: starts of many, for keys, in the order of keys; and
-  `make_all_handoffs_due`, after Redis was emptied, in no order: where Postgres ends one of two as a deadlock, a sweep
-  or the next try does it again.
+  locked (SKIP LOCKED), and waits for none. Starts of many alone wait, for keys, in the order of keys.
 
 tests/store/test_lock_order.py reads this from the statements' plans.
 """

@@ -121,11 +121,17 @@ SELECT {WAKE_RELAYS}
 """,
 )
 
-# Maintenance is notified: whoever empties an index of timers has timers to move, and no time to relay.
+# Maintenance is notified: whoever empties an index of timers has timers to move, and no time to relay. A row that is
+# locked is left out: whoever has locked it sends it anew or leaves it to a relay, and may be a producer who takes time.
 _ALL_DUE = Statement(
     "make_all_handoffs_due",
     f"""
-WITH due AS (UPDATE perennial.outbox SET publish_at = perennial.now(), publishes = 0)
+WITH due AS (
+    UPDATE perennial.outbox SET publish_at = perennial.now(), publishes = 0 WHERE ctid = ANY(ARRAY(
+        SELECT o.ctid FROM perennial.outbox o FOR NO KEY UPDATE
+            SKIP LOCKED  /* guard: a rebuild waits for nobody */
+    ))
+)
 SELECT {WAKE_RELAYS}
 """,
 )
@@ -266,7 +272,7 @@ def _as_found(handoffs: Sequence[Handoff]) -> str:
 
 
 def make_all_handoffs_due(connection: AnyConnection) -> None:
-    """Redis was emptied: every unclaimed handoff is to be sent again."""
+    """Redis was emptied: every unclaimed handoff is to be sent again, but for those that are being written now."""
     _ALL_DUE.rows(connection)
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from benchmarks.bench.fleet import Stand
 from benchmarks.bench.options import Options
+from tests.conftest import spare_the_disk
 
 
 @pytest.fixture(scope="session")
@@ -26,4 +27,5 @@ def options(tmp_path_factory) -> Options:
 @pytest.fixture(scope="session")
 def stand(options) -> Iterator[Stand]:
     with Stand.open(options) as stand:
+        spare_the_disk(stand.servers.urls)
         yield stand

@@ -228,6 +228,7 @@ ELSEWHERE = {
     # of two apps on one database: tests/engine/test_foreign.py
     "leave_handoffs",
     # they only read, for people
+    "load_open_runs",
     "read_contract",
     "read_fingerprints",
     "names_of_processes",

@@ -54,6 +54,11 @@ BUFFERED_SIGNALS = """(SELECT coalesce(jsonb_agg(jsonb_build_object('id', s.id, 
         )"""
 """A run's signals that no wait has consumed, as JSON."""
 
+CLOSED_APPROVAL = "('approved', 'rejected', 'timed_out', 'cancelled')"
+"""The states of an approval that is not open. A statement of one run says `NOT IN` these: of `state = 'open'` Postgres
+would make a plan over all approvals that are open, if it made one while the table was empty.
+"""
+
 # -- the outbox ----------------------------------------------------------------------------------------
 
 HAND_OFF = (
@@ -122,7 +127,7 @@ dropped AS (
     RETURNING t.run_id, t.id
 ), withdrawn AS (
     UPDATE perennial.approval p SET state = 'cancelled'
-    WHERE p.run_id = ANY(ARRAY(SELECT run_id FROM fence)) AND p.state = 'open'
+    WHERE p.run_id = ANY(ARRAY(SELECT run_id FROM fence)) AND p.state NOT IN {CLOSED_APPROVAL}
 ), emptied AS (
     DELETE FROM perennial.outbox o
     WHERE o.run_id = ANY(ARRAY(SELECT run_id FROM fence))

@@ -20,11 +20,11 @@ from tests.eager import GoesOn, go_in_a_batch
 from tests.harness import Database, Harness
 from tests.store.test_plans import nodes_of, play
 
-FOUND_BY_KEY = {"run", "outbox", "timer"}
-"""In these the rows grow that a statement of a turn must not look at: all runs, the backlog, all deadlines."""
+FOUND_BY_KEY = {"run", "outbox", "timer", "approval"}
+"""In these the rows grow that a statement of a turn must not look at: all runs, deadlines and askings, the backlog."""
 
-FIRED_BY_KEY = FOUND_BY_KEY | {"activity", "approval", "signal"}
-"""A timer that fires must not look at all approvals that are open, nor at what other runs wait for."""
+FIRED_BY_KEY = FOUND_BY_KEY | {"activity", "signal"}
+"""A timer that fires must not look at what other runs wait for."""
 
 FOUND_OTHERWISE = {
     "what_needs_care",

@@ -6,6 +6,7 @@ import json
 from typing import Any
 from uuid import UUID
 
+from orchestrator.store.parts import CLOSED_APPROVAL
 from orchestrator.store.statement import AnyConnection, Statement
 from orchestrator.store.transitions.outside import SETTLED_BY_FACT, from_outside
 
@@ -21,8 +22,8 @@ _MEANT = """(SELECT CASE WHEN bool_or(c.key = %(approval)s) THEN %(approval)s WH
         c.name = %(approval)s AND %(by)s = ANY(c.assignees)))"""
 
 # Open, in time, and asked of this person.
-_MAY_BE_DECIDED = """
-        p.state = 'open'  /* guard: an approval is decided once */
+_MAY_BE_DECIDED = f"""
+        p.state NOT IN {CLOSED_APPROVAL}  /* guard: an approval is decided once */
         AND (p.deadline IS NULL OR perennial.now() < p.deadline)  /* guard: an approval is decided in time */
         AND %(by)s = ANY(p.assignees)  /* guard: an approval is decided by whom it asks */
         """

@@ -16,6 +16,7 @@ from orchestrator.core.kinds import KINDS, Ask
 from orchestrator.core.kinds.signal import TAKEN_AT_THE_DEADLINE
 from orchestrator.store.parts import (
     APPEND_HISTORY,
+    CLOSED_APPROVAL,
     HAND_OFF,
     REPLACES,
     SENT_AT_ONCE,
@@ -31,10 +32,6 @@ EXPIRY = "expiry"
 
 TIMER = "timer"
 """Who acts in history when a deadline does."""
-
-
-CLOSED = "('approved', 'rejected', 'timed_out', 'cancelled')"
-"""The states of an approval that is not open."""
 
 
 # Runs are locked first, and then their timers. Many are never waited for (SKIP LOCKED): a transaction that waits for
@@ -95,7 +92,7 @@ WITH rule AS MATERIALIZED (
     UPDATE perennial.approval p SET state = 'timed_out'
     FROM due WHERE due.asks_people AND due.leads_to IS NOT NULL AND p.run_id = due.run_id AND p.key = due.key
         AND p.run_id = ANY(ARRAY(SELECT run_id FROM due WHERE asks_people))
-        AND p.state NOT IN {CLOSED}  /* guard: a decided approval does not time out */
+        AND p.state NOT IN {CLOSED_APPROVAL}  /* guard: a decided approval does not time out */
     RETURNING due.id, {DECISION} AS decision
 ), escalated AS (
     UPDATE perennial.approval p SET escalation_level = due.level, assignees = p.assignees || ARRAY(
@@ -103,7 +100,7 @@ WITH rule AS MATERIALIZED (
         WHERE NOT person = ANY(p.assignees))
     FROM due WHERE due.asks_people AND due.leads_to IS NULL AND p.run_id = due.run_id AND p.key = due.key
         AND p.run_id = ANY(ARRAY(SELECT run_id FROM due WHERE asks_people))
-        AND p.state NOT IN {CLOSED}
+        AND p.state NOT IN {CLOSED_APPROVAL}
     RETURNING due.id, jsonb_build_object('level', due.level, 'assignees', p.assignees) AS detail
 ), changed AS (
     UPDATE perennial.activity a SET worker_id = NULL, claimed_at = NULL,

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         UnknownProcess,
         UnknownStage,
         UnusableConnection,
+        WaitTimedOut,
         WorkerLost,
     )
     from orchestrator.fleet import install
@@ -96,6 +97,7 @@ __all__ = [
     "UnknownProcess",
     "UnknownStage",
     "UnusableConnection",
+    "WaitTimedOut",
     "WorkerLost",
     "approval",
     "days",
@@ -155,6 +157,7 @@ _HOMES = {
     "UnknownProcess": "orchestrator.errors",
     "UnknownStage": "orchestrator.errors",
     "UnusableConnection": "orchestrator.errors",
+    "WaitTimedOut": "orchestrator.errors",
     "WorkerLost": "orchestrator.errors",
     "approval": "orchestrator.core.decorators",
     "days": "orchestrator.core.durations",

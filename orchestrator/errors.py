@@ -138,12 +138,20 @@ def activity_failed(key: str, error: dict[str, Any], *, attempts: int) -> Activi
     return raised(key, error_type=kind, message=error.get("message", ""), attempts=attempts)
 
 
-class SignalTimedOut(PerennialError, TimeoutError):
-    """The signal a flow waited for did not arrive in time; raised at its `await`."""
+class WaitTimedOut(PerennialError, TimeoutError):
+    """What a flow waited for did not come in time; raised at its `await`."""
+
+    what = "what was awaited as {!r} did not come in time"
 
     def __init__(self, key: str, *, name: str) -> None:
         self.key, self.name = key, name
-        super().__init__(f"no signal {name!r} arrived in time (activity {key})")
+        super().__init__(f"{self.what.format(name)} (activity {key})")
+
+
+class SignalTimedOut(WaitTimedOut):
+    """The signal a flow waited for did not arrive in time; raised at its `await`."""
+
+    what = "no signal {!r} arrived in time"
 
 
 # -- runs ----------------------------------------------------------------------------------------

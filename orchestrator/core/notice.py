@@ -29,7 +29,7 @@ class Resting:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class OpenApproval:
     """An open approval: who can act, and its deadline."""
 
     name: str
@@ -49,7 +49,7 @@ class RunNotice:
     waiting_for: str | None = None
     error: dict[str, Any] | None = None
     opened: tuple[NewActivity, ...] = ()
-    asked: tuple[Asked, ...] = ()
+    asked: tuple[OpenApproval, ...] = ()
     deadline: datetime | None = None
     resting: Resting | None = None
 
@@ -103,9 +103,9 @@ def notice_of_turn(run: RunContext, outcome: TurnOutcome) -> RunNotice:
     )
 
 
-def _asked_in(opened: tuple[NewActivity, ...], now: datetime) -> list[Asked]:
+def _asked_in(opened: tuple[NewActivity, ...], now: datetime) -> list[OpenApproval]:
     return [
-        Asked(
+        OpenApproval(
             each.request.name,
             each.approval.assignees,
             None
@@ -124,6 +124,7 @@ def _first_of(opened: tuple[NewActivity, ...], now: datetime) -> datetime | None
         for each in opened
         if not each.request.ask.is_handed_off
         for timer in each.timers
+        if any(rule.timer == timer.kind and rule.ends_wait for rule in each.request.ask.timers)
     ]
     return min((end for end in ends if end is not None), default=None)
 

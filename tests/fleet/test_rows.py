@@ -13,7 +13,10 @@ import pytest
 from celery.events.state import State
 
 from orchestrator import Flow, Retry, RunStatus, hours, process, stage
-from orchestrator.core.notice import PEOPLE_MAX, Asked, Resting, RunNotice
+from orchestrator.core.approvals import request_approval
+from orchestrator.core.journal import ActivityKind
+from orchestrator.core.kinds import AskPeople, Request
+from orchestrator.core.notice import PEOPLE_MAX, OpenApproval, Resting, RunNotice
 from orchestrator.fleet import refresh
 from orchestrator.fleet.refresh import Refresh
 from orchestrator.fleet.rows import event_of
@@ -84,7 +87,7 @@ def test_a_row_leaves_its_state_for_any_other(before, status, state):
 
 
 def test_a_waiting_row_says_whose_turn_it_is_where_the_list_shows_it():
-    asked = Asked("boss", ("ann", "bob"), NOW + timedelta(hours=2))
+    asked = OpenApproval("boss", ("ann", "bob"), NOW + timedelta(hours=2))
     _, row = event_of(notice(RunStatus.WAITING, waiting_for="approval boss", asked=(asked,)), NOW)
     assert row["args"] == "o-1"
     assert row["result"] == "ann, bob can act, until 2026-12-01 14:00 UTC"
@@ -99,10 +102,18 @@ def test_a_row_that_waits_for_nobody_says_for_what():
 
 
 def test_a_crowd_is_not_listed():
-    asked = Asked("all", tuple(f"p{each}" for each in range(1000)), None)
+    asked = OpenApproval("all", tuple(f"p{each}" for each in range(1000)), None)
     words = notice(RunStatus.WAITING, waiting_for="approval all", asked=(asked,)).words(NOW)
     assert f"and {1000 - PEOPLE_MAX} more can act" in words
     assert len(words) < 200
+
+
+def test_an_escalation_is_not_when_a_wait_ends():
+    """Nor is it said to be, by the turn that has asked or as it is read from the record."""
+    ask = AskPeople(request_approval("boss", assign=["ann"], escalate={hours(1): ["eve"]}))
+    request = Request("boss", "", 1, ActivityKind.APPROVAL, "boss", ask)
+    said = notice(RunStatus.WAITING, waiting_for="approval boss", opened=(ask.open(request),))
+    assert said.words(NOW) == "waits for approval boss: ann can act"
 
 
 def test_a_resting_run_is_a_retry_with_its_error():
@@ -124,7 +135,7 @@ def test_a_failed_row_has_its_exception_and_traceback():
 
 
 def test_a_date_that_no_clock_shows_is_no_reason_to_say_nothing():
-    far = Asked("boss", ("ann",), datetime.max.replace(tzinfo=UTC))
+    far = OpenApproval("boss", ("ann",), datetime.max.replace(tzinfo=UTC))
     words = notice(RunStatus.WAITING, waiting_for="approval boss", asked=(far,)).words(NOW)
     assert "ann can act" in words
 

@@ -10,12 +10,14 @@
     register     a further kind, of a module of its own; its flows ask for it by `Flow.ask`
     kind_of      what is said of a kind by its name, also where this program doesn't have it
 
-Replay, the turn, timers, what is read of waits and the command line look a kind up here, and know none by name.
+Replay, the turn, timers, what is read of waits and the command line look a kind up here. Approvals and signals have
+tables of their own, whose statements name them.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from orchestrator.core.journal import ActivityKind
 from orchestrator.core.kinds.approval import AskPeople
@@ -64,6 +66,11 @@ def register(kind: type[Ask]) -> type[Ask]:
     return kind
 
 
+def timers_that(are_meant: Callable[[TimerRule], bool]) -> list[str]:
+    """The names of the timers whose rules are meant, of all kinds that are registered here."""
+    return [rule.timer for kind in KINDS.values() for rule in kind.timers if are_meant(rule)]
+
+
 def kind_of(name: str) -> type[Ask]:
     """The kind of that name; of one that isn't registered here, what can be said of any."""
     kind = ActivityKind(name)
@@ -87,4 +94,5 @@ __all__ = [
     "TimerRule",
     "kind_of",
     "register",
+    "timers_that",
 ]

@@ -27,11 +27,11 @@ from orchestrator.errors import (
     ActivityFailed,
     Fail,
     PayloadError,
-    SignalTimedOut,
+    WaitTimedOut,
     activity_failed,
 )
 
-OUTCOMES = (ActivityFailed, SignalTimedOut, Fail)
+OUTCOMES = (ActivityFailed, WaitTimedOut, Fail)
 """What a flow may meet in the course of things; any other exception is a bug of its."""
 
 
@@ -101,6 +101,11 @@ class TimerRule:
     event: str = ""
     leads_to: ActivityState | None = ActivityState.DONE
     then: Then = Then.TURN
+
+    @property
+    def ends_wait(self) -> bool:
+        """Whether the flow goes on when it fires."""
+        return self.leads_to in (ActivityState.DONE, ActivityState.TIMED_OUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +179,8 @@ class Ask(ABC):
     """People answer it: of several waits, that is the one to name first."""
     timers: ClassVar[tuple[TimerRule, ...]] = ()
     """What each kind of timer does that it may have."""
+    timed_out: ClassVar[type[WaitTimedOut]] = WaitTimedOut
+    """What a flow meets where a timer has ended the wait as TIMED_OUT."""
 
     @abstractmethod
     def compared(self) -> dict[str, Any]:
@@ -191,7 +198,7 @@ class Ask(ABC):
     def answer(self, request: Request, entry: Activity) -> Answer:
         """The answer of its settled activity, the same at each replay."""
         if entry.state is ActivityState.TIMED_OUT:
-            return Answer(error=SignalTimedOut(request.key, name=request.name))
+            return Answer(error=self.timed_out(request.key, name=request.name))
         if entry.state is ActivityState.FAILED:
             return Answer(
                 error=activity_failed(request.key, entry.error or {}, attempts=entry.attempt)

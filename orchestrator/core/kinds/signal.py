@@ -43,6 +43,7 @@ class SignalWait(Ask):
     kind: ClassVar = ActivityKind.SIGNAL
     opened_event: ClassVar = "waits for signal"
     takes_signals: ClassVar = True
+    timed_out: ClassVar = SignalTimedOut
     timers: ClassVar = (
         TimerRule("signal-timeout", "signal timed out", leads_to=ActivityState.TIMED_OUT),
     )

@@ -11,7 +11,8 @@ from uuid import UUID
 from sqlalchemy import Connection, Select, select
 
 from orchestrator.core.journal import ActivityState
-from orchestrator.core.notice import Asked, Resting, RunNotice
+from orchestrator.core.kinds import TimerRule, timers_that
+from orchestrator.core.notice import OpenApproval, Resting, RunNotice
 from orchestrator.core.run import RunStatus
 from orchestrator.store.schema.tables import activity, approval, run, timer
 
@@ -39,24 +40,34 @@ def runs_of(connection: Connection, run_ids: Sequence[UUID], *, now: datetime) -
     return _notices(connection, _RUNS.where(run.c.id.in_(run_ids)), now) if run_ids else []
 
 
+def _change_nothing(rule: TimerRule) -> bool:
+    """It asks more people: neither the end of a wait nor the next attempt."""
+    return rule.leads_to is None
+
+
 def _notices(connection: Connection, query: Select[Any], now: datetime) -> list[RunNotice]:
     rows = connection.execute(query).all()
     ids = [row.id for row in rows]
-    asked: defaultdict[UUID, list[Asked]] = defaultdict(list)
+    asked: defaultdict[UUID, list[OpenApproval]] = defaultdict(list)
     for each in connection.execute(
         select(approval.c.run_id, approval.c.name, approval.c.assignees, approval.c.deadline)
         .where(approval.c.run_id.in_(ids), approval.c.state == "open")
         .order_by(approval.c.opened_at)
     ):
-        asked[each.run_id].append(Asked(each.name, tuple(each.assignees), each.deadline))
+        asked[each.run_id].append(OpenApproval(each.name, tuple(each.assignees), each.deadline))
     deadlines: dict[UUID, datetime] = {}
     retries: dict[tuple[UUID, str], datetime] = {}
+    retrying = timers_that(lambda rule: rule.leads_to is ActivityState.PENDING)
     for each in connection.execute(
         select(timer.c.run_id, timer.c.key, timer.c.kind, timer.c.due_at)
-        .where(timer.c.run_id.in_(ids), timer.c.state == "armed", timer.c.kind != "escalation")
+        .where(
+            timer.c.run_id.in_(ids),
+            timer.c.state == "armed",
+            timer.c.kind.not_in(timers_that(_change_nothing)),
+        )
         .order_by(timer.c.due_at)
     ):
-        if each.kind == "retry":
+        if each.kind in retrying:
             retries[each.run_id, each.key] = each.due_at
         elif each.kind != "expiry":
             deadlines.setdefault(each.run_id, each.due_at)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, and_, case, func, or_, select, text
 
 from orchestrator.core.checks import composed
 from orchestrator.core.journal import ActivityKind, ActivityState
-from orchestrator.core.kinds import kind_of
+from orchestrator.core.kinds import kind_of, timers_that
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import (
     ApprovalView,
@@ -241,7 +241,7 @@ def _approvals() -> Select[Any]:
         .where(
             timer.c.run_id == approval.c.run_id,
             timer.c.key == approval.c.key,
-            timer.c.kind == "escalation",
+            timer.c.kind.in_(timers_that(lambda rule: rule.leads_to is None)),
             timer.c.state == "armed",
         )
         .scalar_subquery()

@@ -469,13 +469,15 @@ class Count:
 # -- two at once ---------------------------------------------------------------------------------
 
 
-def wait_for(look: Callable[[], Any], what: str) -> Any:
+def wait_for(
+    look: Callable[[], Any], what: str, *, within_seconds: float = DEADLINE_SECONDS
+) -> Any:
     """Poll a fact that another thread is bringing about; fails after a deadline."""
-    give_up_at = time.monotonic() + DEADLINE_SECONDS
+    give_up_at = time.monotonic() + within_seconds
     nobody = threading.Event()
     while not (found := look()):
         if time.monotonic() > give_up_at:
-            message = f"{what} did not happen within {DEADLINE_SECONDS} s"
+            message = f"{what} did not happen within {within_seconds} s"
             raise AssertionError(message)
         nobody.wait(0.002)
     return found

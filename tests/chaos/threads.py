@@ -29,6 +29,7 @@ from orchestrator.store.transitions.outbox import Handoff
 from tests.chaos.app import registry
 from tests.chaos.fleet import IMPATIENT, ChaosFleet
 from tests.chaos.worker import How, Place, without
+from tests.fleet.harness import PATIENCE_SECONDS
 from tests.harness import CollectingMessenger, Database, deliver, wait_for
 
 log = logging.getLogger(__name__)
@@ -220,7 +221,7 @@ class ThreadFleet(ChaosFleet):
 
     def wait_for(self, what: str, look: Callable[[], Any]) -> Any:
         """Look until it is so."""
-        return wait_for(look, what)
+        return wait_for(look, what, within_seconds=PATIENCE_SECONDS)
 
     def stop(self) -> None:
         """End every worker, wherever it stands."""

@@ -46,6 +46,9 @@ TIMER = "timer"
 # Two timers of one activity are not fired at once, since the second depends on the first: an approval that escalates
 # and times out has escalated. Nor is any that comes after its run's expiry. Timers of several activities of a run
 # are, and each has a revision of its own, so that their facts keep the order in which they were due.
+#
+# What has fired is looked up as a set (`IN`, which Postgres hashes) or by key: a worker joins by loops alone, and with
+# fifty timers a join of two lists costs as much as the rest.
 def _fire(when_locked: str) -> str:
     """The text; `when_locked`: what becomes of timers whose run somebody else has locked."""
     return f"""
@@ -101,7 +104,7 @@ WITH rule AS MATERIALIZED (
     FROM due WHERE due.asks_people AND due.leads_to IS NULL AND p.run_id = due.run_id AND p.key = due.key
         AND p.run_id = ANY(ARRAY(SELECT run_id FROM due WHERE asks_people))
         AND p.state NOT IN {CLOSED_APPROVAL}
-    RETURNING due.id, jsonb_build_object('level', due.level, 'assignees', p.assignees) AS detail
+    RETURNING due.*, jsonb_build_object('level', due.level, 'assignees', p.assignees) AS detail
 ), changed AS (
     UPDATE perennial.activity a SET worker_id = NULL, claimed_at = NULL,
         state = CASE WHEN heard.id IS NULL THEN due.leads_to ELSE 'done' END,
@@ -114,23 +117,22 @@ WITH rule AS MATERIALIZED (
     WHERE a.run_id = due.run_id AND a.key = due.key AND a.attempt = due.attempt
         AND a.state = CASE due.leads_to WHEN 'pending' THEN 'retrying' ELSE 'pending' END
         AND due.leads_to IS NOT NULL AND (decided.id IS NOT NULL OR NOT due.asks_people)
-    RETURNING due.id, a.queue, heard.id IS NOT NULL AS is_heard
+    RETURNING due.*, a.queue AS activity_queue, heard.id IS NOT NULL AS is_heard
 ), fired AS MATERIALIZED (
-    SELECT due.id, due.run_id, due.key, due.place, due.status, due."then", due.attempt, due.name, changed.queue,
-        due.queue AS run_queue, escalated.detail,
-        CASE WHEN changed.is_heard THEN 'signal consumed' ELSE due.event END AS event
-    FROM due LEFT JOIN changed ON changed.id = due.id LEFT JOIN escalated ON escalated.id = due.id
-    WHERE changed.id IS NOT NULL OR escalated.id IS NOT NULL
+    SELECT id, run_id, key, place, status, "then", attempt, name, activity_queue AS queue, queue AS run_queue,
+        NULL::jsonb AS detail, CASE WHEN is_heard THEN 'signal consumed' ELSE event END AS event
+    FROM changed
+    UNION ALL
+    SELECT id, run_id, key, place, status, "then", attempt, name, NULL, queue, detail, event FROM escalated
 ), ended AS (
-    UPDATE perennial.timer t SET state = CASE WHEN fired.id IS NULL THEN 'cancelled' ELSE 'fired' END,
-        fired_at = CASE WHEN fired.id IS NOT NULL THEN perennial.now() END
-    FROM locked LEFT JOIN fired ON fired.id = locked.id
-    WHERE t.id = locked.id AND t.id = ANY(ARRAY(SELECT id FROM locked))
+    UPDATE perennial.timer t SET state = CASE WHEN t.id IN (SELECT id FROM fired) THEN 'fired' ELSE 'cancelled' END,
+        fired_at = CASE WHEN t.id IN (SELECT id FROM fired) THEN perennial.now() END
+    WHERE t.id = ANY(ARRAY(SELECT id FROM locked))
 ), raised AS (
     UPDATE perennial.run r SET
-        revision = r.revision + facts.count  /* guard: revision of a timer */
-    FROM (SELECT run_id, max(place) AS count FROM fired WHERE "then" <> 'nothing' GROUP BY run_id) facts
-    WHERE r.id = facts.run_id AND r.id = ANY(ARRAY(SELECT run_id FROM fired))
+        revision = r.revision + (SELECT max(place) FROM fired
+            WHERE fired.run_id = r.id AND "then" <> 'nothing')  /* guard: revision of a timer */
+    WHERE r.id = ANY(ARRAY(SELECT run_id FROM fired WHERE "then" <> 'nothing'))
 ), recorded AS (
     {APPEND_HISTORY}
     SELECT run_id, '{TIMER}', event, key, NULL, status, status, detail FROM fired WHERE event <> ''
@@ -153,7 +155,7 @@ SELECT NULL::uuid AS timer_id, NULL AS kind, run_id, key, attempt, task, queue F
 UNION ALL SELECT NULL, NULL, run_id, key, attempt, task, queue FROM handed_off
 UNION ALL
 SELECT asked.id, asked.kind, asked.run_id, NULL, NULL, CASE WHEN asked.is_known THEN '' END, NULL FROM asked
-WHERE asked.state = 'armed' AND NOT EXISTS (SELECT FROM locked WHERE locked.id = asked.id)
+WHERE asked.state = 'armed' AND (asked.id IN (SELECT id FROM locked)) IS FALSE
 """
 
 

@@ -47,7 +47,7 @@ class Class(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`reason`: what makes it so, without values; the same of all runs of which the same is true."""
+    """`reason`: what makes it so, in words. The text of a flow's own exception is among them, and may name values."""
 
     found: Class
     reason: str = ""
@@ -110,5 +110,7 @@ def _differences(outcome: TurnOutcome) -> list[str]:
         for each in outcome.consumed
         if each.key not in opened
     ]
+    if outcome.goes_on:
+        found.append("it calls a step")
     found += [f"a signal {unfit.name} no longer fits {unfit.key}" for unfit in outcome.set_aside]
     return found

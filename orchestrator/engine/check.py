@@ -101,7 +101,7 @@ def check(
 
 
 def _open_runs(context: EngineContext, process: str | None) -> Iterator[LoadedRun]:
-    """Page after page, by id: a run that starts meanwhile may be among them, and one that ends may not."""
+    """Page after page, by id: a run that starts during a check may be among them, and one that ends may not."""
     after = UUID(int=0)
     while True:
         with context.reading() as connection:

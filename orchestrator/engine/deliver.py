@@ -30,7 +30,7 @@ from orchestrator.store.statement import AnyConnection
 from orchestrator.store.transitions import approvals, outside, signals
 
 CHANGES_MAX = 3
-"""How often a decision is tried again that was refused and then is not: this person was asked meanwhile."""
+"""How often a decision is tried again that was refused and then is not: this person was asked in between."""
 
 
 def signal(

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 BACKLOG_MAX = 50
 """A queue with more messages than this is busy."""
 
-RESENDS_ON_A_BUSY_QUEUE = 6  # guard: end of patience with a long queue
+RESENDS_ON_A_BUSY_QUEUE = 6  # guard: a long queue is waited for no longer
 """5 + 10 + 20 + 40 + 80 + 160 s: after about five minutes a handoff is sent again regardless; then after
 twice as many intervals, and so on. A queue that nobody serves must not grow by every look at it."""
 

@@ -322,7 +322,7 @@ def _park(context: EngineContext, claim: Claim, mismatch: PayloadMismatch) -> No
     with context.transaction() as connection:
         locked = workers.lock_lost_attempt(connection, run_id, claim.key, claim.attempt)
         if locked is None:
-            return  # handed out again meanwhile
+            return  # it was handed out again
         park_attempt(
             connection,
             run_id,

@@ -2,7 +2,7 @@
 
 advance            an `advance` message, a fired timer, an operator: load, then take turns
 settle_and_advance a stage has ended: its result and the flow's next commands are one commit
-take_turns         decide on what was read; if a fact came meanwhile, read again and decide again
+take_turns         decide on what was read; if a fact came in between, read again and decide again
 """
 
 from __future__ import annotations
@@ -315,7 +315,7 @@ def _leave(
 
 def _log_lost(run_id: UUID, settlement: Settlement) -> None:
     log.warning(
-        "attempt %s of %s in run %s was handed out again meanwhile; this worker's outcome is dropped",
+        "attempt %s of %s in run %s was handed out again; this worker's outcome is dropped",
         settlement.attempt,
         settlement.key,
         run_id,

@@ -100,7 +100,7 @@ def services_of(
 ) -> list[Service]:
     """The services a worker of this app runs. `child_exits`: what it sees of its pool's children.
 
-    `look`: called now and then, to see what the worker was told meanwhile.
+    `look`: called now and then, to see what the worker has been told since.
     """
     refresh = Refresh(
         lambda: member.context,

@@ -169,13 +169,15 @@ def test_no_step_is_called_for_a_check(harness):
     @process(version=1, name="steps", registry=registry)
     async def with_another(flow: Flow) -> None:
         await flow.step(lambda: called.append(1), key="once")
-        await flow.gather(flow.step(lambda: called.append(2), key="twice"), flow.signal("go"))
+        await flow.gather(flow.signal("go"), flow.step(lambda: called.append(2), key="twice"))
 
     other = harness.worker("new")
     other.registry = other.definitions._registry = registry
     checked = check(other)
     assert called == [1]
-    assert [group.samples for group in checked.groups] == [(str(run.run_id),)]
+    assert [(group.found, group.reason, group.samples) for group in checked.groups] == [
+        (Class.DIFFERS, "it calls a step", (str(run.run_id),))
+    ]
 
 
 def test_what_has_ended_is_not_checked(harness, parked):

@@ -317,7 +317,7 @@ GUARDS = [
         ),
     ),
     Guard(
-        "end of patience with a long queue",
+        "a long queue is waited for no longer",
         "What was lost on a queue that never gets short is sent again all the same.",
         (
             (

@@ -57,7 +57,7 @@ END $$
 """
 
 # At the end of the transaction, so that a run may be closed by several statements. It looks anew, and sees
-# what others have committed meanwhile.
+# what others have committed since.
 LEAVES_OPEN = """
 CREATE FUNCTION perennial.refuse_if_run_leaves_open() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE

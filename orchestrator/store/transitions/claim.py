@@ -58,7 +58,7 @@ FROM claimed JOIN perennial.run r ON r.id = claimed.run_id
 """,
 )
 
-# The stage's row is locked, so that an attempt handed out again meanwhile is seen, and this one writes
+# The stage's row is locked, so that an attempt that was handed out again is seen, and this one writes
 # nothing.
 _REMEMBER_STEP = Statement(
     "remember_step",

@@ -113,7 +113,7 @@ FROM definition, asked, LATERAL (
 ) there"""
 
 # The last row, after all others, ends the lock timeout: the commit waits for other commits that notify, however long.
-# It is there if the process is: runs that another has started meanwhile are in no row before it.
+# It is there if the process is: runs that another has just started are in no row before it.
 _AND_THE_PROCESS = f"""
 UNION ALL
 SELECT NULL, definition.name, definition.version, NULL, NULL, false, {_CHECKED_BY},

@@ -135,50 +135,47 @@ def _settle(
     result: str | None,
     failure: _Failure | None,
     elapsed: float,
+    is_refused: bool = False,
 ) -> Claim | None:
-    """Twice does no harm: the attempt's fence sees to it. An hour's work isn't lost by a dead connection.
+    """Record the end, or rest until a retry. Twice does no harm: the attempt's fence sees to it. An hour's work
+    isn't lost by a dead connection.
 
-    What Postgres refuses to keep is a failure, recorded at once: the work isn't done again.
+    What Postgres refuses to keep is a failure, recorded at once: the work isn't done again. `is_refused`: it is
+    that failure.
     """
-    record = partial(_record, context, claim, elapsed=elapsed)
     try:
-        return record(result=result, failure=failure)
+        with context.asking() as connection:
+            if failure is not None and failure.delay_seconds is not None:
+                _rest_until_retry(context, connection, claim, failure, elapsed=elapsed)
+                return None
+            settlement = Settlement(
+                key=claim.key,
+                attempt=claim.attempt,
+                name=claim.name,
+                state=ActivityState.DONE if failure is None else ActivityState.FAILED,
+                settled_at=claim.claimed_at + timedelta(seconds=elapsed),
+                result=result,
+                error=None if failure is None else failure.error,
+                active_milliseconds=round(elapsed * 1000),
+            )
+            on_settled = _nothing if failure is None else failure.report
+            return settle_and_advance(
+                context, connection, claim.run, settlement, on_settled=on_settled
+            )
     except DataError as refusal:
+        if is_refused:
+            raise
         if failure is None:
             why = refused(f"what stage {claim.name} came to", refusal)
             failure = _Failure(context, claim, context.registry.stage(claim.name), why)
         else:
             failure.error = in_plain_characters(failure.error)
     try:
-        return record(result=None, failure=failure)
+        return _settle(
+            context, claim, result=None, failure=failure, elapsed=elapsed, is_refused=True
+        )
     finally:
         del failure  # its traceback leads here
-
-
-def _record(
-    context: EngineContext,
-    claim: Claim,
-    *,
-    result: str | None,
-    failure: _Failure | None,
-    elapsed: float,
-) -> Claim | None:
-    with context.asking() as connection:
-        if failure is not None and failure.delay_seconds is not None:
-            _rest_until_retry(context, connection, claim, failure, elapsed=elapsed)
-            return None
-        settlement = Settlement(
-            key=claim.key,
-            attempt=claim.attempt,
-            name=claim.name,
-            state=ActivityState.DONE if failure is None else ActivityState.FAILED,
-            settled_at=claim.claimed_at + timedelta(seconds=elapsed),
-            result=result,
-            error=None if failure is None else failure.error,
-            active_milliseconds=round(elapsed * 1000),
-        )
-        on_settled = _nothing if failure is None else failure.report
-        return settle_and_advance(context, connection, claim.run, settlement, on_settled=on_settled)
 
 
 def _nothing() -> None:

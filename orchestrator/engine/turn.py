@@ -242,9 +242,9 @@ class _Turn:
                     queue=loaded.queue,
                     taking=Taking(taken.request.key, worker_id) if taken and worker_id else None,
                     is_in_hand=loaded.is_in_hand,
+                    relay_after=settings.relay_after_seconds,
+                    horizon_seconds=settings.horizon_seconds,
                 ),
-                relay_after=settings.relay_after_seconds,
-                horizon_seconds=settings.horizon_seconds,
             )
         if committed is None:
             clear_frames(outcome.raised)

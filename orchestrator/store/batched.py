@@ -1,6 +1,8 @@
 """Verbs that do the same for many runs in one statement: what each of them asks, and how asks meet.
 
-    hold = BatchVerb("hold_turn", _hold_all)
+    @batch_verb("hold_turn")
+    def hold(connection, asks): ...
+
     hold(connection, ask)    on a connection: this one ask, in a statement of its own
     hold(batch, ask)         on a BatchConnection: it waits for the asks of the batch's other runs, and one statement
                              holds them all
@@ -62,3 +64,14 @@ class BatchVerb(Generic[Ask, Answer]):
         if isinstance(connection, BatchConnection):
             return connection.ask(self, ask)
         return self.many(connection, [ask])[0]
+
+
+def batch_verb(
+    name: str,
+    *,
+    kind: Callable[[Ask], Hashable] = lambda _ask: None,
+    is_left_out: Callable[[Answer], bool] = lambda _answer: False,
+    is_short: bool = True,
+) -> Callable[[Callable[[Any, Sequence[Ask]], Sequence[Answer]]], BatchVerb[Ask, Answer]]:
+    """Make a verb of what answers many asks in one statement."""
+    return lambda many: BatchVerb(name, many, kind, is_left_out, is_short)

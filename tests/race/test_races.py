@@ -124,11 +124,11 @@ def turn_of(harness: Harness, run: Any) -> TurnCommit:
         registry=harness.registry,
         perform_step=lambda *_: pytest.fail("no step here"),
     )
-    return TurnCommit(run.run_id, loaded.revision, loaded.status, outcome)
+    return TurnCommit(run.run_id, loaded.revision, loaded.status, outcome, **TURNS)
 
 
 def commits(connection: Any, turn: TurnCommit) -> Any:
-    return commit_turn_if_unchanged(connection, turn, **TURNS)
+    return commit_turn_if_unchanged(connection, turn)
 
 
 # -- the races -----------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from orchestrator.store.parts import (
     RUN_COLUMNS,
 )
 from orchestrator.store.reads.loading import LoadedRun, loaded_from
+from orchestrator.store.rowset import RowSet
 from orchestrator.store.statement import AnyConnection, Statement
 from orchestrator.store.transitions.timers import ArmedTimer
 
@@ -78,6 +79,13 @@ RETURNING key
 )
 
 
+_ENDS = RowSet(
+    "ends",
+    """run_id uuid, turn_token uuid, key text, scope text, ordinal int, name text, asked text,
+    state text, attempt int, result text, error jsonb, timer_id uuid, delay_seconds float8""",
+)
+
+
 # A step of the flow itself: its turn's holder stands in the stage's place. It raises the revision like
 # any fact, so that a turn which read before it decides again, and sees it.
 @cache
@@ -86,9 +94,7 @@ def _remember_flow_step(whose_run_is_free: str) -> Statement:
         "remember_flow_step",
         f"""
 WITH ends AS MATERIALIZED (
-    SELECT t.* FROM jsonb_to_recordset(%(ends)s::jsonb) AS t(run_id uuid, turn_token uuid, key text, scope text,
-        ordinal int, name text, asked text, state text, attempt int, result text, error jsonb, timer_id uuid,
-        delay_seconds float8){whose_run_is_free}
+    SELECT t.* FROM {_ENDS.called("t")}{whose_run_is_free}
 ), holder AS (
     UPDATE perennial.run r SET turn_losses = 0,
         revision = {RAISED}  /* guard: revision of an inline step */
@@ -258,8 +264,8 @@ class _StepEnd:
     def as_row(self, timer_id: UUID | None) -> dict[str, Any]:
         step = self.step
         return {
-            "run_id": str(self.run_id),
-            "turn_token": str(self.turn_token),
+            "run_id": self.run_id,
+            "turn_token": self.turn_token,
             "key": step.key,
             "scope": step.scope,
             "ordinal": step.ordinal,
@@ -269,7 +275,7 @@ class _StepEnd:
             "attempt": step.attempt,
             "result": step.result,
             "error": step.error,
-            "timer_id": None if timer_id is None else str(timer_id),
+            "timer_id": timer_id,
             "delay_seconds": step.delay_seconds,
         }
 
@@ -280,9 +286,7 @@ def _remember_all(
     timer_ids = [uuid7() if end.step.state is ActivityState.RETRYING else None for end in ends]
     rows = _remember_flow_step(if_many(ends)).rows(
         connection,
-        ends=json.dumps(
-            [end.as_row(timer_id) for end, timer_id in zip(ends, timer_ids, strict=True)]
-        ),
+        **_ENDS.of(end.as_row(timer_id) for end, timer_id in zip(ends, timer_ids, strict=True)),
         horizon_seconds=ends[0].horizon_seconds,
     )
     found = {row.run_id: row for row in rows}

@@ -8,8 +8,7 @@ worker holds the turn, or if the attempt was handed out again, nothing at all is
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -21,7 +20,7 @@ from orchestrator.core.journal import ActivityState
 from orchestrator.core.kinds.base import NewActivity
 from orchestrator.core.outcome import TurnOutcome
 from orchestrator.core.run import RunStatus
-from orchestrator.store.batched import BatchVerb, if_many
+from orchestrator.store.batched import batch_verb, if_many
 from orchestrator.store.parts import (
     APPEND_HISTORY,
     HAND_OFF,
@@ -32,22 +31,48 @@ from orchestrator.store.parts import (
     a_turn_of,
     close_everything,
 )
+from orchestrator.store.rowset import RowSet
 from orchestrator.store.statement import AnyConnection, Statement
 from orchestrator.store.transitions.outbox import Handoff
 from orchestrator.store.transitions.settle import ATTEMPT_HOLDS, SETTLED, Settlement, settled_row
 from orchestrator.store.transitions.timers import ArmedTimer, timer_rows
 from orchestrator.store.transitions.turns import TURN_IS_FREE
 
-
 # What is known of each turn. Lists are rows of their own, found by their run.
+_TURNS = RowSet(
+    "turns",
+    """run_id uuid, revision bigint, turn_token uuid, status text, stage text, waiting_for text,
+    output text, error jsonb, closes boolean, goes_on boolean, queue text, unsettled text[],
+    consumed_keys text[], active_milliseconds bigint, settled_key text, settled_attempt int,
+    settled_state text, settled_result text, settled_error jsonb, settled_at timestamptz""",
+)
+_ACTIVITIES = RowSet(
+    "opened",
+    """run_id uuid, key text, scope text, ordinal int, kind text, name text, state text, queue text,
+    policy jsonb, timeout_seconds float8, asked text, input text, result text, settled_at timestamptz,
+    settled_revision bigint, worker_id uuid""",
+)
+_SIGNALS = RowSet("consumed", "run_id uuid, key text, signal_id uuid")
+_TIMERS = RowSet(
+    "timers",
+    "run_id uuid, id uuid, key text, kind text, level int, delay_seconds float8, at timestamptz",
+)
+_APPROVALS = RowSet(
+    "approvals",
+    "run_id uuid, key text, name text, assignees text[], escalations jsonb, timeout_seconds float8",
+)
+_HANDOFFS = RowSet("handoffs", "run_id uuid, key text, attempt int, task text, queue text")
+_HISTORY = RowSet(
+    "history",
+    """run_id uuid, actor text, event text, key text, attempt int, from_status text, to_status text,
+    detail jsonb""",
+)
+
+
 def _turns(whose_run_is_free: str) -> str:
     return f"""
 turns AS MATERIALIZED (
-    SELECT t.* FROM jsonb_to_recordset(%(turns)s::jsonb) AS t(run_id uuid, revision bigint, turn_token uuid,
-        status text, stage text, waiting_for text, output text, error jsonb, closes boolean, goes_on boolean,
-        queue text, unsettled text[], consumed_keys text[], active_milliseconds bigint, settled_key text,
-        settled_attempt int, settled_state text, settled_result text, settled_error jsonb,
-        settled_at timestamptz){whose_run_is_free}
+    SELECT t.* FROM {_TURNS.called("t")}{whose_run_is_free}
 )"""
 
 
@@ -80,7 +105,7 @@ fence AS (
 _FENCE_ALONE = _fence()
 _FENCE_WITH_ATTEMPT = _fence(ATTEMPT_HOLDS)
 
-_OPENED = """
+_OPENED = f"""
 opened AS (
     INSERT INTO perennial.activity (run_id, key, scope, ordinal, kind, name, state, queue, policy, timeout_seconds,
         asked, input, result, settled_at, settled_revision, worker_id, claimed_at)
@@ -88,40 +113,34 @@ opened AS (
         o.asked, o.input::jsonb, o.result::jsonb, o.settled_at,
         CASE WHEN o.settled_at IS NOT NULL THEN coalesce(o.settled_revision, fence.recorded_revision) END, o.worker_id,
         CASE WHEN o.state = 'claimed' THEN perennial.now() END
-    FROM fence JOIN jsonb_to_recordset(%(opened)s::jsonb) AS o(run_id uuid, key text, scope text, ordinal int,
-        kind text, name text, state text, queue text, policy jsonb, timeout_seconds float8, asked text, input text,
-        result text,
-        settled_at timestamptz, settled_revision bigint, worker_id uuid) ON o.run_id = fence.run_id
+    FROM fence JOIN {_ACTIVITIES.called("o")} ON o.run_id = fence.run_id
     RETURNING run_id, key, claimed_at
 )"""
 
 _TAKEN_AT = """(SELECT opened.claimed_at FROM opened WHERE opened.run_id = fence.run_id
     AND opened.claimed_at IS NOT NULL)"""
 
-_CONSUMED = """
+_CONSUMED = f"""
 consumed AS (
     UPDATE perennial.signal s SET consumed_key = c.key
-    FROM fence JOIN jsonb_to_recordset(%(consumed)s::jsonb) AS c(run_id uuid, key text, signal_id uuid)
-        ON c.run_id = fence.run_id
+    FROM fence JOIN {_SIGNALS.called("c")} ON c.run_id = fence.run_id
     WHERE s.id = c.signal_id AND s.run_id = fence.run_id
     RETURNING s.id
 ), answered AS (
     UPDATE perennial.activity a SET state = 'done', result = s.payload, settled_at = s.received_at,
         settled_revision = coalesce(s.received_revision, fence.recorded_revision)
-    FROM fence JOIN jsonb_to_recordset(%(consumed)s::jsonb) AS c(run_id uuid, key text, signal_id uuid)
-        ON c.run_id = fence.run_id
+    FROM fence JOIN {_SIGNALS.called("c")} ON c.run_id = fence.run_id
     JOIN perennial.signal s ON s.id = c.signal_id
     WHERE a.run_id = fence.run_id AND a.key = c.key AND a.state = 'pending'
     RETURNING a.key
 )"""
 
-_ARMED = """
+_ARMED = f"""
 armed AS (
     INSERT INTO perennial.timer (id, run_id, key, kind, level, due_at, indexed)
     SELECT t.id, t.run_id, t.key, t.kind, t.level, d.due_at,
         d.due_at <= perennial.now() + %(horizon_seconds)s * interval '1 second'
-    FROM fence JOIN jsonb_to_recordset(%(timers)s::jsonb) AS t(run_id uuid, id uuid, key text, kind text, level int,
-        delay_seconds float8, at timestamptz) ON t.run_id = fence.run_id,
+    FROM fence JOIN {_TIMERS.called("t")} ON t.run_id = fence.run_id,
         LATERAL (SELECT coalesce(t.at, perennial.now() + t.delay_seconds * interval '1 second') AS due_at) d
     RETURNING run_id, id, extract(epoch FROM due_at - perennial.now())::float8 AS remaining_seconds, indexed
 )"""
@@ -130,13 +149,12 @@ _ARMED_ROWS = """(
     SELECT jsonb_agg(jsonb_build_object('id', armed.id, 'remaining_seconds', armed.remaining_seconds))
     FROM armed WHERE armed.run_id = fence.run_id AND armed.indexed)"""
 
-_ASKED = """
+_ASKED = f"""
 asked AS (
     INSERT INTO perennial.approval (run_id, key, name, assignees, escalations, deadline)
     SELECT p.run_id, p.key, p.name, p.assignees, p.escalations,
         perennial.now() + p.timeout_seconds * interval '1 second'
-    FROM fence JOIN jsonb_to_recordset(%(approvals)s::jsonb) AS p(run_id uuid, key text, name text, assignees text[],
-        escalations jsonb, timeout_seconds float8) ON p.run_id = fence.run_id
+    FROM fence JOIN {_APPROVALS.called("p")} ON p.run_id = fence.run_id
     RETURNING key
 )"""
 
@@ -185,7 +203,7 @@ _HANDED_OFF = f"""
 handed_off AS (
     {HAND_OFF}
     SELECT h.run_id, h.key, h.attempt, h.task, h.queue, {SENT_AT_ONCE}
-    FROM jsonb_to_recordset(%(handoffs)s::jsonb) AS h(run_id uuid, key text, attempt int, task text, queue text)
+    FROM {_HANDOFFS.called("h")}
     JOIN fence ON h.run_id = fence.run_id  /* guard: handoffs under the turn's fence */
     RETURNING key
 )"""
@@ -194,8 +212,7 @@ _TOLD = f"""
 told AS (
     {APPEND_HISTORY}
     SELECT h.run_id, h.actor, h.event, h.key, h.attempt, h.from_status, h.to_status, h.detail
-    FROM fence JOIN jsonb_to_recordset(%(history)s::jsonb) AS h(run_id uuid, actor text, event text, key text,
-        attempt int, from_status text, to_status text, detail jsonb) ON h.run_id = fence.run_id
+    FROM fence JOIN {_HISTORY.called("h")} ON h.run_id = fence.run_id
 )"""
 
 
@@ -226,6 +243,8 @@ class TurnCommit:
     revision: int
     from_status: RunStatus
     outcome: TurnOutcome
+    relay_after: float
+    horizon_seconds: float
     handoffs: tuple[Handoff, ...] = ()
     facts: tuple[Fact, ...] = ()
     settlement: Settlement | None = None
@@ -234,6 +253,26 @@ class TurnCommit:
     taking: Taking | None = None
     is_in_hand: bool = False
     """The run is as our last commit left it: nothing was asked for since, and no deadline is out of date."""
+
+    def parts(self) -> tuple[str, ...]:
+        """Only what this transition needs: a stage handed on costs six parts, not ten."""
+        outcome = self.outcome
+        is_closed = outcome.status.is_closed
+        wanted = (
+            (_FENCE_WITH_ATTEMPT if self.settlement is not None else _FENCE_ALONE, True),
+            (SETTLED, self.settlement is not None),
+            (_OPENED, bool(outcome.opened)),
+            (_CONSUMED, bool(outcome.consumed or outcome.set_aside)),
+            (_ARMED, any(opened.timers for opened in outcome.opened)),
+            (_ASKED, any(opened.approval is not None for opened in outcome.opened)),
+            (_DISARMED, not is_closed and not self.is_in_hand),
+            (_DROPPED, is_closed),
+            (_SEEN, not is_closed and not outcome.goes_on and not self.is_in_hand),
+            (_GOES_ON, outcome.goes_on),  # guard: advance of a turn that goes on
+            (_HANDED_OFF, bool(self.handoffs)),  # guard: outbox in the transaction
+            (_TOLD, bool(self.facts)),
+        )
+        return tuple(part for part, is_wanted in wanted if is_wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,78 +284,45 @@ class Committed:
     taken_at: datetime | None = None
 
 
+@batch_verb("commit_turn", kind=TurnCommit.parts, is_left_out=lambda committed: committed is None)
 def commit_turn_if_unchanged(
-    connection: AnyConnection,
-    commit: TurnCommit,
-    *,
-    relay_after: float,
-    horizon_seconds: float,
-) -> Committed | None:
-    """Write the transition if the fence holds. None: somebody was faster, and nothing was written."""
-    return _COMMIT(connection, _Ask(commit, relay_after, horizon_seconds))
+    connection: AnyConnection, commits: Sequence[TurnCommit]
+) -> Sequence[Committed | None]:
+    """Write the transition if the fence holds. None: somebody was faster, and nothing was written.
 
-
-@dataclass(frozen=True, slots=True)
-class _Ask:
-    commit: TurnCommit
-    relay_after: float
-    horizon_seconds: float
-
-    def parts(self) -> tuple[str, ...]:
-        """Only what this transition needs: a stage handed on costs six parts, not ten."""
-        commit, outcome = self.commit, self.commit.outcome
-        is_closed = outcome.status.is_closed
-        wanted = (
-            (_FENCE_WITH_ATTEMPT if commit.settlement is not None else _FENCE_ALONE, True),
-            (SETTLED, commit.settlement is not None),
-            (_OPENED, bool(outcome.opened)),
-            (_CONSUMED, bool(outcome.consumed or outcome.set_aside)),
-            (_ARMED, any(opened.timers for opened in outcome.opened)),
-            (_ASKED, any(opened.approval is not None for opened in outcome.opened)),
-            (_DISARMED, not is_closed and not commit.is_in_hand),
-            (_DROPPED, is_closed),
-            (_SEEN, not is_closed and not outcome.goes_on and not commit.is_in_hand),
-            (_GOES_ON, outcome.goes_on),  # guard: advance of a turn that goes on
-            (_HANDED_OFF, bool(commit.handoffs)),  # guard: outbox in the transaction
-            (_TOLD, bool(commit.facts)),
-        )
-        return tuple(part for part, is_wanted in wanted if is_wanted)
-
-
-def _commit_all(connection: AnyConnection, asks: Sequence[_Ask]) -> Sequence[Committed | None]:
-    """All in one transaction: a turn that lost its race is left out, and the others' are written."""
-    commits = [ask.commit for ask in asks]
-    statement = _statement_of(asks[0].parts(), if_many(asks))
+    Of several, in one transaction, those that lost their race are left out, and the others' are written.
+    """
+    statement = _statement_of(commits[0].parts(), if_many(commits))
     rows = statement.rows(
         connection,
-        turns=_rows(_turn_row(commit) for commit in commits),
-        opened=_rows(
+        **_TURNS.of(_turn_row(commit) for commit in commits),
+        **_ACTIVITIES.of(
             _activity_row(commit, opened) for commit in commits for opened in commit.outcome.opened
         ),
-        consumed=_rows(
+        **_SIGNALS.of(
             _consumed_row(commit, key, signal_id)
             for commit in commits
             for key, signal_id in _taken_signals(commit.outcome)
         ),
-        timers=_rows(
-            {"run_id": str(commit.run_id), **timer}
+        **_TIMERS.of(
+            {"run_id": commit.run_id, **timer}
             for commit in commits
             for timer in timer_rows(commit.outcome.opened)
         ),
-        approvals=_rows(
+        **_APPROVALS.of(
             _approval_row(commit, opened, opened.approval)
             for commit in commits
             for opened in commit.outcome.opened
             if opened.approval is not None
         ),
-        handoffs=_rows(
-            {"run_id": str(commit.run_id), **handoff.as_row()}
+        **_HANDOFFS.of(
+            {"run_id": commit.run_id, **handoff.as_row()}
             for commit in commits
             for handoff in commit.handoffs
         ),
-        history=_rows(_history_row(commit, fact) for commit in commits for fact in commit.facts),
-        relay_after=asks[0].relay_after,
-        horizon_seconds=asks[0].horizon_seconds,
+        **_HISTORY.of(_history_row(commit, fact) for commit in commits for fact in commit.facts),
+        relay_after=commits[0].relay_after,
+        horizon_seconds=commits[0].horizon_seconds,
     )
     found = {row.run_id: row for row in rows}
     return [_committed(commit, found.get(commit.run_id)) for commit in commits]
@@ -335,11 +341,6 @@ def _committed(commit: TurnCommit, row: Any | None) -> Committed | None:
     )
 
 
-_COMMIT: BatchVerb[_Ask, Committed | None] = BatchVerb(
-    "commit_turn", _commit_all, kind=_Ask.parts, is_left_out=lambda committed: committed is None
-)
-
-
 @cache
 def _statement_of(parts: tuple[str, ...], whose_run_is_free: str) -> Statement:
     armed = _ARMED_ROWS if _ARMED in parts else "NULL::jsonb"
@@ -355,9 +356,9 @@ def _statement_of(parts: tuple[str, ...], whose_run_is_free: str) -> Statement:
 def _turn_row(commit: TurnCommit) -> dict[str, Any]:
     outcome, settlement = commit.outcome, commit.settlement
     row = {
-        "run_id": str(commit.run_id),
+        "run_id": commit.run_id,
         "revision": commit.revision,
-        "turn_token": None if commit.turn_token is None else str(commit.turn_token),
+        "turn_token": commit.turn_token,
         "status": outcome.status,
         "stage": outcome.stage,
         "waiting_for": outcome.waiting_for,
@@ -379,28 +380,28 @@ def _activity_row(commit: TurnCommit, opened: NewActivity) -> dict[str, Any]:
     request, taking = opened.request, commit.taking
     is_taken = taking is not None and taking.key == request.key
     return {
-        "run_id": str(commit.run_id),
+        "run_id": commit.run_id,
         "key": request.key,
         "scope": request.scope,
         "ordinal": request.ordinal,
         "kind": request.kind,
         "name": request.name,
         "state": ActivityState.CLAIMED if is_taken else opened.state,
-        "worker_id": str(taking.worker_id) if taking is not None and is_taken else None,
+        "worker_id": taking.worker_id if taking is not None and is_taken else None,
         "queue": opened.queue,
         "policy": opened.policy,
         "timeout_seconds": opened.timeout_seconds,
         "asked": request.asked,
         "input": opened.input,
         "result": opened.result,
-        "settled_at": opened.settled_at.isoformat() if opened.settled_at else None,
+        "settled_at": opened.settled_at,
         "settled_revision": opened.settled_revision,
     }
 
 
 def _approval_row(commit: TurnCommit, opened: NewActivity, ask: ApprovalRequest) -> dict[str, Any]:
     return {
-        "run_id": str(commit.run_id),
+        "run_id": commit.run_id,
         "key": opened.request.key,
         "name": ask.name,
         "assignees": ask.assignees,
@@ -419,12 +420,12 @@ def _taken_signals(outcome: TurnOutcome) -> Iterator[tuple[str, UUID]]:
 
 
 def _consumed_row(commit: TurnCommit, key: str, signal_id: UUID) -> dict[str, Any]:
-    return {"run_id": str(commit.run_id), "key": key, "signal_id": str(signal_id)}
+    return {"run_id": commit.run_id, "key": key, "signal_id": signal_id}
 
 
 def _history_row(commit: TurnCommit, fact: Fact) -> dict[str, Any]:
     return {
-        "run_id": str(commit.run_id),
+        "run_id": commit.run_id,
         "actor": fact.actor,
         "event": fact.event,
         "key": fact.key,
@@ -433,7 +434,3 @@ def _history_row(commit: TurnCommit, fact: Fact) -> dict[str, Any]:
         "to_status": commit.outcome.status,
         "detail": fact.detail,
     }
-
-
-def _rows(rows: Iterable[dict[str, Any]]) -> str:
-    return json.dumps(list(rows))

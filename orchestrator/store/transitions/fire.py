@@ -6,7 +6,6 @@ ask for finds no rows. (docs/adr/0040)
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -23,6 +22,7 @@ from orchestrator.store.parts import (
     SOONEST_WINS,
     hand_off_turn,
 )
+from orchestrator.store.rowset import RowSet
 from orchestrator.store.statement import AnyConnection, Statement
 from orchestrator.store.transitions.approvals import DECISION
 from orchestrator.store.transitions.outbox import Handoff
@@ -32,6 +32,13 @@ EXPIRY = "expiry"
 
 TIMER = "timer"
 """Who acts in history when a deadline does."""
+
+
+_RULES = RowSet(
+    "rules",
+    """kind text, timer text, event text, leads_to text, "then" text, takes_signals boolean,
+    asks_people boolean""",
+)
 
 
 # Runs are locked first, and then their timers. Many are never waited for (SKIP LOCKED): a transaction that waits for
@@ -53,8 +60,7 @@ def _fire(when_locked: str) -> str:
     """The text; `when_locked`: what becomes of timers whose run somebody else has locked."""
     return f"""
 WITH rule AS MATERIALIZED (
-    SELECT rule.* FROM jsonb_to_recordset(%(rules)s::jsonb) AS rule(
-        kind text, timer text, event text, leads_to text, "then" text, takes_signals boolean, asks_people boolean)
+    SELECT rule.* FROM {_RULES.called("rule")}
 ), asked AS MATERIALIZED (
     SELECT t.id, t.run_id, t.key, t.kind, t.state, t.due_at, a.name, a.state AS activity_state,
         (SELECT r.revision FROM perennial.run r WHERE r.id = t.run_id) AS revision,
@@ -197,7 +203,7 @@ def fire_timers_if_due(
     rows = (_FIRE_ONE if len(timer_ids) == 1 else _FIRE_MANY).rows(
         connection,
         timer_ids=list(timer_ids),
-        rules=_rules(tuple(KINDS.values())),
+        **_rules(tuple(KINDS.values())),
         mark=TAKEN_AT_THE_DEADLINE,
         relay_after=relay_after,
     )
@@ -217,17 +223,15 @@ def fire_timers_if_due(
 
 
 @cache
-def _rules(kinds: tuple[type[Ask], ...]) -> str:
+def _rules(kinds: tuple[type[Ask], ...]) -> dict[str, str]:
     """What each kind says of its timers, as rows."""
-    return json.dumps(
-        [
-            {
-                "kind": kind.kind,
-                "takes_signals": kind.takes_signals,
-                "asks_people": kind.asks_people,
-                **asdict(rule),
-            }
-            for kind in kinds
-            for rule in kind.timers
-        ]
+    return _RULES.of(
+        {
+            "kind": kind.kind,
+            "takes_signals": kind.takes_signals,
+            "asks_people": kind.asks_people,
+            **asdict(rule),
+        }
+        for kind in kinds
+        for rule in kind.timers
     )

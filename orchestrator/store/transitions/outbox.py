@@ -9,7 +9,6 @@ publishes at once writes 1. (docs/adr/0003)
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +23,7 @@ from orchestrator.store.parts import (
     WAKE_RELAYS,
     hand_off_turn,
 )
+from orchestrator.store.rowset import RowSet
 from orchestrator.store.statement import AnyConnection, Statement
 from orchestrator.store.transitions.turns import TURN_IS_LOST
 
@@ -92,11 +92,13 @@ _DUE_BUT_THEIRS = Statement(
     ),
 )
 
+_FOUND = RowSet("found", "run_id uuid, key text, attempt int, publishes int")
+
 # Only those that nobody else has taken since; whoever holds a row now knows better.
-_AS_FOUND = """
+_AS_FOUND = f"""
 WITH found AS (
     SELECT o.run_id, o.key, f.publishes FROM perennial.outbox o
-    JOIN jsonb_to_recordset(%(found)s::jsonb) AS f(run_id uuid, key text, attempt int, publishes int)
+    JOIN {_FOUND.called("f")}
         ON o.run_id = f.run_id AND o.key = f.key AND o.attempt = f.attempt AND o.publishes = f.publishes + 1
     FOR NO KEY UPDATE OF o SKIP LOCKED
 )"""
@@ -201,7 +203,7 @@ class Handoff:
         return cls(run_id, "", 1, ADVANCE, queue)
 
     def as_row(self) -> dict[str, Any]:
-        """For a recordset."""
+        """For a row set."""
         return {"key": self.key, "attempt": self.attempt, "task": self.task, "queue": self.queue}
 
 
@@ -249,25 +251,23 @@ def put_back_handoffs(
     connection: AnyConnection, unsent: Sequence[Handoff], *, relay_after: float
 ) -> None:
     """Handoffs that were taken, and could not be sent: they don't count as sent, and are due again soon."""
-    _PUT_BACK.rows(connection, found=_as_found(unsent), relay_after=relay_after)
+    _PUT_BACK.rows(connection, **_as_found(unsent), relay_after=relay_after)
 
 
 def leave_handoffs(connection: AnyConnection, theirs: Sequence[Handoff]) -> None:
     """Handoffs that were taken, and are others' to send: they are due as before, and every relay is told."""
-    _LEAVE.rows(connection, found=_as_found(theirs))
+    _LEAVE.rows(connection, **_as_found(theirs))
 
 
-def _as_found(handoffs: Sequence[Handoff]) -> str:
-    return json.dumps(
-        [
-            {
-                "run_id": str(handoff.run_id),
-                "key": handoff.key,
-                "attempt": handoff.attempt,
-                "publishes": handoff.publishes,
-            }
-            for handoff in handoffs
-        ]
+def _as_found(handoffs: Sequence[Handoff]) -> dict[str, str]:
+    return _FOUND.of(
+        {
+            "run_id": handoff.run_id,
+            "key": handoff.key,
+            "attempt": handoff.attempt,
+            "publishes": handoff.publishes,
+        }
+        for handoff in handoffs
     )
 
 

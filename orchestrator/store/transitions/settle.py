@@ -5,7 +5,6 @@ record_settlement_if_claimed  a fact without a turn: this worker can't take it, 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,6 +18,7 @@ from orchestrator.store.parts import (
     SOONEST_WINS,
     hand_off_turn,
 )
+from orchestrator.store.rowset import RowSet
 from orchestrator.store.statement import AnyConnection, Statement
 
 # The attempt that earned a result must still be claimed.
@@ -37,13 +37,17 @@ settled AS (
 )"""
 
 
+_SETTLEMENT = RowSet(
+    "settlement",
+    """run_id uuid, active_milliseconds bigint, settled_key text, settled_attempt int,
+    settled_state text, settled_result text, settled_error jsonb, settled_at timestamptz""",
+)
+
 _RECORD_SETTLEMENT = Statement(
     "record_settlement",
     f"""
 WITH turns AS (
-    SELECT * FROM jsonb_to_record(%(settlement)s::jsonb) AS t(run_id uuid, active_milliseconds bigint,
-        settled_key text, settled_attempt int, settled_state text, settled_result text, settled_error jsonb,
-        settled_at timestamptz)
+    SELECT * FROM {_SETTLEMENT.one_called("t")}
 ), fence AS (
     UPDATE perennial.run r SET revision = {RAISED}, last_progress_at = perennial.now(),
         active_milliseconds = r.active_milliseconds + t.active_milliseconds
@@ -89,7 +93,7 @@ def record_settlement_if_claimed(
     """Write the end of an attempt and ask for a turn. (False, None): the attempt isn't ours any more."""
     row = _RECORD_SETTLEMENT.row(
         connection,
-        settlement=json.dumps({"run_id": str(run_id), **settled_row(settlement)}),
+        **_SETTLEMENT.of_one({"run_id": run_id, **settled_row(settlement)}),
         actor=actor,
         event=f"stage {settlement.state}",
         relay_after=relay_after,
@@ -98,13 +102,13 @@ def record_settlement_if_claimed(
 
 
 def settled_row(settlement: Settlement) -> dict[str, Any]:
-    """What it writes, for a recordset."""
+    """What it writes, for a row set."""
     return {
         "settled_key": settlement.key,
         "settled_attempt": settlement.attempt,
         "settled_state": settlement.state,
         "settled_result": settlement.result,
         "settled_error": settlement.error,
-        "settled_at": settlement.settled_at.isoformat(),
+        "settled_at": settlement.settled_at,
         "active_milliseconds": settlement.active_milliseconds,
     }

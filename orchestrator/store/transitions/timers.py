@@ -71,15 +71,15 @@ class ArmedTimer:
 
 
 def timer_rows(opened: Iterable[NewActivity]) -> list[dict[str, Any]]:
-    """The timers of new activities, for a recordset. Each gets its id here."""
+    """The timers of new activities, for a row set. Each gets its id here."""
     return [
         {
-            "id": str(uuid7()),
+            "id": uuid7(),
             "key": activity.request.key,
             "kind": timer.kind,
             "level": timer.level,
             "delay_seconds": timer.delay_seconds,
-            "at": timer.at.isoformat() if timer.at else None,
+            "at": timer.at,
         }
         for activity in opened
         for timer in activity.timers

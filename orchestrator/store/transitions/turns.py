@@ -9,7 +9,6 @@ Every fact that reaches a run raises its revision, and a turn commits only on th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +21,7 @@ from orchestrator.store.parts import (
     NO_HOLDER,
 )
 from orchestrator.store.reads.loading import LoadedRun
+from orchestrator.store.rowset import RowSet
 from orchestrator.store.statement import AnyConnection, Statement
 
 # Whoever finds a turn held leaves it; only those who may judge who is dead free it (engine.recover).
@@ -38,14 +38,18 @@ TURN_IS_LOST = """(r.turn_token IS NOT NULL
     )"""
 
 
+_HOLDS = RowSet(
+    "holds", "run_id uuid, revision bigint, turn_token uuid, worker_id uuid, dead_after float8"
+)
+
+
 @cache
 def _hold(whose_run_is_free: str) -> Statement:
     return Statement(
         "hold_turn",
         f"""
 WITH holds AS MATERIALIZED (
-    SELECT t.* FROM jsonb_to_recordset(%(holds)s::jsonb) AS t(run_id uuid, revision bigint, turn_token uuid,
-        worker_id uuid, dead_after float8){whose_run_is_free}
+    SELECT t.* FROM {_HOLDS.called("t")}{whose_run_is_free}
 )
 UPDATE perennial.run r SET turn_token = t.turn_token, turn_worker = t.worker_id, turn_claimed_at = perennial.now(),
     turn_lease_seconds = t.dead_after
@@ -123,18 +127,16 @@ class _Hold:
 
     def as_row(self) -> dict[str, Any]:
         return {
-            "run_id": str(self.run_id),
+            "run_id": self.run_id,
             "revision": self.revision,
-            "turn_token": str(self.turn_token),
-            "worker_id": str(self.worker_id),
+            "turn_token": self.turn_token,
+            "worker_id": self.worker_id,
             "dead_after": self.dead_after,
         }
 
 
 def _hold_all(connection: AnyConnection, holds: Sequence[_Hold]) -> Sequence[int | None]:
-    rows = _hold(if_many(holds)).rows(
-        connection, holds=json.dumps([hold.as_row() for hold in holds])
-    )
+    rows = _hold(if_many(holds)).rows(connection, **_HOLDS.of(hold.as_row() for hold in holds))
     losses = {row.id: row.turn_losses for row in rows}
     return [losses.get(hold.run_id) for hold in holds]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from orchestrator.core.asked import different_arguments
-from orchestrator.core.journal import Activity
+from orchestrator.core.journal import AHEAD, Activity
 from orchestrator.core.kinds.base import Request
 
 SAME_LINES_BEFORE = 2
@@ -16,7 +16,8 @@ def explain_contradiction(
     scope: str, recorded: Iterable[Activity], asked: Iterable[Request]
 ) -> str:
     """The first place of a scope where journal (`-`) and flow (`+`) differ, and what stands just before it."""
-    before = {entry.ordinal: entry for entry in recorded if entry.scope == scope}
+    placed = (entry for entry in recorded if entry.scope == scope and entry.ordinal != AHEAD)
+    before = {entry.ordinal: entry for entry in placed}
     after = {request.ordinal: request for request in asked if request.scope == scope}
     where = f"in {scope}:" if scope else "in the flow:"
     # What is asked and isn't recorded is new, or a step that nobody has awaited yet.

@@ -57,6 +57,9 @@ class ActivityState(StrEnum):
     CANCELLED = "cancelled"
 
 
+AHEAD = 0
+"""The ordinal of what a migration has left to be asked for later: it is found by its key, wherever that is."""
+
 SETTLED = frozenset({ActivityState.DONE, ActivityState.FAILED, ActivityState.TIMED_OUT})
 
 

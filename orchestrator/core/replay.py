@@ -40,6 +40,9 @@ from orchestrator.errors import PayloadError
 PerformStep = Callable[[Request, Activity | None], Activity]
 """Runs an inline step and records it; the answer is settled, or retrying."""
 
+MakeRequests = Callable[..., Requests]
+"""Makes the recorder of one pass: `Requests`, or one that holds what is asked against the journal in its own way."""
+
 
 def take_turn(
     process: Process,
@@ -50,6 +53,7 @@ def take_turn(
     registry: Registry,
     perform_step: PerformStep,
     may_perform: bool = True,
+    requests_of: MakeRequests = Requests,
 ) -> TurnOutcome:
     """One pass of the flow over its journal.
 
@@ -58,7 +62,7 @@ def take_turn(
     Raises TurnAbandoned when this worker lacks a stage the flow asks for (another worker may have it),
     or when `perform_step` does because the turn is no longer ours.
     """
-    one = _Pass(process, run, journal, signals, registry, perform_step, may_perform)
+    one = _Pass(process, run, journal, signals, registry, perform_step, may_perform, requests_of)
     requests = one.requests
     try:
         answer = one.drive()
@@ -93,6 +97,7 @@ class _Pass:
     registry: Registry
     perform_step: PerformStep
     may_perform: bool
+    requests_of: MakeRequests
     branches: Branches = field(init=False)
     requests: Requests = field(init=False)
     entries: dict[str, Activity] = field(init=False)
@@ -114,7 +119,7 @@ class _Pass:
     postponed_step: str | None = None
 
     def __post_init__(self) -> None:
-        requests = self.requests = Requests(
+        requests = self.requests = self.requests_of(
             self.process, self.registry, self.journal, salt=crc32(self.run.id.bytes)
         )
         self.entries = requests.entries
@@ -306,11 +311,19 @@ class _Pass:
             opened=tuple(self._opened()),
             consumed=tuple(self.consumed.values()),
             set_aside=tuple(self.unfit),
-            unsettled=tuple(request.key for request in unsettled),
+            unsettled=(*(request.key for request in unsettled), *self._open_ahead()),
             stage=unsettled[0].key if unsettled else None,
             waiting_for=_waiting_for(unsettled),
             goes_on=self.postponed_step is not None,
         )
+
+    def _open_ahead(self) -> list[str]:
+        """What a migration has left open for later keeps its deadlines."""
+        return [
+            entry.key
+            for entry in self.requests.ahead
+            if not entry.is_settled and entry.key not in self.requests.asked
+        ]
 
     def _is_awaited(self, request: Request) -> bool:
         """Not answered; and a step that nobody has awaited yet is not at work."""

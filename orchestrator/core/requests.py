@@ -6,7 +6,7 @@
     requests.parked                    the first contradiction, whatever the flow has made of it
 
 Keys are unique in a run, ordinals in a scope: what stands at the same place must be of the same kind, name and
-arguments. (DESIGN rule 4)
+arguments (DESIGN rule 4). What a migration has put AHEAD has a key and no place yet (docs/adr/0049).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from orchestrator.core.branches import Branches, TurnAbandoned, TurnOver
 from orchestrator.core.checks import check_key, check_words, composed
 from orchestrator.core.contradictions import explain_contradiction
 from orchestrator.core.definition import Process, Registry, Stage
-from orchestrator.core.journal import Activity
+from orchestrator.core.journal import AHEAD, Activity
 from orchestrator.core.kinds.base import Ask, NewActivity, Request
 from orchestrator.core.unawaited import NEVER_AWAITED, Unawaited
 from orchestrator.errors import DefinitionError, UnknownStage
@@ -48,6 +48,7 @@ class Requests:
         "_process",
         "_registry",
         "_salt",
+        "ahead",
         "asked",
         "branches",
         "entries",
@@ -72,6 +73,8 @@ class Requests:
         self.parked: str | None = None
         """Why the run is to be parked, whatever its flow makes of that."""
         self.parked_as = "contradiction"
+        self.ahead: list[Activity] = []
+        """What a migration has left to be asked for later."""
         self._places: dict[tuple[str, int], Activity] = {}
         self._names: dict[str, int] = {}
         self._ordinals: dict[str, int] = {}
@@ -79,7 +82,10 @@ class Requests:
         for activity in journal:
             if activity.parent_key is None:
                 self.entries[activity.key] = activity
-                self._places[activity.scope, activity.ordinal] = activity
+                if activity.ordinal == AHEAD:
+                    self.ahead.append(activity)
+                else:
+                    self._places[activity.scope, activity.ordinal] = activity
 
     # -- what flows ask (Recorder) -----------------------------------------------------------
 
@@ -155,6 +161,8 @@ class Requests:
     def _hold_against_journal(self, request: Request) -> None:
         recorded = self._places.get((request.scope, request.ordinal))
         entry = self.entries.get(request.key)
+        if entry is not None and entry.ordinal == AHEAD and recorded is None:
+            recorded = entry
         if recorded is None and entry is None:
             return
         if (
@@ -173,7 +181,7 @@ class Requests:
     def refuse_forgotten(self) -> None:
         """Park the run if its journal holds what the flow hasn't asked for."""
         for activity in self.entries.values():
-            if activity.key not in self.asked:
+            if activity.key not in self.asked and activity.ordinal != AHEAD:
                 self._park(self._diff(activity.scope))
 
     def refuse_unawaited(self) -> None:

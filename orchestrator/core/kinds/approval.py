@@ -38,6 +38,8 @@ class AskPeople(Ask):
         TimerRule("approval-timeout", "approval timed out"),
     )
 
+    timed_by: ClassVar = frozenset({"escalate", "timeout"})
+
     def compared(self) -> dict[str, Any]:
         """Who is asked, and when it goes further."""
         approval = self.approval

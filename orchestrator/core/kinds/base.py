@@ -179,6 +179,8 @@ class Ask(ABC):
     """People answer it: of several waits, that is the one to name first."""
     timers: ClassVar[tuple[TimerRule, ...]] = ()
     """What each kind of timer does that it may have."""
+    timed_by: ClassVar[frozenset[str]] = frozenset()
+    """Which of its arguments say when its timers are due."""
     timed_out: ClassVar[type[WaitTimedOut]] = WaitTimedOut
     """What a flow meets where a timer has ended the wait as TIMED_OUT."""
 

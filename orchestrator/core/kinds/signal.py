@@ -48,6 +48,8 @@ class SignalWait(Ask):
         TimerRule("signal-timeout", "signal timed out", leads_to=ActivityState.TIMED_OUT),
     )
 
+    timed_by: ClassVar = frozenset({"timeout"})
+
     def compared(self) -> dict[str, Any]:
         """Its deadline. Another type is another reading of the same signal."""
         return {"timeout": self.timeout_seconds}

@@ -29,6 +29,8 @@ class Sleep(Ask):
     opened_event: ClassVar = "sleeps"
     timers: ClassVar = (TimerRule("sleep", "sleep ended"),)
 
+    timed_by: ClassVar = frozenset({"until", "duration"})
+
     def compared(self) -> dict[str, Any]:
         """Its end."""
         return {"until": self.at} if self.at is not None else {"duration": self.delay_seconds}

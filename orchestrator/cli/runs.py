@@ -202,7 +202,7 @@ def _asked(
         '"active_milliseconds", "waits": [{"kind", "key", "name", "who", "since", '
         '"next": [{"what", "at"}], "attempt", "detail"}], "queue", "untaken_turn", '
         '"failures": [{"key", "attempt", "type", "message", "traceback", "at"}], '
-        '"former_key", "follows", "followed_by"}',
+        '"former_key", "follows", "followed_by", "code_revision"}',
     ),
 )
 def show(context: typer.Context, run: Run, _json: Json = False) -> None:

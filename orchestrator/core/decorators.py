@@ -26,7 +26,7 @@ from orchestrator.core.callables import (
 from orchestrator.core.checks import check_delay, check_name, check_queue
 from orchestrator.core.definition import Approval, Process, Registry, Stage, default_registry
 from orchestrator.core.durations import Duration, seconds_or_none
-from orchestrator.core.fingerprints import meaning_of, source_of
+from orchestrator.core.fingerprints import meaning_of, source_of, text_of
 from orchestrator.core.flow_source import check_source
 from orchestrator.core.retries import Retry
 from orchestrator.errors import DefinitionError
@@ -176,6 +176,7 @@ def process(
                 "means": meaning_of(flow, decorators=(process,)),
             },
             where=where,
+            source=text_of(flow),
         )
         (registry or default_registry).add_process(defined)
         return defined

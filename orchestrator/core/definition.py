@@ -109,6 +109,8 @@ class Process:
     expires_after_seconds: float | None = None
     spec: dict[str, Any] = field(default_factory=dict, repr=False)
     where: str = ""
+    source: str | None = field(default=None, repr=False, compare=False)
+    """The text of its flow, if it is known: people are shown what a deployment changes."""
 
     @property
     def fingerprint(self) -> str:
@@ -116,16 +118,22 @@ class Process:
 
         Of a flow in Python its syntax tree counts, and not where it stands or how it is written.
         """
-        if self.kind != "python":
-            return self._fingerprint_of(self.spec)
-        return self._fingerprint_of(_without(self.spec, "flow", "source"))
+        return next(iter(self.fingerprint_by_way.values()))
 
     @property
     def fingerprints(self) -> tuple[str, ...]:
         """The fingerprint, and the one that releases before 0.2 recorded for the same code."""
+        return tuple(self.fingerprint_by_way.values())
+
+    @property
+    def fingerprint_by_way(self) -> dict[str, str]:
+        """Each by the way in which it was taken, today's first. Two definitions are compared by one way alone."""
         if self.kind != "python":
-            return (self.fingerprint,)
-        return (self.fingerprint, self._fingerprint_of(_without(self.spec, "means")))
+            return {"spec": self._fingerprint_of(self.spec)}
+        return {
+            "meaning": self._fingerprint_of(_without(self.spec, "flow", "source")),
+            "lines": self._fingerprint_of(_without(self.spec, "means")),
+        }
 
     def _fingerprint_of(self, spec: dict[str, Any]) -> str:
         content = {

@@ -52,6 +52,14 @@ def source_of(function: Callable[..., Any]) -> str:
     )
 
 
+def text_of(function: Callable[..., Any]) -> str | None:
+    """The source of a function as it stands in its file; None: there is none."""
+    try:
+        return textwrap.dedent(inspect.getsource(function))
+    except (OSError, TypeError):
+        return None
+
+
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 

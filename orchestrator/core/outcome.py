@@ -17,7 +17,7 @@ from orchestrator.core.run import RunStatus
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What a turn knows of its run. `input` is plain JSON."""
+    """What a turn knows of its run. `input` is plain JSON. `code_revision`: which content of its version moves it."""
 
     id: UUID
     process: str
@@ -25,6 +25,7 @@ class RunContext:
     business_key: str | None
     input: Any
     created_at: datetime
+    code_revision: int = 1
 
 
 @dataclass(frozen=True, slots=True)

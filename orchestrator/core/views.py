@@ -124,6 +124,7 @@ class RunView:
     former_key: str | None = None
     follows: UUID | None = None
     followed_by: UUID | None = None
+    code_revision: int = 1
 
 
 @dataclass(frozen=True, slots=True)

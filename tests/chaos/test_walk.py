@@ -223,6 +223,7 @@ ELSEWHERE = {
     "deploy_process",
     "lock_process_if_unused",
     "replace_process",
+    "amend_process",
     # people's, of a kind of one's own: tests/architecture, tests/race
     "answer_wait",
     # of two apps on one database: tests/engine/test_foreign.py
@@ -231,6 +232,7 @@ ELSEWHERE = {
     "load_open_runs",
     "read_contract",
     "read_fingerprints",
+    "read_revisions",
     "names_of_processes",
     "runs_of_process",
     "run_to_restart",

@@ -36,6 +36,7 @@ RUN = {
     "former_key",
     "follows",
     "followed_by",
+    "code_revision",
 }
 ROW = {
     "id",

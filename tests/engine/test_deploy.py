@@ -88,6 +88,22 @@ def test_what_a_release_before_deployed_is_the_same_and_has_its_new_fingerprint(
         harness.client.processes.deploy(p_waiting(48))
 
 
+def test_a_version_keeps_what_it_was_deployed_with_as_its_revision(harness: Harness):
+    """And a run stands on the one that is current when it starts."""
+    harness.client.processes.deploy(p_waiting(24), by="ann")
+    harness.client.processes.deploy(p_waiting(48), by="bob")
+    harness.client.processes.deploy(p_waiting(48), by="cy")
+    version = p_waiting(48)
+    (row,) = harness.database.rows("SELECT * FROM perennial.process_revision")
+    assert (row.process, row.version, row.code_revision, row.deployed_by) == ("p", 1, 1, "bob")
+    assert (row.fingerprint, row.fingerprints) == (version.fingerprint, version.fingerprint_by_way)
+    assert (row.spec, row.source) == (version.spec, version.source)
+    assert "await flow.signal" in row.source
+    harness.database.rows("UPDATE perennial.process SET code_revision = 3")
+    for key in (None, "k"):
+        assert harness.client.get(harness.client.start("p", key=key)).code_revision == 3
+
+
 def test_a_start_that_is_not_committed_yet_holds_its_version(harness: Harness):
     """And the deployment doesn't wait for it. Guards `lock_process_if_unused`."""
     harness.client.processes.deploy(p_waiting(24))

@@ -602,6 +602,11 @@ GUARDS = [
         (f"{SCENARIOS}test_a_deployed_version_keeps_its_content",),
     ),
     Guard(
+        "an amendment of the revision that was shown",
+        "Nobody amends over what somebody else has amended since.",
+        ("tests/engine/test_amend.py::test_of_two_amendments_of_one_revision_one_is_made",),
+    ),
+    Guard(
         "a version whose first run is being started",
         "It is held by a start that has not committed.",
         ("tests/engine/test_deploy.py::test_a_start_that_is_not_committed_yet_holds_its_version",),

@@ -29,8 +29,10 @@ from tests.store.test_plans import ROWS, nodes_of, play
 ORDER = ("run", "timer", "approval", "activity", "outbox")
 """Tables of whose rows two transactions may want the same. New rows are nobody else's."""
 
-WITHOUT_THE_RUN = {"claim_activity"}
-"""A hundred stages of one run are claimed at once: an activity, and then its handoff."""
+WITHOUT_THE_RUN = {"claim_activity", "deploy_process", "replace_process", "amend_process"}
+"""A hundred stages of one run are claimed at once: an activity, and then its handoff. A deployment changes no run:
+a version, and then its revision.
+"""
 
 AN_ADVANCE_ALONE = {"CTE seen"}
 """It deletes the handoff of a turn, which no claim takes."""

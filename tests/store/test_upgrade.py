@@ -115,3 +115,25 @@ def test_an_upgrade_gives_way_to_a_writer_that_holds_one_table_and_wants_another
     harness.client.approve(run, by="bob")
     harness.drain()
     assert harness.client.result(run) is True
+
+
+def test_what_is_deployed_is_revision_one_and_who_worked_on_it_may_read_that(harness, p):
+    """A client of the release before deploys into `process` alone: that row is the current revision."""
+    run = harness.run(p)
+    downgrade(harness.database, "0008")
+    harness.database.rows("GRANT SELECT, UPDATE ON perennial.process TO pg_monitor")
+    harness.database.close()
+    migrate.upgrade(harness.database.engine)
+    (row,) = harness.database.rows(
+        """SELECT v.code_revision, v.fingerprint = p.fingerprint AND v.spec = p.spec AS is_same,
+        has_table_privilege('pg_monitor', 'perennial.process_revision', 'UPDATE') AS may_change,
+        has_table_privilege('pg_monitor', 'perennial.process_revision', 'DELETE') AS may_delete
+        FROM perennial.process p JOIN perennial.process_revision v ON v.process = p.name AND v.version = p.version"""
+    )
+    assert (row.code_revision, row.is_same, row.may_change, row.may_delete) == (
+        1,
+        True,
+        True,
+        False,
+    )
+    assert harness.client.get(run).code_revision == 1

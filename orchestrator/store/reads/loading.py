@@ -94,7 +94,13 @@ def loaded_from(row: Any) -> LoadedRun:
     """A LoadedRun from any row that has the run's columns, `journal` and `signals`."""
     return LoadedRun(
         context=RunContext(
-            row.id, row.process, row.version, row.business_key, row.input, row.created_at
+            row.id,
+            row.process,
+            row.version,
+            row.business_key,
+            row.input,
+            row.created_at,
+            row.code_revision,
         ),
         status=RunStatus(row.status),
         revision=row.revision,

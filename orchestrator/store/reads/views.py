@@ -111,6 +111,7 @@ def get_run(connection: Connection, run_id: UUID) -> RunView | None:
         former_key=row.former_key,
         follows=row.follows,
         followed_by=row.followed_by,
+        code_revision=row.code_revision,
     )
 
 

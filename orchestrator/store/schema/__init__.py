@@ -39,6 +39,7 @@ TABLES = (
     "history",
     "outbox",
     "process",
+    "process_revision",
     "run",
     "schema_version",
     "signal",

@@ -17,6 +17,7 @@ RIGHTS = {
     "history": "SELECT, INSERT",
     "outbox": "SELECT, INSERT, UPDATE, DELETE",
     "process": "SELECT, INSERT, UPDATE",
+    "process_revision": "SELECT, INSERT, UPDATE",
     "run": "SELECT, INSERT, UPDATE",
     "schema_version": "SELECT",
     "signal": "SELECT, INSERT, UPDATE",

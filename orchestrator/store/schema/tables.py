@@ -89,8 +89,40 @@ process = Table(
     Column("input_schema_digest", Text),
     _now("deployed_at"),
     Column("deployed_by", Text, nullable=False, server_default=""),
+    # The content of this row is that of its revision, the current one: what starts anew stands on it.
+    Column("code_revision", Integer, nullable=False, server_default="1"),
     CheckConstraint("version >= 1", name="version"),
     CheckConstraint("kind IN ('python', 'declarative')", name="kind"),
+)
+
+# What a version held, and holds: amended, it has one revision more (docs/adr/0045).
+process_revision = Table(
+    "process_revision",
+    metadata,
+    Column("process", Text, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("code_revision", Integer, primary_key=True, autoincrement=False),
+    Column("fingerprint", Text, nullable=False),
+    # By the way in which each was taken (core/fingerprints.py).
+    Column("fingerprints", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("kind", Text, nullable=False),
+    Column("spec", JSONB, nullable=False),
+    # The text of a flow, to show what an amendment changes.
+    Column("source", Text),
+    Column("queue", Text),
+    Column("expires_after_seconds", Double),
+    Column("input_schema", JSONB),
+    Column("input_schema_digest", Text),
+    _now("deployed_at"),
+    Column("deployed_by", Text, nullable=False, server_default=""),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("diff", JSONB),
+    ForeignKeyConstraint(
+        ["process", "version"],
+        ["perennial.process.name", "perennial.process.version"],
+        ondelete="CASCADE",
+    ),
+    CheckConstraint("code_revision >= 1", name="code_revision"),
 )
 
 run = Table(
@@ -127,6 +159,8 @@ run = Table(
     _time("expires_at"),
     _time("closed_at"),
     Column("active_milliseconds", BigInteger, nullable=False, server_default="0"),
+    # The revision of its version that it stands on: only a worker with that code takes its turns.
+    Column("code_revision", Integer, nullable=False, server_default="1"),
     ForeignKeyConstraint(
         ["process", "version"], ["perennial.process.name", "perennial.process.version"]
     ),

@@ -16,19 +16,45 @@ from orchestrator.core.definition import Process
 from orchestrator.core.schemas import InputSchema
 from orchestrator.store.statement import AnyConnection, Statement
 
+
+def keep_revision(
+    of: str, *, former: str = "", reason: str = "''", diff: str = "NULL::jsonb"
+) -> str:
+    """The revision that a row of `process` is of, as it stands now. `former`: fingerprints that are of it as well."""
+    source = "coalesce(excluded.source, v.source)" if former else "excluded.source"
+    return f"""INSERT INTO perennial.process_revision AS v (process, version, code_revision, fingerprint, fingerprints,
+        kind, spec, source, queue, expires_after_seconds, input_schema, input_schema_digest, deployed_at, deployed_by,
+        reason, diff)
+    SELECT p.name, p.version, p.code_revision, p.fingerprint, %(fingerprints_by_way)s::jsonb, p.kind, p.spec,
+        %(source)s::text, p.queue, p.expires_after_seconds, p.input_schema, p.input_schema_digest, p.deployed_at,
+        p.deployed_by, {reason}, {diff}
+    FROM {of} p
+    ON CONFLICT (process, version, code_revision) DO UPDATE SET fingerprint = excluded.fingerprint,
+        fingerprints = {former} excluded.fingerprints, kind = excluded.kind, spec = excluded.spec,
+        source = {source}, queue = excluded.queue,
+        expires_after_seconds = excluded.expires_after_seconds, input_schema = excluded.input_schema,
+        input_schema_digest = excluded.input_schema_digest, deployed_at = excluded.deployed_at,
+        deployed_by = excluded.deployed_by"""
+
+
 # What is there under a fingerprint of the release before is the same, and has today's from here on. The schema
 # of the input is no part of the content: another release of pydantic may write another one.
 _DEPLOY = Statement(
     "deploy_process",
-    """
-INSERT INTO perennial.process AS p (name, version, fingerprint, kind, spec, queue, expires_after_seconds,
-    input_schema, input_schema_digest, deployed_by)
-VALUES (%(name)s, %(version)s, %(fingerprint)s, %(kind)s, %(spec)s::jsonb, %(queue)s, %(expires_after_seconds)s,
-    %(input_schema)s::jsonb, %(input_schema_digest)s, %(by)s)
-ON CONFLICT (name, version) DO UPDATE SET fingerprint = excluded.fingerprint, spec = excluded.spec,
-    input_schema = excluded.input_schema, input_schema_digest = excluded.input_schema_digest
-    WHERE p.fingerprint = ANY(%(fingerprints)s::text[])
-RETURNING p.fingerprint, p.xmax = 0 AS created
+    f"""
+WITH deployed AS (
+    INSERT INTO perennial.process AS p (name, version, fingerprint, kind, spec, queue, expires_after_seconds,
+        input_schema, input_schema_digest, deployed_by)
+    VALUES (%(name)s, %(version)s, %(fingerprint)s, %(kind)s, %(spec)s::jsonb, %(queue)s, %(expires_after_seconds)s,
+        %(input_schema)s::jsonb, %(input_schema_digest)s, %(by)s)
+    ON CONFLICT (name, version) DO UPDATE SET fingerprint = excluded.fingerprint, spec = excluded.spec,
+        input_schema = excluded.input_schema, input_schema_digest = excluded.input_schema_digest
+        WHERE p.fingerprint = ANY(%(fingerprints)s::text[])
+    RETURNING p.*, p.xmax = 0 AS created
+), kept AS (
+    {keep_revision("deployed", former="v.fingerprints ||")}
+)
+SELECT deployed.created FROM deployed
 """,
 )
 
@@ -45,15 +71,20 @@ FOR UPDATE SKIP LOCKED  /* guard: a version whose first run is being started */
 # A statement of its own: it sees what was committed before the lock.
 _REPLACE = Statement(
     "replace_process",
-    """
-UPDATE perennial.process p SET fingerprint = %(fingerprint)s, kind = %(kind)s, spec = %(spec)s::jsonb,
-    queue = %(queue)s, expires_after_seconds = %(expires_after_seconds)s,
-    input_schema = %(input_schema)s::jsonb, input_schema_digest = %(input_schema_digest)s,
-    deployed_at = perennial.now(), deployed_by = %(by)s
-WHERE p.name = %(name)s AND p.version = %(version)s
-    AND NOT EXISTS (SELECT FROM perennial.run r WHERE r.process = %(name)s
-        AND r.version = %(version)s)  /* guard: a deployed version keeps its content */
-RETURNING p.fingerprint
+    f"""
+WITH replaced AS (
+    UPDATE perennial.process p SET fingerprint = %(fingerprint)s, kind = %(kind)s, spec = %(spec)s::jsonb,
+        queue = %(queue)s, expires_after_seconds = %(expires_after_seconds)s,
+        input_schema = %(input_schema)s::jsonb, input_schema_digest = %(input_schema_digest)s,
+        deployed_at = perennial.now(), deployed_by = %(by)s
+    WHERE p.name = %(name)s AND p.version = %(version)s
+        AND NOT EXISTS (SELECT FROM perennial.run r WHERE r.process = %(name)s
+            AND r.version = %(version)s)  /* guard: a deployed version keeps its content */
+    RETURNING p.*
+), kept AS (
+    {keep_revision("replaced")}
+)
+SELECT replaced.fingerprint FROM replaced
 """,
 )
 
@@ -72,6 +103,24 @@ _READ = Statement(
     "read_process",
     """
 SELECT p.kind, p.spec FROM perennial.process p WHERE p.name = %(name)s AND p.version = %(version)s
+""",
+)
+
+# The row of `process` is the current revision: a client of the release before changes that alone.
+_REVISIONS = Statement(
+    "read_revisions",
+    """
+SELECT p.code_revision, p.kind, p.fingerprint,
+    CASE WHEN v.fingerprint = p.fingerprint THEN v.fingerprints ELSE '{}' END AS fingerprints,
+    CASE WHEN p.kind = 'declarative' THEN p.spec END AS spec, true AS is_current
+FROM perennial.process p LEFT JOIN perennial.process_revision v
+    ON v.process = p.name AND v.version = p.version AND v.code_revision = p.code_revision
+WHERE p.name = %(name)s AND p.version = %(version)s
+UNION ALL
+SELECT v.code_revision, v.kind, v.fingerprint, v.fingerprints,
+    CASE WHEN v.kind = 'declarative' THEN v.spec END, false
+FROM perennial.process_revision v JOIN perennial.process p ON p.name = v.process AND p.version = v.version
+WHERE v.process = %(name)s AND v.version = %(version)s AND v.code_revision <> p.code_revision
 """,
 )
 
@@ -106,6 +155,18 @@ class DeployedSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Revision:
+    """A content that a version had, or has. `spec` None: it is in Python, and its code is in programs."""
+
+    code_revision: int
+    kind: str
+    fingerprint: str
+    fingerprints: dict[str, str]
+    spec: dict[str, Any] | None = field(repr=False)
+    is_current: bool
+
+
+@dataclass(frozen=True, slots=True)
 class InputOf:
     """Which input the version takes. `schema` None: any, as far as the record knows."""
 
@@ -125,7 +186,7 @@ def deploy_if_same(
 ) -> bool | None:
     """Insert it if new. True: it was; False: the same content was there; None: other content is."""
     row = _DEPLOY.row(
-        connection, fingerprints=list(process.fingerprints), **_columns(process, takes, by)
+        connection, fingerprints=list(process.fingerprints), **columns_of(process, takes, by)
     )
     return None if row is None else row.created
 
@@ -139,7 +200,7 @@ def replace_if_unused(
     """
     return (
         _LOCK.row(connection, name=process.name, version=process.version) is not None
-        and _REPLACE.row(connection, **_columns(process, takes, by)) is not None
+        and _REPLACE.row(connection, **columns_of(process, takes, by)) is not None
     )
 
 
@@ -152,6 +213,22 @@ def read_process(connection: AnyConnection, name: str, version: int) -> Deployed
     """The deployed definition; None: not deployed."""
     row = _READ.row(connection, name=name, version=version)
     return None if row is None else DeployedSpec(row.kind, row.spec)
+
+
+def read_revisions(connection: AnyConnection, name: str, version: int) -> list[Revision]:
+    """The revisions of that version; none if it isn't deployed."""
+    rows = _REVISIONS.rows(connection, name=name, version=version)
+    return [
+        Revision(
+            row.code_revision,
+            row.kind,
+            row.fingerprint,
+            row.fingerprints,
+            row.spec,
+            is_current=row.is_current,
+        )
+        for row in rows
+    ]
 
 
 def read_input(connection: AnyConnection, name: str, version: int | None) -> InputOf | None:
@@ -173,13 +250,16 @@ def names_of(connection: AnyConnection, *, limit: int) -> list[str]:
     return [row.name for row in _NAMES.rows(connection, limit=limit)]
 
 
-def _columns(process: Process, takes: InputSchema, by: str) -> dict[str, Any]:
+def columns_of(process: Process, takes: InputSchema, by: str) -> dict[str, Any]:
+    """The parameters of what writes a version and its revision."""
     return {
         "name": process.name,
         "version": process.version,
         "fingerprint": process.fingerprint,
+        "fingerprints_by_way": json.dumps(process.fingerprint_by_way),
         "kind": process.kind,
         "spec": json.dumps(process.spec),
+        "source": process.source,
         "queue": process.queue,
         "expires_after_seconds": process.expires_after_seconds,
         "input_schema": None if takes.schema is None else json.dumps(takes.schema),

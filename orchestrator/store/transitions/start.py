@@ -176,7 +176,8 @@ def _start(way: _Way, form: _Form) -> str:
 WITH asked AS (
     {way.asked}
 ), definition AS (
-    SELECT p.name, p.version, p.queue, p.expires_after_seconds, p.input_schema, p.input_schema_digest,
+    SELECT p.name, p.version, p.code_revision, p.queue, p.expires_after_seconds, p.input_schema,
+        p.input_schema_digest,
         (p.version = %(checked_version)s::int AND p.input_schema_digest
             IS NOT DISTINCT FROM %(checked_by)s::text)  /* guard: an input is checked by what is deployed now */
             AS is_checked
@@ -185,10 +186,11 @@ WITH asked AS (
     ORDER BY p.version DESC LIMIT 1
 ), {form.given_up}started AS (
     INSERT INTO perennial.run AS r (id, process, version, business_key, follows, status, queue, input, attributes,
-        expires_at)
+        expires_at, code_revision)
     SELECT asked.id, definition.name, definition.version, asked.business_key, {form.follows}, 'running',
         definition.queue, asked.input, asked.attributes, perennial.now()
-        + coalesce(asked.expires_in_seconds, definition.expires_after_seconds) * interval '1 second'
+        + coalesce(asked.expires_in_seconds, definition.expires_after_seconds) * interval '1 second',
+        definition.code_revision
     FROM {form.of}{form.order}
     RETURNING r.id, r.process, r.version, r.business_key, r.follows, r.queue, r.expires_at
 ), handed_off AS (

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.core.flow import Flow
     from orchestrator.core.retries import Retry
     from orchestrator.core.run import RunStatus
+    from orchestrator.core.selection import Between, RunFilter
     from orchestrator.core.steps import idempotency_key, step
     from orchestrator.engine.reports import RunReport
     from orchestrator.errors import (
@@ -61,6 +62,7 @@ __all__ = [
     "AlreadyDecided",
     "BadBrokerURL",
     "BadDatabaseURL",
+    "Between",
     "Client",
     "Decision",
     "DecisionRefused",
@@ -85,6 +87,7 @@ __all__ = [
     "RunClosed",
     "RunCompleted",
     "RunFailed",
+    "RunFilter",
     "RunNotClosed",
     "RunNotFound",
     "RunReport",
@@ -121,6 +124,7 @@ _HOMES = {
     "AlreadyDecided": "orchestrator.errors",
     "BadBrokerURL": "orchestrator.errors",
     "BadDatabaseURL": "orchestrator.errors",
+    "Between": "orchestrator.core.selection",
     "Client": "orchestrator.client",
     "Decision": "orchestrator.core.approvals",
     "DecisionRefused": "orchestrator.errors",
@@ -145,6 +149,7 @@ _HOMES = {
     "RunClosed": "orchestrator.errors",
     "RunCompleted": "orchestrator.errors",
     "RunFailed": "orchestrator.errors",
+    "RunFilter": "orchestrator.core.selection",
     "RunNotClosed": "orchestrator.errors",
     "RunNotFound": "orchestrator.errors",
     "RunReport": "orchestrator.engine.reports",

@@ -57,6 +57,7 @@ TABLES = [
     "activity",
     "run",
     "process",
+    "cause",
 ]
 DEADLINE_SECONDS = 10.0
 

@@ -9,8 +9,10 @@ from uuid import UUID
 import typer
 
 from orchestrator.cli.output import Printer, text
+from orchestrator.cli.query import queried
 from orchestrator.cli.session import By, Json, Run, examples, os_user, read_json, session_of
 from orchestrator.core.run import RunStatus
+from orchestrator.core.selection import RunFilter
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -141,17 +143,17 @@ def restart(
     epilog=examples(
         "perennial ps --status waiting --process access-request",
         "perennial ps --status incident --json",
+        "perennial ps --failed --error ConnectionError --stage provision-access --since 7d",
         json_shape='{"runs": [{"id", "process", "version", "business_key", "status", "stage", '
         '"waiting_for", '
         '"created_at", "last_progress_at", "closed_at", "next_timer_at"}]}',
     ),
 )
+@queried
 def ps(
     context: typer.Context,
     *,
-    status: Annotated[list[RunStatus] | None, typer.Option(help="Only these; repeatable.")] = None,
-    process: Annotated[str | None, typer.Option(help="Only runs of this process.")] = None,
-    key: Annotated[str | None, typer.Option(help="Only the run of this business key.")] = None,
+    query: RunFilter,
     limit: Annotated[
         int, typer.Option(min=1, max=LIST_LIMIT_MAX, help="At most so many.")
     ] = LIST_LIMIT,
@@ -166,11 +168,9 @@ def ps(
 
     session = session_of(context)
     with session.client() as client:
-        runs = client.list(
-            process=process, status=status or None, key=key, limit=limit, after=after
-        )
+        runs = client.list(matching=query, limit=limit, after=after)
     printer = Printer(session)
-    asked = _asked(status, process, key, after)
+    asked = _asked(query, after)
     printer.emit(
         {"runs": runs}, lambda: runs_table(runs, printer.clock, width=printer.width, asked=asked)
     )
@@ -178,17 +178,11 @@ def ps(
         printer.note(f"There may be more: --after {runs[-1].id}", "dim")
 
 
-def _asked(
-    status: list[RunStatus] | None, process: str | None, key: str | None, after: UUID | None
-) -> str:
+def _asked(query: RunFilter, after: UUID | None) -> str:
     """What a listing was narrowed to, in words: `of trip is running or waiting`."""
-    words = [
-        f"of {process}" if process else "",
-        f"with the key {key!r}" if key else "",
-        f"below {after}" if after else "",
-        f"is {' or '.join(status)}" if status else "is there" if process or key or after else "",
-    ]
-    return " ".join(filter(None, words))
+    words = [query.in_words(), f"below {after}" if after else ""]
+    asked = " ".join(filter(None, words))
+    return f"{asked} is there" if asked and not query.statuses else asked
 
 
 @commands.command(

@@ -4,8 +4,11 @@ says "a day from now" of a deadline 47 hours away.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
+
+from orchestrator.cli.failures import CommandRefused
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
@@ -53,3 +56,23 @@ def spell(seconds: int) -> str:
     first = next((index for index, (count, _) in enumerate(counts) if count), len(counts) - 1)
     shown = [f"{count} {unit}" for count, unit in counts[first : first + 2] if count]
     return " ".join(shown) or "0 s"
+
+
+_AGO = re.compile(r"(\d{1,6}) ?(d|h|min|s)")
+
+
+def moment_of(typed: str, now: datetime) -> datetime:
+    """`7d`, `24h`, `30min` before now, or a date or time by ISO 8601 (UTC, if it names no zone).
+
+    Raises CommandRefused.
+    """
+    ago = _AGO.fullmatch(typed.strip())
+    try:
+        if ago is not None:
+            return now - timedelta(seconds=int(ago[1]) * dict(_UNITS)[ago[2]])
+        moment = datetime.fromisoformat(typed.strip())
+    except (ValueError, OverflowError):
+        raise CommandRefused(
+            f"{typed!r} is no time: say how long ago (7d, 24h, 30min), or a date (2026-03-02)"
+        ) from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from importlib.util import find_spec
 from typing import Any, Self
@@ -31,6 +32,7 @@ from orchestrator.core.durations import Duration, seconds_of
 from orchestrator.core.no_result import why_failed, why_not_closed
 from orchestrator.core.run import RunStatus
 from orchestrator.core.seen import ApprovalReference, asking_meant
+from orchestrator.core.selection import RunFilter
 from orchestrator.core.views import (
     ApprovalView,
     HistoryEntry,
@@ -323,20 +325,24 @@ class Client:
         process: str | None = None,
         status: RunStatus | Sequence[RunStatus] | None = None,
         key: str | None = None,
+        matching: RunFilter | None = None,
         limit: int = 50,
         after: UUID | None = None,
     ) -> list[RunSummary]:
-        """Runs, newest first; `after`: the last id of the page before."""
-        statuses = [status] if isinstance(status, RunStatus) else status
+        """Runs, newest first; `after`: the last id of the page before. `matching`: whatever else is asked for.
+
+        Of errors that an older release has recorded without a cause, a filter by cause or class finds none.
+        """
+        asked = matching or RunFilter()
+        if process is not None:
+            asked = replace(asked, process=process)
+        if status is not None:
+            statuses = [status] if isinstance(status, RunStatus) else status
+            asked = replace(asked, statuses=tuple(statuses))
+        if key is not None:
+            asked = replace(asked, key=key)
         with self._context.reading() as connection:
-            return views.list_runs(
-                connection,
-                process=process,
-                statuses=statuses,
-                business_key=key,
-                limit=limit,
-                after=after,
-            )
+            return views.list_runs(connection, asked, limit=limit, after=after)
 
     def history(self, run: RunReference) -> Sequence[HistoryEntry]:
         """Every fact of the run, in order."""

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from orchestrator.client.door import Door, RunReference
+from orchestrator.core.causes import CauseSummary
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import Started
 from orchestrator.engine import operate
+from orchestrator.engine.operations import causes
 from orchestrator.engine.start import Starts
 from orchestrator.store.callers import CallersConnection
 from orchestrator.store.reads import views
+from orchestrator.store.reads.incidents import read_causes
 
 
 class Operations:
@@ -57,6 +60,64 @@ class Operations:
         """Move a paused run, or a mended incident, on."""
         with self._door.on(connection) as own:
             operate.resume(own, self._door.id_of(own, run), by=by)
+
+    def incidents(
+        self,
+        *,
+        process: str | None = None,
+        failed: bool = True,
+        since: datetime | None = None,
+    ) -> Sequence[CauseSummary]:
+        """What is parked and what failed, by cause: class, place and message without what differs. Newest first.
+
+        All incidents that are open, however old; and, `failed`, what failed since `since` (None: in the last week).
+        Of runs that an older release has recorded, the newest 10,000 are looked at.
+        """
+        with self._door.context.reading() as connection:
+            if since is None:
+                since = views.now(connection) - causes.FAILED_SINCE
+            return read_causes(connection, process=process, failed_since=since, with_failed=failed)
+
+    def cause(self, digest: str) -> CauseSummary:
+        """The runs of one cause, of all times. Raises PerennialError where no run has it."""
+        with self._door.context.reading() as connection:
+            return causes.find_cause(connection, digest)
+
+    def note_cause(
+        self,
+        digest: str,
+        note: str,
+        *,
+        by: str = "",
+        connection: CallersConnection | None = None,
+    ) -> None:
+        """Keep a note beside a cause, in place of the one before."""
+        with self._door.context.reading() as reads, self._door.on(connection) as own:
+            causes.note(reads, own, digest, note, by=by)
+
+    def mute_cause(
+        self,
+        digest: str,
+        *,
+        by: str = "",
+        undo: bool = False,
+        connection: CallersConnection | None = None,
+    ) -> None:
+        """Mark a cause as known, so that lists leave it out; `undo`: no more."""
+        with self._door.context.reading() as reads, self._door.on(connection) as own:
+            causes.mute(reads, own, digest, by=by, undo=undo)
+
+    def mend_cause(
+        self,
+        digest: str,
+        *,
+        by: str = "",
+        undo: bool = False,
+        connection: CallersConnection | None = None,
+    ) -> None:
+        """Say that a cause is mended: what fails by it from now on is shown as returned; `undo`: it isn't."""
+        with self._door.context.reading() as reads, self._door.on(connection) as own:
+            causes.mend(reads, own, digest, by=by, undo=undo)
 
     def counts(self, process: str | None = None) -> dict[RunStatus, int]:
         """How many runs stand where."""

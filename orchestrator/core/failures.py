@@ -39,6 +39,7 @@ FAILURES = (Exception, CancelledError, BaseExceptionGroup)
 LINE_LENGTH_MAX = 1_000
 """What a line of a log needs of a message."""
 
+_OF_THE_RUN_ALONE = ("traceback", "cause_is")
 _NAME_LENGTH_MAX = 200
 _PRINTED_MAX = 50
 """A longer chain of causes would be printed whole by whoever logs the exception."""
@@ -74,10 +75,10 @@ def error_of(error: BaseException) -> dict[str, Any]:
 
 
 def without_traceback(error: dict[str, Any] | None) -> dict[str, Any] | None:
-    """For a line of history: the activity or the run has the traceback."""
-    if error is None or "traceback" not in error:
+    """For a line of history: the activity or the run has the traceback, and what its cause is called in full."""
+    if error is None:
         return error
-    return {name: value for name, value in error.items() if name != "traceback"}
+    return {name: value for name, value in error.items() if name not in _OF_THE_RUN_ALONE}
 
 
 def type_of(error: BaseException) -> str:

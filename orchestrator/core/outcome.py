@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from orchestrator.core import codec
+from orchestrator.core.causes import cause_of, in_flow, marked
 from orchestrator.core.failures import traceback_of
 from orchestrator.core.journal import Activity, ActivityState
 from orchestrator.core.kinds.base import NewActivity
@@ -83,12 +84,15 @@ def park(
     return TurnOutcome(
         status=RunStatus.INCIDENT,
         unsettled=tuple(activity.key for activity in journal if not activity.is_settled),
-        error={
-            "type": kind,
-            "message": codec.readable(message),
-            "process": f"{run.process} version {run.version}",
-            **({} if raised is None else {"traceback": traceback_of(raised)}),
-        },
+        error=marked(
+            {
+                "type": kind,
+                "message": codec.readable(message),
+                "process": f"{run.process} version {run.version}",
+                **({} if raised is None else {"traceback": traceback_of(raised)}),
+            },
+            cause_of(kind, message, in_flow(run.process)),
+        ),
         waiting_for="an operator",
         raised=raised,
     )

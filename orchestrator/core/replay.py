@@ -19,6 +19,7 @@ from zlib import crc32
 from orchestrator.core import codec
 from orchestrator.core.branches import Branches, TurnAbandoned
 from orchestrator.core.bugs import explain
+from orchestrator.core.causes import cause_of_end, marked
 from orchestrator.core.definition import Process, Registry
 from orchestrator.core.driving import driven_by
 from orchestrator.core.failures import FAILURES, message_of, traceback_of, type_of
@@ -348,7 +349,12 @@ class _Pass:
     def ended_by(self, error: Exception) -> TurnOutcome:
         kept = {"type": type_of(error), "message": message_of(error)}
         traced = {"traceback": traceback_of(error)}
-        return self._closed(RunStatus.FAILED, error={**kept, **traced}, raised=error)
+        cause = cause_of_end(error, kept, process=self.run.process, names=self._name_of)
+        return self._closed(RunStatus.FAILED, error=marked({**kept, **traced}, cause), raised=error)
+
+    def _name_of(self, key: str) -> str | None:
+        entry = self.entries.get(key)
+        return None if entry is None else entry.name
 
     def _closed(
         self,

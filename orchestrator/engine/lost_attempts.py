@@ -166,6 +166,7 @@ def _recover(
             run_id,
             key,
             attempt,
+            name=locked.name,
             from_status=locked.status,
             error=error,
             actor=RECOVERY,

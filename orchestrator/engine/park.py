@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from orchestrator.core.causes import cause_of, marked
 from orchestrator.core.failures import without_traceback
 from orchestrator.core.run import RunStatus
 from orchestrator.store.transitions import recovery
@@ -18,16 +19,21 @@ def park_attempt(
     key: str,
     attempt: int,
     *,
+    name: str,
     from_status: str,
     error: dict[str, Any],
     actor: str,
 ) -> None:
-    """Make the run an incident. The caller has locked the run and its claimed attempt.
+    """Make the run an incident. The caller has locked the run and its claimed attempt, which is of the stage `name`.
 
     Whatever the retries allow, `resume` makes one attempt more: an operator asks for it.
     """
     recovery.hand_out_again_if_claimed(connection, run_id, key, attempt, error=error)
-    recovery.park_run_if_moving(connection, run_id, error={**error, "activity": key})
+    recovery.park_run_if_moving(
+        connection,
+        run_id,
+        error=marked({**error, "activity": key}, cause_of(error["type"], error["message"], name)),
+    )
     recovery.raise_revision(connection, run_id)
     recovery.append_history(
         connection,

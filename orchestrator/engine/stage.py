@@ -325,6 +325,7 @@ def _park(context: EngineContext, claim: Claim, mismatch: PayloadMismatch) -> No
             run_id,
             claim.key,
             claim.attempt,
+            name=claim.name,
             from_status=locked.status,
             error=error_of(mismatch),
             actor=context.identity.name,

@@ -13,11 +13,13 @@ from orchestrator.cli.app import app
 
 
 def commands() -> list[tuple[str, ...]]:
-    root = typer.main.get_command(app)
-    group = root.commands["db"]
-    return [(name,) for name in root.commands if name != "db"] + [
-        ("db", name) for name in group.commands
-    ]
+    found = []
+    for name, command in typer.main.get_command(app).commands.items():
+        verbs = getattr(command, "commands", {})
+        if not verbs or command.invoke_without_command:
+            found.append((name,))
+        found += [(name, verb) for verb in verbs]
+    return found
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
@@ -41,6 +43,7 @@ def test_the_commands_of_the_issue_are_all_there():
         "approvals",
         "approve",
         "check",
+        "incidents",
         "reject",
         "signal",
         "cancel",
@@ -51,7 +54,9 @@ def test_the_commands_of_the_issue_are_all_there():
         "result",
         "services",
         "version",
-    } | {"db upgrade", "db current", "db check", "db grants"}
+    } | {"db upgrade", "db current", "db check", "db grants"} | {
+        f"incidents {verb}" for verb in ("show", "note", "mute", "mended")
+    }
 
 
 def test_root_help_documents_exit_codes_and_error_shape(perennial):

@@ -15,6 +15,7 @@ from orchestrator.cli.times import Clock, spell
 from orchestrator.core.checking import Class
 from orchestrator.core.journal import ActivityKind
 from orchestrator.core.run import RunStatus
+from orchestrator.core.selection import RunFilter
 from orchestrator.core.views import FailedActivity, Upcoming, Wait
 from orchestrator.engine.check import Checked, CheckedGroup
 from tests.cli.samples import APPROVAL, HISTORY, MANAGER, NOW, RUN_ID, WAITING, ago, ahead, summary
@@ -234,13 +235,8 @@ def test_ps_hands_its_filters_to_the_client_and_tells_how_to_go_on(perennial, cl
     result = perennial(
         "ps", "--status", "waiting", "--status", "incident", "--process", "p", "--limit", "1"
     )
-    assert client.calls[0][2] == {
-        "process": "p",
-        "status": [RunStatus.WAITING, RunStatus.INCIDENT],
-        "key": None,
-        "limit": 1,
-        "after": None,
-    }
+    asked = RunFilter(process="p", statuses=(RunStatus.WAITING, RunStatus.INCIDENT))
+    assert client.calls[0][2] == {"matching": asked, "limit": 1, "after": None}
     assert f"--after {RUN_ID}" in result.stderr
 
 

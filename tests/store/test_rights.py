@@ -130,6 +130,17 @@ def do_all(harness: Harness) -> None:
     assert client.operations.counts()
     assert client.approvals(state=None)
     client.operations.timer_lateness()
+    broken = process(version=1, name="broken", registry=harness.registry)(_broken)
+    harness.run(broken)
+    digest = client.operations.incidents()[0].digest
+    client.operations.note_cause(digest, "known")
+    client.operations.mute_cause(digest)
+    client.operations.mend_cause(digest)
+    assert client.operations.cause(digest).note == "known"
+
+
+async def _broken(flow: Flow) -> None:
+    raise KeyError(flow.business_key)
 
 
 def test_a_role_with_the_printed_rights_does_all_that_a_worker_and_a_client_do(database, role):

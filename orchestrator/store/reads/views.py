@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, and_, case, func, or_, select, text
+from sqlalchemy import Connection, Select, and_, case, func, select, text
 
 from orchestrator.core.checks import composed
 from orchestrator.core.journal import ActivityKind, ActivityState
 from orchestrator.core.kinds import kind_of, timers_that
 from orchestrator.core.run import RunStatus
+from orchestrator.core.selection import RunFilter
 from orchestrator.core.views import (
     ApprovalView,
     FailedActivity,
@@ -22,6 +22,7 @@ from orchestrator.core.views import (
     Upcoming,
     Wait,
 )
+from orchestrator.store.reads.selecting import conditions
 from orchestrator.store.schema.tables import (
     activity,
     approval,
@@ -116,39 +117,26 @@ def get_run(connection: Connection, run_id: UUID) -> RunView | None:
 
 
 def list_runs(
-    connection: Connection,
-    *,
-    process: str | None,
-    statuses: Sequence[RunStatus] | None,
-    business_key: str | None,
-    limit: int,
-    after: UUID | None,
+    connection: Connection, asked: RunFilter, *, limit: int, after: UUID | None
 ) -> list[RunSummary]:
     """Runs, newest first; `after` is the last id of the page before."""
-    query = select(
-        run.c.id,
-        run.c.process,
-        run.c.version,
-        run.c.business_key,
-        run.c.status,
-        run.c.stage,
-        run.c.waiting_for,
-        run.c.created_at,
-        run.c.last_progress_at,
-        run.c.closed_at,
-        _NEXT_TIMER,
-    ).order_by(run.c.id.desc())
-    if process is not None:
-        query = query.where(run.c.process == process)
-    if statuses is not None:
-        query = query.where(run.c.status.in_([str(status) for status in statuses]))
-        if not any(status.is_closed for status in statuses):
-            query = query.where(run.c.closed_at.is_(None))
-        if set(statuses) == {RunStatus.INCIDENT}:
-            query = query.where(run.c.error.is_not(None))  # always so; what its index is made of
-    if business_key is not None:
-        keys = {composed(business_key), business_key}
-        query = query.where(or_(run.c.business_key.in_(keys), run.c.former_key.in_(keys)))
+    query = (
+        select(
+            run.c.id,
+            run.c.process,
+            run.c.version,
+            run.c.business_key,
+            run.c.status,
+            run.c.stage,
+            run.c.waiting_for,
+            run.c.created_at,
+            run.c.last_progress_at,
+            run.c.closed_at,
+            _NEXT_TIMER,
+        )
+        .where(*conditions(asked))
+        .order_by(run.c.id.desc())
+    )
     if after is not None:
         query = query.where(run.c.id < after)
     return [
@@ -167,6 +155,12 @@ def list_runs(
         )
         for row in connection.execute(query.limit(limit))
     ]
+
+
+def now(connection: Connection) -> datetime:
+    """The moment, by the record's clock."""
+    moment: datetime = connection.execute(select(text("perennial.now()"))).scalar_one()
+    return moment
 
 
 def count_runs(connection: Connection, process: str | None) -> dict[RunStatus, int]:

@@ -36,6 +36,7 @@ TABLES = (
     "activity",
     "approval",
     "approval_vote",
+    "cause",
     "history",
     "outbox",
     "process",

@@ -14,6 +14,7 @@ RIGHTS = {
     "activity": "SELECT, INSERT, UPDATE",
     "approval": "SELECT, INSERT, UPDATE",
     "approval_vote": "INSERT",
+    "cause": "SELECT, INSERT, UPDATE",
     "history": "SELECT, INSERT",
     "outbox": "SELECT, INSERT, UPDATE, DELETE",
     "process": "SELECT, INSERT, UPDATE",

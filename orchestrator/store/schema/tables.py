@@ -184,6 +184,15 @@ run = Table(
     # No index names `status`: a run that waits, and goes on, stays where it is in all of them (HOT).
     Index("run_open", "id", postgresql_where=text("closed_at IS NULL")),
     Index("run_incident", "id", postgresql_where=text("closed_at IS NULL AND error IS NOT NULL")),
+    # Runs that ended without a result, by cause (core.causes). One that has none was cancelled, has expired, or is an
+    # older release's (docs/adr/0048).
+    Index(
+        "run_error",
+        "process",
+        text("(error ->> 'cause')"),
+        "closed_at",
+        postgresql_where=text("error IS NOT NULL AND closed_at IS NOT NULL"),
+    ),
 )
 
 activity = Table(
@@ -351,6 +360,25 @@ worker = Table(
     Column("pid", Integer, nullable=False),
     _now("started_at"),
     _now("heartbeat_at"),
+)
+
+# What operators have said of a cause: a row is made when they first do.
+cause = Table(
+    "cause",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("place", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("note", Text, nullable=False, server_default=""),
+    Column("noted_by", Text),
+    _time("noted_at"),
+    Column("muted_by", Text),
+    _time("muted_at"),
+    Column("mended_by", Text),
+    _time("mended_at"),
+    CheckConstraint("(muted_by IS NULL) = (muted_at IS NULL)", name="muted"),
+    CheckConstraint("(mended_by IS NULL) = (mended_at IS NULL)", name="mended"),
 )
 
 LEAVING = {run.c.parent_id, approval.c.quorum}

@@ -281,6 +281,19 @@ CASES: tuple[tuple[When, How], ...] = (
 )
 """To exit and to be killed come to the same for whoever is left: each is tried on one side of a place."""
 
+Case = tuple[When, How]
+
+
+def cases_of(what: str, config: pytest.Config) -> tuple[Case, ...]:
+    """How a worker is lost at that place: on both sides of it, once for good and once till others have gone on.
+
+    Of the four ways `make test` takes two, in turns from place to place; `--all` takes them all.
+    """
+    if config.getoption("--all"):
+        return CASES
+    exits, stalls, is_killed, stalls_after = CASES
+    return (exits, stalls_after) if list(WALK).index(what) % 2 else (stalls, is_killed)
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.function is test_a_worker_lost_there_loses_nothing_and_doubles_nothing:
@@ -289,10 +302,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def test_a_worker_lost_there_loses_nothing_and_doubles_nothing(
-    make_fleet: Callable[[], ChaosFleet], what: str
+    make_fleet: Callable[[], ChaosFleet], what: str, request: pytest.FixtureRequest
 ) -> None:
     """All cases of a place at once: most of their time is waiting."""
-    cases = [(Place(when, what), how) for when, how in CASES]
+    cases = [(Place(when, what), how) for when, how in cases_of(what, request.config)]
     fleets = [make_fleet() for _ in cases]
     with ThreadPoolExecutor(len(cases)) as pool:
         outcomes = list(pool.map(survive, fleets, [WALK[what]] * len(cases), cases))
@@ -304,10 +317,10 @@ GOES_ON = replace(STAGES, settings={"eager_seconds": 5})
 
 @pytest.mark.parametrize("what", ["commit_turn", "work"])
 def test_a_worker_that_goes_on_at_once_is_lost_as_any_other(
-    make_fleet: Callable[[], ChaosFleet], what: str
+    make_fleet: Callable[[], ChaosFleet], what: str, request: pytest.FixtureRequest
 ) -> None:
     """The commit has claimed the next stage for whoever is lost; nobody was told of it."""
-    cases = [(Place(when, what), how) for when, how in CASES]
+    cases = [(Place(when, what), how) for when, how in cases_of(what, request.config)]
     fleets = [make_fleet() for _ in cases]
     with ThreadPoolExecutor(len(cases)) as pool:
         outcomes = list(pool.map(survive, fleets, [GOES_ON] * len(cases), cases))

@@ -59,6 +59,10 @@ class UnknownProcess(PerennialError):
     """No such process (or version) is deployed. Deploy it with `perennial deploy`."""
 
 
+class CodeDiffers(UnknownProcess):
+    """This worker's code of the version is not what its run stands on. One that has that code moves the run."""
+
+
 class UnknownStage(PerennialError):
     """This worker has no stage of that name. Another one may: the run is left for it."""
 

@@ -119,20 +119,25 @@ class _Definitions:
 
     def __init__(self, context: EngineContext, candidates: Sequence[Process]) -> None:
         self._context = context
-        self._found: dict[tuple[str, int], Process | Verdict] = {
+        self._at_hand = self._context.registry.processes | {
             (each.name, each.version): each for each in candidates
         }
+        self._deployed: dict[tuple[str, int, int], Process | Verdict] = {}
 
     def of(self, run: LoadedRun) -> Process | Verdict:
-        place = run.context.process, run.context.version
-        if place not in self._found:
-            self._found[place] = self._find(*place)
-        return self._found[place]
+        """The code at hand, whatever the run stands on; where there is none, what it stands on."""
+        name, version = run.context.process, run.context.version
+        if (name, version) in self._at_hand:
+            return self._at_hand[name, version]
+        place = name, version, run.context.code_revision
+        if place not in self._deployed:
+            self._deployed[place] = self._find(*place)
+        return self._deployed[place]
 
-    def _find(self, name: str, version: int) -> Process | Verdict:
+    def _find(self, name: str, version: int, code_revision: int) -> Process | Verdict:
         try:
             with self._context.connection() as connection:
-                return self._context.definitions.find(connection, name, version)
+                return self._context.definitions.find(connection, name, version, code_revision)
         except PerennialError as lack:
             return Verdict(Class.LACKS, str(lack))
 

@@ -114,7 +114,7 @@ class EngineContext:
     """Whether a connection that was cut in its pool is seen before it is used: for who can't repeat a verb."""
 
     def __post_init__(self) -> None:
-        self.definitions = Definitions(self.registry)
+        self.definitions = Definitions(self.registry, self.monotonic)
         self.set_aside = SetAside(self.monotonic)
         # Nor does the engine of somebody else's know of a schema.
         options = options_in(self.settings.database_schema)

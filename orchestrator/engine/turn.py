@@ -36,7 +36,7 @@ from orchestrator.engine.turn_commit import (
     run_after,
     with_settlement,
 )
-from orchestrator.errors import DefinitionError, UnknownProcess, UnknownStage
+from orchestrator.errors import CodeDiffers, DefinitionError, UnknownProcess, UnknownStage
 from orchestrator.store.reads.loading import LoadedRun, load_run
 from orchestrator.store.statement import AnyConnection
 from orchestrator.store.transitions import outbox, turns
@@ -188,7 +188,10 @@ class _Turn:
     def try_once(self, loaded: LoadedRun, settlement: Settlement | None) -> Tried:
         """Replay the flow over what was read, and commit."""
         process = self.context.definitions.find(
-            self.connection, loaded.context.process, loaded.context.version
+            self.connection,
+            loaded.context.process,
+            loaded.context.version,
+            loaded.context.code_revision,
         )
         self.held.begin_try()
         journal = with_settlement(loaded, settlement)
@@ -301,13 +304,14 @@ def _leave(
 ) -> None:
     """Rule 8: what is unknown here parks, in sight, until a worker comes that has it."""
     run = loaded.context
+    its_revision = f" revision {run.code_revision}" if isinstance(lack, CodeDiffers) else ""
     log.warning(
         "run %s is left for another worker: %s", run.id, lack, extra=_extra("leave", run.id)
     )
     turns.note_left_if_unchanged(
         connection,
         loaded,
-        waiting_for=f"a worker that can run {run.process} version {run.version}",
+        waiting_for=f"a worker that can run {run.process} version {run.version}{its_revision}",
         why=codec.readable(str(lack)),
         actor=context.identity.name,
     )

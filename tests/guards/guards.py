@@ -24,6 +24,7 @@ HANDOFFS = "tests/engine/test_handoffs.py::"
 LOST_MESSAGE = f"{HANDOFFS}test_an_action_whose_message_is_lost_is_followed_all_the_same"
 INLINE = "tests/engine/test_inline_steps.py::"
 POISON = "tests/engine/test_poison.py::"
+REVISIONS = "tests/engine/test_revisions.py::"
 TOGETHER = "tests/engine/test_batch.py::"
 HEARTBEATS = "tests/fleet/test_heartbeats.py::"
 SERVICES = "tests/fleet/test_services_live.py::"
@@ -600,6 +601,16 @@ GUARDS = [
         "a deployed version keeps its content",
         "Runs of a version are never moved by other code that claims to be it.",
         (f"{SCENARIOS}test_a_deployed_version_keeps_its_content",),
+    ),
+    Guard(
+        "a run is moved by the code that it stands on",
+        "Other code under the same version would contradict its journal, or go on from it by another way.",
+        (f"{REVISIONS}test_a_worker_with_other_code_leaves_the_turn_and_says_so_once",),
+    ),
+    Guard(
+        "revisions are not read at each message",
+        "A worker whose code differs asks the record for each message that it leaves.",
+        (f"{REVISIONS}test_what_differs_is_not_read_at_each_message",),
     ),
     Guard(
         "an amendment of the revision that was shown",

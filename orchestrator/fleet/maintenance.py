@@ -80,8 +80,9 @@ class Maintenance:
         if changed:
             log.warning(
                 "This worker's code is not what was deployed as %s. It leaves these runs to workers that have "
-                "the code that was. Give this worker that code; or, if the change is meant, `perennial deploy --amend`, "
-                "or raise the version and `perennial deploy` (which replaces a version that no run has used).",
+                "the code that was. Give this worker that code; or, if the change is meant, "
+                "`perennial deploy --amend`, or raise the version and `perennial deploy` "
+                "(which replaces a version that no run has used).",
                 ", ".join(f"{process.name} version {process.version}" for process in changed),
                 extra={"action": "compare-with-deployed"},
             )

@@ -164,6 +164,8 @@ class Branches:
         flow = branch.flow
         while True:
             self.scope = branch.scope
+            if answer.error is not None:
+                self._unawaited.excuse(branch.scope)  # guard: an error skips awaits
             try:
                 awaited = (
                     flow.send(answer.value) if answer.error is None else flow.throw(answer.error)

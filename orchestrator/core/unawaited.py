@@ -7,6 +7,8 @@ at an await   what was asked since the last one, and is kept by nobody: it can't
 at the end    a stage, a step or a gather that was never awaited; and whatever was asked since the last await
 
 An approval, a signal or a sleep that the flow kept and needs no more may be let go: nothing is done by chance.
+And what an error kept the flow from awaiting is not forgotten: an author who catches the failure of one stage has
+decided about the others that were to be awaited after it.
 """
 
 from __future__ import annotations
@@ -49,6 +51,13 @@ class Unawaited:
             self._last = None
         else:
             self._asked.pop(key, None)
+
+    def excuse(self, scope: str) -> None:
+        """An error is thrown into the code of that scope: it may never come to the awaits that were to follow."""
+        if self._asked:
+            prefix = f"{scope}/" if scope else ""
+            for key in [key for key in self._asked if key.startswith(prefix)]:
+                del self._asked[key]
 
     def dropped(self) -> str | None:
         """At an await: what was asked since the last, isn't awaited, and nobody holds. None: all is well."""

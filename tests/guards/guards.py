@@ -684,6 +684,11 @@ GUARDS = [
         (f"{WRONG}test_work_that_a_flow_kept_and_never_awaited_is_an_incident_at_its_end[stage]",),
     ),
     Guard(
+        "an error skips awaits",
+        "A flow that catches the failure of one stage would be an incident for those that it was to await after it.",
+        (f"{WRONG}test_work_whose_await_an_error_has_skipped_is_not_forgotten[stage]",),
+    ),
+    Guard(
         "a branch that was let go has forgotten nothing",
         "What it kept it could no longer await: a flow that outlives a sibling's bug goes on.",
         (f"{WRONG}test_a_branch_that_was_let_go_in_its_middle_has_forgotten_nothing[stage]",),

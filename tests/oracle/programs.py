@@ -221,6 +221,18 @@ def generate(seed: int | str) -> Program:
     return _Generator(random.Random(f"program {seed}")).program()
 
 
+def _failing_by_a_stage(part: Instruction) -> Instruction:
+    """In place of an author's own error, which may skip an await unseen: that would be an incident."""
+    match part:
+        case Raise():
+            return Stage(key=part.message.replace(" ", "-"), ending="fails")
+        case Try():
+            rescue = tuple(map(_failing_by_a_stage, part.rescue))
+            return part.model_copy(update={"rescue": rescue})
+        case _:
+            return part
+
+
 class _Generator:
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
@@ -347,7 +359,8 @@ class _Generator:
     def beside(self, *, depth: int) -> Beside:
         maker = self.chance.choice([self.stage, self.stage_with_steps, self.sleep, self.ask])
         asked = maker() if self.chance.random() < 0.75 else self.single_wait()
-        return Beside(asked=asked, body=self.block(self.chance.randint(1, 2), depth=depth + 1))
+        body = self.block(self.chance.randint(1, 2), depth=depth + 1)
+        return Beside(asked=asked, body=tuple(map(_failing_by_a_stage, body)))
 
     def single_wait(self) -> Await:
         name = self.name("news")

@@ -8,6 +8,7 @@ import gc
 import inspect
 import re
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from orchestrator import (
+    ActivityFailed,
     Flow,
     Registry,
     Retry,
@@ -206,6 +208,43 @@ def test_work_that_a_flow_kept_and_never_awaited_is_an_incident_at_its_end(what)
     outcome = world.turn()
     assert outcome.status is RunStatus.INCIDENT
     assert outcome.error["type"] == "NeverAwaited"
+
+
+@pytest.mark.parametrize("what", ["stage", "step", "gather"])
+def test_work_whose_await_an_error_has_skipped_is_not_forgotten(what):
+    """It is told only on the path that fails, where an incident would help nobody."""
+
+    async def flow(flow: Flow) -> int:
+        handle = ask_for(flow, what)
+        with suppress(ActivityFailed):
+            await flow.stage(work, 0, key="flop")
+            await handle
+        return await flow.stage(work, 7, key="last")
+
+    world = World(define(flow), REGISTRY)
+    world.turn()
+    world.fail("flop")
+    assert world.turn().status is RunStatus.RUNNING
+    world.settle("last", 7)
+    outcome = world.turn()
+    assert (outcome.status, outcome.output) == (RunStatus.COMPLETED, "7"), outcome.error
+
+
+def test_an_error_in_a_branch_excuses_nothing_that_the_flow_itself_forgot():
+    async def fails(flow: Flow) -> None:
+        with suppress(ActivityFailed):
+            await flow.stage(work, 0, key="flop")
+
+    async def flow(flow: Flow) -> int:
+        handles = [flow.stage(work, 1)]
+        await flow.gather({"one": fails(flow)}, key="both")
+        return len(handles)
+
+    world = World(define(flow), REGISTRY)
+    world.turn()
+    world.fail("both/one/flop")
+    outcome = world.turn()
+    assert (outcome.status, outcome.error["type"]) == (RunStatus.INCIDENT, "NeverAwaited")
 
 
 @pytest.mark.parametrize("what", ["approval", "signal", "sleep"])

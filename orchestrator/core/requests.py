@@ -30,7 +30,9 @@ REQUESTS_PER_TURN_MAX = 10_000
 
 
 class StageIsMissing(TurnAbandoned):
-    """This worker lacks a stage that the flow asks for by name."""
+    """This worker lacks a stage that the flow asks for by name: `stage`."""
+
+    stage = ""
 
 
 class _Parked(TurnOver):
@@ -127,7 +129,9 @@ class Requests:
         try:
             return self._registry.stage(name)
         except UnknownStage as error:  # guard: a missing stage leaves the run
-            raise StageIsMissing(str(error)) from None
+            missing = StageIsMissing(str(error))
+            missing.stage = name
+            raise missing from None
 
     @property
     def now(self) -> datetime:

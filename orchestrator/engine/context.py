@@ -22,6 +22,7 @@ from orchestrator.core.definition import Registry, Stage
 from orchestrator.core.kinds.base import NewActivity
 from orchestrator.engine.alive import connect_alive
 from orchestrator.engine.definitions import Definitions
+from orchestrator.engine.elsewhere import Elsewhere
 from orchestrator.engine.foreign import Foreign
 from orchestrator.engine.liveness import Identity
 from orchestrator.engine.messenger import Messenger, SilentMessenger
@@ -108,6 +109,8 @@ class EngineContext:
 
     foreign: Foreign | None = None
     """What a relay leaves to other apps on this database; None: it sends all."""
+    elsewhere: Elsewhere | None = None
+    """Who sends on what this worker can't run; None: it is left to a relay."""
     reads: Engine | None = None
     """For what reads or changes as many rows as there are; None: on `database` (docs/adr/0041)."""
     looks_before_use: bool = False

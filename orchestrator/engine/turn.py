@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Self
 from uuid import UUID
 
 from sqlalchemy.exc import DataError
@@ -39,7 +40,7 @@ from orchestrator.engine.turn_commit import (
 from orchestrator.errors import CodeDiffers, DefinitionError, UnknownProcess, UnknownStage
 from orchestrator.store.reads.loading import LoadedRun, load_run
 from orchestrator.store.statement import AnyConnection
-from orchestrator.store.transitions import outbox, turns
+from orchestrator.store.transitions import capabilities, outbox
 from orchestrator.store.transitions.claim import Claim
 from orchestrator.store.transitions.commit import (
     Taking,
@@ -99,7 +100,9 @@ def settle_and_advance(
         relay_after=context.settings.relay_after_seconds,
     )
     if is_ours:
-        context.messenger.hand_off([Handoff.advance(loaded.context.id, queue)])
+        asks = Handoff.advance(loaded.context.id, queue)
+        if progress.lacks is None or not _send_on(context, connection, asks, progress.lacks):
+            context.messenger.hand_off([asks])
         on_settled()
     else:
         _log_lost(loaded.context.id, settlement)
@@ -113,6 +116,7 @@ class Progress:
     is_recorded: bool
     taken: Claim | None = None
     is_handed_back: bool = False
+    lacks: Lack | None = None
 
 
 def take_turns(
@@ -124,7 +128,7 @@ def take_turns(
     on_settled: Callable[[], None] = lambda: None,
 ) -> Progress:
     """Decide and commit until a commit holds."""
-    run_id = loaded.context.id
+    run_id, lacks = loaded.context.id, None
     with TurnLease(context, connection, run_id) as held:
         turn = _Turn(context, connection, run_id, held)
         turn.on_settled = on_settled
@@ -134,7 +138,7 @@ def take_turns(
                 tried = turn.try_once(loaded, settlement)
             # guard: a missing process leaves the run
             except (UnknownProcess, UnknownStage, DefinitionError, StageIsMissing) as lack:
-                _leave(context, connection, loaded, lack)
+                lacks = Lack.of(loaded, lack)
                 break
             except HandedBack:
                 return Progress(is_recorded=True, is_handed_back=True)
@@ -159,7 +163,30 @@ def take_turns(
             if tried is Tried.OVERTAKEN and not held.steps_recorded:
                 conflicts += 1  # a try that has recorded something is no vain one
             loaded = again
-    return Progress(is_recorded=settlement is None)
+    # Its turn is free again. What a stage has come to is recorded first: only then may another take the turn.
+    if lacks is not None and settlement is None:
+        _leave(context, connection, loaded, lacks)
+    return Progress(is_recorded=settlement is None, lacks=lacks)
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """What this worker lacks for a run's turn: what another must be able to run, and why this one can't."""
+
+    needs: tuple[str, ...]
+    why: str
+    revision: str = ""
+    """Said of the version, where that alone would not say what is lacking."""
+
+    @classmethod
+    def of(cls, loaded: LoadedRun, raised: BaseException) -> Self:
+        """By what was raised for it."""
+        run = loaded.context
+        needs = [capabilities.turn_of(run.process, run.version, run.code_revision)]
+        if isinstance(raised, StageIsMissing):
+            needs.append(capabilities.stage_of(raised.stage))
+        revision = f" revision {run.code_revision}" if isinstance(raised, CodeDiffers) else ""
+        return cls(tuple(needs), str(raised), revision)
 
 
 class Tried(Enum):
@@ -300,21 +327,32 @@ class _Turn:
 
 
 def _leave(
-    context: EngineContext, connection: AnyConnection, loaded: LoadedRun, lack: BaseException
+    context: EngineContext, connection: AnyConnection, loaded: LoadedRun, lack: Lack
 ) -> None:
-    """Rule 8: what is unknown here parks, in sight, until a worker comes that has it."""
+    """Rule 8: what this worker can't run goes to one that can. Where none lives it parks, in sight, until one comes."""
     run = loaded.context
-    its_revision = f" revision {run.code_revision}" if isinstance(lack, CodeDiffers) else ""
+    asks = Handoff.advance(run.id, loaded.queue)
+    if _send_on(context, connection, asks, lack):  # guard: a miss is sent on
+        return
     log.warning(
-        "run %s is left for another worker: %s", run.id, lack, extra=_extra("leave", run.id)
+        "run %s is left for another worker: %s", run.id, lack.why, extra=_extra("leave", run.id)
     )
-    turns.note_left_if_unchanged(
+    capabilities.note_needs_of_turn(
         connection,
-        loaded,
-        waiting_for=f"a worker that can run {run.process} version {run.version}{its_revision}",
-        why=codec.readable(str(lack)),
+        run.id,
+        loaded.revision,
+        lack.needs,
+        waiting_for=f"a worker that can run {run.process} version {run.version}{lack.revision}",
+        why=codec.readable(lack.why),
         actor=context.identity.name,
     )
+    # guard: who comes while it is noted is seen
+    _send_on(context, connection, asks, lack)
+
+
+def _send_on(context: EngineContext, connection: AnyConnection, asks: Handoff, lack: Lack) -> bool:
+    elsewhere = context.elsewhere
+    return elsewhere is not None and elsewhere.send_on(connection, asks, lack.needs)
 
 
 def _log_lost(run_id: UUID, settlement: Settlement) -> None:

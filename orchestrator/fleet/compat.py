@@ -12,6 +12,7 @@ Documented, and so used as they are: `app.steps`, `app.amqp.queues` and `routes`
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -27,6 +28,8 @@ from celery.concurrency import prefork
 from celery.exceptions import Retry
 from kombu.messaging import Producer
 from kombu.serialization import registry as serializers
+
+_log = logging.getLogger(__name__)
 
 # -- tasks ---------------------------------------------------------------------------------------
 
@@ -170,6 +173,35 @@ def rest_between_beginnings(consumer: Any, resting: Callable[[Any], Any]) -> Non
     was = getattr(consumer, "_restart_state", None)
     if was is not None:
         consumer._restart_state = resting(was)  # noqa: SLF001 - this is its place
+
+
+def queues_consumed(app: Celery) -> list[str]:
+    """`Queues.consume_from`: what a worker takes from, as `-Q`, its settings and remote control have it. Since 2.2."""
+    return sorted(app.amqp.queues.consume_from)
+
+
+def transport_of(app: Celery) -> str:
+    """`Transport.driver_type`: which kind of broker it is; empty where its library isn't there. Since kombu 1.0."""
+    try:
+        return str(app.connection_for_read().transport.driver_type)
+    except Exception:  # noqa: BLE001 - it is said where the worker connects
+        return ""
+
+
+def takes_unknown_tasks(consumer: Any, takes: Callable[[Any], bool]) -> None:
+    """`Consumer.on_unknown_task`: where a message comes whose task the worker hasn't got, to be rejected with an error.
+
+    `takes` is asked before; what it takes is acknowledged, and nothing is said. Since Celery 3.1.
+    """
+    rejects = consumer.on_unknown_task
+
+    def on_unknown_task(body: Any, message: Any, error: Exception) -> None:
+        if takes(message):
+            message.ack_log_error(_log, consumer.connection_errors)
+        else:
+            rejects(body, message, error)
+
+    consumer.on_unknown_task = on_unknown_task
 
 
 # -- messages and routes --------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from orchestrator.engine.eager.batch import BATCH_MAX, advance_batch
 from orchestrator.engine.eager.call_durations import CallDurations
 from orchestrator.engine.eager.execution import run_stage_eagerly
 from orchestrator.fleet.compat import tracer_of
+from orchestrator.fleet.forwarding import QUEUE_HEADER
 from orchestrator.fleet.routes import Routes
 from orchestrator.fleet.way import Worker
 from orchestrator.store.transitions.claim import Claim
@@ -192,8 +193,8 @@ class EagerTasks:
 
 
 def _queue_of(request: Any) -> str | None:
-    """The queue that the current message came from."""
-    found = (request.delivery_info or {}).get("routing_key")
+    """The queue that the current message came from, or had come from before it was sent on."""
+    found = request.get(QUEUE_HEADER) or (request.delivery_info or {}).get("routing_key")
     return found if isinstance(found, str) else None
 
 

@@ -25,6 +25,7 @@ from orchestrator.errors import DefinitionError
 from orchestrator.fleet import failures
 from orchestrator.fleet.compat import TRACE_LOG, tasks_so_far
 from orchestrator.fleet.failures import OnRun
+from orchestrator.fleet.forwarding import UnknownTasksStep
 from orchestrator.fleet.member import Member
 from orchestrator.fleet.outlast import PauseStep
 from orchestrator.fleet.services import ServicesStep
@@ -79,6 +80,7 @@ def install(
     registry.for_each_stage(lambda stage: _register_stage(member, stage))
     app.steps["worker"].add(ServicesStep)
     app.steps["consumer"].add(PauseStep)
+    app.steps["consumer"].add(UnknownTasksStep)
     app.perennial = member
     return member
 

@@ -20,6 +20,8 @@ from orchestrator.engine.relay import relay
 from orchestrator.fleet.child_exits import ChildExits
 from orchestrator.fleet.member import Member
 from orchestrator.fleet.refresh import Refresh
+from orchestrator.fleet.registration import Registration
+from orchestrator.store.parts import DEPLOYED
 from orchestrator.store.schema import channel_of
 from orchestrator.store.session import connection_arguments, set_up
 from orchestrator.store.transitions.workers import forget_old_workers
@@ -36,12 +38,15 @@ class Maintenance:
         child_exits: ChildExits | None = None,
         look: Callable[[], None] | None = None,
         refresh: Refresh | None = None,
+        registration: Registration | None = None,
     ) -> None:
+        """`registration`: of the worker beside which this is; None beside none."""
+        self._registration = registration
         self._member, self._child_exits, self._look = member, child_exits, look
         self._refresh = refresh
         self._listening: psycopg.Connection[Any] | None = None
         self._forget_countdown = 0
-        self._has_compared = False
+        self._has_compared = self._is_deployed = False
         self._sweep_at = self._contact_since = 0.0
 
     def work(self) -> None:
@@ -56,9 +61,14 @@ class Maintenance:
             self._contact_since = self._sweep_at = time.monotonic()
         if not self._has_compared:
             self._compare_with_what_is_deployed()
+        if self._registration is not None:
+            self._registration.look(self._listening, deployed=self._is_deployed)
+            self._is_deployed = False
         left = max(0.0, self._sweep_at - time.monotonic())
         words = [each.payload for each in self._listening.notifies(timeout=left, stop_after=1)]
         is_notified = "" in words
+        if str(DEPLOYED) in words:  # guard: a worker hears of a deploy
+            self._has_compared, self._is_deployed = False, True
         if self._look is not None:
             self._look()
         if self._child_exits is not None:
@@ -71,7 +81,8 @@ class Maintenance:
         if share >= context.settings.batch_size:
             self._sweep_at = time.monotonic()
         if self._refresh is not None:
-            self._refresh.look(self._listening, [UUID(word) for word in words if word])
+            changed = [UUID(word) for word in words if word and word != str(DEPLOYED)]
+            self._refresh.look(self._listening, changed)
 
     def _compare_with_what_is_deployed(self) -> None:
         """Once, at the worker's start: say where its code is not what runs of a version were started with."""
@@ -94,6 +105,8 @@ class Maintenance:
             self._listening = None
         if self._refresh is not None:
             self._refresh.lose()
+        if self._registration is not None:
+            self._registration.lose()
         self._member.context.dispose()  # guard: maintenance trusts no old connection
 
     def _may_judge(self) -> bool:
@@ -120,4 +133,9 @@ class Maintenance:
         if self._forget_countdown <= 0:
             self._forget_countdown = 1000
             with self._member.context.reading() as connection:
-                forget_old_workers(connection)
+                queues = forget_old_workers(connection)
+            if queues:  # of codes that nobody has any more
+                app = self._member.app
+                with app.connection_for_write() as broker, broker.channel() as channel:
+                    for queue in queues:
+                        channel.queue_purge(queue)  # in Redis an empty queue is none

@@ -20,12 +20,14 @@ from sqlalchemy import Engine
 
 from orchestrator.core.definition import Registry
 from orchestrator.engine.context import EngineContext, connect, connect_for_reads
+from orchestrator.engine.elsewhere import Elsewhere
 from orchestrator.engine.foreign import Foreign
 from orchestrator.engine.liveness import Heartbeat, Identity
 from orchestrator.engine.reports import Reports
 from orchestrator.engine.troubles import Troubles
 from orchestrator.fleet.event_listeners import EventListeners
 from orchestrator.fleet.existing_tasks import call_stage
+from orchestrator.fleet.forwarding import SendsOn, UnknownTasks
 from orchestrator.fleet.heartbeats import Heartbeats
 from orchestrator.fleet.outlast import Refusals
 from orchestrator.fleet.publisher import Publisher
@@ -66,6 +68,10 @@ class Member:
         """The process that beats for this worker's, once a worker has made one."""
         self.hostname: str | None = None
         """This worker's, as Flower knows it, once it has said so."""
+        self.code_queue: str | None = None
+        """The queue of this worker's code, where its broker has one."""
+        self.unknown_tasks: UnknownTasks | None = None
+        """Who takes messages of ours whose task this worker hasn't got, once a worker has made it."""
         self._settings = settings
         self._lock = threading.Lock()
         self._context: EngineContext | None = None
@@ -105,25 +111,27 @@ class Member:
     def _compose(self) -> EngineContext:
         settings = self.settings
         identity = Identity(f"{socket.gethostname()}:{os.getpid()}", self.heartbeats)
+        publisher = Publisher(
+            self.app,
+            TimerIndex.for_app(self.app, settings, self.routes),
+            self.listeners,
+            batch_max=self.way.batch_max,
+            hostname=self.hostname,
+            routes=self.routes,
+            troubles=self.troubles,
+            record=self.record,
+        )
         context = EngineContext(
             database=connect(settings, finds_by_key=True),
             reads=connect_for_reads(settings, pool_size=1),
             registry=self.registry,
             settings=settings,
-            messenger=Publisher(
-                self.app,
-                TimerIndex.for_app(self.app, settings, self.routes),
-                self.listeners,
-                batch_max=self.way.batch_max,
-                hostname=self.hostname,
-                routes=self.routes,
-                troubles=self.troubles,
-                record=self.record,
-            ),
+            messenger=publisher,
             identity=identity,
             reports=self._reports,
             call_stage=call_stage,
             call_durations=self.way.call_durations,
+            elsewhere=Elsewhere(SendsOn(self, publisher)),
         )
         context.foreign = Foreign(self.registry, context.definitions)
         # A connection of its own, if it comes to need one: a heartbeat that waited for the pool would pass for dead.

@@ -85,6 +85,13 @@ class Publisher:
     ) -> None:
         self._troubles.meet(where, _WAIT, len(handoffs), what, one_line(error), kind=kind_of(error))
 
+    def send_on(self, handoff: Handoff, queue: Queue, marks: dict[str, Any]) -> bool:
+        """One message to another queue than its own, with these headers. False: the broker didn't take it."""
+        error = self._publish(queue.name, [handoff], declare=[queue], marks=marks)
+        if error is not None:
+            self._warn(f"queue {queue.name}", [handoff], "it could not be sent on", error)
+        return error is None
+
     def backlog_of(self, queue: str | None) -> int:
         """The queue's length as its broker tells it."""
         try:
@@ -184,13 +191,20 @@ class Publisher:
             found.setdefault(queue, []).append(handoff)
         return found
 
-    def _publish(self, queue: str, handoffs: Sequence[Handoff]) -> Exception | None:
+    def _publish(
+        self,
+        queue: str,
+        handoffs: Sequence[Handoff],
+        *,
+        declare: list[Queue] | None = None,
+        marks: dict[str, Any] | None = None,
+    ) -> Exception | None:
         """To one queue, in one batch; or what kept it from being sent.
 
         To the queue itself: an exchange's bindings vanish with an emptied Redis, a queue's name doesn't.
         """
         try:
-            declare = self._declaration_of(queue)
+            declare = self._declaration_of(queue) if declare is None else declare
             with (
                 around("publish"),
                 self._app.producer_pool.acquire(block=True) as producer,
@@ -204,7 +218,7 @@ class Publisher:
                         message.body,
                         exchange="",
                         routing_key=queue,
-                        headers=self._named(message.headers),
+                        headers=self._named(message.headers) | (marks or {}),
                         serializer="json",
                         declare=declare,
                         retry=False,

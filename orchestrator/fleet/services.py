@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from celery import bootsteps
@@ -19,12 +20,19 @@ from celery import bootsteps
 from orchestrator.engine.troubles import Troubles, kind_of, one_line
 from orchestrator.fleet.celery_settings import check_worker
 from orchestrator.fleet.child_exits import ChildExits
-from orchestrator.fleet.compat import ends_what_overruns, pool_class_of
+from orchestrator.fleet.compat import (
+    ends_what_overruns,
+    pool_class_of,
+    queues_consumed,
+    transport_of,
+)
+from orchestrator.fleet.forwarding import UnknownTasks, declared, queue_of_code
 from orchestrator.fleet.heartbeats import Heartbeats
 from orchestrator.fleet.maintenance import Maintenance
 from orchestrator.fleet.member import Member
 from orchestrator.fleet.outlast import outlast
 from orchestrator.fleet.refresh import Refresh
+from orchestrator.fleet.registration import Registration
 from orchestrator.fleet.timer_dispatcher import TimerDispatcher
 
 log = logging.getLogger(__name__)
@@ -96,11 +104,14 @@ class Service:
 
 
 def services_of(
-    member: Member, child_exits: ChildExits | None = None, look: Callable[[], None] | None = None
+    member: Member,
+    child_exits: ChildExits | None = None,
+    look: Callable[[], None] | None = None,
+    registration: Registration | None = None,
 ) -> list[Service]:
     """The services a worker of this app runs. `child_exits`: what it sees of its pool's children.
 
-    `look`: called now and then, to see what the worker has been told since.
+    `look`: called now and then, to see what the worker has been told since. `registration`: of that worker.
     """
     refresh = Refresh(
         lambda: member.context,
@@ -113,7 +124,7 @@ def services_of(
         if look is not None:
             look()
 
-    maintenance = Maintenance(member, child_exits, know_and_look, refresh)
+    maintenance = Maintenance(member, child_exits, know_and_look, refresh, registration)
     services = [Service("maintenance", maintenance.work, maintenance.reset)]
     if member.timer_index is not None:
         services.append(
@@ -123,6 +134,8 @@ def services_of(
                 member.timer_index.reset,
             )
         )
+    if member.unknown_tasks is not None:
+        services.append(Service("unknown-tasks", member.unknown_tasks.work))
     return services
 
 
@@ -141,6 +154,7 @@ class ServicesStep(bootsteps.StartStopStep):
 
     def __init__(self, parent: Any, **options: Any) -> None:
         self._services: list[Service] = []
+        self._registration: Registration | None = None
         self._child_exits: ChildExits | None = None
         member = parent.app.perennial  # before the pool starts, so that its processes know
         pool = pool_class_of(parent)
@@ -151,6 +165,8 @@ class ServicesStep(bootsteps.StartStopStep):
         member.refusals = outlast(parent.app, member.troubles)
         member.heartbeats = Heartbeats(member.settings)
         member.heartbeats.look()
+        _take_from_queue_of_code(member)
+        member.unknown_tasks = UnknownTasks(member)
         super().__init__(parent, **options)
 
     def start(self, parent: Any) -> None:
@@ -165,7 +181,14 @@ class ServicesStep(bootsteps.StartStopStep):
             member.heartbeats.look()
             member.refusals.look()
 
-        self._services = services_of(member, self._child_exits, look)
+        self._registration = Registration(
+            parent.app,
+            lambda: member.context,
+            name=parent.hostname,
+            queue=member.code_queue,
+            troubles=member.troubles,
+        )
+        self._services = services_of(member, self._child_exits, look, self._registration)
         for service in self._services:
             service.start()
 
@@ -178,3 +201,19 @@ class ServicesStep(bootsteps.StartStopStep):
             service.stop()
         for service in self._services:
             service.join(timeout_seconds=3.0)
+        if self._registration is not None:
+            with suppress(Exception):  # its silence says the same, a moment later
+                self._registration.leave()
+
+
+def _take_from_queue_of_code(member: Member) -> None:
+    """Beside the queues that it was told to take from."""
+    app = member.app
+    member.code_queue = queue_of_code(
+        member.registry,
+        member.settings,
+        queues=queues_consumed(app),
+        transport=transport_of(app),
+    )
+    if member.code_queue is not None:
+        app.amqp.queues.select_add(declared(member.code_queue))

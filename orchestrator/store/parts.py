@@ -21,6 +21,8 @@ The parts of the outbox and of history are heads of an INSERT; the SELECT that f
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from orchestrator.store.schema import NOTIFY_CHANNEL
 
 ADVANCE = "perennial.advance"
@@ -94,6 +96,13 @@ def hand_off_turn(run_id: str, queue: str, sending: str) -> str:
 
 WAKE_RELAYS = f"pg_notify('{NOTIFY_CHANNEL}', '')"
 """There is something in the outbox that nobody has sent. Heard when the transaction commits."""
+
+
+DEPLOYED = UUID(int=0)
+"""Notified in the place of a run: something was deployed. Workers of releases before look for a run, and find none."""
+
+SOMETHING_IS_DEPLOYED = f"pg_notify('{NOTIFY_CHANNEL}', '{DEPLOYED}')"
+"""Workers compare their code with it, and say what they can run now. Heard when the transaction commits."""
 
 
 def run_has_changed(run_id: str) -> str:

@@ -203,6 +203,9 @@ WALK: dict[str, Scenario] = {
     # whose record it is, once for each process of a worker
     "record_identity": STAGES,
     "record_server": STAGES,
+    # a worker says what it can run
+    "register_worker": STAGES,
+    "make_due_what_can_be_run": STAGES,
     # a worker lacks something, or hears what is over
     "read_process": LEAVES,
     "note_left": LEAVES,
@@ -232,6 +235,14 @@ ELSEWHERE = {
     "note_cause",
     "mute_cause",
     "mend_cause",
+    # of a worker that stays for long, and of one that goes: tests/fleet/test_registration.py
+    "beat_of_worker",
+    "worker_leaves",
+    # of a stage that nobody has: tests/fleet/test_rolling_deploy.py
+    "note_stage_left",
+    # they only read: as a worker starts, and where it lacks something (tests/engine/test_elsewhere.py)
+    "queues_of_those_who_can",
+    "declarative_versions",
     # they only read, for people
     "load_open_runs",
     "read_contract",
@@ -264,6 +275,8 @@ EDGES = {
     "record_server",
     "beat",
     "forget_old_workers",
+    "register_worker",
+    "make_due_what_can_be_run",
     "note_exit_of_claim",
     "note_exit_of_turn",
     # a step that takes real time

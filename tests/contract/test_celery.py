@@ -397,6 +397,47 @@ def test_a_consumer_begins_anew_after_a_refusal_and_asks_first_whether_to_rest()
         rest(SimpleNamespace(), Mock(side_effect=AssertionError))
 
 
+def test_a_worker_takes_from_its_queues_and_from_one_that_is_added() -> None:
+    app = Celery("contract", broker="memory://", set_as_current=False)
+    app.conf.task_default_queue = "usual"
+    with door("queues_consumed", "Queues.consume_from", "celery") as queues_consumed:
+        assert queues_consumed(app) == ["usual"]
+        app.amqp.queues.select_add(Queue("of its code", routing_key="of its code", expires=600))
+        assert queues_consumed(app) == ["of its code", "usual"]
+        app.amqp.queues.select(["narrow"])
+        app.amqp.queues.select_add(Queue("of its code", routing_key="of its code", expires=600))
+        assert queues_consumed(app) == ["narrow", "of its code"]
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [("redis://nowhere.invalid:1/0", "redis"), ("memory://", "memory"), ("nothing://", "")],
+)
+def test_the_kind_of_a_broker_is_known_without_it(url: str, kind: str) -> None:
+    with door("transport_of", "Transport.driver_type", "kombu") as transport_of:
+        assert transport_of(Celery("contract", broker=url, set_as_current=False)) == kind
+
+
+def test_a_message_with_an_unknown_task_can_be_taken_before_it_is_rejected(app: Celery) -> None:
+    consumer = worker_of(app, pool="solo").consumer
+    taken, rejected = [], []
+    consumer.on_unknown_task = lambda body, message, error: rejected.append(message)
+    with door("takes_unknown_tasks", "Consumer.on_unknown_task", "celery") as takes_unknown_tasks:
+        takes_unknown_tasks(consumer, lambda message: taken.append(message) or message is ours)
+        ours, other = (
+            Mock(headers={"task": "unknown", "id": name}) for name in ("ours", "another's")
+        )
+        consumer.strategies = {}
+        takes = consumer.create_task_handler()
+        takes(ours)
+        takes(other)
+        assert taken == [ours, other]
+        assert rejected == [other]
+        ours.ack_log_error.assert_called_once()
+        assert not ours.reject_log_error.called
+        assert not other.ack_log_error.called
+
+
 def test_refusals_are_logged_where_we_listen() -> None:
     from celery.worker import loops
     from kombu.transport import redis

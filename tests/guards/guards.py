@@ -23,6 +23,7 @@ SCENARIOS = "tests/engine/test_scenarios.py::"
 HANDOFFS = "tests/engine/test_handoffs.py::"
 LOST_MESSAGE = f"{HANDOFFS}test_an_action_whose_message_is_lost_is_followed_all_the_same"
 INLINE = "tests/engine/test_inline_steps.py::"
+ELSEWHERE = "tests/engine/test_elsewhere.py::"
 POISON = "tests/engine/test_poison.py::"
 REVISIONS = "tests/engine/test_revisions.py::"
 TOGETHER = "tests/engine/test_batch.py::"
@@ -856,6 +857,52 @@ GUARDS = [
             f"{HANDOFFS}test_a_worker_that_lacks_a_stage_leaves_the_run_to_one_that_has_it",
             "tests/unit/test_replay.py::test_a_stage_that_this_worker_lacks_abandons_the_turn",
         ),
+    ),
+    Guard(
+        "a miss is sent on",
+        "A turn that this worker can't take goes to a living one that can, and waits for no relay.",
+        (f"{ELSEWHERE}test_a_turn_that_this_worker_cannot_take_goes_to_one_that_can",),
+    ),
+    Guard(
+        "who comes while it is noted is seen",
+        "A worker that came just before a run was noted as waiting for it gets the run all the same.",
+        (f"{ELSEWHERE}test_who_comes_while_the_lack_is_noted_gets_the_turn",),
+    ),
+    Guard(
+        "nothing is sent to those who just said that they can't",
+        "A message doesn't come back to the code that it was sent on from.",
+        (f"{ELSEWHERE}test_a_flow_that_asks_for_a_stage_by_name_needs_that_too",),
+    ),
+    Guard(
+        "nothing is sent to the dead",
+        "What is sent on has somebody who takes it.",
+        (f"{ELSEWHERE}test_only_the_living_are_sent_to_and_only_what_they_take",),
+    ),
+    Guard(
+        "what waits for a worker is due when it comes",
+        "What no living worker could run is sent again as soon as one comes that can.",
+        (
+            (
+                "tests/fleet/test_registration.py::"
+                "test_it_hears_of_a_deploy_and_what_waited_for_that_is_due"
+            ),
+        ),
+        cut="0",
+    ),
+    Guard(
+        "a worker hears of a deploy",
+        "A worker can run what is deployed in YAML after its start.",
+        (
+            (
+                "tests/fleet/test_registration.py::"
+                "test_it_hears_of_a_deploy_and_what_waited_for_that_is_due"
+            ),
+        ),
+    ),
+    Guard(
+        "a message goes round no longer",
+        "Workers that all claim to be able to run it don't send a message round for ever.",
+        ("tests/fleet/test_forwarding.py::test_after_so_many_times_it_is_sent_on_no_more",),
     ),
     Guard(
         "a missing process leaves the run",

@@ -349,7 +349,10 @@ outbox = Table(
     _time("publish_at", nullable=False),
     Column("publishes", Integer, nullable=False, server_default="0"),
     _now("created_at"),
+    # What a worker must be able to run, where no living one could when its message came.
+    Column("needs", ARRAY(Text)),
     Index("outbox_due", "publish_at"),
+    Index("outbox_needs", "run_id", postgresql_where=text("needs IS NOT NULL")),
 )
 
 worker = Table(
@@ -360,6 +363,13 @@ worker = Table(
     Column("pid", Integer, nullable=False),
     _now("started_at"),
     _now("heartbeat_at"),
+    # Of a Celery worker as a whole, where the other rows are of its processes: what it can run, which queues it
+    # takes from, its code's own queue, and the lock that its session holds while it lives (docs/adr/0046).
+    Column("can", ARRAY(Text)),
+    Column("queues", ARRAY(Text)),
+    Column("queue", Text),
+    Column("lock", Integer),
+    Index("worker_can", "id", postgresql_where=text("can IS NOT NULL")),
 )
 
 # What operators have said of a cause: a row is made when they first do.

@@ -11,6 +11,7 @@
     close       a run is ended, paused or resumed from outside
     outbox      handoffs: asked for, sent again, put back, forgotten
     timers      timers are taken to the index, and found when they are late
+    capabilities  what each living worker can run, and what waits for one that can
     workers     heartbeats, and the attempts of workers that have none
     exits       how a worker's child ended, noted in history
     processes   definitions

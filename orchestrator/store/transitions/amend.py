@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.core.definition import Process
 from orchestrator.core.schemas import InputSchema
+from orchestrator.store.parts import SOMETHING_IS_DEPLOYED
 from orchestrator.store.statement import AnyConnection, Statement
 from orchestrator.store.transitions.processes import columns_of, keep_revision
 
@@ -27,7 +28,7 @@ WITH amended AS (
 ), kept AS (
     {keep_revision("amended", reason="%(reason)s::text", diff="%(diff)s::jsonb")}
 )
-SELECT amended.code_revision FROM amended
+SELECT amended.code_revision, {SOMETHING_IS_DEPLOYED} IS NULL AS notified FROM amended
 """,
 )
 

@@ -25,6 +25,7 @@ from orchestrator.store.parts import (
 )
 from orchestrator.store.rowset import RowSet
 from orchestrator.store.statement import AnyConnection, Statement
+from orchestrator.store.transitions.capabilities import stage_of, turn_of
 from orchestrator.store.transitions.turns import TURN_IS_LOST
 
 RESEND_SECONDS_MAX = 300
@@ -193,9 +194,7 @@ class Handoff:
     @property
     def kind(self) -> str:
         """What a program must know to do it, as a relay finds it."""
-        if self.key:
-            return f"stage {self.task}"
-        return f"turn {self.process} {self.version}"
+        return stage_of(self.task) if self.key else turn_of(self.process, self.version)
 
     @classmethod
     def advance(cls, run_id: UUID, queue: str | None) -> Handoff:

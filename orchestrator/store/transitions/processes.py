@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from orchestrator.core.definition import Process
 from orchestrator.core.schemas import InputSchema
+from orchestrator.store.parts import SOMETHING_IS_DEPLOYED
 from orchestrator.store.statement import AnyConnection, Statement
 
 
@@ -54,7 +55,7 @@ WITH deployed AS (
 ), kept AS (
     {keep_revision("deployed", former="v.fingerprints ||")}
 )
-SELECT deployed.created FROM deployed
+SELECT deployed.created, {SOMETHING_IS_DEPLOYED} IS NULL AS notified FROM deployed
 """,
 )
 
@@ -84,7 +85,7 @@ WITH replaced AS (
 ), kept AS (
     {keep_revision("replaced")}
 )
-SELECT replaced.fingerprint FROM replaced
+SELECT replaced.fingerprint, {SOMETHING_IS_DEPLOYED} IS NULL AS notified FROM replaced
 """,
 )
 
@@ -137,6 +138,14 @@ _FINGERPRINTS = Statement(
     "read_fingerprints",
     """
 SELECT p.name, p.version, p.fingerprint FROM perennial.process p WHERE p.name = ANY(%(names)s::text[])
+""",
+)
+
+_DECLARATIVE = Statement(
+    "declarative_versions",
+    """
+SELECT p.name, p.version FROM perennial.process p WHERE p.kind = 'declarative'
+ORDER BY p.deployed_at DESC LIMIT %(limit)s
 """,
 )
 
@@ -243,6 +252,11 @@ def read_fingerprints(
     """What is deployed under these names, by name and version."""
     rows = _FINGERPRINTS.rows(connection, names=sorted(set(names)))
     return {(row.name, row.version): row.fingerprint for row in rows}
+
+
+def declarative_versions(connection: AnyConnection, *, limit: int) -> list[tuple[str, int]]:
+    """The declarative processes that are deployed, the newest first."""
+    return [(row.name, row.version) for row in _DECLARATIVE.rows(connection, limit=limit)]
 
 
 def names_of(connection: AnyConnection, *, limit: int) -> list[str]:

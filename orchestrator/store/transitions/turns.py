@@ -2,7 +2,6 @@
 
     hold_turn, release_turn  around inline steps: nobody else takes a turn of this run until then
     free_turn_if_lost        its holder has died
-    note_left_if_unchanged   this worker lacks what the run needs
 
 Every fact that reaches a run raises its revision, and a turn commits only on the revision it read.
 """
@@ -16,11 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from orchestrator.store.batched import BatchVerb, if_many
-from orchestrator.store.parts import (
-    APPEND_HISTORY,
-    NO_HOLDER,
-)
-from orchestrator.store.reads.loading import LoadedRun
+from orchestrator.store.parts import NO_HOLDER
 from orchestrator.store.rowset import RowSet
 from orchestrator.store.statement import AnyConnection, Statement
 
@@ -83,22 +78,6 @@ WHERE r.id = %(run_id)s AND r.turn_token = %(turn_token)s
 """,
 )
 
-# Told once, not at every delivery.
-_NOTE_LEFT = Statement(
-    "note_left",
-    f"""
-WITH noted AS (
-    UPDATE perennial.run r SET waiting_for = %(waiting_for)s
-    WHERE r.id = %(run_id)s AND r.revision = %(revision)s AND r.waiting_for IS DISTINCT FROM %(waiting_for)s
-    RETURNING r.id, r.status
-)
-{APPEND_HISTORY}
-SELECT noted.id, %(actor)s, 'left for another worker', NULL, NULL, noted.status, noted.status,
-    jsonb_build_object('why', %(why)s::text)
-FROM noted
-""",
-)
-
 
 def hold_turn(
     connection: AnyConnection,
@@ -157,17 +136,3 @@ def free_turn_if_lost(connection: AnyConnection, run_id: UUID, *, dead_after: fl
 def release_turn(connection: AnyConnection, run_id: UUID, *, turn_token: UUID) -> None:
     """Let go of a held turn without a commit."""
     _RELEASE.rows(connection, run_id=run_id, turn_token=turn_token)
-
-
-def note_left_if_unchanged(
-    connection: AnyConnection, loaded: LoadedRun, *, waiting_for: str, why: str, actor: str
-) -> None:
-    """Say in the record that this worker lacks what the run needs; it waits for one that has it."""
-    _NOTE_LEFT.rows(
-        connection,
-        run_id=loaded.context.id,
-        revision=loaded.revision,
-        waiting_for=waiting_for,
-        why=why,
-        actor=actor,
-    )

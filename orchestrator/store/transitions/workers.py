@@ -81,11 +81,20 @@ FROM (SELECT
 """,
 )
 
-_SWEEP = Statement(
+# A Celery worker as a whole that is dead stays as long as its broker may put what it had taken back into its queue,
+# which is an hour by itself.
+_FORGET = Statement(
     "forget_old_workers",
     """
-DELETE FROM perennial.worker w WHERE w.heartbeat_at < perennial.now() - interval '1 day'
-    AND NOT EXISTS (SELECT FROM perennial.activity a WHERE a.state = 'claimed' AND a.worker_id = w.id)
+WITH forgotten AS (
+    DELETE FROM perennial.worker w WHERE w.heartbeat_at < perennial.now() - CASE WHEN w.can IS NULL
+            THEN interval '1 day' ELSE interval '2 hours' END
+        AND NOT EXISTS (SELECT FROM perennial.activity a WHERE a.state = 'claimed' AND a.worker_id = w.id)
+    RETURNING w.queue
+)
+SELECT DISTINCT f.queue FROM forgotten f WHERE f.queue IS NOT NULL
+    AND NOT EXISTS (SELECT FROM perennial.worker o WHERE o.can IS NOT NULL AND o.queue = f.queue
+        AND o.heartbeat_at >= perennial.now() - interval '2 hours')
 """,
 )
 
@@ -105,9 +114,12 @@ def beat_text(schema: str) -> str:
     return _BEAT.of(schema).text
 
 
-def forget_old_workers(connection: AnyConnection) -> None:
-    """Drop the rows of processes that have been silent for a day."""
-    _SWEEP.rows(connection)
+def forget_old_workers(connection: AnyConnection) -> list[str]:
+    """Drop the rows of processes that have been silent for a day, and of whole workers for two hours.
+
+    Answers the queues of codes that no worker has any more.
+    """
+    return [row.queue for row in _FORGET.rows(connection)]
 
 
 def what_needs_care(

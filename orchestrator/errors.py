@@ -177,6 +177,18 @@ class RunCompleted(PerennialError):
     """The run has completed: it is started once more only by who says so."""
 
 
+class OperationRefused(PerennialError):
+    """An operator's verb has no sense where the run stands, or would do harm; the message says what to do instead."""
+
+
+class StalePreview(OperationRefused):
+    """What was previewed is not what would happen now: look again. `digest` is that of the present preview."""
+
+    def __init__(self, message: str, *, digest: str) -> None:
+        self.digest = digest
+        super().__init__(message)
+
+
 class RunFailed(PerennialError):
     """The run ended without a result: failed, cancelled or expired. `status` says which."""
 

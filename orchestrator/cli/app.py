@@ -14,6 +14,7 @@ from orchestrator.cli import (
     decisions,
     definitions,
     incidents,
+    reentry,
     reload,
     runs,
     servers,
@@ -120,6 +121,7 @@ app.add_typer(reload.commands)
 app.add_typer(definitions.commands)
 app.add_typer(check.commands)
 app.add_typer(runs.commands)
+app.add_typer(reentry.commands)
 app.add_typer(decisions.commands)
 app.add_typer(incidents.commands, name="incidents", rich_help_panel="Operate")
 app.add_typer(database.commands, name="db", rich_help_panel="Operate")

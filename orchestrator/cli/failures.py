@@ -73,7 +73,7 @@ _NEXT: tuple[tuple[type[PerennialError], str], ...] = (
     ),
     (
         errors.RunFailed,
-        "`perennial history RUN` tells the story; `perennial restart RUN` starts it once more.",
+        "`perennial history RUN` tells the story; `perennial retry RUN` lets it go on from where it failed.",
     ),
     (errors.RunCompleted, "`perennial restart RUN --even-if-completed` says so."),
     (errors.DecisionRefused, "`perennial show RUN` tells where it stands."),

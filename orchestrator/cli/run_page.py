@@ -172,7 +172,7 @@ def _incident(run: RunView, clock: Clock) -> RenderableType:
     )
     advice = (
         "Nothing was lost and nothing is done twice: `resume` takes the turn again, and parks the "
-        "run again if the cause is still there."
+        "run again if the cause is still there. `retry` gives what failed all of its attempts anew."
     )
     return Group(
         answers,
@@ -225,6 +225,13 @@ def _ending(run: RunView, clock: Clock) -> RenderableType:
         parts += [
             Text(),
             command(f"perennial show {run.followed_by}", label="It was started anew: "),
+        ]
+    elif run.status is RunStatus.FAILED:
+        advice = "Mend the cause, and let it go on from here: "
+        parts += [
+            Text(),
+            command(f"perennial retry {called(run)}", label=advice),
+            command(f"perennial restart {called(run)}", label="Or start it once more: "),
         ]
     elif run.status is not RunStatus.COMPLETED:
         advice = "It stays so. Mend the cause, and start it once more: "

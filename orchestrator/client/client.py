@@ -41,8 +41,9 @@ from orchestrator.core.views import (
     Started,
     Wait,
 )
-from orchestrator.engine import deliver, operate
+from orchestrator.engine import deliver
 from orchestrator.engine.context import EngineContext, connect, connect_for_reads, settings_of
+from orchestrator.engine.operations import by_hand
 from orchestrator.engine.signal_forms import SignalForms
 from orchestrator.engine.start import IfClosed, Starts, ask
 from orchestrator.errors import RunFailed, RunNotClosed, RunNotFound, UnknownProcess
@@ -220,7 +221,7 @@ class Client:
     ) -> None:
         """End a run now. What is at work is fenced off. Raises RunNotFound, RunClosed."""
         with self._door.on(connection) as own:
-            operate.cancel(own, self._door.id_of(own, run), by=by, reason=reason)
+            by_hand.cancel(own, self._door.id_of(own, run), by=by, reason=reason)
 
     # -- people ------------------------------------------------------------------------------
 

@@ -37,6 +37,16 @@ class Door:
         with self.context.connection() as own:
             yield own
 
+    @contextmanager
+    def in_transaction(self, connection: CallersConnection | None) -> Iterator[AnyConnection]:
+        """The caller's connection and transaction, or a transaction of our own."""
+        if connection is not None:
+            with usable(connection, self.schema) as callers:
+                yield callers
+            return
+        with self.context.transaction() as own:
+            yield own
+
     def id_of(self, connection: AnyConnection | Connection, run: RunReference) -> UUID:
         return self.id_and_former_of(connection, run)[0]
 

@@ -6,22 +6,23 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from orchestrator.client.door import Door, RunReference
+from orchestrator.client.reentry import ReEntry
 from orchestrator.core.causes import CauseSummary
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import Started
-from orchestrator.engine import operate
-from orchestrator.engine.operations import causes
+from orchestrator.engine.operations import by_hand, causes
 from orchestrator.engine.start import Starts
 from orchestrator.store.callers import CallersConnection
 from orchestrator.store.reads import views
 from orchestrator.store.reads.incidents import read_causes
 
 
-class Operations:
+class Operations(ReEntry):
     """Each verb is one transaction of its own, or, with `connection=`, part of the caller's."""
 
     def __init__(self, door: Door, starts: Starts) -> None:
-        self._door, self._starts = door, starts
+        super().__init__(door)
+        self._starts = starts
 
     def restart(
         self,
@@ -52,14 +53,14 @@ class Operations:
     ) -> None:
         """Let a run rest; facts and deadlines are still recorded."""
         with self._door.on(connection) as own:
-            operate.pause(own, self._door.id_of(own, run), by=by)
+            by_hand.pause(own, self._door.id_of(own, run), by=by)
 
     def resume(
         self, run: RunReference, *, by: str = "", connection: CallersConnection | None = None
     ) -> None:
         """Move a paused run, or a mended incident, on."""
         with self._door.on(connection) as own:
-            operate.resume(own, self._door.id_of(own, run), by=by)
+            by_hand.resume(own, self._door.id_of(own, run), by=by)
 
     def incidents(
         self,

@@ -55,10 +55,12 @@ def take_turn(
     perform_step: PerformStep,
     may_perform: bool = True,
     requests_of: MakeRequests = Requests,
+    asked: dict[str, Request] | None = None,
 ) -> TurnOutcome:
     """One pass of the flow over its journal.
 
     `may_perform` False: the journal holds what isn't recorded yet, so no inline step may build on it.
+    `asked` is filled with all that the flow has asked for in this pass, by key.
 
     Raises TurnAbandoned when this worker lacks a stage the flow asks for (another worker may have it),
     or when `perform_step` does because the turn is no longer ours.
@@ -86,6 +88,8 @@ def take_turn(
     # Whatever a flow made of it: what parks a run can't be caught.
     if requests.parked is not None:  # guard: a contradiction can't be caught
         outcome = one.incident(requests.parked_as, requests.parked)
+    if asked is not None:
+        asked.update(requests.asked)
     return outcome
 
 

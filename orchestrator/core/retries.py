@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -132,3 +133,24 @@ class Retry:
         """The inverse of `as_policy`; unknown names (of a newer release) are left out."""
         known = {name: policy[name] for name in cls.__slots__ if name in policy}
         return cls(**known)
+
+
+# -- attempts of what an operator has asked for anew ------------------------------------------------
+
+_BEFORE = "attempts_before"
+
+
+def attempts_of(before: Mapping[str, int] | None, key: str) -> int:
+    """How many attempts were made of that key before it left its run's journal."""
+    return before.get(key, 0) if before else 0
+
+
+def counted_from(policy: Mapping[str, Any] | None, before: int) -> dict[str, Any]:
+    """The policy of an activity whose attempts go on from there: its retries count those that come after."""
+    return {**(policy or {}), _BEFORE: before}
+
+
+def uncounted_in(policy: Mapping[str, Any] | None) -> int:
+    """How many attempts a recorded policy does not count."""
+    before = (policy or {}).get(_BEFORE)
+    return before if isinstance(before, int) else 0

@@ -22,7 +22,7 @@ class RunStatus(StrEnum):
 
     @property
     def is_closed(self) -> bool:
-        """True when the run has ended for good."""
+        """True when the run has ended: of itself it does not go on."""
         return self in CLOSED
 
     @property
@@ -33,6 +33,12 @@ class RunStatus(StrEnum):
 
 MOVING = frozenset({RunStatus.RUNNING, RunStatus.WAITING})
 CLOSED = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.EXPIRED})
+
+REENTRIES = {
+    RunStatus.FAILED: frozenset({RunStatus.RUNNING}),
+    RunStatus.COMPLETED: frozenset({RunStatus.RUNNING}),
+}
+"""The moves out of an end, by an operator's word alone: each counts in the run's `reentries` (core.reentry)."""
 
 _ENDED_BY_ITSELF = {RunStatus.COMPLETED, RunStatus.FAILED}
 _ENDED_FROM_OUTSIDE = {RunStatus.CANCELLED, RunStatus.EXPIRED}

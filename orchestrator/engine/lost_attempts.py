@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from orchestrator.core.notice import RunNotice
-from orchestrator.core.retries import Retry
+from orchestrator.core.retries import Retry, uncounted_in
 from orchestrator.core.run import RunStatus
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.database_errors import one_by_one
@@ -128,7 +128,7 @@ def _recover(
     log.warning("lost: %s of run %s, attempt %s: %s", key, run_id, attempt, error["message"])
     handoffs: list[Handoff] = []
     retry = _policy_of(locked)
-    if retry.allows_another(attempt):
+    if retry.allows_another(attempt - _uncounted(locked)):
         rest = _rest_seconds(context, locked, retry, attempt)
         if rest > 0:
             return _rest_until_retry(
@@ -188,7 +188,7 @@ def _recover(
 
 def _rest_seconds(context: EngineContext, locked: Any, retry: Retry, attempt: int) -> float:
     """What is left of the delay, which began when the attempt ended: at its timeout, or its worker's last sign."""
-    delay = retry.delay_before_next(attempt, random=context.random())
+    delay = retry.delay_before_next(attempt - _uncounted(locked), random=context.random())
     since: float = (
         locked.claimed_seconds - locked.timeout_seconds
         if locked.timed_out
@@ -230,6 +230,11 @@ def _policy_of(locked: Any) -> Retry:
         return Retry.from_policy(locked.policy or {})
     except (DefinitionError, TypeError, AttributeError):
         return Retry(max_attempts=1)
+
+
+def _uncounted(locked: Any) -> int:
+    """What an operator has asked for anew counts from there."""
+    return uncounted_in(locked.policy) if isinstance(locked.policy, dict) else 0
 
 
 def _loss(locked: Any, attempt: int, reason: str | None) -> dict[str, Any]:

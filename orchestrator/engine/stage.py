@@ -203,13 +203,12 @@ class _Failure:
         """Until it is said. The turn that settles it may live on, and the frames of its traceback with it."""
         self.error = _error_of(claim, stage, raised)
         self.delay_seconds: float | None = None
-        if stage.retry.allows_another(claim.attempt, raised) and not (asked and asked.is_last):
+        counted = claim.attempt - claim.attempts_before
+        if stage.retry.allows_another(counted, raised) and not (asked and asked.is_last):
             now = claim.claimed_at + timedelta(seconds=elapsed)
             self.delay_seconds = asked.delay_from(now) if asked is not None else None
             if self.delay_seconds is None:
-                self.delay_seconds = stage.retry.delay_before_next(
-                    claim.attempt, random=context.random()
-                )
+                self.delay_seconds = stage.retry.delay_before_next(counted, random=context.random())
 
     def report(self) -> None:
         """Once it is recorded."""

@@ -253,8 +253,8 @@ class _Turn:
         journal: tuple[Activity, ...],
     ) -> Tried:
         context, settings = self.context, self.context.settings
-        taken = self._to_take(outcome)
-        handoffs = tuple(handoffs_of(self.run_id, outcome, taken))
+        taken = self._to_take(loaded, outcome)
+        handoffs = tuple(handoffs_of(loaded, outcome, taken))
         # If no answer comes, nobody knows whose the stage is: our old id falls silent, and it is handed out again.
         # guard: a commit that takes over is held
         with context.identity.lease() if taken is not None else nullcontext() as worker_id:
@@ -266,11 +266,12 @@ class _Turn:
                     from_status=loaded.status,
                     outcome=outcome,
                     handoffs=handoffs,
-                    facts=tuple(facts_of(context, outcome, settlement, taken)),
+                    facts=tuple(facts_of(context, loaded, outcome, settlement, taken)),
                     settlement=settlement,
                     turn_token=self.held.token,
                     queue=loaded.queue,
                     taking=Taking(taken.request.key, worker_id) if taken and worker_id else None,
+                    attempts_before=loaded.attempts_before,
                     is_in_hand=loaded.is_in_hand,
                     relay_after=settings.relay_after_seconds,
                     horizon_seconds=settings.horizon_seconds,
@@ -317,12 +318,19 @@ class _Turn:
             )
         )
 
-    def _to_take(self, outcome: TurnOutcome) -> NewActivity | None:
+    def _to_take(self, loaded: LoadedRun, outcome: TurnOutcome) -> NewActivity | None:
         """The stage to go on with. What else this turn has recorded would be missing in the run we go on with."""
         # guard: nothing is taken over unseen
         if self.held.steps_recorded or outcome.consumed or outcome.set_aside or outcome.goes_on:
             return None
-        stages = (each for each in outcome.opened if each.request.ask.is_handed_off)
+        before = loaded.attempts_before or {}
+        stages = (
+            each
+            for each in outcome.opened
+            if each.request.ask.is_handed_off
+            and each.request.key
+            not in before  # guard: steps of earlier attempts are read by a claim
+        )
         return next((stage for stage in stages if self.context.may_take(stage)), None)
 
 

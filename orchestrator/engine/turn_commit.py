@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from uuid import UUID
 
 from orchestrator.core import codec
 from orchestrator.core.failures import without_traceback
 from orchestrator.core.journal import Activity, ActivityState
 from orchestrator.core.kinds.base import NewActivity
 from orchestrator.core.outcome import TurnOutcome
+from orchestrator.core.retries import attempts_of
 from orchestrator.engine.context import EngineContext
 from orchestrator.store.reads.loading import LoadedRun
 from orchestrator.store.reads.views import SIGNAL_SET_ASIDE
@@ -75,6 +75,7 @@ def run_after(
             kind=each.request.kind,
             name=each.request.name,
             state=ActivityState.CLAIMED if each is taken else each.state,
+            attempt=attempts_of(loaded.attempts_before, each.request.key) + 1,
             asked=each.request.asked,
         )
         for each in outcome.opened
@@ -88,18 +89,25 @@ def run_after(
         journal=(*journal, *opened),
         signals=loaded.signals,
         sends=0,
+        attempts_before=loaded.attempts_before,
         is_in_hand=True,
     )
 
 
-def handoffs_of(run_id: UUID, outcome: TurnOutcome, taken: NewActivity | None) -> Iterator[Handoff]:
+def handoffs_of(
+    loaded: LoadedRun, outcome: TurnOutcome, taken: NewActivity | None
+) -> Iterator[Handoff]:
+    run_id = loaded.context.id
     for opened in outcome.opened:
         if opened.request.ask.is_handed_off and opened is not taken:
-            yield Handoff(run_id, opened.request.key, 1, opened.request.name, opened.queue)
+            key = opened.request.key
+            attempt = attempts_of(loaded.attempts_before, key) + 1
+            yield Handoff(run_id, key, attempt, opened.request.name, opened.queue)
 
 
 def facts_of(
     context: EngineContext,
+    loaded: LoadedRun,
     outcome: TurnOutcome,
     settlement: Settlement | None,
     taken: NewActivity | None,
@@ -115,12 +123,12 @@ def facts_of(
                 without_traceback(settlement.error),
             )
         )
-    facts += [
-        Fact("stage taken over", context.identity.name, opened.request.key, 1)
-        if opened is taken
-        else Fact(opened.request.ask.opened_event, FLOW, opened.request.key, 1)
-        for opened in outcome.opened
-    ]
+    before = loaded.attempts_before
+    for opened in outcome.opened:
+        key, ask = opened.request.key, opened.request.ask
+        event = "stage taken over" if opened is taken else ask.opened_event
+        actor = context.identity.name if opened is taken else FLOW
+        facts.append(Fact(event, actor, key, attempts_of(before, key) + 1))
     facts += [Fact("signal consumed", FLOW, consumed.key) for consumed in outcome.consumed]
     facts += [
         Fact(SIGNAL_SET_ASIDE, FLOW, unfit.key, detail={"name": unfit.name, "why": unfit.why})

@@ -243,6 +243,11 @@ ELSEWHERE = {
     # they only read: as a worker starts, and where it lacks something (tests/engine/test_elsewhere.py)
     "queues_of_those_who_can",
     "declarative_versions",
+    # an operator's, under the run's lock: tests/race/test_re_entry.py
+    "lock_run_to_re_enter",
+    "lock_open_to_re_enter",
+    "read_standing",
+    "re_enter_run",
     # they only read, for people
     "load_open_runs",
     "read_contract",

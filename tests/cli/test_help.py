@@ -52,6 +52,7 @@ def test_the_commands_of_the_issue_are_all_there():
         "resume",
         "restart",
         "result",
+        "retry",
         "services",
         "version",
     } | {"db upgrade", "db current", "db check", "db grants"} | {

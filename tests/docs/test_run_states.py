@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import CheckConstraint
 
-from orchestrator.core.run import CLOSED, MOVES, MOVING, RunStatus
+from orchestrator.core.run import CLOSED, MOVES, MOVING, REENTRIES, RunStatus
 from orchestrator.store.schema.tables import run
 
 PAGE = Path(__file__).parents[2] / "docs" / "run-states.md"
@@ -80,7 +80,10 @@ def check(name: str) -> str:
 def test_the_arrows_are_the_moves_that_the_code_allows():
     drawn = drawing().moves()
     allowed = {
-        (str(origin), str(target)) for origin, targets in MOVES.items() for target in targets
+        (str(origin), str(target))
+        for table in (MOVES, REENTRIES)
+        for origin, targets in table.items()
+        for target in targets
     }
     starts, ends = {(END, "running")}, {(str(status), END) for status in CLOSED}
     assert drawn == allowed | starts | ends

@@ -250,3 +250,35 @@ def test_nothing_is_taken_over_with_what_the_run_in_hand_would_lack(harness, act
     assert worker.done == []
     harness.drain()
     assert harness.client.result(run) == 1
+
+
+def test_a_stage_with_steps_of_before_is_not_taken_over(harness):
+    """A retried stage's steps are in the record, and a claim reads them. Guards `_to_take` in `engine.turn`."""
+    called: list[int] = []
+    fails = [True]
+
+    @stage(registry=harness.registry, retry=Retry(max_attempts=1))
+    def shaky() -> int:
+        count = step(count_up, called)
+        if fails:
+            raise ConnectionError
+        return count
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> int:
+        return await flow.stage(shaky)
+
+    run = harness.run(p)
+    fails.clear()
+    harness.client.operations.retry(run)
+    watched = Watched()
+    advance_eagerly(harness.context, run.run_id, watched)
+    assert watched.done == []
+    harness.drain()
+    assert harness.client.result(run) == 1
+    assert called == [1]
+
+
+def count_up(called: list[int]) -> int:
+    called.append(1)
+    return len(called)

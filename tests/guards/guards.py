@@ -30,6 +30,9 @@ TOGETHER = "tests/engine/test_batch.py::"
 HEARTBEATS = "tests/fleet/test_heartbeats.py::"
 SERVICES = "tests/fleet/test_services_live.py::"
 
+EAGER = "tests/engine/test_eager_execution.py::"
+RETRY = "tests/engine/test_retry.py::"
+RE_ENTRY = "tests/race/test_re_entry.py::"
 ASKINGS = "tests/testing/test_askings.py::"
 WRONG = "tests/unit/test_wrong_flows.py::"
 
@@ -378,6 +381,39 @@ GUARDS = [
         "A run that is resumed moves on, whatever a turn saw a moment before.",
         (f"{RACE}[a_turn_that_looks_while_its_run_is_resumed]",),
         cut=NEVER,
+    ),
+    # -- re-entry --------------------------------------------------------------------------------
+    Guard(
+        "handoff of a run that is re-entered",
+        "A run that an operator lets go on gets its turn.",
+        (f"{RETRY}test_a_failed_run_goes_on_from_where_it_failed",),
+        cut=NEVER,
+    ),
+    Guard(
+        "an operator's verb changes the run that it has read",
+        "What was decided on is what is changed.",
+        (f"{RE_ENTRY}test_a_verb_changes_the_run_that_it_has_read",),
+    ),
+    Guard(
+        "an operation is applied to a run once",
+        "A command that is called again after a crash does nothing twice.",
+        (f"{RE_ENTRY}test_two_operators_retry_a_run_at_once[op-7]",),
+    ),
+    Guard(
+        "what was previewed is what is done",
+        "An operator's yes is to what was shown.",
+        (f"{RETRY}TestRefusals::test_a_stale_preview_and_a_second_operation_do_nothing",),
+    ),
+    Guard(
+        "attempts go on after a re-entry",
+        "A worker of before, and a message of before, reach nothing.",
+        (f"{RETRY}test_attempts_of_before_reach_nothing",),
+        cut="1",
+    ),
+    Guard(
+        "steps of earlier attempts are read by a claim",
+        "A step that was recorded is not called again by a stage that is retried.",
+        (f"{EAGER}test_a_stage_with_steps_of_before_is_not_taken_over",),
     ),
     # -- turns -----------------------------------------------------------------------------------
     Guard(

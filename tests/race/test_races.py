@@ -22,8 +22,9 @@ from orchestrator.core.definition import Process
 from orchestrator.core.journal import ActivityState
 from orchestrator.core.outcome import TurnOutcome
 from orchestrator.core.replay import take_turn
-from orchestrator.engine import deliver, operate
+from orchestrator.engine import deliver
 from orchestrator.engine.fire import fire
+from orchestrator.engine.operations import by_hand
 from orchestrator.engine.recover import sweep
 from orchestrator.engine.signal_forms import SignalForms
 from orchestrator.engine.stage import run_stage
@@ -146,7 +147,7 @@ def two_claims_of_one_attempt(harness: Harness) -> None:
 def a_claim_after_a_cancellation(harness: Harness) -> None:
     run = at_work(harness)
     with harness.database.psycopg() as operator:
-        operate.cancel(operator, run.run_id, by="ann", reason="")
+        by_hand.cancel(operator, run.run_id, by="ann", reason="")
         worker = meanwhile(harness, lambda connection: claim(connection, run))
         operator.commit()
         assert worker.outcome() is None
@@ -158,7 +159,7 @@ def a_cancellation_after_a_claim(harness: Harness) -> None:
     with harness.database.psycopg() as worker:
         claimed = claim(worker, run)
         operator = meanwhile(
-            harness, lambda connection: operate.cancel(connection, run.run_id, by="ann", reason="")
+            harness, lambda connection: by_hand.cancel(connection, run.run_id, by="ann", reason="")
         )
         worker.commit()
         operator.outcome()
@@ -175,7 +176,7 @@ def a_cancellation_while_a_turn_opens_things(harness: Harness) -> None:
     with harness.database.psycopg() as turn:
         assert commits(turn, opening)
         operator = meanwhile(
-            harness, lambda connection: operate.cancel(connection, run.run_id, by="ann", reason="")
+            harness, lambda connection: by_hand.cancel(connection, run.run_id, by="ann", reason="")
         )
         turn.commit()
         operator.outcome()
@@ -190,7 +191,7 @@ def a_cancellation_while_an_attempt_fails(harness: Harness) -> None:
         worker.commit()
         assert fails(worker, run) == (True, None)
         operator = meanwhile(
-            harness, lambda connection: operate.cancel(connection, run.run_id, by="ann", reason="")
+            harness, lambda connection: by_hand.cancel(connection, run.run_id, by="ann", reason="")
         )
         worker.commit()
         operator.outcome()
@@ -634,7 +635,7 @@ def one_signal_sent_twice_at_once(harness: Harness) -> None:
 def a_signal_to_a_run_that_is_being_cancelled(harness: Harness) -> None:
     run = harness.run(listens(harness))
     with harness.database.psycopg() as operator:
-        operate.cancel(operator, run.run_id, by="ann", reason="")
+        by_hand.cancel(operator, run.run_id, by="ann", reason="")
         sender = meanwhile(
             harness,
             lambda connection: deliver.signal(
@@ -661,7 +662,7 @@ def a_turn_that_looks_while_its_run_is_resumed(harness: Harness) -> None:
     run = harness.run(p)
     is_mended.append(1)
     with harness.database.psycopg() as operator:
-        operate.resume(operator, run.run_id, by="ann")
+        by_hand.resume(operator, run.run_id, by="ann")
         advance(harness.context, run.run_id)
         operator.commit()
     harness.drain()
@@ -672,7 +673,7 @@ def a_turn_commits_after_its_run_was_paused(harness: Harness) -> None:
     run = harness.start(works(harness))
     deciding = turn_of(harness, run)
     with harness.database.psycopg(autocommit=True) as connection:
-        operate.pause(connection, run.run_id, by="ann")
+        by_hand.pause(connection, run.run_id, by="ann")
         assert commits(connection, replace(deciding, revision=deciding.revision + 1)) is None
     assert harness.status(run) is RunStatus.PAUSED
 
@@ -747,7 +748,7 @@ def a_timer_fires_while_its_run_is_cancelled(harness: Harness) -> None:
     advance(harness.context, run.run_id)
     timer_id = harness.database.value("SELECT id FROM perennial.timer")
     with harness.database.psycopg() as operator:
-        operate.cancel(operator, run.run_id, by="ann", reason="")
+        by_hand.cancel(operator, run.run_id, by="ann", reason="")
         timer = Thread(lambda: fire(harness.context, timer_id))
         wait_until_blocked(harness.database)
         operator.commit()

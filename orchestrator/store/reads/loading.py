@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -58,6 +58,8 @@ class LoadedRun:
     signals: tuple[BufferedSignal, ...]
     sends: int = 0
     """How often this turn was asked for, with no turn committed."""
+    attempts_before: Mapping[str, int] | None = None
+    """How many attempts were made of stages that have left the journal since: theirs go on from there."""
     is_in_hand: bool = False
     """It is as our own commit left it, and wasn't read again: while its revision stands, no fact has come."""
 
@@ -118,6 +120,7 @@ def loaded_from(row: Any) -> LoadedRun:
             for signal in row.signals
         ),
         sends=getattr(row, "sends", None) or 0,
+        attempts_before=row.attempts_before,
     )
 
 

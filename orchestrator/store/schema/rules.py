@@ -155,7 +155,8 @@ RULES = (
         "run_closed_stands",
         "run",
         "AFTER UPDATE OF status, closed_at, output, error",
-        "OLD.closed_at IS NOT NULL",
+        "OLD.closed_at IS NOT NULL AND NOT (OLD.status IN ('failed', 'completed') AND NEW.closed_at IS NULL"
+        " AND NEW.reentries = OLD.reentries + 1)",
         "a run that has ended keeps its status and its outcome",
     ),
     Rule(

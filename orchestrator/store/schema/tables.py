@@ -161,6 +161,9 @@ run = Table(
     Column("active_milliseconds", BigInteger, nullable=False, server_default="0"),
     # The revision of its version that it stands on: only a worker with that code takes its turns.
     Column("code_revision", Integer, nullable=False, server_default="1"),
+    # How often an operator has let it go on from its end, and the attempts of stages that have left its journal.
+    Column("reentries", Integer, nullable=False, server_default="0"),
+    Column("attempts_before", JSONB),
     ForeignKeyConstraint(
         ["process", "version"], ["perennial.process.name", "perennial.process.version"]
     ),

@@ -44,12 +44,13 @@ WITH claimed AS (
         AND a.state = 'pending'  /* guard: claim of a pending attempt */
         AND EXISTS (SELECT FROM perennial.run m WHERE m.id = a.run_id
             AND m.status IN ('running', 'waiting'))  /* guard: claim fence on the run's status */
-    RETURNING a.run_id, a.key, a.attempt, a.name, a.input, a.claimed_at
+    RETURNING a.run_id, a.key, a.attempt, a.name, a.input, a.claimed_at, a.policy
 ), taken AS (
     DELETE FROM perennial.outbox o USING claimed WHERE o.run_id = claimed.run_id
         AND o.key = claimed.key  /* guard: a claim takes its own handoff */
 )
 SELECT {RUN_COLUMNS}, claimed.name AS claimed_name, claimed.input AS claimed_input, claimed.claimed_at,
+    (claimed.policy ->> 'attempts_before')::int AS claimed_before,
     (SELECT coalesce(jsonb_agg({JOURNAL_LINE}), '[]') FROM perennial.activity a
         WHERE a.run_id = r.id AND (a.parent_key IS NULL
             OR a.parent_key = claimed.key  /* guard: memory of a stage's steps */
@@ -174,6 +175,8 @@ class Claim:
     input: dict[str, Any]
     claimed_at: datetime
     steps: dict[str, Any]
+    attempts_before: int = 0
+    """Attempts that its retries don't count: they were made before an operator asked for it anew."""
 
 
 def claim_activity_if_pending(
@@ -186,7 +189,14 @@ def claim_activity_if_pending(
     steps = {line["key"]: line["result"] for line in row.journal if line["parent_key"] is not None}
     run = loaded_from(row)
     return Claim(
-        run, key, attempt, row.claimed_name, row.claimed_input or {}, row.claimed_at, steps
+        run,
+        key,
+        attempt,
+        row.claimed_name,
+        row.claimed_input or {},
+        row.claimed_at,
+        steps,
+        row.claimed_before or 0,
     )
 
 

@@ -8,7 +8,7 @@ worker holds the turn, or if the attempt was handed out again, nothing at all is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -19,6 +19,7 @@ from orchestrator.core.approvals import ApprovalRequest
 from orchestrator.core.journal import ActivityState
 from orchestrator.core.kinds.base import NewActivity
 from orchestrator.core.outcome import TurnOutcome
+from orchestrator.core.retries import attempts_of, counted_from
 from orchestrator.core.run import RunStatus
 from orchestrator.store.batched import batch_verb, if_many
 from orchestrator.store.parts import (
@@ -48,7 +49,7 @@ _TURNS = RowSet(
 )
 _ACTIVITIES = RowSet(
     "opened",
-    """run_id uuid, key text, scope text, ordinal int, kind text, name text, state text, queue text,
+    """run_id uuid, key text, scope text, ordinal int, kind text, name text, state text, attempt int, queue text,
     policy jsonb, timeout_seconds float8, asked text, input text, result text, settled_at timestamptz,
     settled_revision bigint, worker_id uuid""",
 )
@@ -107,10 +108,10 @@ _FENCE_WITH_ATTEMPT = _fence(ATTEMPT_HOLDS)
 
 _OPENED = f"""
 opened AS (
-    INSERT INTO perennial.activity (run_id, key, scope, ordinal, kind, name, state, queue, policy, timeout_seconds,
-        asked, input, result, settled_at, settled_revision, worker_id, claimed_at)
-    SELECT o.run_id, o.key, o.scope, o.ordinal, o.kind, o.name, o.state, o.queue, o.policy, o.timeout_seconds,
-        o.asked, o.input::jsonb, o.result::jsonb, o.settled_at,
+    INSERT INTO perennial.activity (run_id, key, scope, ordinal, kind, name, state, attempt, queue, policy,
+        timeout_seconds, asked, input, result, settled_at, settled_revision, worker_id, claimed_at)
+    SELECT o.run_id, o.key, o.scope, o.ordinal, o.kind, o.name, o.state, o.attempt, o.queue, o.policy,
+        o.timeout_seconds, o.asked, o.input::jsonb, o.result::jsonb, o.settled_at,
         CASE WHEN o.settled_at IS NOT NULL THEN coalesce(o.settled_revision, fence.recorded_revision) END, o.worker_id,
         CASE WHEN o.state = 'claimed' THEN perennial.now() END
     FROM fence JOIN {_ACTIVITIES.called("o")} ON o.run_id = fence.run_id
@@ -251,6 +252,7 @@ class TurnCommit:
     turn_token: UUID | None = None
     queue: str | None = None
     taking: Taking | None = None
+    attempts_before: Mapping[str, int] | None = None
     is_in_hand: bool = False
     """The run is as our last commit left it: nothing was asked for since, and no deadline is out of date."""
 
@@ -379,6 +381,7 @@ def _turn_row(commit: TurnCommit) -> dict[str, Any]:
 def _activity_row(commit: TurnCommit, opened: NewActivity) -> dict[str, Any]:
     request, taking = opened.request, commit.taking
     is_taken = taking is not None and taking.key == request.key
+    before = attempts_of(commit.attempts_before, request.key)
     return {
         "run_id": commit.run_id,
         "key": request.key,
@@ -388,8 +391,9 @@ def _activity_row(commit: TurnCommit, opened: NewActivity) -> dict[str, Any]:
         "name": request.name,
         "state": ActivityState.CLAIMED if is_taken else opened.state,
         "worker_id": taking.worker_id if taking is not None and is_taken else None,
+        "attempt": before + 1,  # guard: attempts go on after a re-entry
         "queue": opened.queue,
-        "policy": opened.policy,
+        "policy": counted_from(opened.policy, before) if before else opened.policy,
         "timeout_seconds": opened.timeout_seconds,
         "asked": request.asked,
         "input": opened.input,

@@ -1,0 +1,184 @@
+"""Commands that let one run go another way: each shows what it would do, asks, and does exactly that."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli.failures import CommandRefused
+from orchestrator.cli.output import Printer, text
+from orchestrator.cli.session import (
+    App,
+    By,
+    Json,
+    Run,
+    Session,
+    examples,
+    os_user,
+    read_json,
+    session_of,
+)
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from orchestrator.core.reentry.change import Preview
+    from orchestrator.engine.operations.re_enter import Result
+
+commands = typer.Typer()
+
+_OPERATE = "Operate"
+_SHAPE = (
+    '{"run", "verb", "applied", "digest", "goes_on", "repeats", "drops", "notes"}; '
+    "not applied without --yes"
+)
+
+Reason = Annotated[str, typer.Option(help="Why; stays in the history.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do what is shown, and don't ask.")]
+Digest = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIGEST",
+        help="Of a preview that was seen: refused where another thing would happen by now.",
+        show_default=False,
+    ),
+]
+JSON = "JSON|@FILE|-"
+
+
+@commands.command(
+    rich_help_panel=_OPERATE,
+    epilog=examples(
+        "perennial retry permit-17 --reason 'the partner is back'",
+        'perennial retry permit-17 --arguments \'{"user": "ada"}\' --yes',
+        "perennial --app shop retry permit-17 --version 2",
+        json_shape=_SHAPE,
+    ),
+)
+def retry(
+    context: typer.Context,
+    *,
+    run: Run,
+    payload: Annotated[
+        str | None,
+        typer.Option("--input", metavar=JSON, help="Another input of the run.", show_default=False),
+    ] = None,
+    arguments: Annotated[
+        str | None,
+        typer.Option(
+            metavar=JSON, help="Other arguments of the one stage that failed.", show_default=False
+        ),
+    ] = None,
+    version: Annotated[
+        int | None,
+        typer.Option(min=1, help="Go on as this version; --app has its code.", show_default=False),
+    ] = None,
+    expires_in: Annotated[
+        float | None,
+        typer.Option(
+            "--expires-in", min=0, metavar="HOURS", help="More time for it.", show_default=False
+        ),
+    ] = None,
+    reason: Reason = "",
+    by: By = "",
+    digest: Digest = None,
+    yes: Yes = False,
+    _app: App = None,
+    _json: Json = False,
+) -> None:
+    """Let a run that failed, or an incident, go on from where it stopped. What is done is not done again."""
+    session = session_of(context)
+    given: dict[str, Any] = {
+        "input": None if payload is None else read_json(payload, what="--input"),
+        "arguments": None if arguments is None else _object(arguments, what="--arguments"),
+        "version": version,
+        "expires_in": None if expires_in is None else timedelta(hours=expires_in),
+    }
+    _do(session, "retry", run, given, by=by, reason=reason, digest=digest, yes=yes)
+
+
+def _object(source: str, *, what: str) -> dict[str, Any]:
+    value = read_json(source, what=what)
+    if not isinstance(value, dict):
+        raise CommandRefused(f"{what} is an object, each argument by its name: '{{\"days\": 3}}'")
+    return value
+
+
+def _do(
+    session: Session,
+    name: str,
+    run: str,
+    given: dict[str, Any],
+    *,
+    by: str,
+    reason: str,
+    digest: str | None,
+    yes: bool,
+) -> None:
+    """Preview, ask, apply what was shown."""
+    _load_code(session)
+    printer = Printer(session)
+    with session.client() as client:
+        verb: Callable[..., Result] = getattr(client.operations, name)
+        preview = verb(run, **given, dry_run=True).preview
+        assert preview is not None  # noqa: S101 - a dry run has one
+        if not printer.as_json:
+            printer.out.print(_page(preview), crop=False)
+        applied = False
+        if yes or (not printer.as_json and _agreed()):
+            result = verb(
+                run, **given, by=by or os_user(), reason=reason, digest=digest or preview.digest
+            )
+            applied = result.is_applied
+    printer.emit(_document(run, preview, applied), lambda: _ending(preview, applied))
+
+
+def _load_code(session: Session) -> None:
+    """The flow's code, where an app is named that has it: by it alone much can be said beforehand."""
+    from orchestrator.cli.apps import load_app
+
+    if session.names_app:
+        load_app(session)
+
+
+def _agreed() -> bool:
+    if not sys.stdin.isatty():
+        raise CommandRefused("nobody is there to ask: --yes does what is shown")
+    return typer.confirm("Do it?", err=True)
+
+
+def _document(run: str, preview: Preview, applied: bool) -> dict[str, Any]:
+    return {
+        "run": run,
+        "verb": preview.verb,
+        "applied": applied,
+        "digest": preview.digest,
+        "goes_on": preview.goes_on,
+        "repeats": preview.repeats,
+        "drops": preview.drops,
+        "notes": preview.notes,
+    }
+
+
+def _page(preview: Preview) -> Text:
+    """What it would do, a line each."""
+    page = text(f"{preview.verb} ", "bold") + text(f"{preview.run}, which is {preview.status}")
+    for title, lines, style in (
+        ("Next", preview.goes_on, "green"),
+        ("Done again", preview.repeats, "yellow"),
+        ("Counts no more", preview.drops, "yellow"),
+        ("Note", preview.notes, "dim"),
+    ):
+        for line in lines:
+            page += text(f"\n  {title:<15}", "dim") + text(line, style)
+    return page + text(f"\n  {'Preview':<15}{preview.digest}", "dim")
+
+
+def _ending(preview: Preview, applied: bool) -> Text:
+    if not applied:
+        return text("Nothing was changed.", "yellow")
+    return text("Done. ") + text(f"perennial show {preview.run_id}", "green")

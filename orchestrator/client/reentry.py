@@ -1,0 +1,106 @@
+"""Verbs that let one run go another way: the part of `client.operations` that has a preview.
+
+Each takes, beside what it is about:
+
+    dry_run      True: nothing is written; the answer has the preview of what would be
+    digest       of the preview that was seen: where another thing would happen by now, StalePreview is raised
+    operation    an id under which this is done to the run once, however often it is called
+    by, reason   who and why, for the history
+    connection   the caller's, whose transaction this is a part of
+
+and raises RunNotFound, and OperationRefused with the sentence that says what to do instead. docs/re-entry.md says
+which verb is for which trouble.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from orchestrator.client.door import Door, RunReference
+from orchestrator.core import codec
+from orchestrator.core.reentry.retry import Retrying
+from orchestrator.engine.operations.re_enter import Result, Verb
+from orchestrator.engine.operations.retry import RETRY
+from orchestrator.store.callers import CallersConnection
+
+A = TypeVar("A")
+
+
+class ReEntry:
+    """The verbs, each for one run."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    def retry(
+        self,
+        run: RunReference,
+        *,
+        input: Any = None,  # noqa: A002 - as a start's
+        arguments: Mapping[str, Any] | None = None,
+        version: int | None = None,
+        expires_in: timedelta | None = None,
+        by: str = "",
+        reason: str = "",
+        dry_run: bool = False,
+        digest: str | None = None,
+        operation: str | None = None,
+        connection: CallersConnection | None = None,
+    ) -> Result:
+        """Let a run that has failed, or an incident, go on from where it stopped: the same run, the same journal.
+
+        What is done stays done. What failed is asked for anew, with all the attempts that its retries allow; of an
+        incident that is the attempt which was handed back. `input` replaces the run's (None: as it is), `arguments`
+        those of the one stage that failed. `version`: it goes on as that version, whose code must be at hand. A run
+        whose time is over needs `expires_in`. Raises InvalidInput, too.
+        """
+        asked = Retrying(
+            None if input is None else codec.encode(input, what="input"),
+            None if arguments is None else codec.encode(dict(arguments), what="arguments"),
+            version,
+            expires_in,
+        )
+        return self._do(
+            RETRY,
+            run,
+            asked,
+            by=by,
+            reason=reason,
+            dry_run=dry_run,
+            digest=digest,
+            operation=operation,
+            connection=connection,
+        )
+
+    def _do(
+        self,
+        verb: Verb[A],
+        run: RunReference,
+        asked: A,
+        *,
+        by: str,
+        reason: str,
+        dry_run: bool,
+        digest: str | None,
+        operation: str | None,
+        connection: CallersConnection | None,
+    ) -> Result:
+        context = self._door.context
+        if dry_run:
+            with self._door.on(connection) as own:
+                run_id = self._door.id_of(own, run)
+                preview = verb.preview(context, own, run_id, asked)
+                return Result(run_id, verb.name, is_applied=False, preview=preview)
+        with self._door.in_transaction(connection) as own:
+            return verb.apply(
+                context,
+                own,
+                self._door.id_of(own, run),
+                asked,
+                by=by,
+                reason=reason,
+                operation=operation,
+                digest=digest,
+            )

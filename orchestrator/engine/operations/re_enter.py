@@ -1,0 +1,150 @@
+"""What verbs that let a run go another way have in common: preview it, and apply exactly that.
+
+    verb.preview(context, connection, run_id, arguments)            what it would do; nothing is written
+    verb.apply(context, connection, run_id, arguments, by=…)        under the run's lock, in the caller's transaction
+
+Both raise OperationRefused where the verb has no sense, and RunNotFound. To apply is to decide once more on what the
+lock holds still, so nothing can come between; a worker's turn, claim or settlement waits, and finds the run changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+from uuid import UUID
+
+from orchestrator.core import codec
+from orchestrator.core.checks import check_words, composed
+from orchestrator.core.reentry.change import Preview
+from orchestrator.core.reentry.standing import Code, Standing
+from orchestrator.engine.context import EngineContext
+from orchestrator.errors import (
+    DefinitionError,
+    OperationRefused,
+    PerennialError,
+    RunNotFound,
+    StalePreview,
+    UnknownProcess,
+    UnknownStage,
+)
+from orchestrator.store.reads.standing import lock_standing, read_standing
+from orchestrator.store.statement import AnyConnection
+from orchestrator.store.transitions.reenter import re_enter_if_unchanged
+
+A = TypeVar("A")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a verb on one run. `is_applied` False: that operation was applied to it before."""
+
+    run_id: UUID
+    verb: str
+    is_applied: bool
+    preview: Preview | None = None
+
+
+def _any_arguments(
+    _context: EngineContext, _connection: AnyConnection, _standing: Standing, arguments: A
+) -> A:
+    return arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Verb(Generic[A]):
+    """One verb. `decide` is pure; `check` looks at arguments that the record knows more of, and may write them anew."""
+
+    name: str
+    decide: Callable[[Standing, A, Code | None], Preview]
+    check: Callable[[EngineContext, AnyConnection, Standing, A], A] = _any_arguments
+    version_of: Callable[[A], int | None] = lambda _arguments: None
+    """Which version's code decides; None: the run's."""
+
+    def preview(
+        self, context: EngineContext, connection: AnyConnection, run_id: UUID, arguments: A
+    ) -> Preview:
+        """What it would do to the run as it stands. Writes nothing. Raises RunNotFound, OperationRefused."""
+        standing = read_standing(connection, run_id)
+        if standing is None:
+            raise _no_run(run_id)
+        return self._decide(context, connection, standing, arguments)
+
+    def apply(
+        self,
+        context: EngineContext,
+        connection: AnyConnection,
+        run_id: UUID,
+        arguments: A,
+        *,
+        by: str,
+        reason: str = "",
+        operation: str | None = None,
+        digest: str | None = None,
+    ) -> Result:
+        """Do it, in the transaction of `connection`.
+
+        `operation`: an id under which it is done to this run once, however often it is called. `digest`: of the
+        preview that was seen. Raises RunNotFound, OperationRefused, and StalePreview where another thing would happen.
+        """
+        standing = lock_standing(connection, run_id, operation=operation)
+        if standing is None:
+            raise _no_run(run_id)
+        if standing.is_done:  # guard: an operation is applied to a run once
+            return Result(run_id, self.name, is_applied=False)
+        preview = self._decide(context, connection, standing, arguments)
+        if (
+            digest is not None and digest != preview.digest
+        ):  # guard: what was previewed is what is done
+            raise StalePreview(
+                f"run {standing.name} has changed since {self.name} was previewed: its preview is"
+                f" {preview.digest} now, not {digest}. Look at it again",
+                digest=preview.digest,
+            )
+        if preview.change is None:
+            raise OperationRefused(f"{self.name} would change nothing of run {standing.name}")
+        detail = {
+            **({"reason": codec.readable(reason)} if reason else {}),
+            **({"operation": operation} if operation is not None else {}),
+        }
+        written = re_enter_if_unchanged(
+            connection, standing, preview.change, actor=actor(by), detail=detail
+        )
+        if written is None:
+            raise PerennialError(
+                f"run {standing.name} changed while {self.name} was applied; nothing was written. Try again"
+            )
+        return Result(run_id, self.name, is_applied=True, preview=preview)
+
+    def _decide(
+        self,
+        context: EngineContext,
+        connection: AnyConnection,
+        standing: Standing,
+        arguments: A,
+    ) -> Preview:
+        checked = self.check(context, connection, standing, arguments)
+        version = self.version_of(checked) or standing.run.version
+        return self.decide(standing, checked, code_of(context, connection, standing, version))
+
+
+def code_of(
+    context: EngineContext, connection: AnyConnection, standing: Standing, version: int
+) -> Code | None:
+    """That version of the run's process, if this program has it."""
+    try:
+        process = context.definitions.find(connection, standing.run.process, version)
+    except (UnknownProcess, UnknownStage, DefinitionError):
+        return None
+    return Code(process, context.registry)
+
+
+def actor(by: str) -> str:
+    """Who acts, as history names them."""
+    if by:
+        check_words(by, what="an operator", where="by")
+    return composed(by) or "operator"
+
+
+def _no_run(run_id: UUID) -> RunNotFound:
+    return RunNotFound(f"there is no run {run_id}")

@@ -1,0 +1,182 @@
+"""What an operator's verb writes to one run: one statement, by a caller that has locked it (`reads.standing`).
+
+    fence       the run: its revision as it was read, its status as it shall be
+    removed     activities that leave the journal, and those that are written anew in their place
+    disarmed, withdrawn, unvoted, emptied
+                what goes with them: timers, approvals, votes, handoffs
+    rewritten   those that are written anew: settled by hand, tried again, given other arguments
+    unconsumed, buffered
+                signals that are to be waited for again
+    armed       the run's expiry
+    handed off  a turn, and each stage that is pending
+    recorded    history: the verb, and each activity that has left the journal, with what it came to
+
+An activity that is settled never changes, nor does a closed approval or a consumed signal (store.schema.rules): they
+are deleted, and written anew.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from uuid_utils.compat import uuid7
+
+from orchestrator.core.reentry.change import Change
+from orchestrator.core.reentry.standing import Standing
+from orchestrator.core.run import RunStatus
+from orchestrator.store.parts import (
+    APPEND_HISTORY,
+    FOR_A_RELAY,
+    HAND_OFF,
+    RAISED,
+    REPLACES,
+    WAKE_RELAYS,
+    a_turn_of,
+    run_has_changed,
+)
+from orchestrator.store.statement import AnyConnection, Statement
+
+_REENTER = Statement(
+    "re_enter_run",
+    f"""
+WITH entries AS (
+    SELECT * FROM jsonb_to_recordset(%(entries)s::jsonb) AS e(key text, state text, attempt int, result text,
+        error jsonb, arguments text, uncounted int, keeps_timers boolean)
+), fence AS (
+    UPDATE perennial.run r SET revision = {RAISED}, status = %(status)s, last_progress_at = perennial.now(),
+        error = CASE WHEN %(status)s IN ('running', 'waiting') THEN NULL ELSE r.error END,
+        output = NULL, closed_at = NULL, waiting_for = CASE WHEN %(status)s = r.status THEN r.waiting_for END,
+        reentries = r.reentries + CASE WHEN r.closed_at IS NULL THEN 0 ELSE 1 END,
+        input = CASE WHEN %(input)s::text IS NULL THEN r.input ELSE %(input)s::jsonb END,
+        version = coalesce(%(version)s::int, r.version), expires_at = %(expires_at)s::timestamptz,
+        attempts_before = CASE WHEN %(attempts_before)s::jsonb = '{{}}' THEN r.attempts_before
+            ELSE coalesce(r.attempts_before, '{{}}') || %(attempts_before)s::jsonb END
+    FROM (SELECT status FROM perennial.run WHERE id = %(run_id)s) before
+    WHERE r.id = %(run_id)s
+        AND r.revision = %(revision)s  /* guard: an operator's verb changes the run that it has read */
+    RETURNING r.id, r.queue, r.revision, r.status, before.status AS from_status
+), disarmed AS (
+    UPDATE perennial.timer t SET state = 'cancelled'
+    FROM fence WHERE t.run_id = fence.id AND t.state = 'armed' AND (
+        t.key = ANY(%(removed)s::text[])
+        OR t.key IN (SELECT e.key FROM entries e WHERE NOT e.keeps_timers)
+        OR t.kind = 'expiry' AND %(arms_expiry)s)
+    RETURNING t.id
+), withdrawn AS (
+    DELETE FROM perennial.approval p USING fence WHERE p.run_id = fence.id AND p.key = ANY(%(removed)s::text[])
+), unvoted AS (
+    DELETE FROM perennial.approval_vote v USING fence WHERE v.run_id = fence.id AND v.key = ANY(%(removed)s::text[])
+), removed AS (
+    DELETE FROM perennial.activity a USING fence WHERE a.run_id = fence.id
+        AND (a.key = ANY(%(removed)s::text[]) OR a.key IN (SELECT e.key FROM entries e))
+    RETURNING a.*
+), emptied AS (
+    DELETE FROM perennial.outbox o USING fence WHERE o.run_id = fence.id AND o.key <> ''
+        AND (o.key = ANY(%(removed)s::text[]) OR o.key IN (SELECT e.key FROM entries e WHERE e.state <> 'pending'))
+        AND (SELECT count(*) FROM removed) >= 0
+), rewritten AS (
+    INSERT INTO perennial.activity (run_id, key, scope, ordinal, parent_key, kind, name, state, attempt, queue, policy,
+        timeout_seconds, asked, opened_at, input, result, error, settled_at, settled_revision)
+    SELECT a.run_id, a.key, a.scope, a.ordinal, a.parent_key, a.kind, a.name, e.state, e.attempt, a.queue,
+        CASE WHEN e.uncounted IS NULL THEN a.policy
+            ELSE coalesce(a.policy, '{{}}') || jsonb_build_object('attempts_before', e.uncounted) END,
+        a.timeout_seconds, a.asked, a.opened_at, coalesce(e.arguments::jsonb, a.input), e.result::jsonb, e.error,
+        CASE WHEN e.state IN ('done', 'failed') THEN perennial.now() END,
+        CASE WHEN e.state IN ('done', 'failed') THEN fence.revision END
+    FROM removed a JOIN entries e USING (key), fence
+    RETURNING run_id, key, attempt, name, queue, kind, state
+), unconsumed AS (
+    DELETE FROM perennial.signal s USING fence
+    WHERE s.run_id = fence.id AND s.consumed_key = ANY(%(put_back)s::text[])
+    RETURNING s.*
+), buffered AS (
+    INSERT INTO perennial.signal (id, run_id, name, signal_id, payload, sender, received_at, received_revision)
+    SELECT u.id, u.run_id, u.name, u.signal_id, u.payload, u.sender, u.received_at, u.received_revision
+    FROM unconsumed u
+), armed AS (
+    INSERT INTO perennial.timer (id, run_id, key, kind, due_at)
+    SELECT %(timer_id)s, fence.id, '', 'expiry', %(expires_at)s::timestamptz FROM fence WHERE %(arms_expiry)s
+), handed_off AS (
+    {HAND_OFF}
+    SELECT {a_turn_of("fence.id", "fence.queue")}, {FOR_A_RELAY}
+    FROM fence  /* guard: handoff of a run that is re-entered */
+    UNION ALL
+    SELECT w.run_id, w.key, w.attempt, w.name, w.queue, {FOR_A_RELAY} FROM rewritten w
+    WHERE w.kind = 'stage' AND w.state = 'pending'
+    UNION ALL
+    SELECT a.run_id, a.key, a.attempt, a.name, a.queue, {FOR_A_RELAY} FROM fence JOIN perennial.activity a
+        ON a.run_id = fence.id AND a.kind = 'stage' AND a.state = 'pending'
+    WHERE fence.from_status = 'incident' AND fence.status = 'running' AND NOT a.key = ANY(%(removed)s::text[])
+        AND a.key NOT IN (SELECT e.key FROM entries e)
+    {REPLACES}
+), recorded AS (
+    {APPEND_HISTORY}
+    SELECT fence.id, %(actor)s, h.event, h.key, h.attempt, fence.from_status, fence.status, h.detail
+    FROM fence, jsonb_to_recordset(%(history)s::jsonb)
+        AS h(place int, event text, key text, attempt int, detail jsonb)
+    ORDER BY h.place
+)
+SELECT fence.revision, {run_has_changed("fence.id")} AS noticed, {WAKE_RELAYS} AS woken FROM fence
+""",
+)
+
+
+def re_enter_if_unchanged(
+    connection: AnyConnection,
+    standing: Standing,
+    change: Change,
+    *,
+    actor: str,
+    detail: dict[str, Any],
+) -> int | None:
+    """Write the change to the run that was read as `standing`; its new revision. None: it has changed since."""
+    lines: list[dict[str, Any]] = [
+        {
+            "event": change.event,
+            "key": change.key,
+            "attempt": None,
+            "detail": {**detail, **change.detail},
+        },
+        *(
+            {
+                "event": note.event,
+                "key": note.key,
+                "attempt": note.attempt,
+                "detail": dict(note.detail),
+            }
+            for note in change.notes
+        ),
+    ]
+    row = _REENTER.row(
+        connection,
+        run_id=standing.run.id,
+        revision=standing.revision,
+        status=RunStatus(change.status).value,
+        removed=[*change.removed, *(each.key for each in standing.steps_of(change.forgets))],
+        put_back=list(change.put_back),
+        entries=json.dumps(
+            [
+                {
+                    "key": each.key,
+                    "state": each.state,
+                    "attempt": each.attempt,
+                    "result": each.result,
+                    "error": each.error,
+                    "arguments": each.arguments,
+                    "uncounted": each.uncounted,
+                    "keeps_timers": each.keeps_timers,
+                }
+                for each in change.replaced
+            ]
+        ),
+        input=change.input,
+        version=change.version,
+        expires_at=change.expires_at if change.arms_expiry else standing.expires_at,
+        arms_expiry=change.arms_expiry,
+        timer_id=uuid7(),
+        attempts_before=json.dumps(dict(change.attempts_before)),
+        actor=actor,
+        history=json.dumps([{"place": place, **line} for place, line in enumerate(lines)]),
+    )
+    return None if row is None else row.revision

@@ -1,0 +1,92 @@
+"""Verbs with a preview: what is shown, when nothing is done, and what is done exactly."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from orchestrator.core.reentry.change import Preview
+from orchestrator.core.run import RunStatus
+from orchestrator.engine.operations.re_enter import Result
+from orchestrator.errors import OperationRefused
+from tests.cli.samples import RUN_ID
+
+PREVIEW = Preview(
+    "retry",
+    RUN_ID,
+    "permit-17",
+    RunStatus.FAILED,
+    goes_on=("stage provision-access is asked for anew",),
+    repeats=("stage notify",),
+    drops=("approval manager, approved by alice",),
+    notes=("2 steps are remembered",),
+)
+VERBS = {"retry": ("permit-17",)}
+WRONG = {"retry": [("permit-17", "--arguments", "3"), ("permit-17", "--input", "{")]}
+
+
+@pytest.fixture(autouse=True)
+def _answers(client):
+    for verb in VERBS:
+        client.answers[verb] = Result(RUN_ID, verb, is_applied=True, preview=PREVIEW)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_is_shown_is_what_is_done(perennial, client, verb):
+    told = perennial(verb, *VERBS[verb], "--yes", "--by", "ann", "--reason", "asked to")
+    assert told.exit_code == 0
+    for line in (
+        "permit-17, which is failed",
+        "Next           stage provision-access is asked for anew",
+        "Done again     stage notify",
+        "Counts no more approval manager, approved by alice",
+        "Note           2 steps are remembered",
+        f"Preview        {PREVIEW.digest}",
+        f"Done. perennial show {RUN_ID}",
+    ):
+        assert line in told.stdout
+    (_, _, looked), (_, _, done) = client.calls
+    assert looked["dry_run"] is True
+    assert "dry_run" not in done
+    assert (done["by"], done["reason"], done["digest"]) == ("ann", "asked to", PREVIEW.digest)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_nothing_is_done_unasked(perennial, client, verb):
+    told = perennial(verb, *VERBS[verb])
+    assert told.exit_code == 2
+    assert "--yes does what is shown" in told.stderr
+    document = perennial.json(verb, *VERBS[verb])
+    assert (document["applied"], document["digest"]) == (False, PREVIEW.digest)
+    assert all(options["dry_run"] for _, _, options in client.calls)
+    assert perennial.json(verb, *VERBS[verb], "--yes", "--digest", "abc")["applied"] is True
+    assert client.calls[-1][2]["digest"] == "abc"
+
+
+@pytest.mark.parametrize(("verb", "words"), [(v, w) for v, each in WRONG.items() for w in each])
+def test_what_is_no_such_value_is_refused_before_anything(perennial, client, verb, words):
+    assert perennial(verb, *words, "--yes").exit_code == 2
+    assert client.calls == []
+
+
+def test_a_refusal_is_one_sentence_with_the_run_as_it_was_typed(perennial, client):
+    client.answers["retry"] = OperationRefused(
+        f"run {RUN_ID} is cancelled: there is nothing to retry. `perennial restart RUN` starts it once more"
+    )
+    told = perennial("retry", "permit-17")
+    assert told.exit_code == 1
+    assert "run permit-17 is cancelled" in told.stderr
+    assert "`perennial restart permit-17`" in told.stderr
+
+
+def test_options_of_retry_reach_it(perennial, client):
+    words = ("--input", "7", "--arguments", '{"days": 3}', "--version", "2", "--expires-in", "1.5")
+    perennial("retry", "permit-17", *words, "--yes")
+    given = client.calls[-1][2]
+    assert (given["input"], given["arguments"], given["version"], given["expires_in"]) == (
+        7,
+        {"days": 3},
+        2,
+        timedelta(hours=1.5),
+    )

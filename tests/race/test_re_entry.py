@@ -1,0 +1,114 @@
+"""An operator's verb against another's, and against workers: one of them has its way, and the other is told.
+
+Two real connections each: the first holds the run's lock, the second waits for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestrator import Flow, Retry, RunStatus, process, stage
+from orchestrator.core.reentry.change import Change
+from orchestrator.core.reentry.retry import Retrying
+from orchestrator.engine.operations.retry import RETRY
+from orchestrator.errors import OperationRefused, RunNotClosed
+from orchestrator.store.reads.standing import read_standing
+from orchestrator.store.transitions.reenter import re_enter_if_unchanged
+from tests.harness import Harness, Thread, wait_until_blocked
+
+
+@pytest.fixture
+def failed(harness: Harness) -> Any:
+    """A run whose stage has failed, and would not again."""
+    is_away = [True]
+
+    @stage(registry=harness.registry, retry=Retry(max_attempts=1))
+    def shaky() -> str:
+        if is_away:
+            is_away.clear()
+            raise ConnectionError("away")
+        return "back"
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> str:
+        return await flow.stage(shaky)
+
+    run = harness.run(p, key="k")
+    assert harness.status(run) is RunStatus.FAILED
+    return run
+
+
+def retry(harness: Harness, connection: Any, run: Any, **how: Any) -> Any:
+    return RETRY.apply(harness.context, connection, run.run_id, Retrying(), by="ann", **how)
+
+
+@pytest.mark.parametrize("operation", [None, "op-7"])
+def test_two_operators_retry_a_run_at_once(harness, failed, operation):
+    """It is done once. The same operation is told so; another operator, that the run goes on."""
+    with harness.database.psycopg() as first:
+        assert retry(harness, first, failed, operation=operation).is_applied
+        second = Thread(
+            lambda: harness.client.operations.retry(failed, by="bob", operation=operation)
+        )
+        wait_until_blocked(harness.database)
+        first.commit()
+        if operation is None:
+            with pytest.raises(OperationRefused, match="goes on by itself"):
+                second.outcome()
+        else:
+            assert second.outcome().is_applied is False
+    harness.drain()
+    assert harness.client.result(failed) == "back"
+    assert harness.events(failed).count("retried") == 1
+
+
+@pytest.mark.parametrize("retries_first", [True, False])
+def test_a_retry_and_a_restart_at_once(harness, failed, retries_first):
+    """One run has the key, and goes on."""
+    restart = harness.client.operations.restart
+    with harness.database.psycopg() as first:
+        if retries_first:
+            retry(harness, first, failed)
+            second = Thread(lambda: restart(failed))
+            refusal = pytest.raises(RunNotClosed)
+        else:
+            new = restart(failed, connection=first)
+            second = Thread(lambda: harness.client.operations.retry(failed))
+            refusal = pytest.raises(OperationRefused, match=f"started anew as {new.run_id}")
+        wait_until_blocked(harness.database)
+        first.commit()
+        with refusal:
+            second.outcome()
+    harness.drain()
+    assert harness.client.result("k") == "back"
+    assert len(harness.client.list(status=[RunStatus.COMPLETED])) == 1
+
+
+def test_a_verb_changes_the_run_that_it_has_read(harness, failed):
+    """Guards the revision in the statement's WHERE: whoever calls it without the lock."""
+    with harness.context.transaction() as connection:
+        standing = read_standing(connection, failed.run_id)
+    assert standing is not None
+    harness.database.rows("UPDATE perennial.run SET revision = revision + 1")
+    with harness.context.transaction() as connection:
+        change = Change("retried", RunStatus.RUNNING)
+        assert re_enter_if_unchanged(connection, standing, change, actor="ann", detail={}) is None
+    assert harness.status(failed) is RunStatus.FAILED
+    assert "retried" not in harness.events(failed)
+
+
+def test_an_operators_crash_before_its_commit_leaves_nothing(harness, failed):
+    """And after it the relay brings the message, whoever else is there."""
+    before = harness.client.history(failed)
+    with harness.database.psycopg() as connection:
+        retry(harness, connection, failed)
+        connection.rollback()
+    assert (harness.status(failed), harness.client.history(failed)) == (RunStatus.FAILED, before)
+    harness.assert_ended_cleanly(failed)
+    with harness.database.psycopg() as connection:
+        retry(harness, connection, failed)
+        connection.commit()
+    harness.drain()
+    assert harness.client.result(failed) == "back"

@@ -324,14 +324,12 @@ class _Turn:
         if self.held.steps_recorded or outcome.consumed or outcome.set_aside or outcome.goes_on:
             return None
         before = loaded.attempts_before or {}
-        stages = (
-            each
-            for each in outcome.opened
-            if each.request.ask.is_handed_off
-            and each.request.key
-            not in before  # guard: steps of earlier attempts are read by a claim
-        )
-        return next((stage for stage in stages if self.context.may_take(stage)), None)
+        for each in outcome.opened:
+            if each.request.key in before:  # guard: steps of earlier attempts are read by a claim
+                continue
+            if each.request.ask.is_handed_off and self.context.may_take(each):
+                return each
+        return None
 
 
 def _leave(

@@ -395,6 +395,11 @@ GUARDS = [
         (f"{RE_ENTRY}test_a_verb_changes_the_run_that_it_has_read",),
     ),
     Guard(
+        "a claim waits for an operator's verb",
+        "A stage that an operator gives its end is not claimed meanwhile.",
+        (f"{RE_ENTRY}test_a_claim_waits_for_an_operators_verb",),
+    ),
+    Guard(
         "an operation is applied to a run once",
         "A command that is called again after a crash does nothing twice.",
         (f"{RE_ENTRY}test_two_operators_retry_a_run_at_once[op-7]",),

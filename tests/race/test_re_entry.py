@@ -6,6 +6,7 @@ Two real connections each: the first holds the run's lock, the second waits for 
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -13,9 +14,11 @@ from orchestrator import Flow, Retry, RunStatus, process, stage
 from orchestrator.core.reentry.change import Change
 from orchestrator.core.reentry.retry import Retrying
 from orchestrator.engine.operations.retry import RETRY
+from orchestrator.engine.turn import advance
 from orchestrator.errors import OperationRefused, RunNotClosed
 from orchestrator.store.reads.standing import read_standing
-from orchestrator.store.transitions.reenter import re_enter_if_unchanged
+from orchestrator.store.transitions.claim import claim_activity_if_pending
+from orchestrator.store.transitions.reenter import lock_standing, re_enter_if_unchanged
 from tests.harness import Harness, Thread, wait_until_blocked
 
 
@@ -112,3 +115,28 @@ def test_an_operators_crash_before_its_commit_leaves_nothing(harness, failed):
         connection.commit()
     harness.drain()
     assert harness.client.result(failed) == "back"
+
+
+def test_a_claim_waits_for_an_operators_verb(harness):
+    """It locks no run. Guards the lock of what is open in `lock_open_to_re_enter`."""
+
+    @stage(registry=harness.registry)
+    def work() -> None: ...
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> None:
+        await flow.stage(work)
+
+    run = harness.start(p)
+    advance(harness.context, run.run_id)
+
+    def claim() -> Any:
+        with harness.context.connection() as connection:
+            return claim_activity_if_pending(connection, run.run_id, "work", 1, worker_id=uuid4())
+
+    with harness.database.psycopg() as operator:
+        assert lock_standing(operator, run.run_id) is not None
+        worker = Thread(claim)
+        wait_until_blocked(harness.database)
+        operator.rollback()
+        assert worker.outcome() is not None

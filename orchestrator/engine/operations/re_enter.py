@@ -28,9 +28,9 @@ from orchestrator.errors import (
     UnknownProcess,
     UnknownStage,
 )
-from orchestrator.store.reads.standing import lock_standing, read_standing
+from orchestrator.store.reads.standing import read_standing
 from orchestrator.store.statement import AnyConnection
-from orchestrator.store.transitions.reenter import re_enter_if_unchanged
+from orchestrator.store.transitions.reenter import lock_standing, re_enter_if_unchanged
 
 A = TypeVar("A")
 
@@ -93,9 +93,8 @@ class Verb(Generic[A]):
         if standing.is_done:  # guard: an operation is applied to a run once
             return Result(run_id, self.name, is_applied=False)
         preview = self._decide(context, connection, standing, arguments)
-        if (
-            digest is not None and digest != preview.digest
-        ):  # guard: what was previewed is what is done
+        # guard: what was previewed is what is done
+        if digest is not None and digest != preview.digest:
             raise StalePreview(
                 f"run {standing.name} has changed since {self.name} was previewed: its preview is"
                 f" {preview.digest} now, not {digest}. Look at it again",

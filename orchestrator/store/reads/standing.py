@@ -13,7 +13,7 @@ from orchestrator.core.outcome import RunContext
 from orchestrator.core.reentry.standing import Entry, Standing
 from orchestrator.core.run import RunStatus
 from orchestrator.store.loaders import moment
-from orchestrator.store.parts import BUFFERED_SIGNALS, CLOSED_APPROVAL, JOURNAL_LINE, RUN_COLUMNS
+from orchestrator.store.parts import BUFFERED_SIGNALS, JOURNAL_LINE, RUN_COLUMNS
 from orchestrator.store.reads.loading import activity_from, loaded_from
 from orchestrator.store.statement import AnyConnection, Statement
 
@@ -34,33 +34,6 @@ FROM perennial.run r WHERE r.id = %(run_id)s
 """,
 )
 
-_LOCK_RUN = Statement(
-    "lock_run_to_re_enter",
-    "SELECT r.id FROM perennial.run r WHERE r.id = %(run_id)s FOR NO KEY UPDATE",
-)
-
-# A second statement, so that it sees what the transaction that it has waited for has opened. A claim and a step's
-# memory lock no run: they wait here for the activity, and find it changed.
-_LOCK_OPEN = Statement(
-    "lock_open_to_re_enter",
-    f"""
-WITH run AS (
-    SELECT r.id FROM perennial.run r WHERE r.id = %(run_id)s FOR NO KEY UPDATE
-), timers AS (
-    SELECT t.id FROM perennial.timer t
-    WHERE t.run_id = ANY(ARRAY(SELECT id FROM run)) AND t.state = 'armed' FOR NO KEY UPDATE
-), approvals AS (
-    SELECT p.key FROM perennial.approval p
-    WHERE p.run_id = ANY(ARRAY(SELECT id FROM run)) AND p.state NOT IN {CLOSED_APPROVAL}
-        AND (SELECT count(*) FROM timers) >= 0 FOR NO KEY UPDATE
-)
-SELECT a.key FROM perennial.activity a
-WHERE a.run_id = ANY(ARRAY(SELECT id FROM run)) AND a.settled_at IS NULL
-    AND (SELECT count(*) FROM approvals) >= 0
-FOR NO KEY UPDATE  /* guard: a claim waits for an operator's verb */
-""",
-)
-
 
 def read_standing(
     connection: AnyConnection, run_id: UUID, *, operation: str | None = None
@@ -68,16 +41,6 @@ def read_standing(
     """The run as it is. None: no such run. `operation`: whether that has been applied to it is asked."""
     row = _STANDING.row(connection, run_id=run_id, operation=operation)
     return None if row is None else _standing_from(row)
-
-
-def lock_standing(
-    connection: AnyConnection, run_id: UUID, *, operation: str | None = None
-) -> Standing | None:
-    """The run as it is and stays until the transaction ends. None: no such run."""
-    if _LOCK_RUN.row(connection, run_id=run_id) is None:
-        return None
-    _LOCK_OPEN.rows(connection, run_id=run_id)
-    return read_standing(connection, run_id, operation=operation)
 
 
 def _standing_from(row: Any) -> Standing:

@@ -382,6 +382,7 @@ def _activity_row(commit: TurnCommit, opened: NewActivity) -> dict[str, Any]:
     request, taking = opened.request, commit.taking
     is_taken = taking is not None and taking.key == request.key
     before = attempts_of(commit.attempts_before, request.key)
+    attempt = before + 1  # guard: attempts go on after a re-entry
     return {
         "run_id": commit.run_id,
         "key": request.key,
@@ -391,7 +392,7 @@ def _activity_row(commit: TurnCommit, opened: NewActivity) -> dict[str, Any]:
         "name": request.name,
         "state": ActivityState.CLAIMED if is_taken else opened.state,
         "worker_id": taking.worker_id if taking is not None and is_taken else None,
-        "attempt": before + 1,  # guard: attempts go on after a re-entry
+        "attempt": attempt,
         "queue": opened.queue,
         "policy": counted_from(opened.policy, before) if before else opened.policy,
         "timeout_seconds": opened.timeout_seconds,

@@ -1,4 +1,7 @@
-"""What an operator's verb writes to one run: one statement, by a caller that has locked it (`reads.standing`).
+"""What an operator's verb writes to one run: it is locked and read, and then changed by one statement.
+
+    lock_standing            the run as it is; nobody else changes it until the transaction ends
+    re_enter_if_unchanged    the change, in these parts:
 
     fence       the run: its revision as it was read, its status as it shall be
     removed     activities that leave the journal, and those that are written anew in their place
@@ -19,6 +22,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
@@ -27,6 +31,7 @@ from orchestrator.core.reentry.standing import Standing
 from orchestrator.core.run import RunStatus
 from orchestrator.store.parts import (
     APPEND_HISTORY,
+    CLOSED_APPROVAL,
     FOR_A_RELAY,
     HAND_OFF,
     RAISED,
@@ -35,7 +40,36 @@ from orchestrator.store.parts import (
     a_turn_of,
     run_has_changed,
 )
+from orchestrator.store.reads.standing import read_standing
 from orchestrator.store.statement import AnyConnection, Statement
+
+_LOCK_RUN = Statement(
+    "lock_run_to_re_enter",
+    "SELECT r.id FROM perennial.run r WHERE r.id = %(run_id)s FOR NO KEY UPDATE",
+)
+
+# A second statement, so that it sees what the transaction that it has waited for has opened. A claim and a step's
+# memory lock no run: they wait here for the activity, and find it changed.
+_LOCK_OPEN = Statement(
+    "lock_open_to_re_enter",
+    f"""
+WITH run AS (
+    SELECT r.id FROM perennial.run r WHERE r.id = %(run_id)s FOR NO KEY UPDATE
+), timers AS (
+    SELECT t.id FROM perennial.timer t
+    WHERE t.run_id = ANY(ARRAY(SELECT id FROM run)) AND t.state = 'armed' FOR NO KEY UPDATE
+), approvals AS (
+    SELECT p.key FROM perennial.approval p
+    WHERE p.run_id = ANY(ARRAY(SELECT id FROM run)) AND p.state NOT IN {CLOSED_APPROVAL}
+        AND (SELECT count(*) FROM timers) >= 0 FOR NO KEY UPDATE
+)
+SELECT a.key FROM perennial.activity a
+WHERE a.run_id = ANY(ARRAY(SELECT id FROM run)) AND a.settled_at IS NULL
+    AND (SELECT count(*) FROM approvals) >= 0
+FOR NO KEY UPDATE  /* guard: a claim waits for an operator's verb */
+""",
+)
+
 
 _REENTER = Statement(
     "re_enter_run",
@@ -120,6 +154,16 @@ WITH entries AS (
 SELECT fence.revision, {run_has_changed("fence.id")} AS noticed, {WAKE_RELAYS} AS woken FROM fence
 """,
 )
+
+
+def lock_standing(
+    connection: AnyConnection, run_id: UUID, *, operation: str | None = None
+) -> Standing | None:
+    """The run as it is and stays until the transaction ends. None: no such run."""
+    if _LOCK_RUN.row(connection, run_id=run_id) is None:
+        return None
+    _LOCK_OPEN.rows(connection, run_id=run_id)
+    return read_standing(connection, run_id, operation=operation)
 
 
 def re_enter_if_unchanged(

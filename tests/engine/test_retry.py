@@ -76,6 +76,20 @@ def line(harness: Harness, world: World) -> Any:
     return line
 
 
+def amend(harness: Harness, definition: Any) -> None:
+    """Its content is the second revision of its version, as `deploy --amend` leaves it."""
+    harness.database.rows(
+        "UPDATE perennial.process SET fingerprint = :print, code_revision = 2 WHERE name = :name",
+        print=definition.fingerprint,
+        name=definition.name,
+    )
+    harness.database.rows(
+        "INSERT INTO perennial.process_revision (process, version, code_revision, fingerprint, kind, spec)"
+        " SELECT name, version, 2, fingerprint, kind, spec FROM perennial.process WHERE name = :name",
+        name=definition.name,
+    )
+
+
 def preview_of(client: Any, run: Any) -> Any:
     return client.operations.retry(run, dry_run=True).preview
 
@@ -253,6 +267,9 @@ class TestRefusals:
         async def mended(flow: Flow) -> str:
             return await flow.stage(world.before, 1)
 
+        amend(harness, mended)
+        preview = preview_of(harness.client, run)
+        assert preview.notes[-1] == "it goes on with revision 2 of its version"
         harness.client.operations.retry(run)
         harness.drain()
         assert harness.client.result(run) == "before"

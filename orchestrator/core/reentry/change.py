@@ -69,6 +69,7 @@ class Change:
     attempts_before: Mapping[str, int] = field(default_factory=dict)
     input: str | None = None
     version: int | None = None
+    code_revision: int | None = None
     expires_at: datetime | None = None
     arms_expiry: bool = False
     notes: tuple[Note, ...] = ()

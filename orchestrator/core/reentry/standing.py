@@ -63,6 +63,8 @@ class Standing:
     turn_worker: str | None = None
     """Who is in a turn of it that is held: its flow calls a step."""
     turn_since: datetime | None = None
+    current_revision: int = 1
+    """Of its version's content; the run may stand on an earlier one."""
     is_done: bool = False
     """The operation that is asked for has been applied to it before."""
 

@@ -10,7 +10,7 @@ lock holds still, so nothing can come between; a worker's turn, claim or settlem
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 from uuid import UUID
 
@@ -30,6 +30,7 @@ from orchestrator.errors import (
 )
 from orchestrator.store.reads.standing import read_standing
 from orchestrator.store.statement import AnyConnection
+from orchestrator.store.transitions import processes
 from orchestrator.store.transitions.reenter import lock_standing, re_enter_if_unchanged
 
 A = TypeVar("A")
@@ -60,6 +61,8 @@ class Verb(Generic[A]):
     check: Callable[[EngineContext, AnyConnection, Standing, A], A] = _any_arguments
     version_of: Callable[[A], int | None] = lambda _arguments: None
     """Which version's code decides; None: the run's."""
+    moves_on: bool = True
+    """Whether the run goes on with the current content of its version, if that can."""
 
     def preview(
         self, context: EngineContext, connection: AnyConnection, run_id: UUID, arguments: A
@@ -123,16 +126,60 @@ class Verb(Generic[A]):
         arguments: A,
     ) -> Preview:
         checked = self.check(context, connection, standing, arguments)
-        version = self.version_of(checked) or standing.run.version
-        return self.decide(standing, checked, code_of(context, connection, standing, version))
+        version = self.version_of(checked)
+        refused: OperationRefused | None = None
+        for revision in self._revisions(connection, standing, version):
+            code = code_of(context, connection, standing, version, revision)
+            is_own = version is None and revision == standing.run.code_revision
+            if code is None and version is None and not is_own:
+                continue
+            try:
+                preview = self.decide(standing, checked, code)
+            except OperationRefused as error:
+                refused = error
+                continue
+            return preview if is_own else _on_revision(preview, revision, version)
+        assert refused is not None  # noqa: S101 - the run's own revision is among them
+        raise refused
+
+    def _revisions(
+        self, connection: AnyConnection, standing: Standing, version: int | None
+    ) -> list[int]:
+        """Those by whose content it may be: of another version the current one; else the current one, or its own."""
+        if version is not None:
+            known = processes.read_revisions(connection, standing.run.process, version)
+            return [each.code_revision for each in known if each.is_current] or [1]
+        own = standing.run.code_revision
+        if self.moves_on and standing.current_revision != own:
+            return [standing.current_revision, own]
+        return [own]
+
+
+def _on_revision(preview: Preview, revision: int, version: int | None) -> Preview:
+    change = preview.change
+    if change is None:
+        return preview
+    note = () if version is not None else (f"it goes on with revision {revision} of its version",)
+    return replace(
+        preview,
+        notes=(*preview.notes, *note),
+        change=replace(change, code_revision=revision),
+    )
 
 
 def code_of(
-    context: EngineContext, connection: AnyConnection, standing: Standing, version: int
+    context: EngineContext,
+    connection: AnyConnection,
+    standing: Standing,
+    version: int | None,
+    revision: int,
 ) -> Code | None:
-    """That version of the run's process, if this program has it."""
+    """That revision of a version (None: the run's) of its process, if this program has it."""
+    run = standing.run
     try:
-        process = context.definitions.find(connection, standing.run.process, version)
+        process = context.definitions.find(
+            connection, run.process, version or run.version, revision
+        )
     except (UnknownProcess, UnknownStage, DefinitionError):
         return None
     return Code(process, context.registry)

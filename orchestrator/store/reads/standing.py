@@ -21,6 +21,7 @@ _STANDING = Statement(
     "read_standing",
     f"""
 SELECT {RUN_COLUMNS}, r.error, r.closed_at, r.expires_at, r.former_key, r.followed_by, perennial.now() AS now,
+    (SELECT p.code_revision FROM perennial.process p WHERE p.name = r.process AND p.version = r.version) AS current,
     (SELECT coalesce(jsonb_agg({JOURNAL_LINE} || jsonb_build_object('input', a.input, 'policy', a.policy,
             'opened_at', a.opened_at, 'claimed_at', a.claimed_at, 'worker', (SELECT w.name FROM perennial.worker w
                 WHERE w.id = a.worker_id))), '[]')
@@ -62,6 +63,7 @@ def _standing_from(row: Any) -> Standing:
         turn_worker=row.turn_worker,
         turn_since=row.turn_since,
         is_done=row.is_done,
+        current_revision=row.current or context.code_revision,
     )
 
 

@@ -83,7 +83,9 @@ WITH entries AS (
         output = NULL, closed_at = NULL, waiting_for = CASE WHEN %(status)s = r.status THEN r.waiting_for END,
         reentries = r.reentries + CASE WHEN r.closed_at IS NULL THEN 0 ELSE 1 END,
         input = CASE WHEN %(input)s::text IS NULL THEN r.input ELSE %(input)s::jsonb END,
-        version = coalesce(%(version)s::int, r.version), expires_at = %(expires_at)s::timestamptz,
+        version = coalesce(%(version)s::int, r.version),
+        code_revision = coalesce(%(code_revision)s::int, r.code_revision),
+        expires_at = %(expires_at)s::timestamptz,
         attempts_before = CASE WHEN %(attempts_before)s::jsonb = '{{}}' THEN r.attempts_before
             ELSE coalesce(r.attempts_before, '{{}}') || %(attempts_before)s::jsonb END
     FROM (SELECT status FROM perennial.run WHERE id = %(run_id)s) before
@@ -216,6 +218,7 @@ def re_enter_if_unchanged(
         ),
         input=change.input,
         version=change.version,
+        code_revision=change.code_revision,
         expires_at=change.expires_at if change.arms_expiry else standing.expires_at,
         arms_expiry=change.arms_expiry,
         timer_id=uuid7(),

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from orchestrator.core.definition import Process
 from orchestrator.core.schemas import InputSchema, input_schema_of
-from orchestrator.engine.context import EngineContext
 from orchestrator.errors import ProcessChanged
 from orchestrator.store.statement import AnyConnection
 from orchestrator.store.transitions import processes
@@ -33,20 +32,6 @@ class Deployed:
 def deploy(connection: AnyConnection, definitions: Iterable[Process], *, by: str) -> list[Deployed]:
     """Record the definitions. Raises ProcessChanged: runs have used the version, with other content."""
     return [_deploy_one(connection, process, by) for process in definitions]
-
-
-def changed_since_deployed(context: EngineContext) -> list[Process]:
-    """The processes of this program whose name and version is deployed with other content."""
-    known = context.registry.processes
-    if not known:
-        return []
-    with context.connection() as connection:
-        deployed = processes.read_fingerprints(connection, (name for name, _ in known))
-    return [
-        process
-        for place, process in sorted(known.items())
-        if deployed.get(place, process.fingerprint) not in process.fingerprints
-    ]
 
 
 def _deploy_one(connection: AnyConnection, process: Process, by: str) -> Deployed:

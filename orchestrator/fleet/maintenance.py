@@ -14,7 +14,7 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from orchestrator.engine.deploy import changed_since_deployed
+from orchestrator.engine.comparing import Changed, changed_since_deployed
 from orchestrator.engine.recover import sweep
 from orchestrator.engine.relay import relay
 from orchestrator.fleet.child_exits import ChildExits
@@ -46,6 +46,7 @@ class Maintenance:
         self._refresh = refresh
         self._listening: psycopg.Connection[Any] | None = None
         self._forget_countdown = 0
+        self._differs: list[Changed] = []
         self._has_compared = self._is_deployed = False
         self._sweep_at = self._contact_since = 0.0
 
@@ -85,18 +86,13 @@ class Maintenance:
             self._refresh.look(self._listening, changed)
 
     def _compare_with_what_is_deployed(self) -> None:
-        """Once, at the worker's start: say where its code is not what runs of a version were started with."""
+        """At the worker's start and at each deploy: say where its code is not what is deployed. Each thing once."""
         changed = changed_since_deployed(self._member.context)
         self._has_compared = True
-        if changed:
-            log.warning(
-                "This worker's code is not what was deployed as %s. It leaves these runs to workers that have "
-                "the code that was. Give this worker that code; or, if the change is meant, "
-                "`perennial deploy --amend`, or raise the version and `perennial deploy` "
-                "(which replaces a version that no run has used).",
-                ", ".join(f"{process.name} version {process.version}" for process in changed),
-                extra={"action": "compare-with-deployed"},
-            )
+        for each in changed:
+            if each not in self._differs:
+                log.warning("%s", each.in_words, extra={"action": "compare-with-deployed"})
+        self._differs = changed
 
     def reset(self) -> None:
         """After a failure: listen anew, and keep no connection that may be dead like that one."""

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from celery import bootsteps
+from kombu.entity import Exchange
 
 from orchestrator.engine.troubles import Troubles, kind_of, one_line
 from orchestrator.fleet.celery_settings import check_worker
@@ -216,4 +217,6 @@ def _take_from_queue_of_code(member: Member) -> None:
         transport=transport_of(app),
     )
     if member.code_queue is not None:
-        app.amqp.queues.select_add(declared(member.code_queue))
+        queue = app.amqp.queues.select_add(declared(member.code_queue))
+        # Celery has given it the app's exchange, whose bindings in Redis would name it long after it is gone.
+        queue.exchange = Exchange("")  # type: ignore[no-untyped-call]

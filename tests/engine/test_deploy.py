@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator import Flow, Registry, hours, process
-from orchestrator.engine.deploy import changed_since_deployed
+from orchestrator.engine.comparing import changed_since_deployed
 from orchestrator.errors import ProcessChanged
 from tests.harness import Harness, Thread, wait_until_blocked
 from tests.modes import NORMAL, modes_of

@@ -10,8 +10,9 @@ import pytest
 from celery import Celery
 from redis import Redis
 
-from orchestrator import Registry, install, stage
+from orchestrator import Flow, Registry, hours, install, process, stage
 from orchestrator.core.declarative import load_process
+from orchestrator.core.schemas import InputSchema
 from orchestrator.embedded import EmbeddedRedis
 from orchestrator.engine.elsewhere import Elsewhere
 from orchestrator.engine.turn import advance
@@ -20,7 +21,17 @@ from orchestrator.fleet.maintenance import Maintenance
 from orchestrator.fleet.member import Member
 from orchestrator.fleet.registration import BEAT_SECONDS, Registration
 from orchestrator.store.transitions import capabilities
+from orchestrator.store.transitions.amend import amend_if_current
 from tests.harness import Harness
+
+
+def letter(after: float = 24) -> Any:
+    """A version whose content is told apart by its expiry."""
+
+    async def letter(flow: Flow) -> None: ...
+
+    return process(version=1, expires_after=hours(after), registry=Registry())(letter)
+
 
 QUEUE, CODE = "registration-tests", "perennial:code:ours"
 
@@ -34,6 +45,7 @@ def member(harness: Harness, redis: EmbeddedRedis) -> Iterator[Member]:
     @stage(registry=registry)
     def pack() -> None: ...
 
+    registry.add_process(letter())
     member = install(app, registry=registry, settings=harness.settings)
     app.amqp.queues.select_add(declared(CODE))
     yield member
@@ -92,7 +104,7 @@ def test_it_says_so_at_its_start_and_beats_now_and_then(harness, registration, s
     harness.freeze()
     registration.look(session, deployed=False)
     (row,) = rows(harness)
-    assert tuple(row)[:4] == ("here", ["stage pack"], [QUEUE], CODE)
+    assert tuple(row)[:4] == ("here", ["stage pack", "turn letter 1"], [QUEUE], CODE)
     assert asks(harness, "stage pack") == [CODE]
     harness.move(seconds=5)
     clock.now = BEAT_SECONDS - 1
@@ -121,6 +133,39 @@ def test_it_hears_of_a_deploy_and_what_waited_for_that_is_due(harness, member, r
     assert asks(harness, "turn parcel 1 r1") == [CODE]
     (needs,) = harness.database.rows("SELECT needs FROM perennial.outbox")
     assert needs.needs is None
+    maintenance.reset()
+
+
+def test_at_its_start_and_at_each_deploy_it_says_in_one_line_where_its_code_differs(
+    harness, member, caplog
+):
+    """Once each, with what to do."""
+
+    def lines() -> list[str]:
+        maintenance.work()
+        maintenance.work()
+        return [
+            record.getMessage()
+            for record in caplog.records
+            if getattr(record, "action", "") == "compare-with-deployed"
+        ]
+
+    harness.client.processes.deploy(letter(48), by="ann")
+    maintenance = Maintenance(member)
+    (line,) = lines()
+    assert "letter version 1: this worker's code is not what is deployed (since " in line
+    assert "by ann" in line
+    assert "`perennial deploy --amend`" in line
+    harness.client.processes.deploy(in_yaml("parcel", member.registry))
+    assert lines() == [line]
+    with harness.context.transaction() as connection:
+        for current, content in ((1, letter()), (2, letter(72))):
+            amend_if_current(
+                connection, content, InputSchema(), current=current, by="bob", reason="", diff={}
+            )
+    (_, newer) = lines()
+    assert "its revision 2, and revision 3 is deployed (since " in newer
+    assert "start this worker with that" in newer
     maintenance.reset()
 
 

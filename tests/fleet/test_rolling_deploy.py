@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
+from celery import Celery
+from redis import Redis
 
+from orchestrator import Settings, install
 from orchestrator.core.views import Started
+from orchestrator.embedded import EmbeddedRedis
+from orchestrator.engine.context import EngineContext
+from orchestrator.engine.stage import run_stage
+from orchestrator.engine.turn import advance
+from orchestrator.store.transitions.outbox import Handoff
 from tests.fleet.harness import AnyWorker, Fleet
 from tests.fleet.releases import release
 
@@ -61,6 +71,36 @@ class Rollout:
             for number in range(count)
         ]
 
+    @contextmanager
+    def gone(self) -> Iterator[EngineContext]:
+        """A worker of release 2 that is gone by now; what it has sent comes to whoever is there."""
+        settings = Settings(
+            database_url=self.fleet.database_url, broker_url=self.fleet.broker_url, eager_seconds=0
+        )
+        app = Celery("gone", broker=self.fleet.broker_url)
+        app.conf.task_default_queue = "deploys"
+        context = install(app, registry=release(2), settings=settings).context
+        yield context
+        context.dispose()
+        app.close()
+
+    def lead_to_its_new_stage(self, run: Started) -> None:
+        with self.gone() as context:
+            advance(context, run.run_id)
+            run_stage(context, run.run_id, "take-order", 1)
+
+    def send(self, runs: Sequence[Started]) -> None:
+        with self.gone() as context:
+            context.messenger.hand_off([Handoff.advance(run.run_id, None) for run in runs])
+
+    def events(self, *runs: Started) -> list[str]:
+        """Of all of them."""
+        return [entry.event for run in runs for entry in self.fleet.client.history(run)]
+
+    def sent_on(self, client: Redis) -> int:
+        """How many messages lie in queues of codes."""
+        return sum(client.llen(key) for key in client.scan_iter("perennial:code:*"))
+
     def wait_for_approvals(self, runs: Sequence[Started]) -> list[float]:
         """Until each has reached its first; how long each took, sorted."""
         ids = ", ".join(f"'{run.run_id}'" for run in runs)
@@ -90,3 +130,44 @@ def test_new_runs_are_not_held_up_by_an_old_worker(rollout: Rollout) -> None:
     assert took[-1] < FEW_SECONDS, took
     assert "unregistered task" not in rollout.fleet.logs()
     assert rollout.fleet.scalar("SELECT count(*) FROM perennial.run WHERE error IS NOT NULL") == 0
+
+
+def test_what_no_living_worker_can_do_goes_on_as_soon_as_one_comes(
+    rollout: Rollout, redis: EmbeddedRedis
+) -> None:
+    """A stage and a turn of the new release, met by an old worker alone; and then the new worker is killed too, with
+    messages in the queue of its code.
+
+    Each is sent on by the next worker that comes with that code, or sent again after Redis was emptied.
+    """
+    fleet = rollout.fleet
+    rollout.deploy(2)
+    (at_its_stage,) = rollout.start(1, version=2)
+    rollout.lead_to_its_new_stage(at_its_stage)
+    rollout.workers(1)
+    fleet.wait_for(
+        "the old worker's word", lambda: "left for another worker" in rollout.events(at_its_stage)
+    )
+    assert "no living worker has stage" in fleet.scalar(
+        "SELECT detail ->> 'why' FROM perennial.history WHERE event = 'left for another worker'"
+    )
+    (newer,) = rollout.workers(2)
+    rollout.wait_for_approvals([at_its_stage])
+    with Redis.from_url(redis.url) as client:
+        fleet.kill(newer, signal.SIGSTOP)  # it lives, and takes nothing
+        runs = rollout.start(5, version=2)
+        rollout.send(runs)
+        # One may be with it already: it was waiting for messages as it was stopped.
+        fleet.wait_for("what lies in its queue", lambda: rollout.sent_on(client) >= len(runs) - 1)
+        fleet.kill(newer)
+        client.flushall()
+        (third,) = rollout.workers(2)
+        rollout.wait_for_approvals(runs)
+        fleet.kill(third, signal.SIGTERM)
+        assert (
+            rollout.registered() == 2
+        )  # the first, and the one that was killed, which nothing is sent to
+        assert all(client.ttl(key) > 0 for key in client.scan_iter("perennial:code:*"))
+        assert "perennial:code:" not in str(client.smembers("_kombu.binding.deploys"))
+    assert "unregistered task" not in fleet.logs()
+    assert fleet.scalar("SELECT count(*) FROM perennial.run WHERE error IS NOT NULL") == 0

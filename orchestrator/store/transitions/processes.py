@@ -134,10 +134,22 @@ ORDER BY p.version DESC LIMIT 1
 """,
 )
 
+# As `read_revisions`, of all versions of many processes.
 _FINGERPRINTS = Statement(
     "read_fingerprints",
     """
-SELECT p.name, p.version, p.fingerprint FROM perennial.process p WHERE p.name = ANY(%(names)s::text[])
+SELECT p.name, p.version, p.code_revision, p.fingerprint,
+    CASE WHEN v.fingerprint = p.fingerprint THEN v.fingerprints ELSE '{}' END AS fingerprints, true AS is_current,
+    p.deployed_at, p.deployed_by
+FROM perennial.process p LEFT JOIN perennial.process_revision v
+    ON v.process = p.name AND v.version = p.version AND v.code_revision = p.code_revision
+WHERE p.name = ANY(%(names)s::text[])
+UNION ALL
+SELECT p.name, p.version, v.code_revision, v.fingerprint, v.fingerprints, false, v.deployed_at, v.deployed_by
+FROM perennial.process p JOIN perennial.process_revision v
+    ON v.process = p.name AND v.version = p.version AND v.code_revision <> p.code_revision
+WHERE p.name = ANY(%(names)s::text[])
+ORDER BY 1, 2, 3
 """,
 )
 
@@ -246,12 +258,12 @@ def read_input(connection: AnyConnection, name: str, version: int | None) -> Inp
     return row and InputOf.of(row)
 
 
-def read_fingerprints(
-    connection: AnyConnection, names: Iterable[str]
-) -> dict[tuple[str, int], str]:
-    """What is deployed under these names, by name and version."""
-    rows = _FINGERPRINTS.rows(connection, names=sorted(set(names)))
-    return {(row.name, row.version): row.fingerprint for row in rows}
+def read_fingerprints(connection: AnyConnection, names: Iterable[str]) -> Sequence[Any]:
+    """Each revision of each version that is deployed under these names, in their order.
+
+    Rows of name, version, code_revision, fingerprint, fingerprints, is_current, deployed_at, deployed_by.
+    """
+    return _FINGERPRINTS.rows(connection, names=sorted(set(names)))
 
 
 def declarative_versions(connection: AnyConnection, *, limit: int) -> list[tuple[str, int]]:

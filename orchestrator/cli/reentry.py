@@ -101,6 +101,145 @@ def retry(
     _do(session, "retry", run, given, by=by, reason=reason, digest=digest, yes=yes)
 
 
+Key = Annotated[
+    str, typer.Argument(help="The activity, as `perennial show` names it.", show_default=False)
+]
+Given = Annotated[
+    str | None,
+    typer.Option("--result", metavar=JSON, help="What its flow gets.", show_default=False),
+]
+MoreTime = Annotated[
+    float | None,
+    typer.Option(
+        "--expires-in", min=0, metavar="HOURS", help="More time for it.", show_default=False
+    ),
+]
+
+
+@commands.command(
+    rich_help_panel=_OPERATE,
+    epilog=examples(
+        """perennial skip permit-17 notify-requester --reason 'was told by phone'""",
+        """perennial skip permit-17 provision-access --result '{"account": "ada"}' --reason 'made by hand'""",
+        json_shape=_SHAPE,
+    ),
+)
+def skip(
+    context: typer.Context,
+    *,
+    run: Run,
+    key: Key,
+    reason: Annotated[str, typer.Option(help="Why; stays in the history.", show_default=False)],
+    result: Given = None,
+    expires_in: MoreTime = None,
+    by: By = "",
+    digest: Digest = None,
+    yes: Yes = False,
+    _app: App = None,
+    _json: Json = False,
+) -> None:
+    """Leave an activity out, with a result that stands in for its own. Refused while a worker is on it."""
+    session = session_of(context)
+    given = _end(key, result, expires_in)
+    _do(session, "skip", run, given, by=by, reason=reason, digest=digest, yes=yes)
+
+
+@commands.command(
+    rich_help_panel=_OPERATE,
+    epilog=examples(
+        """perennial complete permit-17 provision-access --result '{"account": "ada"}'""",
+        "perennial complete permit-17 sleep",
+        json_shape=_SHAPE,
+    ),
+)
+def complete(
+    context: typer.Context,
+    *,
+    run: Run,
+    key: Key,
+    result: Given = None,
+    expires_in: MoreTime = None,
+    reason: Reason = "",
+    by: By = "",
+    digest: Digest = None,
+    yes: Yes = False,
+    _app: App = None,
+    _json: Json = False,
+) -> None:
+    """Say that an activity was done elsewhere, and what it came to. Ends a sleep or a wait for a signal, too."""
+    session = session_of(context)
+    given = _end(key, result, expires_in)
+    _do(session, "complete", run, given, by=by, reason=reason, digest=digest, yes=yes)
+
+
+@commands.command(
+    rich_help_panel=_OPERATE,
+    epilog=examples(
+        "perennial fail permit-17 provision-access --error 'the account is locked for good'",
+        json_shape=_SHAPE,
+    ),
+)
+def fail(
+    context: typer.Context,
+    *,
+    run: Run,
+    key: Key,
+    error: Annotated[str, typer.Option(help="What its flow meets.", show_default=False)],
+    error_type: Annotated[
+        str, typer.Option("--type", help="The name of the error's class.")
+    ] = "FailedByHand",
+    reason: Reason = "",
+    by: By = "",
+    digest: Digest = None,
+    yes: Yes = False,
+    _app: App = None,
+    _json: Json = False,
+) -> None:
+    """Say that an activity will not be done: its flow meets ActivityFailed, with that error."""
+    session = session_of(context)
+    given: dict[str, Any] = {"key": key, "error": error, "error_type": error_type}
+    _do(session, "fail", run, given, by=by, reason=reason, digest=digest, yes=yes)
+
+
+@commands.command(
+    rich_help_panel=_OPERATE,
+    epilog=examples(
+        """perennial edit permit-17 provision-access --arguments '{"role": "reader"}'""",
+        json_shape=_SHAPE,
+    ),
+)
+def edit(
+    context: typer.Context,
+    *,
+    run: Run,
+    key: Key,
+    arguments: Annotated[
+        str,
+        typer.Option(
+            metavar=JSON, help="By name; those that are not named stay.", show_default=False
+        ),
+    ],
+    reason: Reason = "",
+    by: By = "",
+    digest: Digest = None,
+    yes: Yes = False,
+    _app: App = None,
+    _json: Json = False,
+) -> None:
+    """Give a stage that waits, rests until its retry or is parked other arguments."""
+    session = session_of(context)
+    given: dict[str, Any] = {"key": key, "arguments": _object(arguments, what="--arguments")}
+    _do(session, "edit", run, given, by=by, reason=reason, digest=digest, yes=yes)
+
+
+def _end(key: str, result: str | None, expires_in: float | None) -> dict[str, Any]:
+    return {
+        "key": key,
+        "result": None if result is None else read_json(result, what="--result"),
+        "expires_in": None if expires_in is None else timedelta(hours=expires_in),
+    }
+
+
 def _object(source: str, *, what: str) -> dict[str, Any]:
     value = read_json(source, what=what)
     if not isinstance(value, dict):

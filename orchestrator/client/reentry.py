@@ -21,8 +21,10 @@ from typing import Any, TypeVar
 from orchestrator.client.door import Door, RunReference
 from orchestrator.core import codec
 from orchestrator.core.reentry.retry import Retrying
+from orchestrator.core.reentry.settle import FAILED_BY_HAND, ByHand, Editing
 from orchestrator.engine.operations.re_enter import Result, Verb
 from orchestrator.engine.operations.retry import RETRY
+from orchestrator.engine.operations.settle import COMPLETE, EDIT, FAIL, SKIP
 from orchestrator.store.callers import CallersConnection
 
 A = TypeVar("A")
@@ -64,6 +66,127 @@ class ReEntry:
         )
         return self._do(
             RETRY,
+            run,
+            asked,
+            by=by,
+            reason=reason,
+            dry_run=dry_run,
+            digest=digest,
+            operation=operation,
+            connection=connection,
+        )
+
+    def skip(
+        self,
+        run: RunReference,
+        key: str,
+        *,
+        result: Any = None,
+        expires_in: timedelta | None = None,
+        by: str = "",
+        reason: str = "",
+        dry_run: bool = False,
+        digest: str | None = None,
+        operation: str | None = None,
+        connection: CallersConnection | None = None,
+    ) -> Result:
+        """Leave an activity out: `result` stands in for its own, and the flow goes on.
+
+        It waits, rests until a retry, is parked, or has failed and with it the run, which goes on then. Nobody may be
+        at work on it. `result` is held against what the flow takes, where its code is at hand. Give a `reason`.
+        """
+        asked = ByHand(key, codec.encode(result, what=f"result of {key}"), expires_in=expires_in)
+        return self._do(
+            SKIP,
+            run,
+            asked,
+            by=by,
+            reason=reason,
+            dry_run=dry_run,
+            digest=digest,
+            operation=operation,
+            connection=connection,
+        )
+
+    def complete(
+        self,
+        run: RunReference,
+        key: str,
+        *,
+        result: Any = None,
+        expires_in: timedelta | None = None,
+        by: str = "",
+        reason: str = "",
+        dry_run: bool = False,
+        digest: str | None = None,
+        operation: str | None = None,
+        connection: CallersConnection | None = None,
+    ) -> Result:
+        """Say that an activity was done elsewhere, with `result`. As `skip` in all else.
+
+        A wait for a signal is answered by it, and a sleep ended (it has no result).
+        """
+        asked = ByHand(key, codec.encode(result, what=f"result of {key}"), expires_in=expires_in)
+        return self._do(
+            COMPLETE,
+            run,
+            asked,
+            by=by,
+            reason=reason,
+            dry_run=dry_run,
+            digest=digest,
+            operation=operation,
+            connection=connection,
+        )
+
+    def fail(
+        self,
+        run: RunReference,
+        key: str,
+        *,
+        error: str,
+        error_type: str = FAILED_BY_HAND,
+        by: str = "",
+        reason: str = "",
+        dry_run: bool = False,
+        digest: str | None = None,
+        operation: str | None = None,
+        connection: CallersConnection | None = None,
+    ) -> Result:
+        """Say that an activity will not be done: its flow meets ActivityFailed at the await, with that error."""
+        asked = ByHand(key, error={"type": error_type, "message": codec.readable(error)})
+        return self._do(
+            FAIL,
+            run,
+            asked,
+            by=by,
+            reason=reason,
+            dry_run=dry_run,
+            digest=digest,
+            operation=operation,
+            connection=connection,
+        )
+
+    def edit(
+        self,
+        run: RunReference,
+        key: str,
+        *,
+        arguments: Mapping[str, Any],
+        by: str = "",
+        reason: str = "",
+        dry_run: bool = False,
+        digest: str | None = None,
+        operation: str | None = None,
+        connection: CallersConnection | None = None,
+    ) -> Result:
+        """Give a stage that waits, rests until a retry or is parked other arguments; those that are not named stay.
+
+        The flow asked for others, and replay accepts that an operator has replaced them. History keeps both.
+        """
+        asked = Editing(key, codec.encode(dict(arguments), what="arguments"))
+        return self._do(
+            EDIT,
             run,
             asked,
             by=by,

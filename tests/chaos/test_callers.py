@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from orchestrator.core.run import RunStatus
-from orchestrator.errors import AlreadyDecided, PerennialError, RunClosed
+from orchestrator.errors import AlreadyDecided, OperationRefused, PerennialError, RunClosed
 from tests.chaos.fleet import ChaosFleet, Worker
 from tests.chaos.worker import How, Place, Trap, Words, speak
 from tests.fleet.harness import PATIENCE_SECONDS
@@ -53,6 +53,14 @@ CALLS = [
     Call("signal_run", "signal", ("go", "gone"), {"signal_id": "1"}, told="signal received"),
     Call("decide_approval", "approve", (), {"by": "bob"}, told="approved", refused=AlreadyDecided),
     Call("move_run", "operations.resume", told="resumed", refused=PerennialError),
+    Call(
+        "re_enter_run",
+        "operations.skip",
+        ("go",),
+        {"result": "gone", "reason": "it was said by phone"},
+        told="skipped",
+        refused=OperationRefused,
+    ),
     Call("close_run", "cancel", told="cancelled", refused=RunClosed, status=RunStatus.CANCELLED),
 ]
 

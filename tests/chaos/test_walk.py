@@ -243,7 +243,7 @@ ELSEWHERE = {
     # they only read: as a worker starts, and where it lacks something (tests/engine/test_elsewhere.py)
     "queues_of_those_who_can",
     "declarative_versions",
-    # an operator's, under the run's lock: tests/race/test_re_entry.py
+    # an operator's, under the run's lock: tests/chaos/test_callers.py, tests/race/test_re_entry.py
     "lock_run_to_re_enter",
     "lock_open_to_re_enter",
     "read_standing",

@@ -53,6 +53,10 @@ def test_the_commands_of_the_issue_are_all_there():
         "restart",
         "result",
         "retry",
+        "skip",
+        "complete",
+        "fail",
+        "edit",
         "services",
         "version",
     } | {"db upgrade", "db current", "db check", "db grants"} | {

@@ -22,8 +22,18 @@ PREVIEW = Preview(
     drops=("approval manager, approved by alice",),
     notes=("2 steps are remembered",),
 )
-VERBS = {"retry": ("permit-17",)}
-WRONG = {"retry": [("permit-17", "--arguments", "3"), ("permit-17", "--input", "{")]}
+VERBS = {
+    "retry": ("permit-17",),
+    "skip": ("permit-17", "notify", "--reason", "asked to"),
+    "complete": ("permit-17", "notify", "--result", "7"),
+    "fail": ("permit-17", "notify", "--error", "no more"),
+    "edit": ("permit-17", "notify", "--arguments", '{"days": 3}'),
+}
+WRONG = {
+    "retry": [("permit-17", "--arguments", "3"), ("permit-17", "--input", "{")],
+    "skip": [("permit-17", "notify"), ("permit-17", "notify", "--reason", "x", "--result", "{")],
+    "edit": [("permit-17", "notify", "--arguments", "[]")],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -90,3 +100,15 @@ def test_options_of_retry_reach_it(perennial, client):
         2,
         timedelta(hours=1.5),
     )
+
+
+def test_what_an_activity_gets_reaches_it(perennial, client):
+    for verb, expected in {
+        "skip": {"key": "notify", "result": None},
+        "complete": {"key": "notify", "result": 7},
+        "fail": {"key": "notify", "error": "no more", "error_type": "FailedByHand"},
+        "edit": {"key": "notify", "arguments": {"days": 3}},
+    }.items():
+        perennial(verb, *VERBS[verb], "--yes")
+        given = client.calls[-1][2]
+        assert {name: given[name] for name in expected} == expected

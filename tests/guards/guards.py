@@ -400,6 +400,11 @@ GUARDS = [
         (f"{RE_ENTRY}test_a_claim_waits_for_an_operators_verb",),
     ),
     Guard(
+        "what is worked on gets no end by hand",
+        "A worker's result is not lost to an operator's.",
+        ("tests/engine/test_settle_by_hand.py::TestRefusals::test_of_what_is_worked_on",),
+    ),
+    Guard(
         "an operation is applied to a run once",
         "A command that is called again after a crash does nothing twice.",
         (f"{RE_ENTRY}test_two_operators_retry_a_run_at_once[op-7]",),

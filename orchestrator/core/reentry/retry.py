@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator.core.journal import ActivityKind, ActivityState
+from orchestrator.core.reentry.arguments import merged_arguments
 from orchestrator.core.reentry.change import (
     Change,
     Preview,
@@ -52,7 +53,7 @@ def preview_retry(standing: Standing, asked: Retrying, code: Code | None) -> Pre
     withdrawn = [
         entry for entry in standing.own() if entry.activity.state is ActivityState.CANCELLED
     ]
-    return _preview(standing, asked, failed, withdrawn, notes)
+    return _preview(standing, asked, failed, withdrawn, notes=notes, code=code)
 
 
 def refuse_unless_reopenable(standing: Standing, verb: str, ended: set[RunStatus]) -> None:
@@ -239,9 +240,12 @@ def _preview(
     asked: Retrying,
     failed: list[Entry],
     withdrawn: list[Entry],
+    *,
     notes: list[str],
+    code: Code | None,
 ) -> Preview:
-    replaced = _with_arguments(standing, asked, failed)
+    replaced, told = _with_arguments(standing, asked, failed, code)
+    notes += told
     again = [entry for entry in (*failed, *withdrawn) if entry.key not in {r.key for r in replaced}]
     keys = {entry.key for entry in again}
     expires_at = expiry(standing, asked.expires_in, VERB)
@@ -280,6 +284,7 @@ def _preview(
                 "again": [entry.key for entry in failed],
                 **({"input": standing.run.input} if asked.input is not None else {}),
                 **({"version": standing.run.version} if asked.version is not None else {}),
+                **({"arguments": failed[0].input} if asked.arguments is not None else {}),
             },
         ),
     )
@@ -299,10 +304,10 @@ def _goes_on(failed: list[Entry], withdrawn: list[Entry]) -> Iterator[str]:
 
 
 def _with_arguments(
-    standing: Standing, asked: Retrying, failed: list[Entry]
-) -> tuple[Replaced, ...]:
+    standing: Standing, asked: Retrying, failed: list[Entry], code: Code | None
+) -> tuple[tuple[Replaced, ...], list[str]]:
     if asked.arguments is None:
-        return ()
+        return (), []
     stages = [entry for entry in failed if entry.activity.kind == ActivityKind.STAGE]
     if len(stages) != 1 or len(failed) != 1:
         raise OperationRefused(
@@ -310,13 +315,10 @@ def _with_arguments(
             f" {listed(entry.key for entry in failed) or 'none'}. `perennial edit RUN KEY` is for a stage that waits"
         )
     (stage,) = stages
-    return (anew_with(stage, asked.arguments),)
-
-
-def anew_with(stage: Entry, arguments: str | None) -> Replaced:
-    """Its next attempt, with all that its retries allow, and with those arguments."""
+    merged, notes = merged_arguments(stage, asked.arguments, code)
     made = stage.activity.attempt
-    return Replaced(stage.key, ActivityState.PENDING, made + 1, arguments=arguments, uncounted=made)
+    anew = Replaced(stage.key, ActivityState.PENDING, made + 1, arguments=merged, uncounted=made)
+    return (anew,), notes
 
 
 # -- an incident -------------------------------------------------------------------------------------
@@ -351,12 +353,16 @@ def _of_incident(standing: Standing, asked: Retrying, code: Code | None) -> Prev
         notes.append(
             "the flow's code is not at hand: whether its cause is mended shows its next turn"
         )
+    merged = None
+    if asked.arguments is not None:
+        merged, told = merged_arguments(parked[0], asked.arguments, code)
+        notes += told
     replaced = tuple(
         Replaced(
             entry.key,
             ActivityState.PENDING,
             entry.activity.attempt,
-            arguments=asked.arguments,
+            arguments=merged,
             uncounted=entry.activity.attempt - 1,
         )
         for entry in parked

@@ -38,6 +38,8 @@ class Call:
     refused: type[PerennialError] | None = None
     """How a second call is refused after a first that took effect."""
     status: RunStatus = RunStatus.COMPLETED
+    commits: str = ""
+    """The place of its commit, where that is not the statement's own."""
 
     def __str__(self) -> str:
         return self.verb
@@ -60,6 +62,7 @@ CALLS = [
         {"result": "gone", "reason": "it was said by phone"},
         told="skipped",
         refused=OperationRefused,
+        commits="transaction",
     ),
     Call("close_run", "cancel", told="cancelled", refused=RunClosed, status=RunStatus.CANCELLED),
 ]
@@ -82,7 +85,7 @@ def test_what_is_said_again_takes_effect_once(
         fleet.wait_for("the question", lambda: fleet.client.approvals(assignee="bob"))
     caller = _call_into_a_trap(
         fleet,
-        Place(when, call.what),
+        Place(when, call.commits or call.what if when == "after" else call.what),
         how,
         Words(call.verb, (run.run_id, *call.arguments), call.options),
     )

@@ -58,6 +58,7 @@ TABLES = [
     "run",
     "process",
     "cause",
+    "operation",
 ]
 DEADLINE_SECONDS = 10.0
 

@@ -14,6 +14,7 @@ from orchestrator.cli import (
     decisions,
     definitions,
     incidents,
+    operations,
     reentry,
     reload,
     runs,
@@ -124,6 +125,7 @@ app.add_typer(runs.commands)
 app.add_typer(reentry.commands)
 app.add_typer(decisions.commands)
 app.add_typer(incidents.commands, name="incidents", rich_help_panel="Operate")
+app.add_typer(operations.commands, name="operations", rich_help_panel="Operate")
 app.add_typer(database.commands, name="db", rich_help_panel="Operate")
 
 

@@ -8,9 +8,19 @@ from uuid import UUID
 
 import typer
 
+from orchestrator.cli.bulk import BULK_SHAPE, Digest, Rate, Reason, check_which, over_many
 from orchestrator.cli.output import Printer, text
 from orchestrator.cli.query import queried
-from orchestrator.cli.session import By, Json, Run, examples, os_user, read_json, session_of
+from orchestrator.cli.session import (
+    By,
+    Json,
+    Run,
+    RunOrQuery,
+    examples,
+    os_user,
+    read_json,
+    session_of,
+)
 from orchestrator.core.run import RunStatus
 from orchestrator.core.selection import RunFilter
 
@@ -105,24 +115,46 @@ def _started_page(started: Started, key: str | None) -> Text:
     epilog=examples(
         "perennial restart permit-17",
         "perennial restart permit-17 --version 2",
+        "perennial restart --failed --cause 3f2a91c04b7d --rate 50/s",
         json_shape='{"run_id", "process", "version", "created", "status"}; not created if it was '
-        "restarted before",
+        f"restarted before; {BULK_SHAPE}",
     ),
 )
+@queried
 def restart(
     context: typer.Context,
     *,
-    run: Run,
+    query: RunFilter,
+    run: RunOrQuery = None,
     version: Annotated[
         int | None, typer.Option(min=1, help="The newest deployed when not given.")
     ] = None,
     even_if_completed: Annotated[
-        bool, typer.Option("--even-if-completed", help="Do again what was done.")
+        bool, typer.Option("--even-if-completed", help="Do again what was done; of one run alone.")
     ] = False,
+    digest: Digest = None,
+    rate: Rate = None,
+    reason: Reason = "",
     by: By = "",
     _json: Json = False,
 ) -> None:
-    """Start a run that has ended once more: a new run, with the same input and business key."""
+    """Start a run that has ended once more: a new run, with the same input and business key.
+
+    Or, with a query, many: failed ones, if no status is given. They are shown first.
+    """
+    check_which(run, query, digest)
+    if run is None:
+        over_many(
+            context,
+            "restart",
+            query,
+            digest=digest,
+            rate=rate,
+            reason=reason,
+            by=by,
+            version=version,
+        )
+        return
     session = session_of(context)
     with session.client() as client:
         started = client.operations.restart(
@@ -296,18 +328,27 @@ def signal(
     rich_help_panel=_OPERATE,
     epilog=examples(
         "perennial cancel permit-17 --reason 'entered twice'",
-        json_shape='{"run", "action": "cancel"}',
+        "perennial cancel --process access-request --key-prefix test- --reason 'a test'",
+        json_shape=f'{{"run", "action": "cancel"}}; {BULK_SHAPE}',
     ),
 )
+@queried
 def cancel(
     context: typer.Context,
     *,
-    run: Run,
+    query: RunFilter,
+    run: RunOrQuery = None,
     reason: Annotated[str, typer.Option(help="Why; stays in the history.")] = "",
+    digest: Digest = None,
+    rate: Rate = None,
     by: By = "",
     _json: Json = False,
 ) -> None:
-    """End a run for good."""
+    """End a run for good; or, with a query, many. They are shown first."""
+    check_which(run, query, digest)
+    if run is None:
+        over_many(context, "cancel", query, digest=digest, rate=rate, reason=reason, by=by)
+        return
     session = session_of(context)
     with session.client() as client:
         client.cancel(run, by=by or os_user(), reason=reason)
@@ -316,10 +357,29 @@ def cancel(
 
 @commands.command(
     rich_help_panel=_OPERATE,
-    epilog=examples("perennial pause permit-17", json_shape='{"run", "action": "pause"}'),
+    epilog=examples(
+        "perennial pause permit-17",
+        "perennial pause --process access-request --waiting-for 'stage provision'",
+        json_shape=f'{{"run", "action": "pause"}}; {BULK_SHAPE}',
+    ),
 )
-def pause(context: typer.Context, run: Run, by: By = "", _json: Json = False) -> None:
-    """Hold a run: facts are still recorded, nothing moves until `resume`."""
+@queried
+def pause(
+    context: typer.Context,
+    *,
+    query: RunFilter,
+    run: RunOrQuery = None,
+    digest: Digest = None,
+    rate: Rate = None,
+    reason: Reason = "",
+    by: By = "",
+    _json: Json = False,
+) -> None:
+    """Hold a run, or with a query many: facts are still recorded, nothing moves until `resume`."""
+    check_which(run, query, digest)
+    if run is None:
+        over_many(context, "pause", query, digest=digest, rate=rate, reason=reason, by=by)
+        return
     session = session_of(context)
     with session.client() as client:
         client.operations.pause(run, by=by or os_user())
@@ -328,10 +388,29 @@ def pause(context: typer.Context, run: Run, by: By = "", _json: Json = False) ->
 
 @commands.command(
     rich_help_panel=_OPERATE,
-    epilog=examples("perennial resume permit-17", json_shape='{"run", "action": "resume"}'),
+    epilog=examples(
+        "perennial resume permit-17",
+        "perennial resume --cause 3f2a91c04b7d --rate 50/s",
+        json_shape=f'{{"run", "action": "resume"}}; {BULK_SHAPE}',
+    ),
 )
-def resume(context: typer.Context, run: Run, by: By = "", _json: Json = False) -> None:
-    """Let a paused run, or one parked as an incident, go on. Always safe: nothing is done twice."""
+@queried
+def resume(
+    context: typer.Context,
+    *,
+    query: RunFilter,
+    run: RunOrQuery = None,
+    digest: Digest = None,
+    rate: Rate = None,
+    reason: Reason = "",
+    by: By = "",
+    _json: Json = False,
+) -> None:
+    """Let a paused run, or one parked as an incident, go on; with a query, many. Nothing is done twice."""
+    check_which(run, query, digest)
+    if run is None:
+        over_many(context, "resume", query, digest=digest, rate=rate, reason=reason, by=by)
+        return
     session = session_of(context)
     with session.client() as client:
         client.operations.resume(run, by=by or os_user())

@@ -232,6 +232,10 @@ def _note_run(context: typer.Context, value: str) -> str:
     return value
 
 
+def _note_run_if_given(context: typer.Context, value: str | None) -> str | None:
+    return None if value is None else _note_run(context, value)
+
+
 Run = Annotated[
     str,
     typer.Argument(
@@ -239,6 +243,15 @@ Run = Annotated[
         help="The run's id or its business key.",
         show_default=False,
         callback=_note_run,
+    ),
+]
+RunOrQuery = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[RUN]",
+        help="The run's id or its business key; without it, the runs that the options mean.",
+        show_default=False,
+        callback=_note_run_if_given,
     ),
 ]
 By = Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from orchestrator.client.bulk import Bulk
 from orchestrator.client.door import Door, RunReference
 from orchestrator.client.reentry import ReEntry
 from orchestrator.core.causes import CauseSummary
@@ -23,6 +24,8 @@ class Operations(ReEntry):
     def __init__(self, door: Door, starts: Starts) -> None:
         super().__init__(door)
         self._starts = starts
+        self.bulk = Bulk(door.context)
+        """One verb over many runs: `client.operations.bulk.preview`."""
 
     def restart(
         self,

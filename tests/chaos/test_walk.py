@@ -248,6 +248,14 @@ ELSEWHERE = {
     "lock_open_to_re_enter",
     "read_standing",
     "re_enter_run",
+    # operators', of many runs: tests/engine/test_bulk.py
+    "forget_previews",
+    "keep_preview",
+    "hold_operation",
+    "renew_operation",
+    "take_line",
+    "settle_line",
+    "end_operation",
     # they only read, for people
     "load_open_runs",
     "read_contract",

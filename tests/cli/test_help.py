@@ -61,7 +61,7 @@ def test_the_commands_of_the_issue_are_all_there():
         "version",
     } | {"db upgrade", "db current", "db check", "db grants"} | {
         f"incidents {verb}" for verb in ("show", "note", "mute", "mended")
-    }
+    } | {"operations"} | {f"operations {verb}" for verb in ("show", "resume", "pause", "stop")}
 
 
 def test_root_help_documents_exit_codes_and_error_shape(perennial):

@@ -18,6 +18,7 @@ from typer.main import get_command
 
 from orchestrator import Flow, process
 from orchestrator.cli.app import app
+from orchestrator.cli.groups import ONE, ListOrOne
 from orchestrator.core.run import RunStatus
 from orchestrator.settings import Settings
 from orchestrator.testing import databases
@@ -141,8 +142,8 @@ def test_a_perennial_command_exists_with_its_options(page, line):
     for word in shlex.split(line, comments=True)[1:]:
         if word.startswith("-"):
             assert word in known, f"{page}: {line}: no option {word}"
-        elif word in getattr(command, "commands", {}):
-            command = command.commands[word]
+        elif word in getattr(command, "commands", {}) or isinstance(command, ListOrOne):
+            command = command.commands.get(word) or command.commands[ONE]
             known |= {option for parameter in command.params for option in parameter.opts}
     assert line == "perennial" or command is not get_command(app)
     is_whole = not getattr(command, "commands", {}) or command.invoke_without_command

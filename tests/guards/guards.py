@@ -34,6 +34,7 @@ EAGER = "tests/engine/test_eager_execution.py::"
 RETRY = "tests/engine/test_retry.py::"
 RE_ENTRY = "tests/race/test_re_entry.py::"
 ASKINGS = "tests/testing/test_askings.py::"
+BULK = "tests/engine/test_bulk.py::"
 WRONG = "tests/unit/test_wrong_flows.py::"
 
 SCHEMA = "tests/store/test_schema.py::"
@@ -1319,6 +1320,35 @@ GUARDS = [
         "a migration is proved by replay",
         "No run comes to a version whose flow contradicts the journal that was made for it.",
         ("tests/unit/test_migrations.py::test_a_journal_that_contradicts_all_the_same_is_refused",),
+    ),
+    # -- operations over many runs ---------------------------------------------------------------
+    Guard(
+        "one operator is at an operation",
+        "While a command is at an operation, no other takes it up.",
+        (f"{BULK}test_one_operator_is_at_an_operation_and_another_is_told_who",),
+    ),
+    Guard(
+        "who has lost an operation does no more of it",
+        "A command whose operation another has paused, stopped or taken up acts on no further run.",
+        (f"{BULK}test_what_another_has_paused_or_stopped_goes_no_further",),
+    ),
+    Guard(
+        "a run of an operation is done once",
+        "However often the command of an operation dies, each run is acted on once.",
+        (f"{BULK}test_wherever_its_command_dies_each_run_is_done_once",),
+    ),
+    Guard(
+        "a run that has changed since the preview is left alone",
+        "An operator acts on runs as they were shown, and on no other.",
+        (
+            f"{BULK}test_the_set_that_was_previewed_is_acted_on_and_no_other",
+            f"{BULK}test_a_run_in_two_operations_is_acted_on_by_the_first",
+        ),
+    ),
+    Guard(
+        "no verb acts on all runs by accident",
+        "A verb over many runs whose filter says nothing is refused.",
+        ((f"{BULK}test_a_preview_refuses_in_a_sentence[cancel-asked0-cancel of which runs?]"),),
     ),
 ]
 

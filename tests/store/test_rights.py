@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, make_url
 
-from orchestrator import Flow, Retry, RunStatus, Settings, hours, process, stage, step
+from orchestrator import Flow, Retry, RunFilter, RunStatus, Settings, hours, process, stage, step
 from orchestrator.engine import recover
 from orchestrator.errors import PerennialError
 from orchestrator.store.schema import migrate
@@ -137,6 +137,10 @@ def do_all(harness: Harness) -> None:
     client.operations.mute_cause(digest)
     client.operations.mend_cause(digest)
     assert client.operations.cause(digest).note == "known"
+    bulk = client.operations.bulk
+    shown = bulk.preview("resume", RunFilter(cause=digest))
+    assert dict(bulk.apply(shown.digest, rate_per_second=1000).counts) == {"done": 1}
+    assert bulk.results(bulk.list()[0].id)
 
 
 async def _broken(flow: Flow) -> None:

@@ -51,6 +51,9 @@ DELAYS = {"eta", "countdown"}
 
 
 PAUSES = {
+    "orchestrator/client/bulk.py": {
+        "time.sleep()": "a rate that an operator has asked for: the thread is its caller's"
+    },
     "orchestrator/client/client.py": {
         "time.sleep()": "`result(timeout_seconds=…)`: the thread is its caller's, who asked to wait"
     },

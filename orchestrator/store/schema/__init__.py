@@ -38,6 +38,8 @@ TABLES = (
     "approval_vote",
     "cause",
     "history",
+    "operation",
+    "operation_run",
     "outbox",
     "process",
     "process_revision",

@@ -16,6 +16,8 @@ RIGHTS = {
     "approval_vote": "INSERT",
     "cause": "SELECT, INSERT, UPDATE",
     "history": "SELECT, INSERT",
+    "operation": "SELECT, INSERT, UPDATE, DELETE",
+    "operation_run": "SELECT, INSERT, UPDATE",
     "outbox": "SELECT, INSERT, UPDATE, DELETE",
     "process": "SELECT, INSERT, UPDATE",
     "process_revision": "SELECT, INSERT, UPDATE",

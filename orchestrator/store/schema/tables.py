@@ -394,6 +394,58 @@ cause = Table(
     CheckConstraint("(mended_by IS NULL) = (mended_at IS NULL)", name="mended"),
 )
 
+# A verb over many runs: the exact set that was previewed, and what became of each.
+operation = Table(
+    "operation",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("verb", Text, nullable=False),
+    Column("arguments", JSONB, nullable=False),
+    Column("filter", JSONB, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default="previewed"),
+    Column("rate_per_second", Double),
+    Column("runs", Integer, nullable=False),
+    Column("counts", JSONB),
+    # Who is at it, until when at the least.
+    Column("holder", Uuid),
+    Column("held_by", Text),
+    _time("held_until"),
+    _now("created_at"),
+    _time("finished_at"),
+    CheckConstraint(
+        "state IN ('previewed', 'running', 'paused', 'stopped', 'finished')", name="state"
+    ),
+    CheckConstraint(
+        "(finished_at IS NOT NULL) = (state IN ('stopped', 'finished'))", name="finished"
+    ),
+    CheckConstraint("holder IS NULL OR state = 'running'", name="holder"),
+    Index("operation_digest", "digest", postgresql_where=text("state = 'previewed'")),
+)
+
+operation_run = Table(
+    "operation_run",
+    metadata,
+    Column(
+        "operation_id",
+        Uuid,
+        ForeignKey("perennial.operation.id", ondelete="CASCADE"),
+        primary_key=True,
+        nullable=False,
+    ),
+    Column("ordinal", Integer, primary_key=True, autoincrement=False),
+    # The run may be deleted when it is old; what was done to it stays.
+    Column("run_id", Uuid, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("state", Text, nullable=False, server_default="to do"),
+    Column("result", Text, nullable=False, server_default=""),
+    _time("at"),
+    CheckConstraint("state IN ('to do', 'done', 'skipped', 'refused', 'failed')", name="state"),
+    CheckConstraint("(at IS NULL) = (state = 'to do')", name="at"),
+)
+
 LEAVING = {run.c.parent_id, approval.c.quorum}
 """Nothing writes them, and nothing reads them any more. A client of the release before asks for all columns of a run
 and of an approval: so they stay until the next release, whose migration takes them away."""

@@ -1,0 +1,119 @@
+"""The verbs that may be said of many runs: on which they act, what they do, and how each is done to one run.
+
+A verb is done to one run in the transaction that also records what became of it, by the same function that does it to
+a run alone: so its fences are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from orchestrator.core.run import MOVES, RunStatus
+from orchestrator.core.selection import OPEN, WITHOUT_RESULT, Selected
+from orchestrator.engine import operate
+from orchestrator.engine.context import EngineContext
+from orchestrator.engine.start import Starts
+from orchestrator.errors import PerennialError
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an operator has asked for, of each run of a set."""
+
+    by: str
+    reason: str
+    arguments: Mapping[str, Any]
+
+
+Perform = Callable[[EngineContext, Connection, UUID, Asked], str]
+"""Does it to one run, in the transaction of that connection; says what came of it. Raises PerennialError to refuse."""
+
+
+@dataclass(frozen=True, slots=True)
+class BulkVerb:
+    """`acts_on`: runs of these statuses; `by_default`: of these, where the filter names none."""
+
+    name: str
+    what: str
+    acts_on: frozenset[RunStatus]
+    by_default: frozenset[RunStatus]
+    perform: Perform
+    arguments: frozenset[str] = frozenset()
+
+    def refusal(self, run: Selected) -> str:
+        """Why it would not act on that run; empty if it would."""
+        if run.status in self.acts_on:
+            return ""
+        return f"it is {run.status}, and {self.name} acts on {' or '.join(sorted(self.acts_on))}"
+
+
+def _resume(_context: EngineContext, connection: Connection, run_id: UUID, asked: Asked) -> str:
+    operate.resume(connection, run_id, by=asked.by)
+    return ""
+
+
+def _pause(_context: EngineContext, connection: Connection, run_id: UUID, asked: Asked) -> str:
+    operate.pause(connection, run_id, by=asked.by)
+    return ""
+
+
+def _cancel(_context: EngineContext, connection: Connection, run_id: UUID, asked: Asked) -> str:
+    operate.cancel(connection, run_id, by=asked.by, reason=asked.reason)
+    return ""
+
+
+def _restart(context: EngineContext, connection: Connection, run_id: UUID, asked: Asked) -> str:
+    started = Starts(context).restart(
+        run_id,
+        connection,
+        version=asked.arguments.get("version"),
+        even_if_completed=False,
+        by=asked.by,
+    )
+    return f"{'' if started.created else 'restarted before: '}{started.run_id}"
+
+
+_PAUSABLE = frozenset(status for status, moves in MOVES.items() if RunStatus.PAUSED in moves)
+_RESUMABLE = frozenset({RunStatus.PAUSED, RunStatus.INCIDENT})
+_FAILED = frozenset({RunStatus.FAILED})
+
+VERBS = {
+    verb.name: verb
+    for verb in (
+        BulkVerb("resume", "go on from where they stand", _RESUMABLE, _RESUMABLE, _resume),
+        BulkVerb("pause", "rest until they are resumed", _PAUSABLE, _PAUSABLE, _pause),
+        BulkVerb("cancel", "end for good", OPEN, OPEN, _cancel),
+        BulkVerb(
+            "restart",
+            "start once more, from the beginning, as new runs",
+            WITHOUT_RESULT,
+            _FAILED,
+            _restart,
+            frozenset({"version"}),
+        ),
+    )
+}
+
+
+def verb_of(name: str) -> BulkVerb:
+    """The verb of that name. Raises PerennialError."""
+    try:
+        return VERBS[name]
+    except KeyError:
+        known = ", ".join(sorted(VERBS))
+        raise PerennialError(f"{name!r} is no verb for many runs; there are {known}") from None
+
+
+def statuses_meant(
+    verb: BulkVerb, asked: frozenset[RunStatus], *, of_errors: bool
+) -> frozenset[RunStatus]:
+    """Which runs to look at: of the statuses that the filter names, else of those that the verb is mostly for."""
+    meant = asked or verb.by_default
+    if of_errors and not asked:
+        meant = frozenset({RunStatus.FAILED, RunStatus.INCIDENT}) & verb.by_default
+    return meant

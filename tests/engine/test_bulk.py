@@ -291,10 +291,7 @@ def test_ctrl_c_lets_another_go_on_at_once(harness: Harness, marking):
 
 
 def test_wherever_its_command_dies_each_run_is_done_once(harness: Harness, marking):
-    """At each place where a process may end, from its first word to its last; another command does the rest.
-
-    Guards take_line.
-    """
+    """At each place where a process may end, from its first word to its last; another command does the rest."""
     harness.freeze()
     waiting(harness, 3)
     operations = harness.client.operations.bulk

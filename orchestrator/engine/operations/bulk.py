@@ -123,6 +123,10 @@ def stale(digest: str, verb: str) -> PerennialError:
     )
 
 
+class _DoneByAnother(Exception):
+    """Who has taken the operation up meanwhile was at this line, and was first."""
+
+
 @dataclass(slots=True)
 class Applying:
     """A command that is at an operation: `pause` is how it lets time pass, for a rate."""
@@ -184,7 +188,7 @@ class Applying:
 
     def _do_one(self, verb: BulkVerb, asked: Asked, after: int) -> tuple[int, LineState] | None:
         """Take the next line, act, and say what came of it: all in one transaction. None: nothing is left for us."""
-        line = None
+        line: Any = None
         try:
             with self.context.transaction() as connection:
                 line = operations.take_line(
@@ -192,10 +196,9 @@ class Applying:
                 )
                 if line is None:
                     return None
-                state, result = self._act(verb, asked, connection, line)
-                operations.settle_line(
-                    connection, self.operation_id, line.ordinal, state=state, result=result
-                )
+                state = self._act(verb, asked, connection, line)
+        except _DoneByAnother:
+            state = LineState.DONE
         except DBAPIError as error:
             if error.connection_invalidated or line is None:
                 raise
@@ -203,14 +206,21 @@ class Applying:
             state = self._record_failure(line.ordinal, codec.readable(str(error.orig)))
         return line.ordinal, state
 
-    def _act(
-        self, verb: BulkVerb, asked: Asked, connection: Connection, line: Any
+    def _act(self, verb: BulkVerb, asked: Asked, connection: Connection, line: Any) -> LineState:
+        state, result = LineState.SKIPPED, why_skipped(line.revision, line.stands_at, line.status)
+        if not result:  # guard: a run that has changed since the preview is left alone
+            state, result = self._perform(verb, asked, connection, line.run_id)
+        if not operations.settle_line(
+            connection, self.operation_id, line.ordinal, state=state, result=result
+        ):
+            raise _DoneByAnother  # and what the verb has done here is undone
+        return state
+
+    def _perform(
+        self, verb: BulkVerb, asked: Asked, connection: Connection, run_id: UUID
     ) -> tuple[LineState, str]:
-        why = why_skipped(line.revision, line.stands_at, line.status)
-        if why:  # guard: a run that has changed since the preview is left alone
-            return LineState.SKIPPED, why
         try:
-            return LineState.DONE, verb.perform(self.context, connection, line.run_id, asked)
+            return LineState.DONE, verb.perform(self.context, connection, run_id, asked)
         except PerennialError as refusal:
             return LineState.REFUSED, codec.readable(str(refusal))
 

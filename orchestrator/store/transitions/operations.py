@@ -5,7 +5,7 @@ hold_operation_if_free, renew    one operator at a time, for as long as she says
 take_line, settle_line           one run, in the transaction in which the verb acts on it
 end_operation                    paused, stopped, or at its end
 
-`take_line` locks the line and then the run; what a verb locks comes after the run, as in any transition.
+`take_line` locks the run of the line; what a verb locks comes after it, as in any transition, and the line at the end.
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ _TAKE = Statement(
 WITH line AS (
     SELECT l.ordinal, l.run_id, l.revision FROM perennial.operation_run l
     WHERE l.operation_id = %(id)s AND l.ordinal > %(after)s
-        AND l.state = 'to do'  /* guard: a run of an operation is done once */
+        AND l.state = 'to do'
         AND EXISTS (SELECT FROM perennial.operation o WHERE o.id = l.operation_id
             AND o.holder = %(holder)s)  /* guard: who has lost an operation does no more of it */
-    ORDER BY l.ordinal LIMIT 1 FOR UPDATE
+    ORDER BY l.ordinal LIMIT 1
 ), stands AS (
     SELECT r.id, r.status, r.revision FROM perennial.run r WHERE r.id = (SELECT line.run_id FROM line)
     FOR NO KEY UPDATE
@@ -91,6 +91,8 @@ _SETTLE = Statement(
     """
 UPDATE perennial.operation_run l SET state = %(state)s, result = %(result)s, at = perennial.now()
 WHERE l.operation_id = %(id)s AND l.ordinal = %(ordinal)s
+    AND l.state = 'to do'  /* guard: a run of an operation is done once */
+RETURNING l.ordinal
 """,
 )
 
@@ -171,15 +173,16 @@ def renew(
 def take_line(
     connection: AnyConnection, operation_id: UUID, *, holder: UUID, after: int
 ) -> Any | None:
-    """Lock the next line that is to do, and its run. None: there is none, or the operation isn't ours any more."""
+    """The next line that is to do, whose run is locked. None: there is none, or the operation isn't ours any more."""
     return _TAKE.row(connection, id=operation_id, holder=holder, after=after)
 
 
 def settle_line(
     connection: AnyConnection, operation_id: UUID, ordinal: int, *, state: str, result: str
-) -> None:
-    """Say what became of the run of a line that this transaction has taken."""
-    _SETTLE.rows(connection, id=operation_id, ordinal=ordinal, state=state, result=result)
+) -> bool:
+    """Say what became of the run of a line. False: another has said so before, and this transaction must not hold."""
+    row = _SETTLE.row(connection, id=operation_id, ordinal=ordinal, state=state, result=result)
+    return row is not None
 
 
 def end_operation(

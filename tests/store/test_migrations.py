@@ -12,9 +12,9 @@ from sqlalchemy import create_engine, text
 
 from orchestrator import store
 from orchestrator.core.run import RunStatus
-from orchestrator.store.schema import migrate, rules
+from orchestrator.store.schema import SCHEMA, migrate, rules
 from orchestrator.store.schema.migrations.versions.v0001_first_schema import NOW
-from orchestrator.store.schema.tables import SCHEMA, metadata
+from orchestrator.store.schema.tables import metadata
 from tests.harness import Thread
 from tests.store.catalog import catalog
 

@@ -22,7 +22,7 @@ import orchestrator
 from orchestrator import Registry, Settings, install
 from orchestrator.fleet.timer_index import FIRE, TimerIndex
 from orchestrator.store.parts import ADVANCE
-from orchestrator.store.schema import NOTIFY_CHANNEL, tables
+from orchestrator.store.schema import NOTIFY_CHANNEL, SCHEMA
 from orchestrator.store.statement import Statement
 from orchestrator.store.transitions import approvals, close, commit, outbox, settle, signals, start
 from orchestrator.store.transitions.outbox import Handoff
@@ -232,7 +232,7 @@ def test_what_a_message_carries_keeps_its_order():
 
 
 def test_the_schema_and_the_channel_keep_their_names():
-    assert tables.SCHEMA == "perennial"
+    assert SCHEMA == "perennial"
     assert NOTIFY_CHANNEL == "perennial_outbox"
 
 

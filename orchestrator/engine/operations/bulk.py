@@ -124,7 +124,7 @@ def stale(digest: str, verb: str) -> PerennialError:
 
 
 class _DoneByAnother(Exception):
-    """Who has taken the operation up meanwhile was at this line, and was first."""
+    """Another has taken the operation up since, was at this line too, and was first."""
 
 
 @dataclass(slots=True)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -13,67 +12,26 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
-    DateTime,
-    Dialect,
     Double,
-    ForeignKey,
     ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
-    MetaData,
     Table,
     Text,
-    TypeDecorator,
     UniqueConstraint,
     Uuid,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from orchestrator.store.schema import SCHEMA
+from orchestrator.store.schema.columns import metadata
+from orchestrator.store.schema.columns import now as _now
+from orchestrator.store.schema.columns import run_id as _run_id
+from orchestrator.store.schema.columns import time as _time
+from orchestrator.store.schema.operators import cause, operation, operation_run
 
-
-class Moment(TypeDecorator[datetime]):
-    """A time with its zone, read in UTC, whichever zone a session has."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """As it is handed out."""
-        del dialect
-        return None if value is None else value.astimezone(UTC)
-
-
-metadata = MetaData(
-    schema=SCHEMA,
-    naming_convention={
-        "pk": "%(table_name)s_pkey",
-        "fk": "%(table_name)s_%(column_0_name)s_fkey",
-        "uq": "%(table_name)s_%(column_0_N_name)s_key",
-        "ck": "%(table_name)s_%(constraint_name)s_check",
-    },
-)
-
-
-def _time(name: str, *, nullable: bool = True) -> Column[object]:
-    return Column(name, Moment, nullable=nullable)
-
-
-def _now(name: str) -> Column[object]:
-    return Column(name, Moment, nullable=False, server_default=text("perennial.now()"))
-
-
-def _run_id(*, primary_key: bool = False) -> Column[object]:
-    return Column(
-        "run_id",
-        Uuid,
-        ForeignKey("perennial.run.id", ondelete="CASCADE"),
-        primary_key=primary_key,
-        nullable=False,
-    )
-
+__all__ = ["cause", "metadata", "operation", "operation_run"]  # beside those that are defined here
 
 process = Table(
     "process",
@@ -373,77 +331,6 @@ worker = Table(
     Column("queue", Text),
     Column("lock", Integer),
     Index("worker_can", "id", postgresql_where=text("can IS NOT NULL")),
-)
-
-# What operators have said of a cause: a row is made when they first do.
-cause = Table(
-    "cause",
-    metadata,
-    Column("digest", Text, primary_key=True),
-    Column("type", Text, nullable=False),
-    Column("place", Text, nullable=False),
-    Column("text", Text, nullable=False),
-    Column("note", Text, nullable=False, server_default=""),
-    Column("noted_by", Text),
-    _time("noted_at"),
-    Column("muted_by", Text),
-    _time("muted_at"),
-    Column("mended_by", Text),
-    _time("mended_at"),
-    CheckConstraint("(muted_by IS NULL) = (muted_at IS NULL)", name="muted"),
-    CheckConstraint("(mended_by IS NULL) = (mended_at IS NULL)", name="mended"),
-)
-
-# A verb over many runs: the exact set that was previewed, and what became of each.
-operation = Table(
-    "operation",
-    metadata,
-    Column("id", Uuid, primary_key=True),
-    Column("verb", Text, nullable=False),
-    Column("arguments", JSONB, nullable=False),
-    Column("filter", JSONB, nullable=False),
-    Column("digest", Text, nullable=False),
-    Column("by", Text, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("state", Text, nullable=False, server_default="previewed"),
-    Column("rate_per_second", Double),
-    Column("runs", Integer, nullable=False),
-    Column("counts", JSONB),
-    # Who is at it, until when at the least.
-    Column("holder", Uuid),
-    Column("held_by", Text),
-    _time("held_until"),
-    _now("created_at"),
-    _time("finished_at"),
-    CheckConstraint(
-        "state IN ('previewed', 'running', 'paused', 'stopped', 'finished')", name="state"
-    ),
-    CheckConstraint(
-        "(finished_at IS NOT NULL) = (state IN ('stopped', 'finished'))", name="finished"
-    ),
-    CheckConstraint("holder IS NULL OR state = 'running'", name="holder"),
-    Index("operation_digest", "digest", postgresql_where=text("state = 'previewed'")),
-)
-
-operation_run = Table(
-    "operation_run",
-    metadata,
-    Column(
-        "operation_id",
-        Uuid,
-        ForeignKey("perennial.operation.id", ondelete="CASCADE"),
-        primary_key=True,
-        nullable=False,
-    ),
-    Column("ordinal", Integer, primary_key=True, autoincrement=False),
-    # The run may be deleted when it is old; what was done to it stays.
-    Column("run_id", Uuid, nullable=False),
-    Column("revision", BigInteger, nullable=False),
-    Column("state", Text, nullable=False, server_default="to do"),
-    Column("result", Text, nullable=False, server_default=""),
-    _time("at"),
-    CheckConstraint("state IN ('to do', 'done', 'skipped', 'refused', 'failed')", name="state"),
-    CheckConstraint("(at IS NULL) = (state = 'to do')", name="at"),
 )
 
 LEAVING = {run.c.parent_id, approval.c.quorum}

@@ -15,8 +15,8 @@ from sqlalchemy import Connection
 
 from orchestrator.core.run import MOVES, RunStatus
 from orchestrator.core.selection import OPEN, WITHOUT_RESULT, Selected
-from orchestrator.engine import operate
 from orchestrator.engine.context import EngineContext
+from orchestrator.engine.operations import by_hand
 from orchestrator.engine.start import Starts
 from orchestrator.errors import PerennialError
 
@@ -53,17 +53,17 @@ class BulkVerb:
 
 
 def _resume(_context: EngineContext, connection: Connection, run_id: UUID, asked: Asked) -> str:
-    operate.resume(connection, run_id, by=asked.by)
+    by_hand.resume(connection, run_id, by=asked.by)
     return ""
 
 
 def _pause(_context: EngineContext, connection: Connection, run_id: UUID, asked: Asked) -> str:
-    operate.pause(connection, run_id, by=asked.by)
+    by_hand.pause(connection, run_id, by=asked.by)
     return ""
 
 
 def _cancel(_context: EngineContext, connection: Connection, run_id: UUID, asked: Asked) -> str:
-    operate.cancel(connection, run_id, by=asked.by, reason=asked.reason)
+    by_hand.cancel(connection, run_id, by=asked.by, reason=asked.reason)
     return ""
 
 

@@ -31,6 +31,9 @@ READ_CHARACTERS_MAX = 2_000
 TEXT_CHARACTERS_MAX = 200
 """What is kept of a normalised message."""
 
+PASSES_MAX = 20
+"""Quotes stand in quotes: it is read again until nothing is left to replace, so often at most."""
+
 DIGEST_CHARACTERS = 12
 
 _FLOW = "the flow of "
@@ -39,7 +42,7 @@ _PLACEHOLDERS = (
     # A quote within a word is an apostrophe.
     (
         "<text>",
-        r"(?<![\w>])'[^']*'(?![\w<])|(?<![\w>])\"[^\"]*\"(?![\w<])|`[^`\n]*`|“[^”\n]*”|«[^»\n]*»",
+        r"(?<![\w>'])'[^']*'(?![\w<'])|(?<![\w>\"])\"[^\"]*\"(?![\w<\"])|`[^`\n]*`|“[^”\n]*”|«[^»\n]*»",
     ),
     ("<address>", r"\b[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s<>]+|[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+"),
     ("<uuid>", r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b|\b[0-9a-fA-F]{32}\b"),
@@ -157,7 +160,11 @@ def normalised(message: str) -> str:
     One line of at most TEXT_CHARACTERS_MAX characters; what is normalised already stays as it is.
     """
     text = _SPACE.sub(" ", message[:READ_CHARACTERS_MAX]).strip()
-    text = _SEVERAL.sub(r"\1", _ANY.sub(lambda found: _NAMES[str(found.lastgroup)], text))
+    for _ in range(PASSES_MAX):
+        before, text = text, _ANY.sub(lambda found: _NAMES[str(found.lastgroup)], text)
+        if text == before:
+            break
+    text = _SEVERAL.sub(r"\1", text)
     if len(text) <= TEXT_CHARACTERS_MAX:
         return text
     return text[: TEXT_CHARACTERS_MAX - 1].rstrip() + "…"

@@ -67,6 +67,10 @@ class UnknownStage(PerennialError):
     """This worker has no stage of that name. Another one may: the run is left for it."""
 
 
+class VersionRefused(PerennialError):
+    """A version can't be set as current, or retired, so; the message says why, and what to do."""
+
+
 class ProcessChanged(DefinitionError):
     """This name and version is deployed already, with other content. Raise the version."""
 

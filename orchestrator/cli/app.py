@@ -20,6 +20,7 @@ from orchestrator.cli import (
     runs,
     servers,
     services,
+    versions,
 )
 from orchestrator.cli.failures import explain
 from orchestrator.cli.output import Printer, text
@@ -121,6 +122,7 @@ app.add_typer(servers.commands)
 app.add_typer(reload.commands)
 app.add_typer(definitions.commands)
 app.add_typer(check.commands)
+app.add_typer(versions.commands, name="processes", rich_help_panel="Processes")
 app.add_typer(runs.commands)
 app.add_typer(reentry.commands)
 app.add_typer(decisions.commands)

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from orchestrator.cli.output import shortened, text
 from orchestrator.cli.times import Clock
-from orchestrator.cli.wording import command, status_text, surely
+from orchestrator.cli.wording import command, no_worker, status_text, surely
+from orchestrator.core.run import RunStatus
 from orchestrator.core.views import ApprovalView, HistoryEntry, RunSummary
 from orchestrator.engine.check import Checked
 from orchestrator.engine.deploy import Deployed
@@ -43,7 +44,7 @@ def runs_table(
                 text(f"{run.process} v{run.version}"),
                 status_text(run.status),
                 text(clock.relative(run.last_progress_at)),
-                text("" if run.closed_at else run.waiting_for or run.stage or ""),
+                text(_waits(run)),
                 text(
                     clock.upcoming(run.next_timer_at)
                     if run.next_timer_at and not run.closed_at
@@ -54,6 +55,16 @@ def runs_table(
         ],
         width=width,
     )
+
+
+def _waits(run: RunSummary) -> str:
+    if run.closed_at:
+        return ""
+    if not run.is_unserved:
+        return run.waiting_for or run.stage or ""
+    if run.status is RunStatus.WAITING and run.waiting_for:
+        return f"{run.waiting_for}; then {no_worker(run)}"
+    return no_worker(run)
 
 
 def history_table(entries: Iterable[HistoryEntry], clock: Clock, *, width: int) -> RenderableType:

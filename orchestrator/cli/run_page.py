@@ -16,7 +16,7 @@ from rich.text import Text
 
 from orchestrator.cli.output import as_json, shortened, text
 from orchestrator.cli.times import Clock
-from orchestrator.cli.wording import called, command, status_text, surely
+from orchestrator.cli.wording import called, command, no_worker, status_text, surely
 from orchestrator.core.kinds import kind_of
 from orchestrator.core.kinds.base import RunNames
 from orchestrator.core.run import RunStatus
@@ -76,6 +76,8 @@ def _facts(run: RunView, clock: Clock) -> Table:
         facts.append((f"{run.status}", clock.both(run.closed_at)))
     else:
         facts.append(("last progress", clock.both(run.last_progress_at)))
+    if run.is_unserved:
+        facts.append(("needs", no_worker(run)))
     if run.former_key is not None:
         facts.append(("key", f"{run.former_key}, until it was started anew"))
     if run.followed_by:

@@ -178,7 +178,7 @@ def restart(
         "perennial ps --failed --error ConnectionError --stage provision-access --since 7d",
         json_shape='{"runs": [{"id", "process", "version", "business_key", "status", "stage", '
         '"waiting_for", '
-        '"created_at", "last_progress_at", "closed_at", "next_timer_at"}]}',
+        '"created_at", "last_progress_at", "closed_at", "next_timer_at", "is_unserved"}]}',
     ),
 )
 @queried
@@ -228,7 +228,7 @@ def _asked(query: RunFilter, after: UUID | None) -> str:
         '"active_milliseconds", "waits": [{"kind", "key", "name", "who", "since", '
         '"next": [{"what", "at"}], "attempt", "detail"}], "queue", "untaken_turn", '
         '"failures": [{"key", "attempt", "type", "message", "traceback", "at"}], '
-        '"former_key", "follows", "followed_by", "code_revision"}',
+        '"former_key", "follows", "followed_by", "code_revision", "is_unserved"}',
     ),
 )
 def show(context: typer.Context, run: Run, _json: Json = False) -> None:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from orchestrator.cli.output import text
 from orchestrator.core.run import RunStatus
-from orchestrator.core.views import RunView
+from orchestrator.core.views import RunSummary, RunView
 
 _STATUS_STYLES = {
     RunStatus.RUNNING: "cyan",
@@ -42,3 +42,8 @@ def command(line: str, *, label: str = "", style: str = "green") -> Text:
     shown = Text(label, "dim") + text(line, style)
     shown.no_wrap, shown.overflow = True, "ignore"
     return shown
+
+
+def no_worker(run: RunView | RunSummary) -> str:
+    """That nobody can move it: what it needs, and that it goes on by itself."""
+    return f"a worker that can run {run.process} version {run.version}; none is alive"

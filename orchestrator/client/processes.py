@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from orchestrator.core.definition import Process
+from orchestrator.core.views import DeployedVersion
 from orchestrator.engine.check import Checked, check
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.deploy import Deployed
 from orchestrator.engine.deploy import deploy as deploy_definitions
+from orchestrator.engine.operations import versions
 from orchestrator.engine.start import Starts
+from orchestrator.store.reads.deployments import deployed_versions
 
 
 class Processes:
@@ -24,6 +27,34 @@ class Processes:
             deployed = deploy_definitions(connection, processes, by=by)
         self._starts.learn(processes)
         return deployed
+
+    def list(self, process: str | None = None) -> list[DeployedVersion]:
+        """The versions that are deployed: open runs by revision, who serves them, and which one new runs take."""
+        with self._context.reading() as connection:
+            return deployed_versions(connection, process)
+
+    def set_current(self, process: str, version: int | None, *, by: str = "") -> None:
+        """New runs take that version. None: the newest that a living worker can run, as by default.
+
+        Raises UnknownProcess, and VersionRefused for a version that is retired.
+        """
+        with self._context.connection() as connection:
+            versions.set_current(connection, process, version, by=by)
+
+    def retire(
+        self, process: str, version: int, *, even_the_last: bool = False, by: str = ""
+    ) -> None:
+        """No new run takes that version; those that are there go on, as long as a worker has its code.
+
+        Raises UnknownProcess, and VersionRefused for one that is retired, or is the only one that isn't.
+        """
+        with self._context.connection() as connection:
+            versions.retire(connection, process, version, by=by, even_the_last=even_the_last)
+
+    def unretire(self, process: str, version: int) -> None:
+        """New runs may take it again. Raises UnknownProcess, and VersionRefused for one that isn't retired."""
+        with self._context.connection() as connection:
+            versions.unretire(connection, process, version)
 
     def check(
         self,

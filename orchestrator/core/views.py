@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -56,7 +56,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """A run as `ps` lists it. `waiting_for` is readable (`approval manager`)."""
+    """A run as `ps` lists it. `waiting_for` is readable (`approval manager`). `is_unserved`: as of a `RunView`."""
 
     id: UUID
     process: str
@@ -69,6 +69,55 @@ class RunSummary:
     last_progress_at: datetime
     closed_at: datetime | None
     next_timer_at: datetime | None
+    is_unserved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeployedRevision:
+    """A content of a version: how many open runs stand on it, and how many living workers can run it (`workers`
+    names some of them).
+    """
+
+    code_revision: int
+    open_runs: int
+    served_by: int
+    workers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeployedVersion:
+    """A version as `processes` lists it. `is_current`: new runs take it; `set_by`: who has set it so, if anybody has.
+
+    `revisions`: the deployed one (`code_revision`), and those before on which runs still stand, the newest first.
+    """
+
+    name: str
+    version: int
+    kind: str
+    code_revision: int
+    deployed_at: datetime
+    deployed_by: str
+    is_current: bool
+    set_by: str | None
+    retired_at: datetime | None
+    retired_by: str
+    revisions: tuple[DeployedRevision, ...]
+
+    def with_revision(self, revision: DeployedRevision) -> DeployedVersion:
+        """The same with one more."""
+        return replace(self, revisions=(*self.revisions, revision))
+
+    @property
+    def open_runs(self) -> int:
+        """Of all of its revisions."""
+        return sum(each.open_runs for each in self.revisions)
+
+    @property
+    def unserved(self) -> tuple[int, ...]:
+        """The revisions on which open runs stand that no living worker can run."""
+        return tuple(
+            each.code_revision for each in self.revisions if each.open_runs and not each.served_by
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +143,7 @@ class RunView:
     `waiting_for` sums up `waits`, or names what no worker of the fleet has. `untaken_turn` is not empty when
     its next turn was asked for again and again, on `queue` (None: the default), and no worker took it.
     A run that was started anew gave its business key up: it is the `former_key` then, and `followed_by` the run
-    that `follows` it.
+    that `follows` it. `is_unserved`: no living worker can run its version, as far as workers have said.
     """
 
     id: UUID
@@ -125,6 +174,7 @@ class RunView:
     follows: UUID | None = None
     followed_by: UUID | None = None
     code_revision: int = 1
+    is_unserved: bool = False
 
 
 @dataclass(frozen=True, slots=True)

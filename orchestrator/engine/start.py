@@ -40,7 +40,7 @@ from orchestrator.errors import (
 )
 from orchestrator.store.reads.started import read_to_restart, started_of_id
 from orchestrator.store.statement import AnyConnection
-from orchestrator.store.transitions import processes
+from orchestrator.store.transitions import processes, serving
 from orchestrator.store.transitions.processes import InputOf
 from orchestrator.store.transitions.start import NewRun, Terms, restart_run, start_runs
 
@@ -326,6 +326,19 @@ class Starts:
 
 def _unknown(connection: AnyConnection, process: str, version: int | None) -> UnknownProcess:
     """Says which name may have been meant, of those that are deployed."""
+    retired = {
+        number: said.retired_by
+        for number, said in serving.read_versions(connection, process).items()
+        if said.retired_at is not None
+    }
+    if retired and (version is None or version in retired):
+        which = "each version" if version is None else f"version {version}"
+        by = f" by {retired[version]}" if version is not None and retired[version] else ""
+        undo = version or max(retired)
+        return UnknownProcess(
+            f"{which} of process {process!r} was retired{by}: no new run takes it. Deploy another version; or "
+            f"`perennial processes retire {process} {undo} --undo` takes that back"
+        )
     names = processes.names_of(connection, limit=NAMES_MAX)
     if version is not None and process in names:
         newest = processes.read_input(connection, process, None)

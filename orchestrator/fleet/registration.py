@@ -23,7 +23,7 @@ from orchestrator.engine.runnable import capabilities_with
 from orchestrator.engine.troubles import Troubles, kind_of, one_line
 from orchestrator.errors import PerennialError
 from orchestrator.fleet.compat import queues_consumed
-from orchestrator.store.transitions import capabilities
+from orchestrator.store.transitions import capabilities, serving
 from orchestrator.store.transitions.capabilities import LOCK_CLASS
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,8 @@ class Registration:
             if not self._is_locked:
                 self._take_lock(session)
             self._say()
+            with self._context().reading() as connection:
+                serving.mark_served(connection)
         except (DBAPIError, psycopg.Error, PerennialError) as error:
             self._said = None
             self._troubles.meet(
@@ -90,6 +92,7 @@ class Registration:
         if self._said is not None:
             with self._context().connection() as connection:
                 capabilities.leave(connection, self._id)
+                serving.mark_served(connection)
 
     def _take_lock(self, session: psycopg.Connection[Any]) -> None:
         session.execute("SELECT pg_advisory_lock(%s, %s)", (LOCK_CLASS, self._lock))

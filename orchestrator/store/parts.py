@@ -61,6 +61,15 @@ CLOSED_APPROVAL = "('approved', 'rejected', 'timed_out', 'cancelled')"
 would make a plan over all approvals that are open, if it made one while the table was empty.
 """
 
+# -- versions ------------------------------------------------------------------------------------------
+
+MAY_START = "p.retired_at IS NULL"
+"""No new run takes a version that was retired."""
+
+THE_CURRENT_FIRST = "p.current_since DESC NULLS LAST, p.served DESC, p.version DESC"
+"""Of a process' versions the one that new runs take comes first: the one that a team has set; else the newest that is
+served, if any is; else the newest. Whether one is served stands in its row: a start asks for nothing more."""
+
 # -- the outbox ----------------------------------------------------------------------------------------
 
 HAND_OFF = (

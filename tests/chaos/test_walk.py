@@ -235,6 +235,15 @@ ELSEWHERE = {
     "note_cause",
     "mute_cause",
     "mend_cause",
+    # a team's, of versions: tests/engine/test_serving.py
+    "set_current_version",
+    "unset_current_version",
+    "retire_version",
+    "unretire_version",
+    "read_versions",
+    "deployed_versions",
+    # said again at a worker's next beat: tests/engine/test_serving.py
+    "mark_served",
     # of a worker that stays for long, and of one that goes: tests/fleet/test_registration.py
     "beat_of_worker",
     "worker_leaves",

@@ -48,6 +48,7 @@ def test_the_commands_of_the_issue_are_all_there():
         "signal",
         "cancel",
         "pause",
+        "processes",
         "reload",
         "resume",
         "restart",
@@ -61,7 +62,9 @@ def test_the_commands_of_the_issue_are_all_there():
         "version",
     } | {"db upgrade", "db current", "db check", "db grants"} | {
         f"incidents {verb}" for verb in ("show", "note", "mute", "mended")
-    } | {"operations"} | {f"operations {verb}" for verb in ("show", "resume", "pause", "stop")}
+    } | {"operations"} | {f"operations {verb}" for verb in ("show", "resume", "pause", "stop")} | {
+        f"processes {verb}" for verb in ("show", "current", "retire")
+    }
 
 
 def test_root_help_documents_exit_codes_and_error_shape(perennial):

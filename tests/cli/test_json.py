@@ -37,6 +37,7 @@ RUN = {
     "follows",
     "followed_by",
     "code_revision",
+    "is_unserved",
 }
 ROW = {
     "id",
@@ -50,6 +51,7 @@ ROW = {
     "last_progress_at",
     "closed_at",
     "next_timer_at",
+    "is_unserved",
 }
 APPROVAL = {
     "run_id",

@@ -24,6 +24,7 @@ HANDOFFS = "tests/engine/test_handoffs.py::"
 LOST_MESSAGE = f"{HANDOFFS}test_an_action_whose_message_is_lost_is_followed_all_the_same"
 INLINE = "tests/engine/test_inline_steps.py::"
 ELSEWHERE = "tests/engine/test_elsewhere.py::"
+SERVING = "tests/engine/test_serving.py::"
 POISON = "tests/engine/test_poison.py::"
 REVISIONS = "tests/engine/test_revisions.py::"
 TOGETHER = "tests/engine/test_batch.py::"
@@ -950,6 +951,26 @@ GUARDS = [
         "a message goes round no longer",
         "Workers that all claim to be able to run it don't send a message round for ever.",
         ("tests/fleet/test_forwarding.py::test_after_so_many_times_it_is_sent_on_no_more",),
+    ),
+    Guard(
+        "a retired version gets no new run",
+        "What a team has retired is started no more, whatever a program asks for.",
+        (f"{SERVING}test_a_retired_version_gets_no_new_run_and_those_that_are_there_go_on",),
+    ),
+    Guard(
+        "what is retired is not set as current",
+        "New runs don't take a version that was retired.",
+        (f"{SERVING}test_a_retired_version_gets_no_new_run_and_those_that_are_there_go_on",),
+    ),
+    Guard(
+        "the last version is not retired unasked",
+        "A process can be started, unless somebody said that it should not be.",
+        (f"{SERVING}test_a_retired_version_gets_no_new_run_and_those_that_are_there_go_on",),
+    ),
+    Guard(
+        "a fleet that is all down changes nothing",
+        "New runs don't take a version that nobody ran just because nobody runs any.",
+        (f"{SERVING}test_a_fleet_that_is_all_down_changes_nothing",),
     ),
     Guard(
         "a missing process leaves the run",

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, and_, case, func, select, text
+from sqlalchemy import Connection, Select, and_, case, exists, func, select, text
 
 from orchestrator.core.checks import composed
 from orchestrator.core.journal import ActivityKind, ActivityState
@@ -29,6 +29,7 @@ from orchestrator.store.schema.tables import (
     columns_in_use,
     history,
     outbox,
+    process,
     run,
     timer,
     worker,
@@ -49,6 +50,19 @@ _TURN_SENDS = (
     .where(outbox.c.run_id == run.c.id, outbox.c.key == "")
     .scalar_subquery()
 ).label("turn_sends")
+
+_IS_UNSERVED = (
+    exists()
+    .where(
+        run.c.closed_at.is_(None),
+        process.c.name == run.c.process,
+        process.c.version == run.c.version,
+        process.c.code_revision == run.c.code_revision,
+        process.c.unserved_since.isnot(None),
+    )
+    .correlate(run)
+).label("is_unserved")
+"""As workers see it (store.transitions.serving): of runs that stand on an older revision nothing is known."""
 
 FAILURES_MAX = 5
 """So many of a run's failed activities are read with it."""
@@ -80,7 +94,7 @@ UNTAKEN_SENDS = 3
 
 def get_run(connection: Connection, run_id: UUID) -> RunView | None:
     """The run and everything it waits for. None: no such run."""
-    query = select(*_RUN, _NEXT_TIMER, _TURN_SENDS).where(run.c.id == run_id)
+    query = select(*_RUN, _NEXT_TIMER, _TURN_SENDS, _IS_UNSERVED).where(run.c.id == run_id)
     row = connection.execute(query).one_or_none()
     if row is None:
         return None
@@ -113,6 +127,7 @@ def get_run(connection: Connection, run_id: UUID) -> RunView | None:
         follows=row.follows,
         followed_by=row.followed_by,
         code_revision=row.code_revision,
+        is_unserved=row.is_unserved,
     )
 
 
@@ -133,6 +148,7 @@ def list_runs(
             run.c.last_progress_at,
             run.c.closed_at,
             _NEXT_TIMER,
+            _IS_UNSERVED,
         )
         .where(*conditions(asked))
         .order_by(run.c.id.desc())
@@ -152,6 +168,7 @@ def list_runs(
             row.last_progress_at,
             row.closed_at,
             row.next_timer_at,
+            row.is_unserved,
         )
         for row in connection.execute(query.limit(limit))
     ]

@@ -49,6 +49,14 @@ process = Table(
     Column("deployed_by", Text, nullable=False, server_default=""),
     # The content of this row is that of its revision, the current one: what starts anew stands on it.
     Column("code_revision", Integer, nullable=False, server_default="1"),
+    # Whether new runs may count on a worker that can run it, as workers see it; and since when there is none.
+    Column("served", Boolean, nullable=False, server_default=text("false")),
+    _time("unserved_since"),
+    # That a team has set it as the version that new runs take; that it has been retired.
+    _time("current_since"),
+    Column("current_by", Text, nullable=False, server_default=""),
+    _time("retired_at"),
+    Column("retired_by", Text, nullable=False, server_default=""),
     CheckConstraint("version >= 1", name="version"),
     CheckConstraint("kind IN ('python', 'declarative')", name="kind"),
 )

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from orchestrator.core.definition import Process
 from orchestrator.core.schemas import InputSchema
-from orchestrator.store.parts import SOMETHING_IS_DEPLOYED
+from orchestrator.store.parts import MAY_START, SOMETHING_IS_DEPLOYED, THE_CURRENT_FIRST
 from orchestrator.store.statement import AnyConnection, Statement
 
 
@@ -127,10 +127,10 @@ WHERE v.process = %(name)s AND v.version = %(version)s AND v.code_revision <> p.
 
 _CONTRACT = Statement(
     "read_contract",
-    """
+    f"""
 SELECT p.version, p.input_schema_digest, p.input_schema::text AS input_schema FROM perennial.process p
-WHERE p.name = %(name)s AND (%(version)s::int IS NULL OR p.version = %(version)s::int)
-ORDER BY p.version DESC LIMIT 1
+WHERE p.name = %(name)s AND CASE WHEN %(version)s::int IS NULL THEN {MAY_START} ELSE p.version = %(version)s::int END
+ORDER BY {THE_CURRENT_FIRST} LIMIT 1
 """,
 )
 
@@ -253,7 +253,7 @@ def read_revisions(connection: AnyConnection, name: str, version: int) -> list[R
 
 
 def read_input(connection: AnyConnection, name: str, version: int | None) -> InputOf | None:
-    """What that version, or the newest, takes; None: not deployed."""
+    """Which input that version takes, or the one that new runs take. None: none is deployed, or all are retired."""
     row = _CONTRACT.row(connection, name=name, version=version)
     return row and InputOf.of(row)
 

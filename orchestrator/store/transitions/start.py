@@ -17,7 +17,14 @@ from uuid import UUID
 
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import Started
-from orchestrator.store.parts import APPEND_HISTORY, FOR_A_RELAY, WAKE_RELAYS, hand_off_turn
+from orchestrator.store.parts import (
+    APPEND_HISTORY,
+    FOR_A_RELAY,
+    MAY_START,
+    THE_CURRENT_FIRST,
+    WAKE_RELAYS,
+    hand_off_turn,
+)
 from orchestrator.store.reads.started import started_of_id
 from orchestrator.store.statement import AnyConnection, Statement
 from orchestrator.store.transitions.processes import InputOf
@@ -182,8 +189,9 @@ WITH asked AS (
             IS NOT DISTINCT FROM %(checked_by)s::text)  /* guard: an input is checked by what is deployed now */
             AS is_checked
     FROM perennial.process p
-    WHERE p.name = %(process)s AND (%(version)s::int IS NULL OR p.version = %(version)s::int){form.with_lock_timeout}
-    ORDER BY p.version DESC LIMIT 1
+    WHERE p.name = %(process)s AND (%(version)s::int IS NULL OR p.version = %(version)s::int)
+        AND {MAY_START}  /* guard: a retired version gets no new run */{form.with_lock_timeout}
+    ORDER BY {THE_CURRENT_FIRST} LIMIT 1
 ), {form.given_up}started AS (
     INSERT INTO perennial.run AS r (id, process, version, business_key, follows, status, queue, input, attributes,
         expires_at, code_revision)

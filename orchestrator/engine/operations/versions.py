@@ -1,0 +1,71 @@
+"""Which version new runs take, and which take none any more: a team's word, kept with who said it."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from orchestrator.errors import UnknownProcess, VersionRefused
+from orchestrator.store.statement import AnyConnection
+from orchestrator.store.transitions import processes, serving
+
+NAMES_MAX = 1_000
+
+
+def set_current(connection: AnyConnection, name: str, version: int | None, *, by: str) -> None:
+    """New runs take that version from here on. None: the newest that is served, as by default.
+
+    Raises UnknownProcess, and VersionRefused for a version that is retired.
+    """
+    if version is None:
+        _known(connection, name, None)
+        serving.unset_current(connection, name)
+    elif not serving.set_current(connection, name, version, by=by):
+        said = _known(connection, name, version)
+        raise VersionRefused(
+            f"{name} version {version} was retired{_by(said.retired_by)}: no new run takes it. "
+            f"`perennial processes retire {name} {version} --undo` takes that back"
+        )
+
+
+def retire(
+    connection: AnyConnection, name: str, version: int, *, by: str, even_the_last: bool = False
+) -> None:
+    """No new run takes that version; those that are there go on. It isn't the current one any more, if it was.
+
+    Raises UnknownProcess, and VersionRefused for one that is retired, or the last of its process that isn't.
+    """
+    if serving.retire(connection, name, version, by=by, even_the_last=even_the_last):
+        return
+    said = _known(connection, name, version)
+    if said.retired_at is not None:
+        raise VersionRefused(f"{name} version {version} is retired already{_by(said.retired_by)}")
+    raise VersionRefused(
+        f"{name} version {version} is the only version that new runs can take: without it `start` refuses "
+        f"{name}. Deploy another version first, or say that you mean it (`--force`)"
+    )
+
+
+def unretire(connection: AnyConnection, name: str, version: int) -> None:
+    """New runs may take that version again. Raises UnknownProcess, and VersionRefused for one that isn't retired."""
+    if not serving.unretire(connection, name, version):
+        _known(connection, name, version)
+        raise VersionRefused(f"{name} version {version} is not retired")
+
+
+def _known(connection: AnyConnection, name: str, version: int | None) -> serving.Said:
+    """What is said of it. Raises UnknownProcess."""
+    versions = serving.read_versions(connection, name)
+    if not versions:
+        meant = get_close_matches(name, processes.names_of(connection, limit=NAMES_MAX), n=1)
+        asked = f" Did you mean {meant[0]!r}?" if meant else ""
+        raise UnknownProcess(f"no process {name!r} is deployed.{asked}")
+    if version is None:
+        return next(iter(versions.values()))
+    if version not in versions:
+        known = ", ".join(map(str, versions))
+        raise UnknownProcess(f"{name} version {version} is not deployed; deployed: {known}")
+    return versions[version]
+
+
+def _by(who: str) -> str:
+    return f" by {who}" if who else ""

@@ -1,0 +1,149 @@
+"""Which version new runs take: the one that a team has set, or the newest that is served; and which are retired.
+
+mark_served                            which versions living workers can run, for starts and for people to read
+set_current, unset_current             a team's word
+retire, unretire                       no new runs; those that are there go on
+
+Whether a version is served stands in its row, so that a start asks for nothing more. Workers keep it: as they come
+and go, and while they live. A version whose last worker has gone stays served for `GRACE_SECONDS`, since workers are
+started again; and for as long as no other version of its process is served, since then nothing is gained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from orchestrator.store.statement import AnyConnection, Statement
+from orchestrator.store.transitions.capabilities import is_alive
+
+GRACE_SECONDS = 30
+
+TAKES_ITS_TURNS = "'turn ' || p.name || ' ' || p.version || ' r' || p.code_revision"
+"""The capability that its new runs need, as `capabilities.turn_of` has it."""
+
+_MARK = Statement(
+    "mark_served",
+    f"""
+WITH living AS MATERIALIZED (
+    SELECT w.can, w.queues FROM perennial.worker w WHERE {is_alive("w")}
+), found AS MATERIALIZED (
+    SELECT p.name, p.version, EXISTS (SELECT FROM living l WHERE {TAKES_ITS_TURNS} = ANY(l.can)
+        AND (p.queue IS NULL OR p.queue = ANY(l.queues))) AS is_served
+    FROM perennial.process p
+), marks AS (
+    SELECT f.name, f.version, f.is_served,
+        NOT f.is_served AND EXISTS (SELECT FROM found o WHERE o.name = f.name
+            AND o.is_served  /* guard: a fleet that is all down changes nothing */
+            ) AS another_is
+    FROM found f
+)
+UPDATE perennial.process p SET
+    served = m.is_served OR (p.served AND NOT (m.another_is AND coalesce(
+        p.unserved_since <= perennial.now() - interval '{GRACE_SECONDS} seconds', false))),
+    unserved_since = CASE WHEN NOT m.is_served THEN coalesce(p.unserved_since, perennial.now()) END
+FROM marks m
+WHERE p.name = m.name AND p.version = m.version
+    AND (m.is_served AND NOT (p.served AND p.unserved_since IS NULL)
+        OR NOT m.is_served AND (p.unserved_since IS NULL OR p.served AND m.another_is
+            AND p.unserved_since <= perennial.now() - interval '{GRACE_SECONDS} seconds'))
+""",
+)
+
+_SET = Statement(
+    "set_current_version",
+    """
+UPDATE perennial.process p SET
+    current_since = CASE WHEN p.version = %(version)s THEN perennial.now() END,
+    current_by = CASE WHEN p.version = %(version)s THEN %(by)s ELSE '' END
+WHERE p.name = %(name)s AND EXISTS (SELECT FROM perennial.process o WHERE o.name = %(name)s
+    AND o.version = %(version)s
+    AND o.retired_at IS NULL  /* guard: what is retired is not set as current */
+    )
+RETURNING p.version
+""",
+)
+
+_UNSET = Statement(
+    "unset_current_version",
+    """
+UPDATE perennial.process p SET current_since = NULL, current_by = ''
+WHERE p.name = %(name)s AND p.current_since IS NOT NULL
+""",
+)
+
+# All of its versions are locked, in their order, so that two that retire the last two at once leave one.
+_RETIRE = Statement(
+    "retire_version",
+    """
+WITH versions AS (
+    SELECT o.version, o.retired_at FROM perennial.process o WHERE o.name = %(name)s ORDER BY o.version FOR NO KEY UPDATE
+)
+UPDATE perennial.process p SET retired_at = perennial.now(), retired_by = %(by)s, current_since = NULL, current_by = ''
+WHERE p.name = %(name)s AND p.version = %(version)s AND p.retired_at IS NULL
+    AND (%(even_the_last)s OR EXISTS (SELECT FROM versions v WHERE v.version <> %(version)s
+        AND v.retired_at IS NULL))  /* guard: the last version is not retired unasked */
+RETURNING p.version
+""",
+)
+
+_UNRETIRE = Statement(
+    "unretire_version",
+    """
+UPDATE perennial.process p SET retired_at = NULL, retired_by = ''
+WHERE p.name = %(name)s AND p.version = %(version)s AND p.retired_at IS NOT NULL
+RETURNING p.version
+""",
+)
+
+_READ = Statement(
+    "read_versions",
+    """
+SELECT p.version, p.retired_at, p.retired_by FROM perennial.process p
+WHERE p.name = %(name)s ORDER BY p.version
+""",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """That a version was retired, and by whom."""
+
+    retired_at: datetime | None
+    retired_by: str
+
+
+def mark_served(connection: AnyConnection) -> None:
+    """Note which versions living workers can run. Writes what has changed, and mostly nothing."""
+    _MARK.rows(connection)
+
+
+def set_current(connection: AnyConnection, name: str, version: int, *, by: str) -> bool:
+    """New runs take that version. False: it isn't deployed, or is retired."""
+    return bool(_SET.rows(connection, name=name, version=version, by=by))
+
+
+def unset_current(connection: AnyConnection, name: str) -> None:
+    """New runs take the newest version that is served."""
+    _UNSET.rows(connection, name=name)
+
+
+def retire(
+    connection: AnyConnection, name: str, version: int, *, by: str, even_the_last: bool
+) -> bool:
+    """No new run takes it. False: it isn't deployed, is retired, or is the last one."""
+    row = _RETIRE.row(connection, name=name, version=version, by=by, even_the_last=even_the_last)
+    return row is not None
+
+
+def unretire(connection: AnyConnection, name: str, version: int) -> bool:
+    """New runs may take it again. False: it isn't retired."""
+    return _UNRETIRE.row(connection, name=name, version=version) is not None
+
+
+def read_versions(connection: AnyConnection, name: str) -> dict[int, Said]:
+    """What a team has said of each version of a process."""
+    return {
+        row.version: Said(row.retired_at, row.retired_by)
+        for row in _READ.rows(connection, name=name)
+    }

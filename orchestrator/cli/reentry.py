@@ -232,6 +232,45 @@ def edit(
     _do(session, "edit", run, given, by=by, reason=reason, digest=digest, yes=yes)
 
 
+@commands.command(
+    rich_help_panel=_OPERATE,
+    epilog=examples(
+        "perennial rewind permit-17 --to provision-access --reason 'it was the wrong account'",
+        "perennial --app shop rewind permit-17 --to manager --even-if-completed",
+        json_shape=_SHAPE,
+    ),
+)
+def rewind(
+    context: typer.Context,
+    *,
+    run: Run,
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="KEY", help="The activity that is asked for anew.", show_default=False
+        ),
+    ],
+    even_if_completed: Annotated[
+        bool, typer.Option("--even-if-completed", help="Do again what was done.")
+    ] = False,
+    expires_in: MoreTime = None,
+    reason: Reason = "",
+    by: By = "",
+    digest: Digest = None,
+    yes: Yes = False,
+    _app: App = None,
+    _json: Json = False,
+) -> None:
+    """Go back to a point. What lies behind is kept in history, and the preview says what is done again."""
+    session = session_of(context)
+    given: dict[str, Any] = {
+        "to": to,
+        "even_if_completed": even_if_completed,
+        "expires_in": None if expires_in is None else timedelta(hours=expires_in),
+    }
+    _do(session, "rewind", run, given, by=by, reason=reason, digest=digest, yes=yes)
+
+
 def _end(key: str, result: str | None, expires_in: float | None) -> dict[str, Any]:
     return {
         "key": key,

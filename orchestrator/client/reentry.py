@@ -21,9 +21,11 @@ from typing import Any, TypeVar
 from orchestrator.client.door import Door, RunReference
 from orchestrator.core import codec
 from orchestrator.core.reentry.retry import Retrying
+from orchestrator.core.reentry.rewind import Rewinding
 from orchestrator.core.reentry.settle import FAILED_BY_HAND, ByHand, Editing
 from orchestrator.engine.operations.re_enter import Result, Verb
 from orchestrator.engine.operations.retry import RETRY
+from orchestrator.engine.operations.rewind import REWIND
 from orchestrator.engine.operations.settle import COMPLETE, EDIT, FAIL, SKIP
 from orchestrator.store.callers import CallersConnection
 
@@ -189,6 +191,38 @@ class ReEntry:
             EDIT,
             run,
             asked,
+            by=by,
+            reason=reason,
+            dry_run=dry_run,
+            digest=digest,
+            operation=operation,
+            connection=connection,
+        )
+
+    def rewind(
+        self,
+        run: RunReference,
+        to: str,
+        *,
+        even_if_completed: bool = False,
+        expires_in: timedelta | None = None,
+        by: str = "",
+        reason: str = "",
+        dry_run: bool = False,
+        digest: str | None = None,
+        operation: str | None = None,
+        connection: CallersConnection | None = None,
+    ) -> Result:
+        """Let a run go back to where the activity `to` was asked for, and on from there.
+
+        It leaves the journal, and with it all that the flow has asked for since because of it; history keeps what each
+        came to. The preview lists the work that is repeated and the decisions that count no more. Signals are taken
+        again. A run that has completed goes back only with `even_if_completed`.
+        """
+        return self._do(
+            REWIND,
+            run,
+            Rewinding(to, even_if_completed, expires_in),
             by=by,
             reason=reason,
             dry_run=dry_run,

@@ -55,6 +55,7 @@ def test_the_commands_of_the_issue_are_all_there():
         "result",
         "retry",
         "skip",
+        "rewind",
         "complete",
         "fail",
         "edit",

@@ -28,11 +28,13 @@ VERBS = {
     "complete": ("permit-17", "notify", "--result", "7"),
     "fail": ("permit-17", "notify", "--error", "no more"),
     "edit": ("permit-17", "notify", "--arguments", '{"days": 3}'),
+    "rewind": ("permit-17", "--to", "notify"),
 }
 WRONG = {
     "retry": [("permit-17", "--arguments", "3"), ("permit-17", "--input", "{")],
     "skip": [("permit-17", "notify"), ("permit-17", "notify", "--reason", "x", "--result", "{")],
     "edit": [("permit-17", "notify", "--arguments", "[]")],
+    "rewind": [("permit-17",)],
 }
 
 
@@ -108,6 +110,7 @@ def test_what_an_activity_gets_reaches_it(perennial, client):
         "complete": {"key": "notify", "result": 7},
         "fail": {"key": "notify", "error": "no more", "error_type": "FailedByHand"},
         "edit": {"key": "notify", "arguments": {"days": 3}},
+        "rewind": {"to": "notify", "even_if_completed": False},
     }.items():
         perennial(verb, *VERBS[verb], "--yes")
         given = client.calls[-1][2]

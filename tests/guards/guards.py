@@ -407,6 +407,11 @@ GUARDS = [
         ("tests/engine/test_settle_by_hand.py::TestRefusals::test_of_what_is_worked_on",),
     ),
     Guard(
+        "what is worked on is not rewound",
+        "A worker's result is not lost to an operator's.",
+        ("tests/engine/test_rewind.py::test_each_refusal_says_what_to_do_instead",),
+    ),
+    Guard(
         "an operation is applied to a run once",
         "A command that is called again after a crash does nothing twice.",
         (f"{RE_ENTRY}test_two_operators_retry_a_run_at_once[op-7]",),

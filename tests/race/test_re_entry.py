@@ -13,7 +13,11 @@ import pytest
 from orchestrator import Flow, Retry, RunStatus, process, stage
 from orchestrator.core.reentry.change import Change
 from orchestrator.core.reentry.retry import Retrying
+from orchestrator.core.reentry.rewind import Rewinding
+from orchestrator.core.reentry.settle import ByHand, Editing
 from orchestrator.engine.operations.retry import RETRY
+from orchestrator.engine.operations.rewind import REWIND
+from orchestrator.engine.operations.settle import EDIT, SKIP
 from orchestrator.engine.turn import advance
 from orchestrator.errors import OperationRefused, RunNotClosed
 from orchestrator.store.reads.standing import read_standing
@@ -117,8 +121,9 @@ def test_an_operators_crash_before_its_commit_leaves_nothing(harness, failed):
     assert harness.client.result(failed) == "back"
 
 
-def test_a_claim_waits_for_an_operators_verb(harness):
-    """It locks no run. Guards the lock of what is open in `lock_open_to_re_enter`."""
+@pytest.fixture
+def at_work(harness: Harness) -> Any:
+    """A run whose stage is handed off, and what claims it."""
 
     @stage(registry=harness.registry)
     def work() -> None: ...
@@ -129,14 +134,90 @@ def test_a_claim_waits_for_an_operators_verb(harness):
 
     run = harness.start(p)
     advance(harness.context, run.run_id)
+    return run
 
-    def claim() -> Any:
-        with harness.context.connection() as connection:
-            return claim_activity_if_pending(connection, run.run_id, "work", 1, worker_id=uuid4())
 
+def claim(connection: Any, run: Any) -> Any:
+    return claim_activity_if_pending(connection, run.run_id, "work", 1, worker_id=uuid4())
+
+
+def claim_by_itself(harness: Harness, run: Any) -> Any:
+    with harness.context.connection() as connection:
+        return claim(connection, run)
+
+
+def test_a_claim_waits_for_an_operators_verb(harness, at_work):
+    """It locks no run. Guards the lock of what is open in `lock_open_to_re_enter`."""
     with harness.database.psycopg() as operator:
-        assert lock_standing(operator, run.run_id) is not None
-        worker = Thread(claim)
+        assert lock_standing(operator, at_work.run_id) is not None
+        worker = Thread(lambda: claim_by_itself(harness, at_work))
         wait_until_blocked(harness.database)
         operator.rollback()
         assert worker.outcome() is not None
+
+
+VERBS = {
+    "skip": (SKIP, ByHand("work")),
+    "edit": (EDIT, Editing("work", "{}")),
+    "rewind": (REWIND, Rewinding("work")),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_worker_claims_what_an_operator_changes(harness, at_work, verb):
+    """Whoever comes first has it: the worker finds its attempt gone, or the operator who works on it."""
+    it, given = VERBS[verb]
+    with harness.database.psycopg() as worker:
+        assert claim(worker, at_work) is not None
+        operator = Thread(
+            lambda: harness.client.operations._do(
+                it,
+                at_work,
+                given,
+                by="ann",
+                reason="",
+                dry_run=False,
+                digest=None,
+                operation=None,
+                connection=None,
+            )
+        )
+        wait_until_blocked(harness.database)
+        worker.commit()
+        with pytest.raises(OperationRefused, match="is being worked on"):
+            operator.outcome()
+        worker.execute(
+            "UPDATE perennial.activity SET state = 'pending', worker_id = NULL,"
+            " claimed_at = NULL, attempt = 2"
+        )
+        worker.commit()
+    if verb == "edit":
+        return
+    with harness.database.psycopg() as operator_first:
+        it.apply(harness.context, operator_first, at_work.run_id, given, by="ann")
+        late = Thread(lambda: claim_by_itself(harness, at_work))
+        operator_first.commit()
+        assert late.outcome() is None
+    harness.drain()
+    assert harness.status(at_work) is RunStatus.COMPLETED
+    harness.assert_ended_cleanly(at_work)
+
+
+def test_a_turn_commits_while_an_operator_rewinds(harness, at_work):
+    """It was decided on a journal that is no more: it writes nothing, and is taken again."""
+    harness.drain()
+    with harness.database.psycopg() as operator:
+        REWIND.apply(
+            harness.context,
+            operator,
+            at_work.run_id,
+            Rewinding("work", even_if_completed=True),
+            by="ann",
+        )
+        late = Thread(lambda: advance(harness.context, at_work.run_id))
+        operator.commit()
+        late.outcome()
+    harness.drain()
+    assert harness.status(at_work) is RunStatus.COMPLETED
+    assert harness.events(at_work).count("stage done") == 2
+    harness.assert_ended_cleanly(at_work)

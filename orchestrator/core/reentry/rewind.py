@@ -1,0 +1,181 @@
+"""Rewind: a run goes back to where an activity was asked for. What lies behind leaves the journal, for history.
+
+    preview_rewind(standing, Rewinding("key"), code)
+    behind(standing, "key", code)     which activities that is
+
+What lies behind is found by replay: the activity leaves the journal, and with it whatever the flow no longer asks for.
+So a branch of a gather that has nothing to do with it stays. Without the code at hand it is all that was asked for
+later, whichever branch has asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from orchestrator.core.journal import ActivityKind, ActivityState
+from orchestrator.core.kinds import kind_of
+from orchestrator.core.reentry.change import Change, Preview, attempts_made, kept_in_history
+from orchestrator.core.reentry.retry import expiry, refuse_unless_reopenable
+from orchestrator.core.reentry.settle import refuse_what_is_worked_on
+from orchestrator.core.reentry.standing import Code, Entry, Standing, listed
+from orchestrator.core.run import RunStatus
+from orchestrator.errors import OperationRefused
+
+VERB = "rewind"
+
+
+@dataclass(frozen=True, slots=True)
+class Rewinding:
+    """To where: the key of an activity, which is asked for anew."""
+
+    to: str
+    even_if_completed: bool = False
+    expires_in: timedelta | None = None
+
+
+def preview_rewind(standing: Standing, asked: Rewinding, code: Code | None) -> Preview:
+    """What a rewind would do, and all that it would repeat. Raises OperationRefused."""
+    _refuse(standing, asked)
+    entry = standing.entry(asked.to)
+    expires_at = expiry(standing, asked.expires_in, VERB) if standing.status.is_closed else None
+    gone, notes = behind(standing, entry, code)
+    for each in gone:
+        refuse_what_is_worked_on(standing, each)  # guard: what is worked on is not rewound
+    keys = {each.key for each in gone}
+    done = [each for each in gone if each.activity.state is ActivityState.DONE]
+    signals = [each for each in done if kind_of(each.activity.kind).takes_signals]
+    if signals:
+        notes.append(f"signals are taken again: {listed(each.key for each in signals)}")
+    return Preview(
+        VERB,
+        standing.run.id,
+        standing.name,
+        standing.status,
+        goes_on=(f"{entry.activity.describe()} is asked for anew",),
+        repeats=tuple(_repeated(standing, done)),
+        drops=tuple(_dropped(gone)),
+        notes=tuple(notes),
+        change=Change(
+            "rewound",
+            RunStatus.PAUSED if standing.status is RunStatus.PAUSED else RunStatus.RUNNING,
+            removed=tuple(sorted(keys)),
+            forgets=tuple(sorted(keys)),
+            key=entry.key,
+            put_back=tuple(each.key for each in signals),
+            attempts_before=attempts_made(standing, keys),
+            expires_at=expires_at,
+            arms_expiry=expires_at is not None,
+            notes=tuple(
+                kept_in_history(each, f"{VERB} to {entry.key}")
+                for each in (*gone, *standing.steps_of(keys))
+            ),
+            detail={"left": [each.key for each in gone]},
+        ),
+    )
+
+
+def _refuse(standing: Standing, asked: Rewinding) -> None:
+    ended = {RunStatus.FAILED}
+    if asked.even_if_completed:
+        ended.add(RunStatus.COMPLETED)
+    elif standing.status is RunStatus.COMPLETED and standing.followed_by is None:
+        raise OperationRefused(
+            f"run {standing.name} has completed: to rewind it is to do a part of it twice."
+            " `perennial rewind RUN --to KEY --even-if-completed` says that this is meant"
+        )
+    if standing.status.is_closed:
+        refuse_unless_reopenable(standing, VERB, ended)
+    if standing.turn_worker is not None:
+        since = (
+            f" since {standing.turn_since.isoformat(timespec='seconds')}"
+            if standing.turn_since is not None
+            else ""
+        )
+        raise OperationRefused(
+            f"the flow of run {standing.name} is at a step on {standing.turn_worker}{since}: try again once that"
+            " has ended"
+        )
+
+
+# -- what lies behind --------------------------------------------------------------------------------
+
+
+def behind(
+    standing: Standing, entry: Entry, code: Code | None
+) -> tuple[tuple[Entry, ...], list[str]]:
+    """All that leaves the journal with that activity, in the order in which it was asked for; and what to know.
+
+    Raises OperationRefused: what would be left is no journal of that flow.
+    """
+    gone = {entry.key}
+    if standing.status.is_closed:
+        gone |= {
+            each.key for each in standing.own() if each.activity.state is ActivityState.CANCELLED
+        }
+    notes: list[str] = []
+    if code is None:
+        gone |= {each.key for each in standing.own() if _is_later(each, entry)}
+        notes.append(
+            "the flow's code is not at hand: all that was asked for later leaves, in other branches too"
+        )
+    else:
+        _with_all_that_follows(standing, entry, gone, code)
+    return tuple(each for each in standing.own() if each.key in gone), notes
+
+
+def _is_later(each: Entry, entry: Entry) -> bool:
+    one, other = each.activity, entry.activity
+    return each.opened_at > entry.opened_at or (
+        one.scope == other.scope and one.ordinal > other.ordinal
+    )
+
+
+def _with_all_that_follows(standing: Standing, entry: Entry, gone: set[str], code: Code) -> None:
+    while True:
+        look = code.look(standing.run, standing.without(gone), standing.signals)
+        if look.outcome is None:
+            raise OperationRefused(
+                f"nobody can say what a rewind of run {standing.name} would do: {look.lack}."
+                " Give the app that has it: --app module:app"
+            )
+        forgotten = {each.key for each in standing.without(gone)} - look.asked.keys()
+        if not forgotten:
+            break
+        gone |= forgotten
+    if look.is_parked or look.outcome.status is RunStatus.FAILED:
+        what = "be parked" if look.is_parked else "fail"
+        raise OperationRefused(
+            f"run {standing.name} would {what} at once, rewound to {entry.key}: {look.why}. Go back further, or mend"
+            " its flow first"
+        )
+
+
+# -- in words ----------------------------------------------------------------------------------------
+
+
+def _repeated(standing: Standing, done: Sequence[Entry]) -> Iterator[str]:
+    """Work that is done, and is done once more."""
+    for entry in done:
+        ask = kind_of(entry.activity.kind)
+        if ask.is_work:
+            steps = len(standing.steps_of([entry.key]))
+            within = f", with the {steps} step(s) in it" if steps else ""
+            yield f"{entry.activity.describe()}{within}"
+        elif entry.activity.kind == ActivityKind.SLEEP:
+            yield f"{entry.activity.describe()}, in full"
+
+
+def _dropped(gone: Sequence[Entry]) -> Iterator[str]:
+    """Decisions that count no more, and deadlines that begin anew."""
+    for entry in gone:
+        activity = entry.activity
+        if activity.kind == ActivityKind.APPROVAL:
+            decision: dict[str, Any] = activity.result if isinstance(activity.result, dict) else {}
+            by = f" by {decision['by']}" if decision.get("by") else ""
+            what = f"{decision.get('outcome', activity.state)}{by}"
+            yield f"{activity.describe()}, {what}: it is asked for anew, its deadlines too"
+        elif activity.kind == ActivityKind.SIGNAL and not activity.is_settled:
+            yield f"{activity.describe()}: its deadline begins anew"

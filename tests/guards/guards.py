@@ -412,6 +412,11 @@ GUARDS = [
         ("tests/engine/test_rewind.py::test_each_refusal_says_what_to_do_instead",),
     ),
     Guard(
+        "the turn of a run that goes on again is not forgotten",
+        "A message that found its run ended takes no turn away that an operator has asked for since.",
+        (f"{RE_ENTRY}test_a_message_that_found_its_run_ended_forgets_no_turn",),
+    ),
+    Guard(
         "an operation is applied to a run once",
         "A command that is called again after a crash does nothing twice.",
         (f"{RE_ENTRY}test_two_operators_retry_a_run_at_once[op-7]",),

@@ -21,6 +21,7 @@ from orchestrator.engine.operations.settle import EDIT, SKIP
 from orchestrator.engine.turn import advance
 from orchestrator.errors import OperationRefused, RunNotClosed
 from orchestrator.store.reads.standing import read_standing
+from orchestrator.store.transitions import outbox
 from orchestrator.store.transitions.claim import claim_activity_if_pending
 from orchestrator.store.transitions.reenter import lock_standing, re_enter_if_unchanged
 from tests.harness import Harness, Thread, wait_until_blocked
@@ -201,6 +202,18 @@ def test_a_worker_claims_what_an_operator_changes(harness, at_work, verb):
     harness.drain()
     assert harness.status(at_work) is RunStatus.COMPLETED
     harness.assert_ended_cleanly(at_work)
+
+
+def test_a_message_that_found_its_run_ended_forgets_no_turn(harness, at_work):
+    """An operator has let the run go on since. Guards the condition of `forget_advance`."""
+    harness.drain()
+    assert harness.status(at_work) is RunStatus.COMPLETED
+    harness.client.operations.rewind(at_work, "work", even_if_completed=True)
+    with harness.context.connection() as connection:
+        outbox.forget_advance(connection, at_work.run_id)
+    harness.drain()
+    assert harness.status(at_work) is RunStatus.COMPLETED
+    assert harness.events(at_work).count("stage done") == 2
 
 
 def test_a_turn_commits_while_an_operator_rewinds(harness, at_work):

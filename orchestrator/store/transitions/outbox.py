@@ -168,7 +168,12 @@ DELETE FROM perennial.outbox o WHERE o.run_id = %(run_id)s AND o.key = %(key)s A
 )
 
 _FORGET = Statement(
-    "forget_advance", "DELETE FROM perennial.outbox o WHERE o.run_id = %(run_id)s AND o.key = ''"
+    "forget_advance",
+    """
+DELETE FROM perennial.outbox o WHERE o.run_id = %(run_id)s AND o.key = ''
+    AND NOT EXISTS (SELECT FROM perennial.run r WHERE r.id = o.run_id
+        AND r.closed_at IS NULL)  /* guard: the turn of a run that goes on again is not forgotten */
+""",
 )
 
 
@@ -295,7 +300,7 @@ def hand_off(connection: AnyConnection, handoff: Handoff, *, relay_after: float)
 
 
 def forget_advance(connection: AnyConnection, run_id: UUID) -> None:
-    """The run needs no turn: it has ended, or there is no such run."""
+    """A run that has ended needs no turn. An operator may have let it go on since that was seen: then it does."""
     _FORGET.rows(connection, run_id=run_id)
 
 

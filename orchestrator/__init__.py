@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.errors import (
         ActivityFailed,
         AlreadyDecided,
+        ApprovalChanged,
         BadBrokerURL,
         BadDatabaseURL,
         DecisionRefused,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ActivityFailed",
     "AlreadyDecided",
+    "ApprovalChanged",
     "BadBrokerURL",
     "BadDatabaseURL",
     "Between",
@@ -140,6 +142,7 @@ _HOMES = {
     "Flow": "orchestrator.core.flow",
     "InvalidArguments": "orchestrator.errors",
     "InvalidInput": "orchestrator.errors",
+    "ApprovalChanged": "orchestrator.errors",
     "NotAssigned": "orchestrator.errors",
     "OperationRefused": "orchestrator.errors",
     "Outcome": "orchestrator.core.approvals",

@@ -230,6 +230,14 @@ class AlreadyDecided(DecisionRefused):
         super().__init__(message)
 
 
+class ApprovalChanged(DecisionRefused):
+    """What this person was shown was changed since: `changed` says what. Look at it again, then decide."""
+
+    def __init__(self, message: str, *, changed: str = "") -> None:
+        self.changed = changed
+        super().__init__(message)
+
+
 class NotAssigned(DecisionRefused):
     """This person is not asked; `assignees` are."""
 

@@ -14,6 +14,7 @@ from orchestrator.cli import (
     decisions,
     definitions,
     incidents,
+    migrate,
     operations,
     reentry,
     reload,
@@ -123,6 +124,7 @@ app.add_typer(reload.commands)
 app.add_typer(definitions.commands)
 app.add_typer(check.commands)
 app.add_typer(versions.commands, name="processes", rich_help_panel="Processes")
+app.add_typer(migrate.commands, name="migrate", rich_help_panel="Processes")
 app.add_typer(runs.commands)
 app.add_typer(reentry.commands)
 app.add_typer(decisions.commands)

@@ -226,7 +226,7 @@ def _asked(query: RunFilter, after: UUID | None) -> str:
         '"previous_stage", "revision", "input", "output", "error", "attributes", "created_at", '
         '"started_at", "last_progress_at", "expires_at", "closed_at", "next_timer_at", "waiting_for", '
         '"active_milliseconds", "waits": [{"kind", "key", "name", "who", "since", '
-        '"next": [{"what", "at"}], "attempt", "detail"}], "queue", "untaken_turn", '
+        '"next": [{"what", "at"}], "attempt", "detail", "edition", "changed"}], "queue", "untaken_turn", '
         '"failures": [{"key", "attempt", "type", "message", "traceback", "at"}], '
         '"former_key", "follows", "followed_by", "code_revision", "is_unserved"}',
     ),

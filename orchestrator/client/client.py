@@ -242,22 +242,24 @@ class Client:
         open when it was read; else one that this person was asked only once (None: and nothing before it).
         After a restart a business key is taken from whoever its former run had not asked; others give the id.
 
-        Raises DecisionTooEarly, DecisionTooLate, AlreadyDecided, NotAssigned, RunNotFound.
+        Raises DecisionTooEarly, DecisionTooLate, AlreadyDecided, NotAssigned, RunNotFound; and ApprovalChanged where
+        what a view has shown was changed since, by a migration of its run.
         """
         with self._door.on(connection) as own:
             run_id, follows = self._door.id_and_former_of(own, run)
-            meant, was_open = asking_meant(run, approval, run_id, by=by)
+            meant = asking_meant(run, approval, run_id, by=by)
             # guard: a business key after a restart
             if follows is not None and not isinstance(approval, ApprovalView):
                 deliver.refuse_if_asked_before(own, str(run), run_id, follows, by=by)
             return deliver.decide(
                 own,
                 run_id,
-                meant,
+                meant.asking,
                 Outcome(outcome),
                 by=by,
                 comment=comment,
-                was_open=was_open,
+                was_open=meant.was_open,
+                edition=meant.edition,
             )
 
     def approve(

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from orchestrator.core.definition import Process
+from orchestrator.core.versions.plans import Plan, read_plan
 from orchestrator.core.views import DeployedVersion
 from orchestrator.engine.check import Checked, check
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.deploy import Deployed
 from orchestrator.engine.deploy import deploy as deploy_definitions
+from orchestrator.engine.operations import migrate as migrations
 from orchestrator.engine.operations import versions
+from orchestrator.engine.operations.migrate import (
+    AppliedMigration,
+    MigrationPreview,
+    UndoneMigration,
+)
 from orchestrator.engine.start import Starts
 from orchestrator.store.reads.deployments import deployed_versions
 
@@ -68,3 +75,50 @@ class Processes:
         this process alone. `progress` is called with how many runs have been checked so far.
         """
         return check(self._context, candidates, process=process, progress=progress)
+
+    # -- migration ---------------------------------------------------------------------------
+
+    def preview_migration(
+        self, plan: Plan | str, *, progress: Callable[[int], None] = lambda _count: None
+    ) -> MigrationPreview:
+        """What a plan (or its text) would do with each open run of its version, by the code of this program.
+
+        Writes nothing. `progress` is called with how many runs were looked at. Raises DefinitionError, UnknownProcess.
+        """
+        return migrations.preview(self._context, _plan(plan), progress=progress)
+
+    def migrate(
+        self,
+        plan: Plan | str,
+        seen: MigrationPreview | str,
+        *,
+        by: str = "",
+        reason: str = "",
+        progress: Callable[[int], None] = lambda _count: None,
+    ) -> AppliedMigration:
+        """Move the runs of a preview (`seen`, or its digest) to the plan's version, each in one transaction.
+
+        Whoever is stopped calls it again, with the same digest. Raises StalePreview, UnknownProcess, CodeDiffers.
+        """
+        return migrations.apply(
+            self._context, _plan(plan), seen, by=by, reason=reason, progress=progress
+        )
+
+    def undo_migration(
+        self,
+        plan: Plan | str,
+        *,
+        by: str = "",
+        reason: str = "",
+        progress: Callable[[int], None] = lambda _count: None,
+    ) -> UndoneMigration:
+        """Move back the runs that a plan (or its id) has moved, and that have made no step since.
+
+        Raises PerennialError: it has moved none.
+        """
+        plan_id = plan if isinstance(plan, str) else plan.id
+        return migrations.undo(self._context, plan_id, by=by, reason=reason, progress=progress)
+
+
+def _plan(plan: Plan | str) -> Plan:
+    return read_plan(plan) if isinstance(plan, str) else plan

@@ -15,6 +15,7 @@ from orchestrator.core.checks import check_words, composed, due_in
 from orchestrator.core.durations import Duration, seconds_of, seconds_or_none
 from orchestrator.errors import (
     AlreadyDecided,
+    ApprovalChanged,
     DecisionRefused,
     DecisionTooEarly,
     DecisionTooLate,
@@ -151,6 +152,23 @@ class ApprovalState:
     deadline: datetime | None
     decided_by: str | None
     decided_at: datetime | None
+    former_keys: tuple[str, ...] = ()
+    """Keys that it had before its run was migrated."""
+    edition: int = 0
+    """How often what people see of it was changed while it was open."""
+    changed: str = ""
+    """What was changed last."""
+
+
+def refuse_if_changed(approval: ApprovalState | None, seen: int | None, *, key: str) -> None:
+    """Whether it is open as it was seen; returns if so, or if nobody says what was seen. Raises ApprovalChanged."""
+    if approval is None or approval.state != "open" or seen in (None, approval.edition):
+        return
+    said = f" ({approval.changed})" if approval.changed else ""
+    raise ApprovalChanged(
+        f"approval {key!r} was changed since it was looked at{said}; look at it again, then decide",
+        changed=approval.changed,
+    )
 
 
 def check_decision(

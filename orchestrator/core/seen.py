@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
 from uuid import UUID
 
 from orchestrator.core.journal import ActivityKind
@@ -12,10 +13,20 @@ ApprovalReference = str | ApprovalView | Wait
 """An approval: its key, its name, or the view of it that the person saw."""
 
 
+class Meant(NamedTuple):
+    """What a decision is on. `asking`: its key or name, None for whichever is open. `edition`: as it was seen, None
+    where nobody says.
+    """
+
+    asking: str | None
+    was_open: bool = True
+    edition: int | None = None
+
+
 def asking_meant(
     run: object, approval: ApprovalReference | None, run_id: UUID, *, by: str
-) -> tuple[str | None, bool]:
-    """The key or name that the decision is on (None: whichever is open), and whether it was open when it was seen.
+) -> Meant:
+    """The asking that the decision is on, and how it was when it was seen.
 
     Raises DecisionRefused: the view is of another run, or several approvals of the run that was seen could be meant.
     """
@@ -24,17 +35,19 @@ def asking_meant(
             raise DecisionRefused(
                 f"approval {approval.key!r} was seen in run {approval.run_id}, not in {run_id}"
             )
-        return approval.key, True
+        return Meant(approval.key, edition=approval.edition)
     if isinstance(approval, Wait):
-        return approval.key, True
+        return Meant(approval.key, edition=approval.edition)
     if not isinstance(run, RunView):
-        return approval, True
+        return Meant(approval)
     seen = _seen_in(run, approval, by=by)
-    return seen or approval, seen is not None
+    return (
+        Meant(approval, was_open=False) if seen is None else Meant(seen.key, edition=seen.edition)
+    )
 
 
-def _seen_in(run: RunView, approval: str | None, *, by: str) -> str | None:
-    """The key of the asking that `approval` meant when the run was looked at. None: it wasn't open then.
+def _seen_in(run: RunView, approval: str | None, *, by: str) -> Wait | None:
+    """The asking that `approval` meant when the run was looked at. None: it wasn't open then.
 
     Raises DecisionRefused where several could be meant.
     """
@@ -50,4 +63,4 @@ def _seen_in(run: RunView, approval: str | None, *, by: str) -> str | None:
     if len(found) > 1:
         keys = ", ".join(wait.key for wait in found)
         raise DecisionRefused(f"several approvals are open: say which of {keys}")
-    return found[0].key if found else None
+    return found[0] if found else None

@@ -52,6 +52,10 @@ class Wait:
     next: tuple[Upcoming, ...] = ()
     attempt: int = 1
     detail: str = ""
+    edition: int = 0
+    """Of an approval: how often what people see of it was changed while it was open."""
+    changed: str = ""
+    """Of an approval: what was changed last, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +202,10 @@ class ApprovalView:
     input: Any
     follows: UUID | None = None
     """The run that had the business key before, where its run was started anew."""
+    edition: int = 0
+    """How often what people see of it was changed while it was open. A decision on a view is on that edition."""
+    changed: str = ""
+    """What was changed last, in words; empty if nothing was."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from orchestrator.core.approvals import (
     asked_since,
     check_decision,
     only_asking,
+    refuse_if_changed,
     refuse_later,
 )
 from orchestrator.core.checks import check_words, composed
@@ -122,10 +123,12 @@ def decide(
     by: str,
     comment: str,
     was_open: bool = True,
+    edition: int | None = None,
 ) -> Decision:
     """Take a person's decision, once. Approval None: the one that is open, if no other can be meant.
 
-    `was_open` False: nothing of the kind was open when the person looked, so that nothing is decided.
+    `was_open` False: nothing of the kind was open when the person looked, so that nothing is decided. `edition`: of
+    the approval as it was shown; None where nobody says.
 
     Raises RunNotFound and the kinds of DecisionRefused; a refused decision wrote nothing.
     """
@@ -141,15 +144,21 @@ def decide(
     looks = CHANGES_MAX if was_open else 0  # guard: what was asked after the look
     for _ in range(looks):
         taken = approvals.decide_if_allowed(
-            connection, run_id, name, outcome=outcome, by=by, comment=codec.readable(comment)
+            connection,
+            run_id,
+            name,
+            outcome=outcome,
+            by=by,
+            comment=codec.readable(comment),
+            edition=edition,
         )
         if taken is not None:
             decision: Decision = codec.decode(taken, Decision, what="decision")
             return decision
-        refusal = _refusal(connection, run_id, name, by)
+        refusal = _refusal(connection, run_id, name, by, edition)
         if refusal is not None:
             raise refusal
-    refusal = None if was_open else _refusal(connection, run_id, name, by)
+    refusal = None if was_open else _refusal(connection, run_id, name, by, edition)
     raise refusal or DecisionRefused(
         f"approval {name!r} of run {run_id} changed since it was looked at; look again and decide"
     )
@@ -167,18 +176,23 @@ def refuse_if_asked_before(
 
 
 def _refusal(
-    connection: AnyConnection, run_id: UUID, name: str, by: str
+    connection: AnyConnection, run_id: UUID, name: str, by: str, edition: int | None
 ) -> DecisionRefused | RunNotFound | None:
     """Read why, and say it. None: nothing speaks against the decision any more."""
     read = askings.read_approvals(connection, run_id, name, by=by)
     if read is None:
         return RunNotFound(f"there is no run {run_id}")
-    meant = [asking for asking in read.approvals if asking[0] == name] or read.approvals
+    meant = (
+        [asking for asking in read.approvals if asking[0] == name]
+        or [asking for asking in read.approvals if name in asking[1].former_keys]
+        or read.approvals
+    )
     state = meant[0][1] if meant else None
     if RunStatus(read.status).is_closed and (state is None or state.state in ("open", "cancelled")):
         which = f"approval {name!r}" if name else "it"
         return DecisionTooLate(f"run {run_id} is {read.status}; {which} needs no decision any more")
     try:
+        refuse_if_changed(state, edition, key=meant[0][0] if meant else name)
         check_decision(
             state,
             name=name,

@@ -70,6 +70,8 @@ APPROVAL = {
     "comment",
     "follows",
     "input",
+    "edition",
+    "changed",
 }
 DECISION = {"approval", "outcome", "by", "reason", "at", "escalated"}
 
@@ -79,7 +81,18 @@ def test_show_prints_the_run_with_its_waits(perennial):
     assert set(run) == RUN
     assert (run["id"], run["status"]) == (str(RUN_ID), "waiting")
     (wait,) = run["waits"]
-    assert set(wait) == {"kind", "key", "name", "who", "since", "next", "attempt", "detail"}
+    assert set(wait) == {
+        "kind",
+        "key",
+        "name",
+        "who",
+        "since",
+        "next",
+        "attempt",
+        "detail",
+        "edition",
+        "changed",
+    }
     assert run["failures"] == []
     assert (wait["kind"], wait["who"]) == ("approval", ["alice"])
     assert set(wait["next"][0]) == {"what", "at"}

@@ -25,6 +25,7 @@ LOST_MESSAGE = f"{HANDOFFS}test_an_action_whose_message_is_lost_is_followed_all_
 INLINE = "tests/engine/test_inline_steps.py::"
 ELSEWHERE = "tests/engine/test_elsewhere.py::"
 SERVING = "tests/engine/test_serving.py::"
+MIGRATE = "tests/engine/test_migrate.py::"
 POISON = "tests/engine/test_poison.py::"
 REVISIONS = "tests/engine/test_revisions.py::"
 TOGETHER = "tests/engine/test_batch.py::"
@@ -1346,6 +1347,46 @@ GUARDS = [
                 "test_a_signal_of_the_wrong_form_is_refused_where_it_is_sent_if_what_waits_is_known"
             ),
         ),
+    ),
+    Guard(
+        "revision of a migration",
+        "What a plan decided over a run that has changed since is not written.",
+        (f"{MIGRATE}test_what_came_since_a_run_was_read_is_decided_anew",),
+    ),
+    Guard(
+        "a held turn is not migrated",
+        "A run keeps its version while a worker is in its turn.",
+        (f"{MIGRATE}test_a_turn_that_was_taken_since_is_let_go_on",),
+    ),
+    Guard(
+        "nothing is claimed while its journal is rewritten",
+        "A stage that a worker claims while its run is decided stays that worker's.",
+        (f"{MIGRATE}test_what_a_worker_claims_while_a_run_is_decided_is_not_moved",),
+    ),
+    Guard(
+        "what was claimed since is not migrated",
+        "A stage that a worker has claimed is not taken from under it.",
+        (f"{MIGRATE}test_what_a_worker_claims_while_a_run_is_decided_is_not_moved",),
+    ),
+    Guard(
+        "handoff of a migrated run",
+        "What the new version asks for at once is asked for.",
+        (f"{MIGRATE}test_what_is_inserted_is_run_or_skipped_and_what_is_removed_is_withdrawn",),
+    ),
+    Guard(
+        "a migration is undone until the next step",
+        "A run that has gone on with the new version is not put back under it.",
+        (f"{MIGRATE}test_a_run_that_goes_on_while_it_is_undone_stays",),
+    ),
+    Guard(
+        "a link of before a migration",
+        "A link that names an approval by its former key decides it.",
+        (f"{MIGRATE}test_a_parked_run_moves_and_what_it_was_promised_stays",),
+    ),
+    Guard(
+        "an approval is decided as it was shown",
+        "A decision on what was changed since is refused.",
+        (f"{MIGRATE}test_who_was_shown_what_is_no_longer_so_is_refused_and_sees_what_changed",),
     ),
     Guard(
         "a migration is proved by replay",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -269,6 +270,13 @@ def test_an_approval_that_is_open_is_asked_as_the_new_version_asks():
     assert found.moved[0].what_changed.endswith("its deadlines begin anew")
 
 
+def test_work_that_is_done_with_other_arguments_is_kept_if_the_plan_says_so():
+    for keep in (["a"], ["*"]):
+        found, _ = migrated(old(a_b_c, done("a", 1)), other_arguments, plan(keep=keep))
+        assert [each.activity.key for each in found.moved] == ["a"]
+        assert not found.asks_turn
+
+
 def test_a_mended_flow_takes_an_incident_with_it():
     async def broken(flow: Flow, _given: Any) -> Any:
         await flow.stage("a")
@@ -341,6 +349,10 @@ async def takes_text(flow: Flow, _given: Any) -> Any:
     await flow.stage("b")
 
 
+async def other_arguments(flow: Flow, _given: Any) -> Any:
+    return [await flow.stage("a", 7), await flow.stage("b")]
+
+
 async def lacks(flow: Flow, _given: Any) -> Any:
     await flow.stage("a")
     await flow.stage("audit")
@@ -390,6 +402,14 @@ REFUSED: list[tuple[type[no.Refusal], Callable[[], World], Body, dict[str, Any],
     (no.InsertedBehind, b_open, x_first, {}, "stage x stands before stage a, which is done", {}),
     (no.MovedAhead, b_done, b_later, {}, "stage b is done, and version 2 does not ask", {}),
     (no.NotAsked, b_done, only_a, {}, "stage b is done, and version 2 does not ask for it", {}),
+    (
+        no.OtherArguments,
+        b_open,
+        other_arguments,
+        {},
+        "stage a is done, and would be given another amount",
+        {},
+    ),
     (no.TimerUndecided, boss_open, other_deadline, {}, "has another timeout", {}),
     (no.VotesUndecided, boss_open, other_people, {}, "has 1 vote(s)", VOTED),
     (
@@ -513,3 +533,10 @@ def test_a_text_that_is_no_plan_says_why(text, says):
         read_plan(text, source="plan.yaml")
     assert says in str(refused.value), str(refused.value)
     assert "plan.yaml" in str(refused.value)
+
+
+def test_the_docs_list_each_reason_as_it_is_said():
+    page = (Path(__file__).parents[2] / "docs" / "migrate.md").read_text(encoding="utf-8")
+    for reason in no.ALL:
+        line = f"| *{reason.title}* | {(reason.__doc__ or '').strip()} | {reason.remedy}. |"
+        assert line.replace("`", "") in page.replace("`", ""), reason

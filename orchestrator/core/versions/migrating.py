@@ -271,6 +271,7 @@ class _Migration:
             asked=request.asked,
         )
         if entry.is_settled:
+            self._refuse_other_arguments(old_key, entry, request)
             unfit = why_unfit(request, placed)
             if unfit is not None:
                 raise _Refused(unfit)
@@ -282,6 +283,15 @@ class _Migration:
             )
             raise _Refused(no.ScopeChange(says, entry.key))
         return self._open_moved(old_key, entry, placed, request)
+
+    def _refuse_other_arguments(self, old_key: str, entry: Activity, request: Request) -> None:
+        """Work that is done was done for what it was given. What people or time have answered, they have answered."""
+        if entry.asked is None or not request.ask.is_work:
+            return
+        others = different_arguments(entry.asked, request.asked)
+        if others and not (self.plan.is_kept(old_key) or self.plan.is_kept(entry.key)):
+            says = f"{entry.describe()} is done, and would be given another {' and another '.join(others)}"
+            raise _Refused(no.OtherArguments(says, entry.key))
 
     def _open_moved(
         self, old_key: str, entry: Activity, placed: Activity, request: Request

@@ -10,6 +10,7 @@ to: 2
 map: {wait-for-manager: wait-for-owner}     # old key: new key
 insert: {scan: run, security: {skip: null}} # what the new version has behind the place where a run stands
 remove: [legal]
+keep: [price]                               # what is done with other arguments than the new version gives
 timers: keep                                # or restart
 votes: keep                                 # or discard
 data: {amount: $.sum, currency: EUR}        # the new input; or {function: module:name}
@@ -64,12 +65,13 @@ class Plan(BaseModel):
     map: dict[Key, Key | list[Key]] = {}
     insert: dict[Key, Insertion] = {}
     remove: list[Key] = []
+    keep: list[Key] = []
     timers: Literal["keep", "restart"] | None = None
     votes: Literal["keep", "discard"] | None = None
     data: dict[str, Any] | None = None
     on_error: Literal["leave", "park"] = "leave"
 
-    @field_validator("remove")
+    @field_validator("remove", "keep")
     @classmethod
     def _once(cls, keys: list[str]) -> list[str]:
         return sorted(set(keys))
@@ -117,6 +119,10 @@ class Plan(BaseModel):
     def is_removed(self, key: str) -> bool:
         """Whether it, or a head of it, is in `remove`."""
         return any(head in self.remove for head in heads_of(key))
+
+    def is_kept(self, key: str) -> bool:
+        """Whether its result holds, whatever it was called with: it, or a head of it, is in `keep`, or `*` is."""
+        return "*" in self.keep or any(head in self.keep for head in heads_of(key))
 
     def insertion(self, key: str) -> Insertion | None:
         """What it says of a key of the new version that a run lacks."""

@@ -135,6 +135,14 @@ class NotAsked(Refusal):
     remedy = "Map it to its new key, or remove it"
 
 
+class OtherArguments(Refusal):
+    """What is done was called with other arguments than the new version gives."""
+
+    __slots__ = ()
+    title = "done with other arguments"
+    remedy = "Say `keep` to take its result all the same, or remove it and insert it with `run`"
+
+
 class TimerUndecided(Refusal):
     """The new version has other times for what is open, and the plan doesn't say which hold."""
 

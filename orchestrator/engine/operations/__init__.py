@@ -8,4 +8,5 @@ retry      a failed run, or an incident, goes on from where it stopped
 settle     an activity gets its end, or other arguments, by hand
 rewind     a run goes back to a point
 fork       a copy of a run, for a try
+migrate    a plan moves runs to another version
 """

@@ -286,6 +286,8 @@ def _approval_view(row: Any) -> ApprovalView:
         comment=row.comment,
         input=row.input,
         follows=row.follows,
+        edition=row.edition,
+        changed=row.changed,
     )
 
 
@@ -337,6 +339,8 @@ def _waits(connection: Connection, run_row: Any) -> tuple[Wait, ...]:
             approval.c.assignees,
             approval.c.escalations,
             approval.c.escalation_level,
+            approval.c.edition,
+            approval.c.changed,
             _SET_ASIDE,
         )
         .outerjoin(
@@ -376,6 +380,8 @@ def _wait(row: Any, deadlines: list[Any]) -> Wait:
         ),
         attempt=row.attempt,
         detail=_detail(row),
+        edition=row.edition or 0,
+        changed=row.changed or "",
     )
 
 

@@ -38,6 +38,7 @@ TABLES = (
     "approval_vote",
     "cause",
     "history",
+    "migration",
     "operation",
     "operation_run",
     "outbox",
@@ -60,6 +61,9 @@ FUNCTIONS = (
     "refuse_if_run_is_closed",
     "refuse_if_run_leaves_open",
     "refuse_if_turn_is_held",
+    "take_out_activities",
+    "take_out_approvals",
+    "take_out_votes",
 )
 
 # What is in a schema, and its indexes: not Celery's tasks (`perennial.fire`) nor settings of a session

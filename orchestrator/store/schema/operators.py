@@ -91,3 +91,20 @@ operation_run = Table(
     CheckConstraint("state IN ('to do', 'done', 'skipped', 'refused', 'failed')", name="state"),
     CheckConstraint("(at IS NULL) = (state = 'to do')", name="at"),
 )
+
+# What a plan of migration has changed of a run, so that it can be undone until the run's next step.
+migration = Table(
+    "migration",
+    metadata,
+    Column("plan_id", Text, primary_key=True),
+    Column("run_id", Uuid, ForeignKey("perennial.run.id", ondelete="CASCADE"), primary_key=True),
+    Column("from_version", Integer, nullable=False),
+    Column("to_version", Integer, nullable=False),
+    Column("before", JSONB, nullable=False),
+    Column("after_revision", BigInteger, nullable=False),
+    _now("at"),
+    Column("by", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    _time("undone_at"),
+    Index("migration_of_run", "run_id"),
+)

@@ -16,6 +16,7 @@ RIGHTS = {
     "approval_vote": "INSERT",
     "cause": "SELECT, INSERT, UPDATE",
     "history": "SELECT, INSERT",
+    "migration": "SELECT, INSERT, UPDATE",
     "operation": "SELECT, INSERT, UPDATE, DELETE",
     "operation_run": "SELECT, INSERT, UPDATE",
     "outbox": "SELECT, INSERT, UPDATE, DELETE",

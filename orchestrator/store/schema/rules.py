@@ -112,7 +112,29 @@ BEGIN
 END $$
 """
 
-FUNCTIONS = (BREAK, REFUSE, RUN_IS_CLOSED, LEAVES_OPEN, TURN_IS_HELD, OWNS, PLACE_FACT)
+# A journal is rewritten by taking rows out and putting others in: none that is settled changes. Those who work on the
+# record may not delete; by these they take rows of a run that is open, and get them back. What is at work stays.
+TAKE_OUT = tuple(
+    f"""
+CREATE FUNCTION perennial.take_out_{name}(of_run uuid, keys text[]) RETURNS SETOF perennial.{table}
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
+    DELETE FROM perennial.{table} t WHERE t.run_id = of_run AND {which}
+        AND EXISTS (SELECT FROM perennial.run r WHERE r.id = of_run AND r.closed_at IS NULL)
+    RETURNING t.*
+$$
+"""
+    for name, table, which in (
+        (
+            "activities",
+            "activity",
+            "(t.key = ANY(keys) OR t.parent_key = ANY(keys))\n        AND t.state <> 'claimed'",
+        ),
+        ("approvals", "approval", "t.key = ANY(keys)"),
+        ("votes", "approval_vote", "t.key = ANY(keys)"),
+    )
+)
+
+FUNCTIONS = (BREAK, REFUSE, RUN_IS_CLOSED, LEAVES_OPEN, TURN_IS_HELD, OWNS, PLACE_FACT, *TAKE_OUT)
 
 FILLS = (
     f"""

@@ -223,6 +223,11 @@ approval = Table(
     Column("decided_by", Text),
     _time("decided_at"),
     Column("comment", Text, nullable=False, server_default=""),
+    # Keys that it had before a migration: links that name them mean this asking.
+    Column("former_keys", ARRAY(Text), nullable=False, server_default="{}"),
+    # How often what people see of it was changed while it was open, and what the last change was.
+    Column("edition", Integer, nullable=False, server_default="0"),
+    Column("changed", Text, nullable=False, server_default=""),
     CheckConstraint(
         "state IN ('open', 'approved', 'rejected', 'timed_out', 'cancelled')", name="state"
     ),

@@ -50,6 +50,11 @@ class Elsewhere:
         self._sender, self._clock = sender, clock
         self._known: dict[tuple[str, tuple[str, ...]], tuple[float, list[str]]] = {}
 
+    def has(self, connection: AnyConnection, handoff: Handoff, needs: Sequence[str]) -> bool:
+        """Whether a living worker of another code can run all of `needs`, as far as is known."""
+        queue = self._sender.queue_of(handoff)
+        return queue is not None and bool(self._queues(connection, queue, tuple(needs)))
+
     def send_on(
         self,
         connection: AnyConnection,

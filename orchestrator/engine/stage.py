@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -32,16 +32,17 @@ from orchestrator.engine.park import park_attempt
 from orchestrator.engine.refusal import in_plain_characters, refused
 from orchestrator.engine.reports import FailedAttempt, RunReport
 from orchestrator.engine.turn import settle_and_advance
-from orchestrator.errors import PayloadMismatch
+from orchestrator.errors import PayloadMismatch, PerennialError
 from orchestrator.faults import around
 from orchestrator.store.statement import AnyConnection
-from orchestrator.store.transitions import outbox, workers
+from orchestrator.store.transitions import capabilities, outbox, workers
 from orchestrator.store.transitions.claim import (
     Claim,
     claim_activity_if_pending,
     remember_step_if_claimed,
     retry_attempt_if_claimed,
 )
+from orchestrator.store.transitions.outbox import Handoff
 from orchestrator.store.transitions.settle import Settlement
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,8 @@ def work_and_settle(context: EngineContext, claim: Claim) -> Claim | None:
     except RecordUnavailable as away:
         raise away.cause from None
     except PayloadMismatch as mismatch:
-        _park(context, claim, mismatch)
+        if not _is_left_to_another(context, claim, mismatch):  # guard: old data goes to old code
+            _park(context, claim, mismatch)
         return None
     except FAILURES as raised:  # whatever a stage raises is its outcome
         result, error = None, raised
@@ -310,6 +312,58 @@ class _Steps:
             raise RecordUnavailable(error) from error
         if not is_ours:  # guard: stop of a lost attempt
             raise AttemptLost(key)
+
+
+def _is_left_to_another(context: EngineContext, claim: Claim, mismatch: PayloadMismatch) -> bool:
+    """Whether a living worker has the code that the run stands on, where this one hasn't: then it does the stage.
+
+    Whoever has that code parks what it can't read, so nothing goes round.
+    """
+    if context.elsewhere is None:
+        return False
+    run = claim.run.context
+    handoff = Handoff(
+        run.id, claim.key, claim.attempt, claim.name, context.registry.stage(claim.name).queue
+    )
+    needs = (
+        capabilities.turn_of(run.process, run.version, run.code_revision),
+        capabilities.stage_of(claim.name),
+    )
+    with context.connection() as connection:
+        if _has_code_of(context, connection, claim) or not context.elsewhere.has(
+            connection, handoff, needs
+        ):
+            return False
+        attempt = capabilities.give_back_attempt_if_claimed(
+            connection,
+            run.id,
+            claim.key,
+            claim.attempt,
+            why=f"a worker with other code of {run.process} can't read it: {mismatch}",
+            actor=context.identity.name,
+            relay_after=context.settings.relay_after_seconds,
+        )
+        if attempt is not None:
+            context.elsewhere.send_on(connection, replace(handoff, attempt=attempt), needs)
+    log.warning(
+        "%s of run %s is left to a worker that has the code of %s version %s: %s",
+        claim.key,
+        run.id,
+        run.process,
+        run.version,
+        mismatch,
+        extra=_extra("leave", run.id, claim.key, claim.attempt),
+    )
+    return True
+
+
+def _has_code_of(context: EngineContext, connection: AnyConnection, claim: Claim) -> bool:
+    run = claim.run.context
+    try:
+        context.definitions.find(connection, run.process, run.version, run.code_revision)
+    except PerennialError:
+        return False
+    return True
 
 
 def _park(context: EngineContext, claim: Claim, mismatch: PayloadMismatch) -> None:

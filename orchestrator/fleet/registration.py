@@ -90,7 +90,7 @@ class Registration:
     def leave(self) -> None:
         """The worker stops."""
         if self._said is not None:
-            with self._context().connection() as connection:
+            with self._context().reading() as connection:
                 capabilities.leave(connection, self._id)
                 serving.mark_served(connection)
 

@@ -255,6 +255,8 @@ ELSEWHERE = {
     # of a worker that stays for long, and of one that goes: tests/fleet/test_registration.py
     "beat_of_worker",
     "worker_leaves",
+    # of a stage that another release wrote: tests/engine/test_elsewhere.py
+    "give_back_attempt",
     # of a stage that nobody has: tests/fleet/test_rolling_deploy.py
     "note_stage_left",
     # they only read: as a worker starts, and where it lacks something (tests/engine/test_elsewhere.py)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from uuid_utils.compat import uuid7
 
-from orchestrator import Flow, Registry, process, stage
+from orchestrator import Flow, Registry, RunStatus, process, stage
 from orchestrator.core.declarative import load_process
 from orchestrator.engine.elsewhere import KNOWN_SECONDS, Elsewhere
 from orchestrator.engine.runnable import capabilities_of, capabilities_with
@@ -201,6 +203,78 @@ def test_a_flow_that_asks_for_a_stage_by_name_needs_that_too(harness, others):
     others.come("turn p 1 r1", "stage new")
     advance(old, run.run_id)
     assert sent.messages == [("perennial.advance", "code:new")]
+
+
+class Old(BaseModel):
+    user: str
+
+
+class New(BaseModel):
+    login: str
+
+
+def with_a_renamed_field(harness) -> tuple[Any, Any, Sent]:
+    """A run of version 1 at its stage; and a worker of a release that has only version 2, and reads another model."""
+
+    def provision(request: Old) -> str:
+        return request.user
+
+    def provision_anew(request: New) -> str:
+        return request.login
+
+    @process(version=1, registry=harness.registry)
+    async def access(flow: Flow, request: Old) -> str:
+        return await flow.stage("provision", request)
+
+    stage(registry=harness.registry, name="provision")(provision)
+    newer = Registry()
+    stage(registry=newer, name="provision")(provision_anew)
+    worker, sent = harness.worker("new", registry=newer), Sent()
+    worker.elsewhere = Elsewhere(sent)
+    run = harness.start(access, {"user": "ann"})
+    harness.deliver(Handoff.advance(run.run_id, None))
+    return run, worker, sent
+
+
+def test_a_stage_whose_arguments_another_release_wrote_goes_to_a_worker_that_has_its_code(
+    harness, others
+):
+    """It is no incident. What somebody else has done by now is not given back."""
+    run, newer, sent = with_a_renamed_field(harness)
+    others.come("turn access 1 r1", "stage provision", queue="code:old")
+    run_stage(newer, run.run_id, "provision", 1)
+    assert sent.messages == [("provision", "code:old")]
+    assert harness.status(run) is RunStatus.RUNNING
+    (told,) = [e for e in harness.client.history(run) if e.event == "left for another worker"]
+    assert (told.key, told.attempt, told.actor) == ("provision", 1, "new")
+    assert "login" in told.detail["why"]
+    (row,) = harness.database.rows("SELECT key, attempt, publishes FROM perennial.outbox")
+    assert tuple(row) == ("provision", 2, 1)
+    run_stage(harness.context, run.run_id, "provision", 2)
+    harness.drain()
+    assert harness.client.result(run) == "ann"
+    with harness.context.connection() as connection:
+        assert not capabilities.give_back_attempt_if_claimed(
+            connection, run.run_id, "provision", 2, why="", actor="", relay_after=1
+        )
+    assert harness.database.value("SELECT count(*) FROM perennial.outbox") == 0
+
+
+def test_without_such_a_worker_it_is_an_incident_and_so_it_is_for_who_has_its_code(harness, others):
+    run, newer, sent = with_a_renamed_field(harness)
+    others.come("stage provision")
+    run_stage(newer, run.run_id, "provision", 1)
+    assert harness.status(run) is RunStatus.INCIDENT
+    harness.client.operations.resume(run)
+    others.come("turn access 1 r1", "stage provision", queue="code:old")
+    with_its_code = Registry()
+    with_its_code.add_process(harness.registry.processes["access", 1])
+    with_its_code.add_stage(newer.registry.stages["provision"])
+    worker = harness.worker("half", registry=with_its_code)
+    worker.elsewhere = Elsewhere(sent)
+    run_stage(worker, run.run_id, "provision", 2)
+    assert harness.status(run) is RunStatus.INCIDENT
+    assert sent.messages == []
 
 
 def test_only_the_living_are_sent_to_and_only_what_they_take(harness, others):

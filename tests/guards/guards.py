@@ -964,6 +964,26 @@ GUARDS = [
         ("tests/fleet/test_forwarding.py::test_after_so_many_times_it_is_sent_on_no_more",),
     ),
     Guard(
+        "old data goes to old code",
+        "A stage whose arguments a new release can't read is done by a worker that has the run's code.",
+        (
+            (
+                f"{ELSEWHERE}test_a_stage_whose_arguments_another_release_wrote_"
+                "goes_to_a_worker_that_has_its_code"
+            ),
+        ),
+    ),
+    Guard(
+        "an attempt that is still ours is given back",
+        "What another worker has done meanwhile isn't handed out once more.",
+        (
+            (
+                f"{ELSEWHERE}test_a_stage_whose_arguments_another_release_wrote_"
+                "goes_to_a_worker_that_has_its_code"
+            ),
+        ),
+    ),
+    Guard(
         "a retired version gets no new run",
         "What a team has retired is started no more, whatever a program asks for.",
         (f"{SERVING}test_a_retired_version_gets_no_new_run_and_those_that_are_there_go_on",),

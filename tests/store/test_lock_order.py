@@ -29,7 +29,13 @@ from tests.store.test_plans import ROWS, nodes_of, play
 ORDER = ("run", "timer", "approval", "activity", "outbox")
 """Tables of whose rows two transactions may want the same. New rows are nobody else's."""
 
-WITHOUT_THE_RUN = {"claim_activity", "deploy_process", "replace_process", "amend_process"}
+WITHOUT_THE_RUN = {
+    "claim_activity",
+    "deploy_process",
+    "replace_process",
+    "amend_process",
+    "give_back_attempt",
+}
 """A hundred stages of one run are claimed at once: an activity, and then its handoff. A deployment changes no run:
 a version, and then its revision.
 """

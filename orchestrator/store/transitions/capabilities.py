@@ -2,6 +2,7 @@
 
 register, beat, leave          a worker says what it can run, that it still does, and that it stops
 queues_of_those_who_can        where a message goes that this worker can't run
+give_back_attempt_if_claimed   it was claimed by a worker that can't read it
 note_needs_of_turn, _of_stage  no living worker can run it: it waits, in sight
 make_due_what_can_be_run       a worker has come that can
 
@@ -16,7 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from orchestrator.store.parts import APPEND_HISTORY, WAKE_RELAYS
+from orchestrator.store.parts import (
+    APPEND_HISTORY,
+    HAND_OFF,
+    REPLACES,
+    SENT_AT_ONCE,
+    WAKE_RELAYS,
+)
 from orchestrator.store.statement import AnyConnection, Statement
 
 LOCK_CLASS = 0x7065726F
@@ -111,6 +118,29 @@ WITH needing AS (
 SELECT r.id, %(actor)s, 'left for another worker', %(key)s, %(attempt)s, r.status, r.status,
     jsonb_build_object('why', %(why)s::text)
 FROM needing JOIN perennial.run r ON r.id = needing.run_id
+""",
+)
+
+# The next attempt: what was claimed once stays so (rule activity_claim_stands).
+_GIVE_BACK = Statement(
+    "give_back_attempt",
+    f"""
+WITH given_back AS (
+    UPDATE perennial.activity a SET state = 'pending', attempt = a.attempt + 1, worker_id = NULL, claimed_at = NULL
+    WHERE a.run_id = %(run_id)s AND a.key = %(key)s
+        AND a.attempt = %(attempt)s AND a.state = 'claimed'  /* guard: an attempt that is still ours is given back */
+    RETURNING a.run_id, a.key, a.attempt, a.name, a.queue
+), handed_off AS (
+    {HAND_OFF}
+    SELECT g.run_id, g.key, g.attempt, g.name, g.queue, {SENT_AT_ONCE} FROM given_back g
+    {REPLACES}
+), told AS (
+    {APPEND_HISTORY}
+    SELECT r.id, %(actor)s, 'left for another worker', g.key, g.attempt - 1, r.status, r.status,
+        jsonb_build_object('why', %(why)s::text)
+    FROM given_back g JOIN perennial.run r ON r.id = g.run_id
+)
+SELECT given_back.attempt FROM given_back
 """,
 )
 
@@ -232,6 +262,32 @@ def note_needs_of_stage(
         why=why,
         actor=actor,
     )
+
+
+def give_back_attempt_if_claimed(
+    connection: AnyConnection,
+    run_id: UUID,
+    key: str,
+    attempt: int,
+    *,
+    why: str,
+    actor: str,
+    relay_after: float,
+) -> int | None:
+    """Let go of an attempt that was claimed and not begun: another worker is to make the next, which is answered.
+
+    None: it isn't ours any more.
+    """
+    row = _GIVE_BACK.row(
+        connection,
+        run_id=run_id,
+        key=key,
+        attempt=attempt,
+        why=why,
+        actor=actor,
+        relay_after=relay_after,
+    )
+    return None if row is None else int(row.attempt)
 
 
 def make_due_what_can_be_run(connection: AnyConnection, can: Sequence[str]) -> int:

@@ -22,14 +22,18 @@ GRACE_SECONDS = 30
 TAKES_ITS_TURNS = "'turn ' || p.name || ' ' || p.version || ' r' || p.code_revision"
 """The capability that its new runs need, as `capabilities.turn_of` has it."""
 
+# Workers do this side by side: none waits for another, and what one leaves out it finds at its next beat.
 _MARK = Statement(
     "mark_served",
     f"""
 WITH living AS MATERIALIZED (
     SELECT w.can, w.queues FROM perennial.worker w WHERE {is_alive("w")}
+), capability AS MATERIALIZED (
+    SELECT DISTINCT c.can FROM living l, unnest(l.can) AS c(can)
 ), found AS MATERIALIZED (
-    SELECT p.name, p.version, EXISTS (SELECT FROM living l WHERE {TAKES_ITS_TURNS} = ANY(l.can)
-        AND (p.queue IS NULL OR p.queue = ANY(l.queues))) AS is_served
+    SELECT p.name, p.version, EXISTS (SELECT FROM capability c WHERE c.can = {TAKES_ITS_TURNS})
+        AND (p.queue IS NULL OR EXISTS (SELECT FROM living l WHERE {TAKES_ITS_TURNS} = ANY(l.can)
+            AND p.queue = ANY(l.queues))) AS is_served
     FROM perennial.process p
 ), marks AS (
     SELECT f.name, f.version, f.is_served,
@@ -37,16 +41,19 @@ WITH living AS MATERIALIZED (
             AND o.is_served  /* guard: a fleet that is all down changes nothing */
             ) AS another_is
     FROM found f
+), held AS (
+    SELECT p.name, p.version, m.is_served, m.another_is AND coalesce(
+        p.unserved_since <= perennial.now() - interval '{GRACE_SECONDS} seconds', false) AS is_given_up
+    FROM perennial.process p JOIN marks m ON m.name = p.name AND m.version = p.version
+    WHERE m.is_served AND NOT (p.served AND p.unserved_since IS NULL)
+        OR NOT m.is_served AND (p.unserved_since IS NULL OR p.served AND m.another_is
+            AND p.unserved_since <= perennial.now() - interval '{GRACE_SECONDS} seconds')
+    FOR NO KEY UPDATE OF p SKIP LOCKED
 )
 UPDATE perennial.process p SET
-    served = m.is_served OR (p.served AND NOT (m.another_is AND coalesce(
-        p.unserved_since <= perennial.now() - interval '{GRACE_SECONDS} seconds', false))),
-    unserved_since = CASE WHEN NOT m.is_served THEN coalesce(p.unserved_since, perennial.now()) END
-FROM marks m
-WHERE p.name = m.name AND p.version = m.version
-    AND (m.is_served AND NOT (p.served AND p.unserved_since IS NULL)
-        OR NOT m.is_served AND (p.unserved_since IS NULL OR p.served AND m.another_is
-            AND p.unserved_since <= perennial.now() - interval '{GRACE_SECONDS} seconds'))
+    served = h.is_served OR p.served AND NOT h.is_given_up,
+    unserved_since = CASE WHEN NOT h.is_served THEN coalesce(p.unserved_since, perennial.now()) END
+FROM held h WHERE p.name = h.name AND p.version = h.version
 """,
 )
 

@@ -199,6 +199,8 @@ def _preview_page(shown: Preview) -> RenderableType:
         text(f"{shown.verb}: {_runs(len(shown.runs))} would {shown.what}", "bold"),
         *(_group(group, "green") for group in shown.groups),
     ]
+    for name, said in shown.looks:
+        lines.append(text(f"  {name}: ", "dim") + text("; ".join(said)))
     if shown.refused:
         lines.append(text("left alone:", "bold"))
         lines += [_group(group, "yellow") for group in shown.refused]

@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.cli.bulk import BULK_SHAPE, Rate, check_which, over_many
 from orchestrator.cli.failures import CommandRefused
 from orchestrator.cli.output import Printer, text
+from orchestrator.cli.query import queried
 from orchestrator.cli.session import (
     App,
     By,
     Json,
     Run,
+    RunOrQuery,
     Session,
     examples,
     os_user,
     read_json,
     session_of,
 )
+from orchestrator.core.selection import RunFilter
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -56,13 +60,16 @@ JSON = "JSON|@FILE|-"
         "perennial retry permit-17 --reason 'the partner is back'",
         'perennial retry permit-17 --arguments \'{"user": "ada"}\' --yes',
         "perennial --app shop retry permit-17 --version 2",
-        json_shape=_SHAPE,
+        "perennial retry --process access-request --error ConnectionError --since 7d --rate 50/s",
+        json_shape=f"{_SHAPE}; {BULK_SHAPE}",
     ),
 )
+@queried
 def retry(
     context: typer.Context,
     *,
-    run: Run,
+    query: RunFilter,
+    run: RunOrQuery = None,
     payload: Annotated[
         str | None,
         typer.Option("--input", metavar=JSON, help="Another input of the run.", show_default=False),
@@ -86,12 +93,30 @@ def retry(
     reason: Reason = "",
     by: By = "",
     digest: Digest = None,
+    rate: Rate = None,
     yes: Yes = False,
     _app: App = None,
     _json: Json = False,
 ) -> None:
-    """Let a run that failed, or an incident, go on from where it stopped. What is done is not done again."""
+    """Let a run that failed, or an incident, go on from where it stopped. What is done is not done again.
+
+    Or, with a query, many: failed ones, if no status is given. They are shown first.
+    """
     session = session_of(context)
+    check_which(run, query, digest if run is None else None)
+    if run is None:
+        _retry_many(
+            context,
+            query,
+            of_one={"--input": payload, "--arguments": arguments, "--yes": yes or None},
+            digest=digest,
+            rate=rate,
+            reason=reason,
+            by=by,
+            version=version,
+            expires_in_seconds=None if expires_in is None else expires_in * 3600,
+        )
+        return
     given: dict[str, Any] = {
         "input": None if payload is None else read_json(payload, what="--input"),
         "arguments": None if arguments is None else _object(arguments, what="--arguments"),
@@ -99,6 +124,19 @@ def retry(
         "expires_in": None if expires_in is None else timedelta(hours=expires_in),
     }
     _do(session, "retry", run, given, by=by, reason=reason, digest=digest, yes=yes)
+
+
+def _retry_many(
+    context: typer.Context, query: RunFilter, *, of_one: dict[str, object], **given: Any
+) -> None:
+    for option, value in of_one.items():
+        if value is not None:
+            raise CommandRefused(
+                f"{option} is of one run. Many are confirmed by the --digest of what is shown, and each keeps its own "
+                "input and arguments"
+            )
+    _load_code(session_of(context))
+    over_many(context, "retry", query, **given)
 
 
 Key = Annotated[

@@ -72,6 +72,8 @@ class Preview:
     runs: tuple[Selected, ...] = field(repr=False)
     refusals: tuple[tuple[Selected, str], ...] = field(default=(), repr=False)
     operation_id: UUID | None = None
+    looks: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """What it would do to one run of each group: the run's name, and sentences."""
 
     @property
     def digest(self) -> str:
@@ -86,16 +88,26 @@ class Preview:
         return _grouped((run, "") for run in self.runs)
 
     @property
+    def samples(self) -> list[Selected]:
+        """A run of each group."""
+        first = {_alike(run): run for run in reversed(self.runs)}
+        return [first[alike] for alike in dict.fromkeys(map(_alike, self.runs))]
+
+    @property
     def refused(self) -> list[RunGroup]:
         """The runs that it would not act on, by reason."""
         return _grouped(self.refusals)
+
+
+def _alike(run: Selected) -> tuple[str, int, str, str | None]:
+    return (run.process, run.version, str(run.status), run.cause)
 
 
 def _grouped(runs: Iterable[tuple[Selected, str]]) -> list[RunGroup]:
     names: dict[tuple[Any, ...], list[str]] = {}
     counts: Counter[tuple[Any, ...]] = Counter()
     for run, reason in runs:
-        alike = (run.process, run.version, str(run.status), run.cause, reason)
+        alike = (*_alike(run), reason)
         counts[alike] += 1
         if counts[alike] <= SAMPLES:
             names.setdefault(alike, []).append(run.name)

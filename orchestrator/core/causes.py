@@ -260,5 +260,5 @@ def remedy_for(kind: str, digest: str, *, incidents: int, failed: int) -> str:
     )
 
 
-AGAIN = "restart"
+AGAIN = "retry"
 """The verb that takes a failed run up again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -133,13 +134,12 @@ def test_who_is_at_the_keyboard_is_asked(perennial, many, monkeypatch):
     assert many.calls[1][1] == (PREVIEW.digest,)
 
 
-@pytest.mark.parametrize("verb", ["resume", "pause", "cancel", "restart"])
+@pytest.mark.parametrize("verb", ["resume", "pause", "cancel", "restart", "retry"])
 @pytest.mark.parametrize(
     ("words", "why"),
     [
         ((), "All runs are never meant"),
         (("k1", "--cause", "abc"), "and not both"),
-        (("k1", "--digest", "d1"), "and not both"),
         (("--cause", "abc", "--rate", "fast"), "'fast' is no rate"),
         (("--cause", "abc", "--rate", "0/s"), "'0/s' is no rate"),
     ],
@@ -149,6 +149,21 @@ def test_a_verb_that_names_no_runs_or_too_many_ways_is_refused(perennial, many, 
     assert told.exit_code == 2
     assert why in " ".join(told.stderr.split())
     assert many.calls == []
+
+
+def test_failed_runs_are_retried_by_query(perennial, many):
+    many.answers["preview"] = replace(PREVIEW, verb="retry", looks=(("k1", ("provision again",)),))
+    words = ("retry", "--process", "hire", "--error", "ConnectionError", "--expires-in", "2")
+    told = perennial(*words, "--by", "ann")
+    assert "k1: provision again" in told.stdout
+    assert f"perennial retry --digest {many.answers['preview'].digest}" in told.stderr
+    asked = RunFilter(process="hire", error_type="ConnectionError")
+    given = {"by": "ann", "reason": "", "version": None, "expires_in_seconds": 7200.0}
+    assert many.calls == [("preview", ("retry", asked), given)]
+    for option in (("--yes",), ("--input", "{}"), ("--arguments", "{}")):
+        refused = perennial(*words, *option)
+        assert (refused.exit_code, f"{option[0]} is of one run" in refused.stderr) == (2, True)
+    assert perennial("retry", "--digest", "d1").exit_code == 0
 
 
 def test_one_run_is_named_as_ever(perennial, many):

@@ -154,6 +154,6 @@ def test_a_remedy_names_what_to_mend_and_what_to_type():
     both = remedy_for("WorkerLost", "abc", incidents=1, failed=2)
     assert "out of memory" in both
     assert "perennial resume --cause abc" in both
-    assert "perennial restart --cause abc" in both
+    assert "perennial retry --cause abc" in both
     assert "resume" not in remedy_for("E", "abc", incidents=0, failed=2)
     assert remedy_for("E", "abc", incidents=0, failed=0) == "Mend what the message says"

@@ -15,8 +15,8 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -47,6 +47,9 @@ log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 15.0
 """So long after its last word a command that is at an operation counts as gone."""
+
+LOOKS_MAX = 20
+"""Of so many groups a preview looks at one run more closely."""
 
 Progress = Callable[[int, int, Mapping[str, int]], None]
 """Is told how many runs are done, of how many, and what became of them."""
@@ -86,6 +89,7 @@ def preview(
     refusals = tuple((run, why) for run in found if (why := verb.refusal(run)))
     runs = tuple(run for run in found if not verb.refusal(run))
     shown = Preview(verb.name, verb.what, given, asked, runs, refusals, uuid7())
+    shown = replace(shown, looks=tuple(_looks(context, verb, shown, by=by, reason=reason)))
     if runs:
         with context.transaction() as connection:
             operations.keep_preview(
@@ -100,6 +104,21 @@ def preview(
                 runs=[(run.id, run.revision) for run in runs],
             )
     return shown
+
+
+def _looks(
+    context: EngineContext, verb: BulkVerb, shown: Preview, *, by: str, reason: str
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """What the verb says of one run of each group."""
+    if verb.look is None or shown.operation_id is None:
+        return
+    asked = Asked(_operator(by), reason, shown.arguments, shown.operation_id)
+    with context.connection() as connection:
+        for run in shown.samples[:LOOKS_MAX]:
+            try:
+                yield run.name, verb.look(context, connection, run.id, asked)
+            except PerennialError as refusal:
+                yield run.name, (f"refused: {refusal}",)
 
 
 def kept_preview(
@@ -158,7 +177,7 @@ class Applying:
         if held is None:
             raise self._why_not()
         self._said_at = self.context.monotonic()
-        asked = Asked(f"{held.by} ({self.operation_id})", held.reason, held.arguments)
+        asked = Asked(held.by, held.reason, held.arguments, self.operation_id)
         try:
             self._do_all(verb_of(held.verb), asked, held.rate_per_second, held.runs)
         except (

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection
 
+from orchestrator.core.reentry.retry import Retrying
 from orchestrator.core.run import MOVES, RunStatus
 from orchestrator.core.selection import OPEN, WITHOUT_RESULT, Selected
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.operations import by_hand
+from orchestrator.engine.operations.retry import RETRY
 from orchestrator.engine.start import Starts
 from orchestrator.errors import PerennialError
 
@@ -28,10 +31,19 @@ class Asked:
     by: str
     reason: str
     arguments: Mapping[str, Any]
+    operation: UUID
+
+    @property
+    def actor(self) -> str:
+        """As history names who, where a line of it has no place for the operation."""
+        return f"{self.by} ({self.operation})"
 
 
 Perform = Callable[[EngineContext, Connection, UUID, Asked], str]
 """Does it to one run, in the transaction of that connection; says what came of it. Raises PerennialError to refuse."""
+
+Look = Callable[[EngineContext, Connection, UUID, Asked], tuple[str, ...]]
+"""What it would do to one run. Writes nothing. Raises PerennialError where it would be refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +56,8 @@ class BulkVerb:
     by_default: frozenset[RunStatus]
     perform: Perform
     arguments: frozenset[str] = frozenset()
+    look: Look | None = None
+    """What it would do to one run, in sentences: a preview asks that of one run of each group."""
 
     def refusal(self, run: Selected) -> str:
         """Why it would not act on that run; empty if it would."""
@@ -53,17 +67,17 @@ class BulkVerb:
 
 
 def _resume(_context: EngineContext, connection: Connection, run_id: UUID, asked: Asked) -> str:
-    by_hand.resume(connection, run_id, by=asked.by)
+    by_hand.resume(connection, run_id, by=asked.actor)
     return ""
 
 
 def _pause(_context: EngineContext, connection: Connection, run_id: UUID, asked: Asked) -> str:
-    by_hand.pause(connection, run_id, by=asked.by)
+    by_hand.pause(connection, run_id, by=asked.actor)
     return ""
 
 
 def _cancel(_context: EngineContext, connection: Connection, run_id: UUID, asked: Asked) -> str:
-    by_hand.cancel(connection, run_id, by=asked.by, reason=asked.reason)
+    by_hand.cancel(connection, run_id, by=asked.actor, reason=asked.reason)
     return ""
 
 
@@ -73,9 +87,39 @@ def _restart(context: EngineContext, connection: Connection, run_id: UUID, asked
         connection,
         version=asked.arguments.get("version"),
         even_if_completed=False,
-        by=asked.by,
+        by=asked.actor,
     )
     return f"{'' if started.created else 'restarted before: '}{started.run_id}"
+
+
+def _retrying(asked: Asked) -> Retrying:
+    seconds = asked.arguments.get("expires_in_seconds")
+    return Retrying(
+        version=asked.arguments.get("version"),
+        expires_in=None if seconds is None else timedelta(seconds=seconds),
+    )
+
+
+def _retry(context: EngineContext, connection: Connection, run_id: UUID, asked: Asked) -> str:
+    result = RETRY.apply(
+        context,
+        connection,
+        run_id,
+        _retrying(asked),
+        by=asked.by,
+        reason=asked.reason,
+        operation=str(asked.operation),
+    )
+    return "" if result.preview is None else ", ".join(result.preview.goes_on)
+
+
+def _look_at_retry(
+    context: EngineContext, connection: Connection, run_id: UUID, asked: Asked
+) -> tuple[str, ...]:
+    shown = RETRY.preview(context, connection, run_id, _retrying(asked))
+    again = (f"done again: {what}" for what in shown.repeats)
+    gone = (f"counts no more: {what}" for what in shown.drops)
+    return (*shown.goes_on, *again, *gone, *shown.notes)
 
 
 _PAUSABLE = frozenset(status for status, moves in MOVES.items() if RunStatus.PAUSED in moves)
@@ -95,6 +139,15 @@ VERBS = {
             _FAILED,
             _restart,
             frozenset({"version"}),
+        ),
+        BulkVerb(
+            "retry",
+            "go on from where they failed; what is done is not done again",
+            _FAILED | {RunStatus.INCIDENT},
+            _FAILED,
+            _retry,
+            frozenset({"version", "expires_in_seconds"}),
+            _look_at_retry,
         ),
     )
 }

@@ -6,14 +6,16 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, event, text
 
-from orchestrator import Flow, Retry, RunStatus, hours, process, stage, step
+from orchestrator import Flow, Retry, RunFilter, RunStatus, hours, process, stage, step
 from orchestrator.engine.recover import rebuild_index, sweep
 from orchestrator.errors import DecisionRefused
+from orchestrator.store.reads import incidents, selecting
 from orchestrator.store.statement import Statement
 from orchestrator.store.transitions import outbox, workers
 from tests.harness import Database, Harness
@@ -301,6 +303,72 @@ def test_incidents_are_listed_from_their_index(crowded):
     with crowded.database.psycopg() as connection:
         plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {query[0]}", query[1]))
     assert "run_incident" in plan, plan
+
+
+FAILED = f"""
+UPDATE perennial.run SET error = jsonb_build_object('type', 'E', 'message', 'm', 'cause', 'c' || ordinal % 3,
+    'cause_is', jsonb_build_object('type', 'E', 'place', 'ship', 'text', 'm')), status = 'failed'
+FROM (SELECT id AS which, row_number() OVER () AS ordinal FROM perennial.run
+    WHERE closed_at IS NOT NULL LIMIT {OTHER_RUNS // 100}) few WHERE id = few.which
+"""
+SOME_FAILED = (RunStatus.FAILED,)
+
+
+@pytest.mark.parametrize(
+    ("asked", "index"),
+    [
+        (RunFilter(process="crowd", statuses=SOME_FAILED), "run_error"),
+        (RunFilter(cause="c1", statuses=SOME_FAILED), "run_error"),
+        (RunFilter(process="crowd", cause="c1", statuses=SOME_FAILED), "run_error"),
+        (RunFilter(error_type="E", stage="ship", statuses=SOME_FAILED), "run_error"),
+        (RunFilter(process="crowd", statuses=(RunStatus.INCIDENT,)), "run_incident"),
+        (RunFilter(process="crowd", statuses=(RunStatus.WAITING,)), "run_open"),
+        (RunFilter(key="crowd-7"), "run_business_key_process_key"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.in_words(),
+)
+def test_a_verb_over_many_runs_finds_them_by_an_index(crowded, asked, index):
+    """Of what is open, of what ended with an error, or by the key; and no filter reads all runs."""
+    with crowded.database.engine.connect() as connection:  # nothing is committed
+        connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
+        connection.execute(text(FAILED))
+        connection.exec_driver_sql("ANALYZE perennial.run")
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # of so few rows it would
+        statuses = asked.statuses or tuple(RunStatus)
+        query = selecting._by_index(asked, statuses).limit(10)
+        (found,) = connection.execute(
+            text(
+                f"EXPLAIN (FORMAT JSON) {query.compile(connection, compile_kwargs={'literal_binds': True})}"
+            )
+        ).one()
+    nodes = list(nodes_of(found[0]["Plan"]))
+    assert index in {node.get("Index Name") for node in nodes}
+    assert "Seq Scan" not in {node["Node Type"] for node in nodes}
+
+
+def test_causes_are_grouped_from_the_indexes_of_errors(crowded):
+    """Whatever else has ended, or waits."""
+    with crowded.database.engine.connect() as connection:  # nothing is committed
+        connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
+        connection.execute(text(FAILED))
+        connection.exec_driver_sql("ANALYZE perennial.run")
+        errors = incidents._errors(None, datetime.now(UTC), with_failed=True)
+        query = incidents._by_cause(errors, None)
+        (found,) = connection.execute(
+            text(
+                f"EXPLAIN (FORMAT JSON) {query.compile(connection, compile_kwargs={'literal_binds': True})}"
+            )
+        ).one()
+        causes = incidents.read_causes(connection)
+    nodes = list(nodes_of(found[0]["Plan"]))
+    assert {"run_error", "run_incident"} <= {node.get("Index Name") for node in nodes}
+    assert not [
+        node
+        for node in nodes
+        if node.get("Relation Name") == "run" and node["Node Type"] == "Seq Scan"
+    ]
+    assert {each.digest for each in causes} == {"c0", "c1", "c2"}
+    assert sum(each.runs for each in causes) == OTHER_RUNS // 100
 
 
 def test_a_run_that_waits_and_goes_on_stays_in_its_place_in_every_index(database):

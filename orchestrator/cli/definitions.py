@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.cli.amendments import OTHERS, SHAPE
+from orchestrator.cli.amendments import amend as amend_processes
 from orchestrator.cli.failures import CommandRefused, Refusals
 from orchestrator.cli.output import Printer
 from orchestrator.cli.session import App, By, Json, examples, os_user, session_of
@@ -24,8 +26,10 @@ commands = typer.Typer()
     epilog=examples(
         "perennial deploy access-request.yaml",
         "perennial deploy --app workers.app",
+        "perennial deploy --amend access-request.yaml --reason 'the review comes first'",
         json_shape='{"deployed": [{"name", "version", "fingerprint", "created", "replaced", "unchecked"}]}; '
-        "not created if it was there, replaced if no run had used that",
+        "not created if it was there, replaced if no run had used that. With --amend "
+        f"{SHAPE}",
     ),
 )
 def deploy(
@@ -37,12 +41,33 @@ def deploy(
     ] = None,
     app: App = None,
     by: By = "",
+    amend: Annotated[
+        bool,
+        typer.Option("--amend", help="Also versions that runs have used: shown first, then asked."),
+    ] = False,
+    others: Annotated[
+        str,
+        typer.Option(
+            metavar="stay|park",
+            help="With --amend: what becomes of runs that can't go on with the new content.",
+        ),
+    ] = "stay",
+    reason: Annotated[
+        str, typer.Option(help="With --amend: why, for the history.", show_default=False)
+    ] = "",
+    yes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIGEST", help="With --amend: do what has this digest.", show_default=False
+        ),
+    ] = None,
     _json: Json = False,
 ) -> None:
     """Deploy processes: YAML files, or all that an app registers (also without a FILE).
 
     The app is imported in either case: the names in a YAML file bind to its stages and approvals.
-    All of them are deployed, or none.
+    All of them are deployed, or none. A version that runs have used keeps its content, unless it is amended: the new
+    content is tried on each open run, what would become of them is shown, and nothing is done before you confirm it.
     """
     from orchestrator.cli.apps import load_app, registered_processes
     from orchestrator.cli.listings import deployed_table
@@ -56,9 +81,24 @@ def deploy(
         raise CommandRefused(
             f"the app {session.app!r} registers no process. Give a YAML file, or another --app."
         )
-    with session.client() as client:
-        deployed = client.processes.deploy(*processes, by=by or os_user())
     printer = Printer(session)
+    if others not in OTHERS:
+        raise CommandRefused(f"--others is {' or '.join(OTHERS)}, not {others!r}")
+    if (yes or reason) and not amend:
+        raise CommandRefused("--yes and --reason are of an amendment: add --amend")
+    with session.client() as client:
+        if amend:
+            amend_processes(
+                client,
+                printer,
+                processes,
+                others=others,
+                confirmed=yes,
+                by=by or os_user(),
+                reason=reason,
+            )
+            return
+        deployed = client.processes.deploy(*processes, by=by or os_user())
     printer.emit({"deployed": deployed}, lambda: deployed_table(deployed, width=printer.width))
 
 

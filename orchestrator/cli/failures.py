@@ -31,6 +31,10 @@ class CommandRefused(PerennialError):
     """The command line was not understood; the message says what to type."""
 
 
+class NotConfirmed(PerennialError):
+    """What the command would do was shown, and nobody was there to confirm it. Nothing was done."""
+
+
 class NothingToConnectTo(CommandRefused):
     """No database or broker is named."""
 

@@ -11,14 +11,16 @@ from orchestrator.engine.check import Checked, check
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.deploy import Deployed
 from orchestrator.engine.deploy import deploy as deploy_definitions
+from orchestrator.engine.operations import amend, versions
 from orchestrator.engine.operations import migrate as migrations
-from orchestrator.engine.operations import versions
+from orchestrator.engine.operations.amend import Amended, Amendment, Others
 from orchestrator.engine.operations.migrate import (
     AppliedMigration,
     MigrationPreview,
     UndoneMigration,
 )
 from orchestrator.engine.start import Starts
+from orchestrator.errors import StalePreview
 from orchestrator.store.reads.deployments import deployed_versions
 
 
@@ -118,6 +120,55 @@ class Processes:
         """
         plan_id = plan if isinstance(plan, str) else plan.id
         return migrations.undo(self._context, plan_id, by=by, reason=reason, progress=progress)
+
+    # -- amendment ---------------------------------------------------------------------------
+
+    def needs_amendment(self, process: Process) -> bool:
+        """Whether runs have used its version with other content, or open ones stand on an earlier revision of it."""
+        return amend.is_due(self._context, process)
+
+    def preview_amendment(
+        self,
+        process: Process,
+        *,
+        others: str = Others.STAY,
+        progress: Callable[[int], None] = lambda _count: None,
+    ) -> Amendment:
+        """What an amendment of its version by this process would do with each open run. Writes nothing.
+
+        `others`: what becomes of runs that can't go on with it. "stay": they stand on the revision that they have,
+        and workers with that code move them. "park": they are incidents. Raises UnknownProcess: it isn't deployed.
+        """
+        return amend.preview(self._context, process, others=Others(others), progress=progress)
+
+    def amend(
+        self,
+        process: Process,
+        *,
+        shown: Amendment | None = None,
+        digest: str | None = None,
+        others: str = Others.STAY,
+        by: str = "",
+        reason: str = "",
+        progress: Callable[[int], None] = lambda _count: None,
+    ) -> Amended:
+        """Make this process a revision of its version, and move the open runs that go on with it.
+
+        `shown`: the preview that was confirmed; or its `digest`, which must be what a preview says now. Without
+        either, what it says now is done. Called again after a crash, it goes on where it was. Raises StalePreview,
+        UnknownProcess.
+        """
+        if shown is None:
+            shown = self.preview_amendment(process, others=others)
+            if digest is not None and digest != shown.digest:  # guard: what was confirmed is done
+                raise StalePreview(
+                    f"stale preview: what would happen now has the digest {shown.digest}, not {digest}. Look again,"
+                    " then confirm that",
+                    digest=shown.digest,
+                )
+        done = amend.apply(self._context, process, shown, by=by, reason=reason, progress=progress)
+        self._starts.learn([process])
+        return done
 
 
 def _plan(plan: Plan | str) -> Plan:

@@ -54,6 +54,17 @@ class Definitions:
         known = self._revisions(connection, name, version, None)
         return sorted(each.code_revision for each in known if self._is_here(name, version, each))
 
+    def current_at_hand(self, connection: AnyConnection, name: str, version: int) -> int | None:
+        """The revision that is current, if this program has its content."""
+        return next(
+            (
+                each.code_revision
+                for each in self._revisions(connection, name, version, None)
+                if each.is_current and self._is_here(name, version, each)
+            ),
+            None,
+        )
+
     def _is_here(self, name: str, version: int, revision: Revision) -> bool:
         own = self._registry.processes.get((name, version))
         return revision.kind == "declarative" or (own is not None and _is_content(own, revision))

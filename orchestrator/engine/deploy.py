@@ -64,5 +64,6 @@ def _changed(connection: AnyConnection, process: Process) -> ProcessChanged:
         f"process {process.name!r} version {process.version} is deployed with other content "
         f"(since {rows[0].deployed_at:%Y-%m-%d %H:%M} UTC), and {holds}",
         where=process.where,
-        remedy=f"Raise its version to {process.version + 1}.",
+        remedy=f"Raise its version to {process.version + 1}; or `perennial deploy --amend`, which tries it on each"
+        " open run and shows first what would become of them.",
     )

@@ -41,6 +41,7 @@ from orchestrator.errors import CodeDiffers, DefinitionError, UnknownProcess, Un
 from orchestrator.store.reads.loading import LoadedRun, load_run
 from orchestrator.store.statement import AnyConnection
 from orchestrator.store.transitions import capabilities, outbox
+from orchestrator.store.transitions.amend import AsChecked, move_if_unchanged
 from orchestrator.store.transitions.claim import Claim
 from orchestrator.store.transitions.commit import (
     Taking,
@@ -214,12 +215,15 @@ class _Turn:
 
     def try_once(self, loaded: LoadedRun, settlement: Settlement | None) -> Tried:
         """Replay the flow over what was read, and commit."""
-        process = self.context.definitions.find(
-            self.connection,
-            loaded.context.process,
-            loaded.context.version,
-            loaded.context.code_revision,
-        )
+        run = loaded.context
+        try:
+            process = self.context.definitions.find(
+                self.connection, run.process, run.version, run.code_revision
+            )
+        except CodeDiffers:
+            if not _begin_anew(self.context, self.connection, loaded):
+                raise
+            return Tried.OVERTAKEN
         self.held.begin_try()
         journal = with_settlement(loaded, settlement)
         try:
@@ -330,6 +334,30 @@ class _Turn:
             if each.request.ask.is_handed_off and self.context.may_take(each):
                 return each
         return None
+
+
+def _begin_anew(context: EngineContext, connection: AnyConnection, loaded: LoadedRun) -> bool:
+    """A run that has had no turn stands on nothing yet: it takes the current content, if that is this worker's.
+
+    A producer may have started it as the version was amended, or be of a release that knows of no revisions.
+    """
+    run = loaded.context
+    if loaded.journal or loaded.turn_revision >= 0:  # guard: only a run without a past begins anew
+        return False
+    current = context.definitions.current_at_hand(connection, run.process, run.version)
+    if current is None:
+        return False
+    as_read = AsChecked(
+        run.id,
+        loaded.revision,
+        run.code_revision,
+        needs_turn=True,
+        detail={"from": run.code_revision, "to": current, "found": "no turn was taken yet"},
+    )
+    moved = move_if_unchanged(
+        connection, [as_read], to=current, queue=loaded.queue, actor=context.identity.name
+    )
+    return bool(moved)
 
 
 def _leave(

@@ -227,6 +227,8 @@ ELSEWHERE = {
     "lock_process_if_unused",
     "replace_process",
     "amend_process",
+    "move_to_revision",
+    "park_at_revision",
     # people's, of a kind of one's own: tests/architecture, tests/race
     "answer_wait",
     # an operator's, and their reads: tests/engine/test_migrate.py
@@ -280,6 +282,7 @@ ELSEWHERE = {
     "read_contract",
     "read_fingerprints",
     "read_revisions",
+    "read_content",
     "names_of_processes",
     "runs_of_process",
     "run_to_restart",

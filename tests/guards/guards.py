@@ -27,6 +27,7 @@ ELSEWHERE = "tests/engine/test_elsewhere.py::"
 SERVING = "tests/engine/test_serving.py::"
 MIGRATE = "tests/engine/test_migrate.py::"
 POISON = "tests/engine/test_poison.py::"
+AMENDMENTS = "tests/engine/test_amend.py::"
 REVISIONS = "tests/engine/test_revisions.py::"
 TOGETHER = "tests/engine/test_batch.py::"
 HEARTBEATS = "tests/fleet/test_heartbeats.py::"
@@ -671,6 +672,36 @@ GUARDS = [
         "revisions are not read at each message",
         "A worker whose code differs asks the record for each message that it leaves.",
         (f"{REVISIONS}test_what_differs_is_not_read_at_each_message",),
+    ),
+    Guard(
+        "a run is amended as it was checked",
+        "It would go on with code that its journal contradicts by then.",
+        (f"{AMENDMENTS}test_a_run_that_moved_since_it_was_checked_is_checked_again",),
+    ),
+    Guard(
+        "a run is not amended in a turn",
+        "What its worker records next was not checked.",
+        (f"{AMENDMENTS}test_a_run_in_its_turn_is_left_for_a_later_call",),
+    ),
+    Guard(
+        "handoff of a run that is amended",
+        "A paused run's turn would be sent again and again, and moved by nobody.",
+        (f"{AMENDMENTS}test_one_that_rests_is_handed_off_when_it_is_resumed",),
+    ),
+    Guard(
+        "only what moves is parked",
+        "A run that its operator has paused would be resumed as an incident.",
+        (f"{AMENDMENTS}test_a_run_that_is_paused_as_it_is_to_be_parked_stays_paused",),
+    ),
+    Guard(
+        "only a run without a past begins anew",
+        "A run would be moved by code that was never tried on its journal.",
+        (f"{AMENDMENTS}test_a_run_that_has_had_no_turn_takes_the_content_that_is_current",),
+    ),
+    Guard(
+        "what was confirmed is done",
+        "Runs that nobody was shown would be stranded.",
+        (f"{AMENDMENTS}test_what_was_confirmed_is_done_and_nothing_else",),
     ),
     Guard(
         "an amendment of the revision that was shown",

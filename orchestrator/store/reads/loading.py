@@ -40,6 +40,8 @@ _OPEN = Statement(
 SELECT {_AS_IT_IS}
 FROM perennial.run r WHERE r.closed_at IS NULL AND r.id > %(after)s
     AND (%(process)s::text IS NULL OR r.process = %(process)s)
+    AND (%(version)s::int IS NULL OR r.version = %(version)s)
+    AND (%(not_on)s::int IS NULL OR r.code_revision <> %(not_on)s)
 ORDER BY r.id LIMIT %(limit)s
 """,
 )
@@ -83,13 +85,24 @@ _LOADING: BatchVerb[UUID, LoadedRun | None] = BatchVerb("load_run", _load_all, i
 
 
 def load_open_runs(
-    connection: AnyConnection, *, after: UUID, process: str | None, limit: int
+    connection: AnyConnection,
+    *,
+    after: UUID,
+    process: str | None,
+    limit: int,
+    version: int | None = None,
+    not_on: int | None = None,
 ) -> list[LoadedRun]:
-    """A page of the runs that have not ended, by id."""
-    return [
-        loaded_from(row)
-        for row in _OPEN.rows(connection, after=after, process=process, limit=limit)
-    ]
+    """A page of the runs that have not ended, by id. `not_on`: but those that stand on this revision of their code."""
+    rows = _OPEN.rows(
+        connection, after=after, process=process, limit=limit, version=version, not_on=not_on
+    )
+    return [loaded_from(row) for row in rows]
+
+
+def load_runs(connection: AnyConnection, run_ids: Sequence[UUID]) -> list[LoadedRun]:
+    """Those of the runs that are there."""
+    return [loaded_from(row) for row in _LOAD.rows(connection, run_ids=list(run_ids))]
 
 
 def loaded_from(row: Any) -> LoadedRun:

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from orchestrator.core.definition import Process
 from orchestrator.core.schemas import InputSchema
+from orchestrator.core.versions.content import Content
 from orchestrator.store.parts import MAY_START, SOMETHING_IS_DEPLOYED, THE_CURRENT_FIRST
 from orchestrator.store.statement import AnyConnection, Statement
 
@@ -122,6 +123,19 @@ SELECT v.code_revision, v.kind, v.fingerprint, v.fingerprints,
     CASE WHEN v.kind = 'declarative' THEN v.spec END, false
 FROM perennial.process_revision v JOIN perennial.process p ON p.name = v.process AND p.version = v.version
 WHERE v.process = %(name)s AND v.version = %(version)s AND v.code_revision <> p.code_revision
+""",
+)
+
+_CONTENT = Statement(
+    "read_content",
+    """
+SELECT p.code_revision, p.kind, p.fingerprint, p.spec, p.queue, p.expires_after_seconds,
+    CASE WHEN v.fingerprint = p.fingerprint THEN v.fingerprints ELSE '{}' END AS fingerprints,
+    CASE WHEN v.fingerprint = p.fingerprint THEN v.source END AS source,
+    EXISTS (SELECT FROM perennial.run r WHERE r.process = p.name AND r.version = p.version) AS is_used
+FROM perennial.process p LEFT JOIN perennial.process_revision v
+    ON v.process = p.name AND v.version = p.version AND v.code_revision = p.code_revision
+WHERE p.name = %(name)s AND p.version = %(version)s
 """,
 )
 
@@ -250,6 +264,24 @@ def read_revisions(connection: AnyConnection, name: str, version: int) -> list[R
         )
         for row in rows
     ]
+
+
+def read_content(connection: AnyConnection, name: str, version: int) -> tuple[Content, bool] | None:
+    """What is current, and whether a run has used the version; None: it isn't deployed."""
+    row = _CONTENT.row(connection, name=name, version=version)
+    if row is None:
+        return None
+    content = Content(
+        row.code_revision,
+        row.fingerprint,
+        row.fingerprints,
+        row.kind,
+        row.spec,
+        row.source,
+        row.queue,
+        row.expires_after_seconds,
+    )
+    return content, row.is_used
 
 
 def read_input(connection: AnyConnection, name: str, version: int | None) -> InputOf | None:

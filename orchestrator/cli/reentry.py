@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
 
 import typer
 
@@ -37,7 +38,7 @@ commands = typer.Typer()
 
 _OPERATE = "Operate"
 _SHAPE = (
-    '{"run", "verb", "applied", "digest", "goes_on", "repeats", "drops", "notes"}; '
+    '{"run", "verb", "applied", "run_id", "digest", "goes_on", "repeats", "drops", "notes"}; '
     "not applied without --yes"
 )
 
@@ -309,6 +310,42 @@ def rewind(
     _do(session, "rewind", run, given, by=by, reason=reason, digest=digest, yes=yes)
 
 
+@commands.command(
+    rich_help_panel=_OPERATE,
+    epilog=examples(
+        "perennial fork permit-17 --at provision-access",
+        "perennial fork permit-17 --key permit-17-try",
+        json_shape=_SHAPE,
+    ),
+)
+def fork(
+    context: typer.Context,
+    *,
+    run: Run,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="Copy what was settled before this was asked for.",
+            show_default=False,
+        ),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Business key of the copy.", show_default=False)
+    ] = None,
+    reason: Reason = "",
+    by: By = "",
+    digest: Digest = None,
+    yes: Yes = False,
+    _app: App = None,
+    _json: Json = False,
+) -> None:
+    """Make a copy of a run from a point, for a try. Its stages are done in earnest."""
+    session = session_of(context)
+    given: dict[str, Any] = {"at": at, "key": key}
+    _do(session, "fork", run, given, by=by, reason=reason, digest=digest, yes=yes)
+
+
 def _end(key: str, result: str | None, expires_in: float | None) -> dict[str, Any]:
     return {
         "key": key,
@@ -344,13 +381,13 @@ def _do(
         assert preview is not None  # noqa: S101 - a dry run has one
         if not printer.as_json:
             printer.out.print(_page(preview), crop=False)
-        applied = False
+        applied, shown = False, preview.run_id
         if yes or (not printer.as_json and _agreed()):
             result = verb(
                 run, **given, by=by or os_user(), reason=reason, digest=digest or preview.digest
             )
-            applied = result.is_applied
-    printer.emit(_document(run, preview, applied), lambda: _ending(preview, applied))
+            applied, shown = result.is_applied, result.new_run_id or result.run_id
+    printer.emit(_document(run, preview, applied, shown), lambda: _ending(shown, applied))
 
 
 def _load_code(session: Session) -> None:
@@ -367,11 +404,12 @@ def _agreed() -> bool:
     return typer.confirm("Do it?", err=True)
 
 
-def _document(run: str, preview: Preview, applied: bool) -> dict[str, Any]:
+def _document(run: str, preview: Preview, applied: bool, shown: UUID) -> dict[str, Any]:
     return {
         "run": run,
         "verb": preview.verb,
         "applied": applied,
+        "run_id": shown,
         "digest": preview.digest,
         "goes_on": preview.goes_on,
         "repeats": preview.repeats,
@@ -394,7 +432,7 @@ def _page(preview: Preview) -> Text:
     return page + text(f"\n  {'Preview':<15}{preview.digest}", "dim")
 
 
-def _ending(preview: Preview, applied: bool) -> Text:
+def _ending(run_id: UUID, applied: bool) -> Text:
     if not applied:
         return text("Nothing was changed.", "yellow")
-    return text("Done. ") + text(f"perennial show {preview.run_id}", "green")
+    return text("Done. ") + text(f"perennial show {run_id}", "green")

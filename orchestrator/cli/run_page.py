@@ -174,7 +174,8 @@ def _incident(run: RunView, clock: Clock) -> RenderableType:
     )
     advice = (
         "Nothing was lost and nothing is done twice: `resume` takes the turn again, and parks the "
-        "run again if the cause is still there. `retry` gives what failed all of its attempts anew."
+        "run again if the cause is still there. `retry` gives what failed all of its attempts anew; `skip`, "
+        "`edit` and `rewind` go another way (docs/re-entry.md)."
     )
     return Group(
         answers,

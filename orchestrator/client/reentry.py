@@ -20,9 +20,11 @@ from typing import Any, TypeVar
 
 from orchestrator.client.door import Door, RunReference
 from orchestrator.core import codec
+from orchestrator.core.reentry.fork import Forking
 from orchestrator.core.reentry.retry import Retrying
 from orchestrator.core.reentry.rewind import Rewinding
 from orchestrator.core.reentry.settle import FAILED_BY_HAND, ByHand, Editing
+from orchestrator.engine.operations.fork import FORK
 from orchestrator.engine.operations.re_enter import Result, Verb
 from orchestrator.engine.operations.retry import RETRY
 from orchestrator.engine.operations.rewind import REWIND
@@ -223,6 +225,37 @@ class ReEntry:
             REWIND,
             run,
             Rewinding(to, even_if_completed, expires_in),
+            by=by,
+            reason=reason,
+            dry_run=dry_run,
+            digest=digest,
+            operation=operation,
+            connection=connection,
+        )
+
+    def fork(
+        self,
+        run: RunReference,
+        *,
+        at: str | None = None,
+        key: str | None = None,
+        by: str = "",
+        reason: str = "",
+        dry_run: bool = False,
+        digest: str | None = None,
+        operation: str | None = None,
+        connection: CallersConnection | None = None,
+    ) -> Result:
+        """Make a copy of the run for a try: a run of its own (`new_run_id`), which goes on by itself.
+
+        It has what was settled before the activity `at` was asked for, or all (None), and the signals that no wait
+        has taken. What is open in the run is asked for anew in the copy, whose stages are done in earnest. `key`: its
+        business key; by default it has none. The run itself stays as it is.
+        """
+        return self._do(
+            FORK,
+            run,
+            Forking(at, key),
             by=by,
             reason=reason,
             dry_run=dry_run,

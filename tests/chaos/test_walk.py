@@ -269,6 +269,8 @@ ELSEWHERE = {
     "lock_open_to_re_enter",
     "read_standing",
     "re_enter_run",
+    "fork_run",
+    "fork_of_operation",
     # operators', of many runs: tests/engine/test_bulk.py
     "forget_previews",
     "keep_preview",

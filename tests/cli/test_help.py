@@ -56,6 +56,7 @@ def test_the_commands_of_the_issue_are_all_there():
         "retry",
         "skip",
         "rewind",
+        "fork",
         "complete",
         "fail",
         "edit",

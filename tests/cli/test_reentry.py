@@ -29,6 +29,7 @@ VERBS = {
     "fail": ("permit-17", "notify", "--error", "no more"),
     "edit": ("permit-17", "notify", "--arguments", '{"days": 3}'),
     "rewind": ("permit-17", "--to", "notify"),
+    "fork": ("permit-17", "--at", "notify", "--key", "try"),
 }
 WRONG = {
     "retry": [("permit-17", "--arguments", "3"), ("permit-17", "--input", "{")],
@@ -111,6 +112,7 @@ def test_what_an_activity_gets_reaches_it(perennial, client):
         "fail": {"key": "notify", "error": "no more", "error_type": "FailedByHand"},
         "edit": {"key": "notify", "arguments": {"days": 3}},
         "rewind": {"to": "notify", "even_if_completed": False},
+        "fork": {"at": "notify", "key": "try"},
     }.items():
         perennial(verb, *VERBS[verb], "--yes")
         given = client.calls[-1][2]

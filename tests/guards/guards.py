@@ -419,6 +419,17 @@ GUARDS = [
         (f"{RE_ENTRY}test_a_message_that_found_its_run_ended_forgets_no_turn",),
     ),
     Guard(
+        "a copy is of the run that was read",
+        "What was decided on is what is copied.",
+        (f"{RE_ENTRY}test_a_copy_is_of_the_run_that_was_read",),
+    ),
+    Guard(
+        "handoff of a copy",
+        "A copy of a run gets its first turn.",
+        ("tests/engine/test_fork.py::test_a_copy_goes_another_way",),
+        cut=NEVER,
+    ),
+    Guard(
         "an operation is applied to a run once",
         "A command that is called again after a crash does nothing twice.",
         (f"{RE_ENTRY}test_two_operators_retry_a_run_at_once[op-7]",),

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from orchestrator import Flow, Retry, RunStatus, process, stage
-from orchestrator.core.reentry.change import Change
+from orchestrator.core.reentry.change import Change, Copy
 from orchestrator.core.reentry.retry import Retrying
 from orchestrator.core.reentry.rewind import Rewinding
 from orchestrator.core.reentry.settle import ByHand, Editing
@@ -23,6 +23,7 @@ from orchestrator.errors import OperationRefused, RunNotClosed
 from orchestrator.store.reads.standing import read_standing
 from orchestrator.store.transitions import outbox
 from orchestrator.store.transitions.claim import claim_activity_if_pending
+from orchestrator.store.transitions.fork import fork_if_unchanged
 from orchestrator.store.transitions.reenter import lock_standing, re_enter_if_unchanged
 from tests.harness import Harness, Thread, wait_until_blocked
 
@@ -105,6 +106,18 @@ def test_a_verb_changes_the_run_that_it_has_read(harness, failed):
         assert re_enter_if_unchanged(connection, standing, change, actor="ann", detail={}) is None
     assert harness.status(failed) is RunStatus.FAILED
     assert "retried" not in harness.events(failed)
+
+
+def test_a_copy_is_of_the_run_that_was_read(harness, failed):
+    """Guards the revision in `fork_run`: whoever calls it without the lock."""
+    with harness.context.transaction() as connection:
+        standing = read_standing(connection, failed.run_id)
+    assert standing is not None
+    harness.database.rows("UPDATE perennial.run SET revision = revision + 1")
+    copy = Copy(at=None, business_key=None, kept=(), put_back=(), with_steps=())
+    with harness.context.transaction() as connection:
+        assert fork_if_unchanged(connection, standing, copy, actor="ann", detail={}) is None
+    assert len(harness.client.list()) == 1
 
 
 def test_an_operators_crash_before_its_commit_leaves_nothing(harness, failed):

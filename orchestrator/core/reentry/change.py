@@ -77,6 +77,19 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Copy:
+    """What a copy of a run begins with. Lists are of keys."""
+
+    at: str | None
+    business_key: str | None
+    kept: tuple[str, ...]
+    put_back: tuple[str, ...]
+    """Waits whose signals the copy has not taken yet."""
+    with_steps: tuple[str, ...]
+    """Stages of which steps are copied: a claim reads them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Preview:
     """What a verb would do to one run. Everything in it is in words, or keys.
 
@@ -93,6 +106,7 @@ class Preview:
     drops: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     change: Change | None = field(default=None, repr=False)
+    copy: Copy | None = field(default=None, repr=False)
 
     @property
     def digest(self) -> str:

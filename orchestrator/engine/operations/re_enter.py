@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from orchestrator.core import codec
@@ -31,6 +31,7 @@ from orchestrator.errors import (
 from orchestrator.store.reads.standing import read_standing
 from orchestrator.store.statement import AnyConnection
 from orchestrator.store.transitions import processes
+from orchestrator.store.transitions.fork import fork_of_operation
 from orchestrator.store.transitions.reenter import lock_standing, re_enter_if_unchanged
 
 A = TypeVar("A")
@@ -44,12 +45,32 @@ class Result:
     verb: str
     is_applied: bool
     preview: Preview | None = None
+    new_run_id: UUID | None = None
+    """Of a copy."""
 
 
 def _any_arguments(
     _context: EngineContext, _connection: AnyConnection, _standing: Standing, arguments: A
 ) -> A:
     return arguments
+
+
+def _re_enter(
+    connection: AnyConnection,
+    standing: Standing,
+    preview: Preview,
+    actor: str,
+    detail: dict[str, Any],
+) -> UUID | None:
+    assert preview.change is not None  # noqa: S101 - of all verbs but a copy's
+    written = re_enter_if_unchanged(
+        connection, standing, preview.change, actor=actor, detail=detail
+    )
+    if written is None:
+        raise PerennialError(
+            f"run {standing.name} changed while {preview.verb} was applied; nothing was written. Try again"
+        )
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +84,10 @@ class Verb(Generic[A]):
     """Which version's code decides; None: the run's."""
     moves_on: bool = True
     """Whether the run goes on with the current content of its version, if that can."""
+    write: Callable[[AnyConnection, Standing, Preview, str, dict[str, Any]], UUID | None] = (
+        _re_enter
+    )
+    """Writes what was decided, by whom and why; the id of the run that it makes, if it makes one."""
 
     def preview(
         self, context: EngineContext, connection: AnyConnection, run_id: UUID, arguments: A
@@ -94,7 +119,8 @@ class Verb(Generic[A]):
         if standing is None:
             raise _no_run(run_id)
         if standing.is_done:  # guard: an operation is applied to a run once
-            return Result(run_id, self.name, is_applied=False)
+            copy = fork_of_operation(connection, run_id, operation or "")
+            return Result(run_id, self.name, is_applied=False, new_run_id=copy)
         preview = self._decide(context, connection, standing, arguments)
         # guard: what was previewed is what is done
         if digest is not None and digest != preview.digest:
@@ -103,20 +129,12 @@ class Verb(Generic[A]):
                 f" {preview.digest} now, not {digest}. Look at it again",
                 digest=preview.digest,
             )
-        if preview.change is None:
-            raise OperationRefused(f"{self.name} would change nothing of run {standing.name}")
         detail = {
             **({"reason": codec.readable(reason)} if reason else {}),
             **({"operation": operation} if operation is not None else {}),
         }
-        written = re_enter_if_unchanged(
-            connection, standing, preview.change, actor=actor(by), detail=detail
-        )
-        if written is None:
-            raise PerennialError(
-                f"run {standing.name} changed while {self.name} was applied; nothing was written. Try again"
-            )
-        return Result(run_id, self.name, is_applied=True, preview=preview)
+        new_run_id = self.write(connection, standing, preview, actor(by), detail)
+        return Result(run_id, self.name, is_applied=True, preview=preview, new_run_id=new_run_id)
 
     def _decide(
         self,

@@ -11,6 +11,7 @@
     close       a run is ended, paused or resumed from outside
     reenter     an operator's verb lets a run go another way
     migrate     a run moves to another version, and back (undo_migration)
+    fork        a copy of a run
     outbox      handoffs: asked for, sent again, put back, forgotten
     timers      timers are taken to the index, and found when they are late
     capabilities  what each living worker can run, and what waits for one that can

@@ -426,7 +426,7 @@ GUARDS = [
     Guard(
         "handoff of a copy",
         "A copy of a run gets its first turn.",
-        ("tests/engine/test_fork.py::test_a_copy_goes_another_way",),
+        ("tests/engine/test_fork.py::test_what_is_open_is_asked_for_anew_in_the_copy",),
         cut=NEVER,
     ),
     Guard(

@@ -15,7 +15,13 @@ from uuid_utils.compat import uuid7
 
 from orchestrator.core.reentry.change import Copy
 from orchestrator.core.reentry.standing import Standing
-from orchestrator.store.parts import APPEND_HISTORY, FOR_A_RELAY, WAKE_RELAYS, hand_off_turn
+from orchestrator.store.parts import (
+    APPEND_HISTORY,
+    FOR_A_RELAY,
+    RAISED,
+    WAKE_RELAYS,
+    hand_off_turn,
+)
 from orchestrator.store.statement import AnyConnection, Statement
 
 _FORK = Statement(
@@ -24,7 +30,7 @@ _FORK = Statement(
 WITH forked AS (
     INSERT INTO perennial.run AS n (id, process, version, code_revision, business_key, status, revision, queue, input,
         attributes, created_at, expires_at, attempts_before)
-    SELECT %(new_id)s::uuid, r.process, r.version, r.code_revision, %(business_key)s::text, 'running', r.revision + 1,
+    SELECT %(new_id)s::uuid, r.process, r.version, r.code_revision, %(business_key)s::text, 'running', {RAISED},
         r.queue, r.input, r.attributes, r.created_at, perennial.now() + (r.expires_at - r.created_at),
         nullif(%(attempts_before)s::jsonb, '{{}}')
     FROM perennial.run r WHERE r.id = %(run_id)s

@@ -26,6 +26,7 @@ from orchestrator.core.notice import Resting, RunNotice
 from orchestrator.core.retries import RetryAsked
 from orchestrator.core.run import RunStatus
 from orchestrator.core.steps import StageContext, working_on, working_on_step
+from orchestrator.engine.attempt_errors import error_of_attempt
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.database_errors import once_more_if_cut
 from orchestrator.engine.park import park_attempt
@@ -203,7 +204,7 @@ class _Failure:
             raised = asked.cause
         self._raised: BaseException | None = raised
         """Until it is said. The turn that settles it may live on, and the frames of its traceback with it."""
-        self.error = _error_of(claim, stage, raised)
+        self.error = error_of_attempt(claim, stage, raised)
         self.delay_seconds: float | None = None
         counted = claim.attempt - claim.attempts_before
         if stage.retry.allows_another(counted, raised) and not (asked and asked.is_last):
@@ -401,16 +402,6 @@ def _park(context: EngineContext, claim: Claim, mismatch: PayloadMismatch) -> No
             mismatch,
         )
     )
-
-
-def _error_of(claim: Claim, stage: Stage[..., Any], error: BaseException) -> dict[str, Any]:
-    """One name for an overrun, whoever notices it: recovery, or Celery in the middle of the stage."""
-    told = error_of(error)
-    if told["type"] != "SoftTimeLimitExceeded":  # Celery's class; the engine knows no Celery
-        return told
-    bound = f" of {stage.timeout_seconds:g} s" if stage.timeout_seconds is not None else ""
-    message = f"attempt {claim.attempt} of {claim.name} overran its timeout{bound}"
-    return {**told, "type": "StageTimedOut", "message": message}
 
 
 def _rest_until_retry(

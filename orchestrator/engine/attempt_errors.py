@@ -1,0 +1,19 @@
+"""What is recorded of an attempt that has raised."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.core.definition import Stage
+from orchestrator.core.failures import error_of
+from orchestrator.store.transitions.claim import Claim
+
+
+def error_of_attempt(claim: Claim, stage: Stage[..., Any], error: BaseException) -> dict[str, Any]:
+    """One name for an overrun, whoever notices it: recovery, or Celery in the middle of the stage."""
+    told = error_of(error)
+    if told["type"] != "SoftTimeLimitExceeded":  # Celery's class; the engine knows no Celery
+        return told
+    bound = f" of {stage.timeout_seconds:g} s" if stage.timeout_seconds is not None else ""
+    message = f"attempt {claim.attempt} of {claim.name} overran its timeout{bound}"
+    return {**told, "type": "StageTimedOut", "message": message}

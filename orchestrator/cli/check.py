@@ -23,7 +23,7 @@ commands = typer.Typer()
         "perennial check",
         "perennial check access-request.yaml --process access-request",
         json_shape='{"runs", "is_safe", "groups": [{"process", "version", "found", "reason", "remedy", "runs", '
-        '"samples"}]}',
+        '"samples"}], "patches": [{"process", "version", "name", "runs", "without"}]}',
     ),
 )
 def check(
@@ -82,4 +82,5 @@ def _document(checked: Checked) -> dict[str, object]:
             }
             for group in checked.groups
         ],
+        "patches": checked.patches,
     }

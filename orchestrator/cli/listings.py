@@ -169,6 +169,7 @@ def checked_page(checked: Checked) -> RenderableType:
         if group.remedy:
             lines.append(text(f"  → {group.remedy}", "yellow"))
         blocks += [Group(*lines), Text()]
+    blocks += [text(f"{use.process} v{use.version}: {use}", "dim") for use in checked.patches]
     verdict = (
         text("Every open run can go on with this code.", "green")
         if checked.is_safe

@@ -9,7 +9,7 @@ them is no difference of the code's, so only what keeps the run from going on is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from orchestrator.core.branches import TurnAbandoned
@@ -51,6 +51,8 @@ class Verdict:
 
     found: Class
     reason: str = ""
+    patches: tuple[tuple[str, bool], ...] = field(default=(), compare=False)
+    """What `Flow.patched` answers in this run, by keys."""
 
 
 def check_run(
@@ -76,6 +78,11 @@ def check_run(
         )
     except TurnAbandoned as lack:
         return Verdict(Class.LACKS, str(lack))
+    verdict = _verdict_by(outcome, status, needs_turn=needs_turn)
+    return replace(verdict, patches=outcome.patches) if outcome.patches else verdict
+
+
+def _verdict_by(outcome: TurnOutcome, status: RunStatus, *, needs_turn: bool) -> Verdict:
     if outcome.status is RunStatus.INCIDENT:
         return _broken(outcome)
     if status is RunStatus.INCIDENT:

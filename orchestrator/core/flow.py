@@ -118,6 +118,9 @@ class Recorder(Protocol):
     def request(self, name: str, key: str | None, ask: Ask) -> Request:
         """Place a request in the current scope."""
 
+    def patched(self, name: str) -> bool:
+        """Whether the run has come to this code of its flow first with this code."""
+
     def gather_key(self, key: str | None) -> str:
         """The key of a gather in the current scope."""
 
@@ -289,6 +292,15 @@ class Flow:
         name = composed(name)
         ask = request_approval(name, assign=assign, escalate=escalate, timeout=timeout)
         return self._asked(name, key, AskPeople(ask))
+
+    def patched(self, name: str) -> bool:
+        """Guard changed code: True for a run that comes here first with this code, False for one that was further.
+
+        `if flow.patched("two-reviews"): … else: …`, with the new code above and the former below. The answer is the
+        same at each replay: the first True is marked in the journal. Once `perennial check` says that no open run needs
+        the former code, take it away with the question: marks that nobody asks for count for nothing.
+        """
+        return self._recorder.patched(composed(name))
 
     def ask(self, ask: Ask, name: str, *, key: str | None = None) -> Pending[Any]:
         """Ask for something of a kind that is registered (`core.kinds.register`); awaiting gives its answer.

@@ -65,6 +65,8 @@ class TurnOutcome:
     error: dict[str, Any] | None = None
     raised: BaseException | None = field(default=None, compare=False, repr=False)
     """What the flow raised, where that is how it ended or was parked."""
+    patches: tuple[tuple[str, bool], ...] = ()
+    """What `Flow.patched` has answered, by keys."""
     goes_on: bool = False
     """The flow wants an inline step, but on facts not recorded yet: commit, and take another turn."""
 

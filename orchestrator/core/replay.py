@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from zlib import crc32
 
@@ -90,7 +90,9 @@ def take_turn(
         outcome = one.incident(requests.parked_as, requests.parked)
     if asked is not None:
         asked.update(requests.asked)
-    return outcome
+    return (
+        replace(outcome, patches=tuple(requests.patches.items())) if requests.patches else outcome
+    )
 
 
 @dataclass(slots=True)

@@ -17,11 +17,12 @@ from typing import Any, NoReturn
 
 from orchestrator.core.asked import different_arguments, digest_of
 from orchestrator.core.branches import Branches, TurnAbandoned, TurnOver
-from orchestrator.core.checks import check_key, check_words, composed
+from orchestrator.core.checks import check_key, check_name, check_words, composed
 from orchestrator.core.contradictions import explain_contradiction
 from orchestrator.core.definition import Process, Registry, Stage
 from orchestrator.core.journal import AHEAD, Activity
 from orchestrator.core.kinds.base import Ask, NewActivity, Request
+from orchestrator.core.kinds.patch import key_of, new_patch
 from orchestrator.core.unawaited import NEVER_AWAITED, Unawaited
 from orchestrator.errors import DefinitionError, UnknownStage
 
@@ -57,6 +58,7 @@ class Requests:
         "opened",
         "parked",
         "parked_as",
+        "patches",
         "unawaited",
     )
 
@@ -77,6 +79,8 @@ class Requests:
         self.parked_as = "contradiction"
         self.ahead: list[Activity] = []
         """What a migration has left to be asked for later."""
+        self.patches: dict[str, bool] = {}
+        """What `patched` has answered, by keys."""
         self._places: dict[tuple[str, int], Activity] = {}
         self._names: dict[str, int] = {}
         self._ordinals: dict[str, int] = {}
@@ -115,6 +119,34 @@ class Requests:
         if request.key not in self.entries and not ask.is_inline:
             self.opened[request.key] = ask.open(request)
         return request
+
+    def patched(self, name: str) -> bool:
+        """Whether the run has come here with this code first: marked so, or now. One answer for each name and scope.
+
+        It has not where its journal has, of this scope or one inside it, what the flow hasn't asked for yet.
+        """
+        if self.branches.is_over:
+            raise TurnOver
+        scope = self.branches.scope
+        key = key_of(name, scope)
+        if key not in self.patches:
+            check_name("a patch's", name, self._process.where)
+            self.patches[key] = (
+                key in self.entries
+                or not self._has_come_further(scope)  # guard: a patch of a run that is further
+            )
+            if self.patches[key] and key not in self.entries:
+                self.opened[key] = new_patch(name, scope, self.now)
+        return self.patches[key]
+
+    def _has_come_further(self, scope: str) -> bool:
+        inside = f"{scope}/" if scope else ""
+        return any(
+            entry.key not in self.asked
+            and entry.ordinal != AHEAD
+            and (entry.scope == scope or entry.scope.startswith(inside))
+            for entry in self.entries.values()
+        )
 
     def gather_key(self, key: str | None) -> str:
         """The key of a gather: a head for its branches' keys."""

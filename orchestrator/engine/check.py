@@ -48,11 +48,27 @@ class CheckedGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class PatchUse:
+    """A patch of a process: how many of its open runs are without it, and need the former code."""
+
+    process: str
+    version: int
+    name: str
+    runs: int
+    without: int
+
+    def __str__(self) -> str:
+        said = f"patched {self.name!r}: {self.without} of {self.runs} open runs are without it"
+        return said if self.without else f"{said}: the old branch can go"
+
+
+@dataclass(frozen=True, slots=True)
 class Checked:
     """What became of a check: its groups, worst first."""
 
     runs: int
     groups: tuple[CheckedGroup, ...]
+    patches: tuple[PatchUse, ...] = ()
 
     @property
     def is_safe(self) -> bool:
@@ -74,9 +90,11 @@ def check(
     definitions = _Definitions(context, candidates)
     groups: dict[tuple[str, int, Verdict], list[LoadedRun]] = {}
     counts: dict[tuple[str, int, Verdict], int] = {}
+    patches = _Patches()
     total = 0
     for run in _open_runs(context, process):
         verdict = _verdict_on(context, definitions, run)
+        patches.note(run, verdict)
         group = run.context.process, run.context.version, verdict
         counts[group] = counts.get(group, 0) + 1
         samples = groups.setdefault(group, [])
@@ -97,7 +115,31 @@ def check(
         for (name, version, verdict), samples in groups.items()
     ]
     found.sort(key=lambda each: (-order.index(each.found), each.process, each.version, -each.runs))
-    return Checked(total, tuple(found))
+    return Checked(total, tuple(found), patches.all())
+
+
+class _Patches:
+    """What runs have answered to `Flow.patched`, by process and name."""
+
+    def __init__(self) -> None:
+        self._runs: dict[tuple[str, int], int] = {}
+        self._without: dict[tuple[str, int, str], int] = {}
+
+    def note(self, run: LoadedRun, verdict: Verdict) -> None:
+        place = run.context.process, run.context.version
+        self._runs[place] = self._runs.get(place, 0) + 1
+        said: dict[str, bool] = {}
+        for key, is_patched in verdict.patches:
+            name = key.rpartition("#")[2]
+            said[name] = said.get(name, True) and is_patched
+        for name, is_patched in said.items():
+            self._without[*place, name] = self._without.get((*place, name), 0) + (not is_patched)
+
+    def all(self) -> tuple[PatchUse, ...]:
+        return tuple(
+            PatchUse(process, version, name, self._runs[process, version], without)
+            for (process, version, name), without in sorted(self._without.items())
+        )
 
 
 def _open_runs(context: EngineContext, process: str | None) -> Iterator[LoadedRun]:

@@ -1451,6 +1451,16 @@ GUARDS = [
         (f"{MIGRATE}test_who_was_shown_what_is_no_longer_so_is_refused_and_sees_what_changed",),
     ),
     Guard(
+        "a patch of a run that is further",
+        "A run that was further when the code changed keeps the former code.",
+        (
+            (
+                "tests/unit/test_patches.py::"
+                "test_who_comes_to_it_first_takes_the_new_code_and_is_marked_and_others_the_former"
+            ),
+        ),
+    ),
+    Guard(
         "a migration is proved by replay",
         "No run comes to a version whose flow contradicts the journal that was made for it.",
         ("tests/unit/test_migrations.py::test_a_journal_that_contradicts_all_the_same_is_refused",),

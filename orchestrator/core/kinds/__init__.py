@@ -6,6 +6,7 @@
     signal.py    a fact from outside
     sleep.py     time
     approval.py  a decision of people
+    patch.py     the mark of changed code, which a flow asks for and doesn't await
 
     register     a further kind, of a module of its own; its flows ask for it by `Flow.ask`
     kind_of      what is said of a kind by its name, also where this program doesn't have it
@@ -32,6 +33,7 @@ from orchestrator.core.kinds.base import (
     TimerRule,
     Unregistered,
 )
+from orchestrator.core.kinds.patch import Patch
 from orchestrator.core.kinds.signal import SignalWait
 from orchestrator.core.kinds.sleep import Sleep
 from orchestrator.core.kinds.stage import StageCall
@@ -39,7 +41,7 @@ from orchestrator.core.kinds.step import StepCall
 from orchestrator.errors import DefinitionError
 
 KINDS: dict[ActivityKind, type[Ask]] = {
-    each.kind: each for each in (StageCall, StepCall, SignalWait, Sleep, AskPeople)
+    each.kind: each for each in (StageCall, StepCall, SignalWait, Sleep, AskPeople, Patch)
 }
 """Each by its name in the record."""
 

@@ -18,6 +18,7 @@ from orchestrator.core.branches import TurnAbandoned
 from orchestrator.core.definition import Process, Registry
 from orchestrator.core.journal import AHEAD, Activity, ActivityKind, ActivityState
 from orchestrator.core.kinds.base import Request
+from orchestrator.core.kinds.patch import PATCH
 from orchestrator.core.outcome import RunContext, TurnOutcome
 from orchestrator.core.replay import take_turn
 from orchestrator.core.run import RunStatus
@@ -191,7 +192,11 @@ class _Migration:
     def _tried(self, context: RunContext) -> tuple[Trial, set[str]]:
         """The flow over the journal, and which keys of it stand ahead."""
         trial = self._try(context)
-        leftover = [key for key in self.former if key not in trial.asked]
+        leftover = [
+            key
+            for key, entry in self.former.items()
+            if key not in trial.asked and entry.kind != PATCH
+        ]
         new = [
             request
             for key, request in trial.asked.items()
@@ -260,7 +265,7 @@ class _Migration:
 
     def _moved(self, trial: Trial, entry: Activity, ahead: set[str]) -> Moved:
         old_key = self.old_keys[entry.key]
-        if entry.key in ahead:
+        if entry.key in ahead or entry.kind == PATCH:
             return Moved(old_key, _without_place(entry, old_key))
         request = trial.asked[entry.key]
         placed = replace(

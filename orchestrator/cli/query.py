@@ -33,6 +33,12 @@ def _options(
         int | None,
         typer.Option("--of-version", min=1, help="Of this version of it.", rich_help_panel=_PANEL),
     ] = None,
+    revision: Annotated[
+        int | None,
+        typer.Option(
+            "--of-revision", min=1, help="On this revision of its version.", rich_help_panel=_PANEL
+        ),
+    ] = None,
     status: Annotated[
         list[RunStatus] | None, typer.Option(help="Only these; repeatable.", rich_help_panel=_PANEL)
     ] = None,
@@ -126,6 +132,7 @@ def _filter_of(asked: dict[str, Any], now: Any) -> RunFilter:
     return RunFilter(
         process=asked["process"],
         version=asked["process_version"],
+        code_revision=asked["revision"],
         statuses=tuple(dict.fromkeys(statuses)),
         cause=asked["cause"],
         error_type=asked["error"],

@@ -182,10 +182,25 @@ def _incident(run: RunView, clock: Clock) -> RenderableType:
         Text(),
         text(f"{error.get('type', 'incident')}", "bold red"),
         _diff(error),
+        *_cause(error),
         *_tracebacks(run),
         Text(),
         Text(advice, "dim"),
     )
+
+
+def _cause(error: dict[str, Any]) -> list[RenderableType]:
+    """By which other runs have failed, perhaps."""
+    digest = error.get("cause")
+    if not digest:
+        return []
+    return [
+        command(
+            f"perennial incidents {shlex.quote(str(digest))}",
+            label="  Others like it: ",
+            style="dim",
+        )
+    ]
 
 
 def _tracebacks(run: RunView) -> list[RenderableType]:
@@ -223,6 +238,7 @@ def _ending(run: RunView, clock: Clock) -> RenderableType:
     ]
     if run.error:
         parts += [Text(), text(run.error.get("type") or "error", "bold red"), _diff(run.error)]
+        parts += _cause(run.error)
         parts += _tracebacks(run)
     if run.followed_by:
         parts += [

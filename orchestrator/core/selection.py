@@ -42,6 +42,7 @@ class Between:
 class RunFilter:
     """What a run must be for the filter to mean it; what is None or empty doesn't matter.
 
+    `code_revision`: the revision of its version that it stands on.
     `stage`: where the run stands, or where its error came up. `waiting_for`: as `ps` shows it, or how that begins.
     `key`: the business key, one that was given up included; `key_prefix`: how it begins. `progressed`: when the run
     last moved; of one that has ended that is when it did. `attributes`: these are among the run's.
@@ -49,6 +50,7 @@ class RunFilter:
 
     process: str | None = None
     version: int | None = None
+    code_revision: int | None = None
     statuses: tuple[RunStatus, ...] = ()
     cause: str | None = None
     error_type: str | None = None
@@ -91,6 +93,7 @@ class RunFilter:
         words = [
             f"of {self.process}" if self.process else "",
             f"of version {self.version}" if self.version else "",
+            f"of revision {self.code_revision}" if self.code_revision else "",
             f"at {self.stage}" if self.stage else "",
             f"with the key {self.key!r}" if self.key else "",
             f"with a key that begins with {self.key_prefix!r}" if self.key_prefix else "",

@@ -117,12 +117,16 @@ def test_what_is_said_of_a_cause_is_said_by_somebody(perennial, listed, words, c
                 "trip",
                 "--of-version",
                 "2",
+                "--of-revision",
+                "4",
                 "--cause",
                 "abc",
                 "--waiting-for",
                 "approval m",
             ),
-            RunFilter(process="trip", version=2, cause="abc", waiting_for="approval m"),
+            RunFilter(
+                process="trip", version=2, code_revision=4, cause="abc", waiting_for="approval m"
+            ),
         ),
         (
             (

@@ -62,11 +62,13 @@ def test_show_answers_the_five_questions_in_every_status(perennial, client, stat
 
 def test_show_of_an_incident_has_the_readable_diff_and_the_safe_button(perennial, client):
     error = {"type": "contradiction", "message": DIFF, "process": "access-request version 1"}
+    error["cause"] = "3f2a91c04b7d"
     client.answers["get"] = replace(WAITING, status=RunStatus.INCIDENT, waits=(), error=error)
     page = perennial("show", "permit-17").stdout
     for line in DIFF.splitlines():
         assert line in page
     assert "perennial resume permit-17" in page
+    assert "perennial incidents 3f2a91c04b7d" in page
 
 
 def test_show_of_a_failed_run_says_why_and_that_nothing_follows(perennial, client):

@@ -57,6 +57,8 @@ def _plain_conditions(asked: RunFilter) -> Iterator[ColumnElement[bool]]:
         yield run.c.process == asked.process
     if asked.version is not None:
         yield run.c.version == asked.version
+    if asked.code_revision is not None:
+        yield run.c.code_revision == asked.code_revision
     if asked.statuses:
         yield from with_status(asked.statuses)
     if asked.waiting_for is not None:

@@ -120,6 +120,12 @@ def do_all(harness: Harness) -> None:
     recover.rebuild_index(harness.context)
     harness.recover(rounds=4)
     assert harness.status(run) is RunStatus.COMPLETED
+    client.operations.fork(run, at="board")
+    client.operations.rewind(run, "board", even_if_completed=True)
+    harness.drain()
+    client.reject("k", "board", by="bob")
+    harness.drain()
+    assert harness.status(run) is RunStatus.COMPLETED, "the signal is taken again"
     harness.move(hours=2000)
     harness.drain()
     with harness.context.connection() as connection:

@@ -63,6 +63,7 @@ FUNCTIONS = (
     "refuse_if_turn_is_held",
     "take_out_activities",
     "take_out_approvals",
+    "take_out_signals",
     "take_out_votes",
 )
 

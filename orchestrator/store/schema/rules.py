@@ -131,6 +131,7 @@ $$
         ),
         ("approvals", "approval", "t.key = ANY(keys)"),
         ("votes", "approval_vote", "t.key = ANY(keys)"),
+        ("signals", "signal", "t.consumed_key = ANY(keys)"),
     )
 )
 

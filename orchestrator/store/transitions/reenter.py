@@ -14,8 +14,8 @@
     handed off  a turn, and each stage that is pending
     recorded    history: the verb, and each activity that has left the journal, with what it came to
 
-An activity that is settled never changes, nor does a closed approval or a consumed signal (store.schema.rules): they
-are deleted, and written anew.
+An activity that is settled never changes, nor does a closed approval or a consumed signal: they are taken out, and
+written anew (store.schema.rules). Steps are taken out with their stage, and put in again where they are remembered.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from orchestrator.store.parts import (
     run_has_changed,
 )
 from orchestrator.store.reads.standing import read_standing
+from orchestrator.store.schema.tables import activity, columns_in_use
 from orchestrator.store.statement import AnyConnection, Statement
 
 _LOCK_RUN = Statement(
@@ -71,6 +72,8 @@ FOR NO KEY UPDATE  /* guard: a claim waits for an operator's verb */
 )
 
 
+_OF_STEP = ", ".join(column.name for column in columns_in_use(activity))
+
 _REENTER = Statement(
     "re_enter_run",
     f"""
@@ -99,14 +102,13 @@ WITH entries AS (
         OR t.key IN (SELECT e.key FROM entries e WHERE NOT e.keeps_timers)
         OR t.kind = 'expiry' AND %(arms_expiry)s)
     RETURNING t.id
-), withdrawn AS (
-    DELETE FROM perennial.approval p USING fence WHERE p.run_id = fence.id AND p.key = ANY(%(removed)s::text[])
-), unvoted AS (
-    DELETE FROM perennial.approval_vote v USING fence WHERE v.run_id = fence.id AND v.key = ANY(%(removed)s::text[])
-), removed AS (
-    DELETE FROM perennial.activity a USING fence WHERE a.run_id = fence.id
-        AND (a.key = ANY(%(removed)s::text[]) OR a.key IN (SELECT e.key FROM entries e))
-    RETURNING a.*
+), withdrawn AS MATERIALIZED (
+    SELECT t.key FROM fence, LATERAL perennial.take_out_approvals(fence.id, %(removed)s::text[]) t
+), unvoted AS MATERIALIZED (
+    SELECT t.key FROM fence, LATERAL perennial.take_out_votes(fence.id, %(removed)s::text[]) t
+), removed AS MATERIALIZED (
+    SELECT t.* FROM fence, LATERAL perennial.take_out_activities(fence.id,
+        %(removed)s::text[] || ARRAY(SELECT e.key FROM entries e)) t
 ), emptied AS (
     DELETE FROM perennial.outbox o USING fence WHERE o.run_id = fence.id AND o.key <> ''
         AND (o.key = ANY(%(removed)s::text[]) OR o.key IN (SELECT e.key FROM entries e WHERE e.state <> 'pending'))
@@ -122,10 +124,11 @@ WITH entries AS (
         CASE WHEN e.state IN ('done', 'failed') THEN fence.revision END
     FROM removed a JOIN entries e USING (key), fence
     RETURNING run_id, key, attempt, name, queue, kind, state
-), unconsumed AS (
-    DELETE FROM perennial.signal s USING fence
-    WHERE s.run_id = fence.id AND s.consumed_key = ANY(%(put_back)s::text[])
-    RETURNING s.*
+), remembered AS (
+    INSERT INTO perennial.activity ({_OF_STEP}) SELECT {_OF_STEP} FROM removed a
+    WHERE a.parent_key IS NOT NULL AND NOT a.parent_key = ANY(%(forgets)s::text[])
+), unconsumed AS MATERIALIZED (
+    SELECT t.* FROM fence, LATERAL perennial.take_out_signals(fence.id, %(put_back)s::text[]) t
 ), buffered AS (
     INSERT INTO perennial.signal (id, run_id, name, signal_id, payload, sender, received_at, received_revision)
     SELECT u.id, u.run_id, u.name, u.signal_id, u.payload, u.sender, u.received_at, u.received_revision
@@ -153,7 +156,9 @@ WITH entries AS (
         AS h(place int, event text, key text, attempt int, detail jsonb)
     ORDER BY h.place
 )
-SELECT fence.revision, {run_has_changed("fence.id")} AS noticed, {WAKE_RELAYS} AS woken FROM fence
+SELECT fence.revision, {run_has_changed("fence.id")} AS noticed, {WAKE_RELAYS} AS woken,
+    (SELECT count(*) FROM withdrawn) + (SELECT count(*) FROM unvoted) AS taken_out
+FROM fence
 """,
 )
 
@@ -199,7 +204,8 @@ def re_enter_if_unchanged(
         run_id=standing.run.id,
         revision=standing.revision,
         status=RunStatus(change.status).value,
-        removed=[*change.removed, *(each.key for each in standing.steps_of(change.forgets))],
+        removed=list(change.removed),
+        forgets=list(change.forgets),
         put_back=list(change.put_back),
         entries=json.dumps(
             [

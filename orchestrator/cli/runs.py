@@ -67,7 +67,7 @@ def start(
         typer.Option(help="Business key: starting twice with one key gives the same run."),
     ] = None,
     version: Annotated[
-        int | None, typer.Option(min=1, help="The newest deployed when not given.")
+        int | None, typer.Option(min=1, help="As `perennial processes` says, when not given.")
     ] = None,
     again: Annotated[
         bool,
@@ -127,7 +127,7 @@ def restart(
     query: RunFilter,
     run: RunOrQuery = None,
     version: Annotated[
-        int | None, typer.Option(min=1, help="The newest deployed when not given.")
+        int | None, typer.Option(min=1, help="As `perennial processes` says, when not given.")
     ] = None,
     even_if_completed: Annotated[
         bool, typer.Option("--even-if-completed", help="Do again what was done; of one run alone.")

@@ -118,7 +118,7 @@ class Client:
         if_closed: IfClosed = "existing",
         connection: CallersConnection | None = None,
     ) -> Started:
-        """Start a run of the newest deployed version, or of `version`.
+        """Start a run of the version that new runs take (`client.processes.list`), or of `version`.
 
         `key`: a business key, unique among the process's runs: a second start returns the first run, and how it
         stands. `if_closed`: what to do when that run has ended. `"existing"` returns it all the same; `"again"`

@@ -70,7 +70,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class StartRequest:
-    """Runs that may be started: of the process's newest version, or of `version`. `checked`: what they fit."""
+    """Runs that may be started: of the version that new runs take, or of `version`. `checked`: what they fit."""
 
     process: str
     version: int | None
@@ -342,7 +342,7 @@ def _unknown(connection: AnyConnection, process: str, version: int | None) -> Un
     names = processes.names_of(connection, limit=NAMES_MAX)
     if version is not None and process in names:
         newest = processes.read_input(connection, process, None)
-        known = f"; the newest is version {newest.version}" if newest else ""
+        known = f"; new runs take version {newest.version}" if newest else ""
         return UnknownProcess(
             f"no process {process!r} version {version} is deployed{known}; "
             "deploy it with `perennial deploy`"

@@ -102,7 +102,7 @@ def inbox(
             (
                 text(approval.business_key or approval.run_id, "bold"),
                 text(approval.process),
-                text(_asking(approval)),
+                text(_asking(approval) + (f"; {approval.changed}" if approval.changed else "")),
                 text(
                     ", ".join(approval.assignees) + (" (escalated)" if approval.escalated else "")
                 ),

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
         AppliedMigration,
         MigrationGroup,
         MigrationPreview,
-        UndoneMigration,
     )
+    from orchestrator.engine.operations.undo_migration import UndoneMigration
 
 commands = typer.Typer(no_args_is_help=True)
 
@@ -32,6 +32,41 @@ PlanFile = Annotated[
     Path, typer.Argument(metavar="PLAN", help="A plan in YAML or JSON.", show_default=False)
 ]
 Reason = Annotated[str, typer.Option("--reason", help="Why, for the history of each run.")]
+
+
+@commands.command(
+    epilog=examples(
+        "perennial migrate propose access-request --from 1 --to 2 > plan.yaml",
+        json_shape='{"plan", "notes"}; the plan as its file has it',
+    ),
+)
+def propose(
+    context: typer.Context,
+    *,
+    process: Annotated[str, typer.Argument(help="Its name.", show_default=False)],
+    from_version: Annotated[int, typer.Option("--from", min=1, help="The version of the runs.")],
+    to: Annotated[int, typer.Option("--to", min=1, help="The version they are to come to.")],
+    files: Annotated[
+        list[Path] | None,
+        typer.Option("--file", help="A process in YAML that isn't deployed yet; repeatable."),
+    ] = None,
+    _app: App = None,
+    _json: Json = False,
+) -> None:
+    """Draw a plan from two versions, and from how the open runs stand: print it as YAML, to be read and edited."""
+    from orchestrator.cli.apps import load_app
+    from orchestrator.cli.definitions import read_processes
+
+    session = session_of(context)
+    load_app(session)
+    candidates = read_processes(files or [])
+    printer = Printer(session)
+    with session.client() as client:
+        drawn = client.processes.propose_migration(
+            process, *candidates, from_version=from_version, to=to
+        )
+    plan = drawn.plan.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    printer.emit({"plan": plan, "notes": drawn.notes}, lambda: text(drawn.text.rstrip()))
 
 
 @commands.command(

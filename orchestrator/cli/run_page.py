@@ -102,6 +102,8 @@ def _wait(run: RunView, wait: Wait, clock: Clock) -> RenderableType:
     if wait.detail:
         first_line = wait.detail.partition("\n")[0]
         what += f": {shortened(first_line, DETAIL_CHARACTERS_MAX)}"
+    if wait.changed:
+        what += f"; changed since it was asked: {wait.changed}"
     return _answers(
         what=what,
         who=", ".join(wait.who) or "nobody: it goes on by itself",

@@ -17,8 +17,9 @@ from orchestrator.engine.operations.amend import Amended, Amendment, Others
 from orchestrator.engine.operations.migrate import (
     AppliedMigration,
     MigrationPreview,
-    UndoneMigration,
 )
+from orchestrator.engine.operations.propose import MigrationProposal, propose
+from orchestrator.engine.operations.undo_migration import UndoneMigration, undo
 from orchestrator.engine.start import Starts
 from orchestrator.errors import StalePreview
 from orchestrator.store.reads.deployments import deployed_versions
@@ -80,6 +81,27 @@ class Processes:
 
     # -- migration ---------------------------------------------------------------------------
 
+    def propose_migration(
+        self,
+        process: str,
+        *candidates: Process,
+        from_version: int,
+        to: int,
+        progress: Callable[[int], None] = lambda _count: None,
+    ) -> MigrationProposal:
+        """A plan drawn from two versions and from how open runs stand, to be read and edited. Writes nothing.
+
+        `candidates`: definitions in place of those that are registered or deployed. Raises UnknownProcess.
+        """
+        return propose(
+            self._context,
+            process,
+            from_version=from_version,
+            to=to,
+            candidates=candidates,
+            progress=progress,
+        )
+
     def preview_migration(
         self, plan: Plan | str, *, progress: Callable[[int], None] = lambda _count: None
     ) -> MigrationPreview:
@@ -119,7 +141,7 @@ class Processes:
         Raises PerennialError: it has moved none.
         """
         plan_id = plan if isinstance(plan, str) else plan.id
-        return migrations.undo(self._context, plan_id, by=by, reason=reason, progress=progress)
+        return undo(self._context, plan_id, by=by, reason=reason, progress=progress)
 
     # -- amendment ---------------------------------------------------------------------------
 

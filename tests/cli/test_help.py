@@ -66,7 +66,7 @@ def test_the_commands_of_the_issue_are_all_there():
         f"incidents {verb}" for verb in ("show", "note", "mute", "mended")
     } | {"operations"} | {f"operations {verb}" for verb in ("show", "resume", "pause", "stop")} | {
         f"processes {verb}" for verb in ("show", "current", "retire")
-    } | {f"migrate {verb}" for verb in ("preview", "apply", "undo")}
+    } | {f"migrate {verb}" for verb in ("propose", "preview", "apply", "undo")}
 
 
 def test_root_help_documents_exit_codes_and_error_shape(perennial):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from orchestrator.core.versions.plans import read_plan
 from orchestrator.engine.operations.migrate import (
     AppliedMigration,
     MigrationGroup,
     MigrationPreview,
-    UndoneMigration,
 )
+from orchestrator.engine.operations.propose import MigrationProposal
+from orchestrator.engine.operations.undo_migration import UndoneMigration
 from orchestrator.errors import StalePreview
-from tests.cli.samples import RUN_ID
+from tests.cli.samples import APPROVAL, RUN_ID, WAITING
 
 APP = ("--app", "orchestrator.cli.empty_app")
 PLAN = "process: trip\nfrom: 1\nto: 2\nmap: {book: reserve}\n"
@@ -92,3 +96,27 @@ def test_what_is_no_plan_is_refused_with_its_place(perennial, plan, tmp_path):
     assert told.exit_code == 1
     assert "plan.yaml: is no plan of migration: `to` is missing" in told.stderr
     assert perennial("migrate", "preview", "nowhere.yaml", *APP).exit_code == 2
+
+
+def test_a_proposal_is_a_plan_in_yaml_with_its_notes_above(perennial, client):
+    drawn = MigrationProposal(read_plan(PLAN), ("scan is new, after book; 2 runs stand before it",))
+    client.answers["propose_migration"] = drawn
+    words = ("migrate", "propose", "trip", "--from", "1", "--to", "2", *APP)
+    told = perennial(*words)
+    assert told.exit_code == 0, told.stderr
+    assert told.stdout.startswith("# scan is new, after book; 2 runs stand before it\n")
+    assert read_plan(told.stdout) == read_plan(PLAN)
+    assert perennial.json(*words) == {
+        "plan": {"process": "trip", "from": 1, "to": 2, "map": {"book": "reserve"}},
+        "notes": list(drawn.notes),
+    }
+
+
+def test_people_see_what_was_changed_of_what_they_were_asked(perennial, client):
+    changed = "it asks carol, and asked bob before"
+    client.answers["approvals"] = [replace(APPROVAL, changed=changed)]
+    (wait,) = WAITING.waits
+    client.answers["get"] = replace(WAITING, waits=(replace(wait, changed=changed),))
+    perennial.width = 220
+    assert changed in perennial("approvals").stdout
+    assert f"changed since it was asked: {changed}" in perennial("show", "permit-17").stdout

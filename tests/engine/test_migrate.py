@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 
-from orchestrator import Flow, Retry, RunStatus, hours, process, stage, step
+from orchestrator import Flow, Retry, RunStatus, approval, hours, process, stage, step
+from orchestrator.core.declarative import load_process
 from orchestrator.core.versions.plans import Plan
 from orchestrator.engine.operations import migrate
+from orchestrator.engine.operations.propose import propose
+from orchestrator.engine.operations.undo_migration import undo
 from orchestrator.errors import (
     ApprovalChanged,
     DecisionTooLate,
+    DefinitionError,
     PerennialError,
     StalePreview,
     UnknownProcess,
@@ -152,12 +156,12 @@ def test_a_plan_moves_a_run_once_and_is_undone_word_for_word_until_the_next_step
     applied = migrate.apply(harness.context, RENAMED, again, by="ann")
     assert (applied.migrated, applied.already) == (0, 1)
     assert harness.events(run).count("migrated") == 1
-    undone = migrate.undo(harness.context, RENAMED.id, by="ann", reason="too early")
+    undone = undo(harness.context, RENAMED.id, by="ann", reason="too early")
     assert (undone.undone, undone.stay) == (1, ())
     assert record(harness, run) == before
     assert harness.events(run)[-1] == "migration undone"
     with pytest.raises(PerennialError, match="no run stands where plan"):
-        migrate.undo(harness.context, RENAMED.id, by="ann")
+        undo(harness.context, RENAMED.id, by="ann")
     harness.client.approve(run, by="bob")
     harness.drain()
     assert harness.client.result(run) == ["a", "approved", "bob", "b"]
@@ -170,7 +174,7 @@ def test_a_run_that_has_made_a_step_stays_where_it_is_and_says_so(harness):
     one, two = harness.run(v1, key="one"), harness.run(v1, key="two")
     moved(harness, renamed, RENAMED)
     harness.client.approve(one, by="bob")
-    undone = migrate.undo(harness.context, RENAMED.id, by="ann")
+    undone = undo(harness.context, RENAMED.id, by="ann")
     assert (undone.undone, undone.stay) == (1, (("one", "it has made a step since"),))
     assert [harness.client.get(each).version for each in (one, two)] == [2, 1]
     harness.drain()
@@ -228,7 +232,7 @@ def test_deadlines_begin_anew_if_the_plan_says_so_and_an_undone_plan_restores_th
     }
     assert due == {("escalation", 3600), ("approval-timeout", 3 * 3600)}
     assert (harness.client.approvals()[0].deadline - harness.now).total_seconds() == 3 * 3600
-    migrate.undo(harness.context, restart.id, by="ann")
+    undo(harness.context, restart.id, by="ann")
     assert record(harness, run) == before
     harness.move(hours=5)
     harness.drain()
@@ -406,10 +410,10 @@ def test_a_run_that_goes_on_while_it_is_undone_stays(harness):
     moved(harness, renamed, RENAMED)
     with harness.context.transaction() as connection:
         hold_run_to_rewrite(connection, run.run_id)
-        undo = Thread(lambda: migrate.undo(harness.worker("other"), RENAMED.id, by="bob"))
-        wait_until_blocked(harness.database, or_ended=undo)
+        other = Thread(lambda: undo(harness.worker("other"), RENAMED.id, by="bob"))
+        wait_until_blocked(harness.database, or_ended=other)
         connection.exec_driver_sql("UPDATE perennial.run SET revision = revision + 1")
-    assert undo.outcome().stay == ((str(run.run_id), "it has made a step since"),)
+    assert other.outcome().stay == ((str(run.run_id), "it has made a step since"),)
     assert harness.client.get(run).version == 2
 
 
@@ -433,3 +437,25 @@ def test_what_a_worker_claims_while_a_run_is_decided_is_not_moved(harness):
     assert [(each.reason, each.runs) for each in applied.refused] == [("work in flight", 1)]
     shown = harness.client.get(run)
     assert (shown.version, shown.revision) == (1, revision)
+
+
+def test_a_plan_is_proposed_for_yaml_in_words_and_moves_the_runs_that_it_was_drawn_from(harness):
+    approval("boss", registry=harness.registry)(lambda _given: ["bob"])
+    approval("chief", registry=harness.registry)(lambda _given: ["bob"])
+    yaml = "process: {{name: p, version: {}, stages: [{}]}}"
+    one = load_process(yaml.format(1, "a, boss, b"), registry=harness.registry)
+    two = load_process(yaml.format(2, "a, x, boss, b"), registry=harness.registry)
+    run = harness.run(one, "ada")
+    harness.client.processes.deploy(two)
+    drawn = propose(harness.context, "p", from_version=1, to=2)
+    assert drawn.plan.insert == {"x": "run"}
+    assert "# x is new, after a; 1 runs stand before it, 0 have passed it\n" in drawn.text
+    seen = migrate.preview(harness.context, drawn.plan)
+    assert migrate.apply(harness.context, drawn.plan, seen, by="ann").migrated == 1
+    wrong = plan(map={"a": "nowhere"})
+    with pytest.raises(DefinitionError, match="'nowhere'"):
+        migrate.preview(harness.context, wrong)
+    harness.drain()
+    harness.client.approve(run, by="bob")
+    harness.drain()
+    assert harness.client.result(run)["outcome"] == "completed"

@@ -5,6 +5,7 @@
     trial      a flow is driven over a journal that another definition has made, by keys alone
     migrating  plan_for: the journal as the new version has it, or the refusals
     migrated   a run as it stands, and what becomes of it
+    proposing  a plan, drawn by trial from a definition and how runs stand
     templates  a run's input, made from the one that it has
 
 All of it is pure: nothing is called, nothing is written.

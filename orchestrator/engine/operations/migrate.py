@@ -17,10 +17,10 @@ from uuid import UUID
 
 from orchestrator.core import codec
 from orchestrator.core.checks import check_words, composed
-from orchestrator.core.run import RunStatus
 from orchestrator.core.versions.migrated import Migrated
 from orchestrator.core.versions.migrating import MakeInput, plan_for
 from orchestrator.core.versions.plans import ID_LETTERS, Plan
+from orchestrator.core.versions.proposing import unknown_keys
 from orchestrator.core.versions.refusals import Refusal
 from orchestrator.engine.context import EngineContext
 from orchestrator.errors import DefinitionError, PerennialError, StalePreview, UnknownProcess
@@ -38,7 +38,6 @@ from orchestrator.store.transitions.migrate import (
     migrate_run,
     park_unmigrated,
 )
-from orchestrator.store.transitions.undo_migration import undo_migration
 
 SAMPLES_MAX = 3
 """So many runs of a group are named."""
@@ -51,7 +50,7 @@ FIRST = UUID(int=0)
 Progress = Callable[[int], None]
 
 
-def _silent(_count: int) -> None:
+def silent(_count: int) -> None:
     """Nobody watches."""
 
 
@@ -103,15 +102,6 @@ class AppliedMigration:
     refused: tuple[MigrationGroup, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class UndoneMigration:
-    """What became of an undoing. `stay`: runs that can't be moved back, each with its reason."""
-
-    plan_id: str
-    undone: int
-    stay: tuple[tuple[str, str], ...]
-
-
 class _Groups:
     def __init__(self) -> None:
         self._runs: dict[tuple[str, tuple[str, ...], str], int] = {}
@@ -144,24 +134,23 @@ def _key_of(found: Migrated | Refusal) -> tuple[str, tuple[str, ...], str]:
 # -- preview -------------------------------------------------------------------------------------
 
 
-def preview(
-    context: EngineContext, plan: Plan, *, progress: Progress = _silent
-) -> MigrationPreview:
+def preview(context: EngineContext, plan: Plan, *, progress: Progress = silent) -> MigrationPreview:
     """What the plan would do with each open run of its version. Writes nothing.
 
     Raises UnknownProcess, UnknownStage, DefinitionError.
     """
+    _refuse_unknown_keys(context, plan)
     decide = _Decision(context, plan)
     groups, members = _Groups(), []
     going: list[UUID] = []
     refused: list[UUID] = []
-    for count, run in enumerate(_open_runs(context, plan), 1):
+    for count, run in enumerate(open_runs(context, plan), 1):
         found = decide.on(run)
         said = groups.add(run.called, found)
         members.append((str(run.id), said if isinstance(found, Refusal) else ""))
         (refused if isinstance(found, Refusal) else going).append(run.id)
         progress(count)
-    before = [str(each.run_id) for each in _moved_runs(context, plan.id)]
+    before = [str(each.run_id) for each in moved_runs(context, plan.id)]
     content = json.dumps([plan.digest, sorted([*members, *((run, "") for run in before)])])
     return MigrationPreview(
         plan_id=plan.id,
@@ -175,6 +164,21 @@ def preview(
         going=tuple(going),
         refused=tuple(refused),
     )
+
+
+def _refuse_unknown_keys(context: EngineContext, plan: Plan) -> None:
+    """Raises DefinitionError: of two versions in YAML, neither has what the plan names."""
+    with context.connection() as connection:
+        try:
+            old, new = (
+                context.definitions.find(connection, plan.process, version)
+                for version in (plan.from_version, plan.to)
+            )
+        except PerennialError:
+            return  # the decision says what is missing, if it misses it
+    wrong = unknown_keys(plan, old, new)
+    if wrong is not None:
+        raise DefinitionError(wrong.says, where=f"plan {plan.id}", remedy=f"{wrong.remedy}.")
 
 
 class _Decision:
@@ -220,7 +224,8 @@ def _function_of(plan: Plan) -> MakeInput | None:
     return make
 
 
-def _open_runs(context: EngineContext, plan: Plan) -> Iterator[ReadRun]:
+def open_runs(context: EngineContext, plan: Plan) -> Iterator[ReadRun]:
+    """The open runs of the version that the plan begins with, page after page."""
     after, limit = FIRST, context.settings.batch_size
     while True:
         with context.reading() as connection:
@@ -237,7 +242,8 @@ def _open_runs(context: EngineContext, plan: Plan) -> Iterator[ReadRun]:
         after = page[-1].id
 
 
-def _moved_runs(context: EngineContext, plan_id: str) -> Iterator[MovedRun]:
+def moved_runs(context: EngineContext, plan_id: str) -> Iterator[MovedRun]:
+    """The runs that the plan has moved, page after page."""
     after, limit = FIRST, context.settings.batch_size
     while True:
         with context.reading() as connection:
@@ -258,7 +264,7 @@ def apply(
     *,
     by: str,
     reason: str = "",
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> AppliedMigration:
     """Move the runs of a preview to the plan's version: `seen` is that preview, or its digest.
 
@@ -268,7 +274,7 @@ def apply(
     Raises StalePreview: what the digest names is no longer so. UnknownProcess: the version isn't deployed, or
     (CodeDiffers) with other code than this program has.
     """
-    by = _actor(by)
+    by = actor_of(by)
     now = preview(context, plan)
     digest = seen if isinstance(seen, str) else seen.digest
     if not digest or not now.digest.startswith(digest) or len(digest) < min(ID_LETTERS, 8):
@@ -374,56 +380,8 @@ class _Application:
             )
 
 
-# -- undo ----------------------------------------------------------------------------------------
-
-
-def undo(
-    context: EngineContext,
-    plan_id: str,
-    *,
-    by: str,
-    reason: str = "",
-    progress: Progress = _silent,
-) -> UndoneMigration:
-    """Move back the runs that this plan has moved, and that have made no step since.
-
-    Raises PerennialError: no run was moved by it.
-    """
-    by, reason = _actor(by), codec.readable(reason)
-    moved = list(_moved_runs(context, plan_id))
-    if not moved:
-        raise PerennialError(
-            f"no run stands where plan {plan_id!r} has moved it. `perennial migrate preview` tells a plan's id"
-        )
-    undone, stay = 0, []
-    for count, run in enumerate(moved, 1):
-        why = _why_it_stays(run) or _undo_one(context, plan_id, run, by=by, reason=reason)
-        if why:
-            stay.append((run.called, why))
-        else:
-            undone += 1
-        progress(count)
-    return UndoneMigration(plan_id, undone, tuple(stay))
-
-
-def _why_it_stays(run: MovedRun) -> str:
-    if RunStatus(run.status).is_closed:
-        return f"it is {run.status}"
-    if run.revision != run.after_revision:
-        return "it has made a step since"
-    return ""
-
-
-def _undo_one(context: EngineContext, plan_id: str, run: MovedRun, *, by: str, reason: str) -> str:
-    with context.transaction() as connection:
-        if hold_run_to_rewrite(connection, run.run_id):
-            return "a worker is at a stage of it"
-        if undo_migration(connection, plan_id, run.run_id, by=by, reason=reason):
-            return ""
-    return "it has made a step since"
-
-
-def _actor(by: str) -> str:
+def actor_of(by: str) -> str:
+    """Who says so. Raises DefinitionError."""
     if by:
         check_words(by, what="an operator", where="by")
     return composed(by) or "operator"

@@ -31,7 +31,12 @@ from orchestrator.engine.runnable import capabilities_of
 from orchestrator.fleet.compat import takes_unknown_tasks
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.fleet.routes import Routes
-from orchestrator.fleet.strangers import RECORD_HEADER, OwnRecord
+from orchestrator.fleet.strangers import (
+    RECORD_HEADER,
+    RETURNS_HEADER,
+    OwnRecord,
+    give_back_unknown,
+)
 from orchestrator.settings import Settings
 from orchestrator.store.transitions import capabilities
 from orchestrator.store.transitions.outbox import Handoff
@@ -148,6 +153,7 @@ class UnknownTask:
     queue: str
     hops: int
     record: str | None
+    returns: int = 0
 
     @classmethod
     def of(cls, message: Any) -> UnknownTask | None:
@@ -166,6 +172,7 @@ class UnknownTask:
                 str(headers.get(QUEUE_HEADER) or message.delivery_info["routing_key"]),
                 _count(headers.get(HOPS_HEADER)),
                 record if isinstance(record, str) else None,
+                _count(headers.get(RETURNS_HEADER)),
             )
         except Exception:  # noqa: BLE001 - whatever it is, it isn't a stage's message
             return None
@@ -201,7 +208,16 @@ class UnknownTasks:
     def _send_on(self, task: UnknownTask) -> None:
         member, context = self._member, self._member.context
         if task.record is not None and member.record.is_stranger(task.record):
-            return  # another record's, whose outbox has it
+            # guard: another record's message goes back though its task is unknown
+            give_back_unknown(
+                member.app,
+                task.name,
+                (str(task.run_id), task.key, task.attempt),
+                queue=task.queue,
+                record=task.record,
+                returns=task.returns,
+            )
+            return
         handoff = Handoff(task.run_id, task.key, task.attempt, task.name, task.queue)
         needs = (capabilities.stage_of(task.name),)
         sends = context.elsewhere

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from celery import Task
+from celery import Celery, Task, uuid
 
 from orchestrator.engine.troubles import Troubles
 from orchestrator.fleet.compat import message_maker_of
@@ -91,7 +91,14 @@ def give_back_if_strange(task: Task | None, own: OwnRecord, troubles: Troubles) 
     may_go_back = bool(queue) and returns < RETURNS_MAX
     if may_go_back and returns:
         _rest(min(FIRST_PAUSE_SECONDS * 2.0 ** (returns - 1), LONGEST_PAUSE_SECONDS))
-    is_back = may_go_back and _give_back(task, queue, {header: theirs, RETURNS_HEADER: returns + 1})
+    is_back = may_go_back and _give_back(
+        task.app,
+        task.name,
+        request.args,
+        request.id,
+        queue=queue,
+        marks={header: theirs, RETURNS_HEADER: returns + 1},
+    )
     what = "gives them back" if is_back else "lets them go, to be sent again by their own"
     troubles.meet(
         f"strange messages in {queue}",
@@ -114,11 +121,30 @@ def _rest(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def _give_back(task: Task, queue: str, marks: dict[str, Any]) -> bool:
+def give_back_unknown(
+    app: Celery, name: str, arguments: Sequence[object], *, queue: str, record: str, returns: int
+) -> bool:
+    """The same for another record's message whose task this worker hasn't got. False: it is let go."""
+    if returns >= RETURNS_MAX:
+        return False
+    if returns:
+        _rest(min(FIRST_PAUSE_SECONDS * 2.0 ** (returns - 1), LONGEST_PAUSE_SECONDS))
+    marks = {RECORD_HEADER: record, RETURNS_HEADER: returns + 1}
+    return _give_back(app, name, arguments, uuid(), queue=queue, marks=marks)
+
+
+def _give_back(
+    app: Celery,
+    name: str,
+    arguments: Sequence[object],
+    message_id: str,
+    *,
+    queue: str,
+    marks: dict[str, Any],
+) -> bool:
     """To the end of its queue, as it came. A broker that says no lets its own fleet send it again."""
-    app, request = task.app, task.request
     message = message_maker_of(app)(
-        request.id, task.name, tuple(request.args), {}, ignore_result=True, origin="perennial"
+        message_id, name, tuple(arguments), {}, ignore_result=True, origin="perennial"
     )
     try:
         with app.producer_pool.acquire(block=True) as producer:

@@ -25,7 +25,7 @@ from orchestrator.fleet.forwarding import (
     queue_of_code,
 )
 from orchestrator.fleet.publisher import Publisher
-from orchestrator.fleet.strangers import RECORD_HEADER
+from orchestrator.fleet.strangers import RECORD_HEADER, RETURNS_HEADER, RETURNS_MAX, OwnRecord
 from orchestrator.store.transitions.outbox import Handoff
 from tests.fleet.releases import release
 
@@ -43,7 +43,9 @@ class Shop:
         @stage(registry=registry)
         def work() -> None: ...
 
-        self.member = install(self.app, registry=registry, settings=Settings())
+        self.member = install(
+            self.app, registry=registry, settings=Settings(database_url="postgresql://nowhere/none")
+        )
         self.sends = SendsOn(self.member, Publisher(self.app, None))
 
     @contextmanager
@@ -125,6 +127,22 @@ def test_the_loop_that_takes_messages_waits_for_nothing():
     """What comes beyond the bound is left to its relay."""
     tasks = UnknownTasks(None)
     assert all(tasks.take(unknown()) for _ in range(WAITING_MAX + 1))
+
+
+def test_another_records_message_goes_back_to_its_queue_though_its_task_is_unknown(shop):
+    """As one whose task this worker has; after so many returns it is let go."""
+    shop.member.record = OwnRecord(lambda: "aaaaaaaa.11111111")
+    tasks, queue = UnknownTasks(shop.member), f"usual-{uuid4()}"
+    for returns in (0, RETURNS_MAX):
+        message = unknown(**{RECORD_HEADER: "bbbbbbbb.11111111", RETURNS_HEADER: returns})
+        message.delivery_info["routing_key"] = queue
+        assert tasks.take(message)
+        tasks.work()
+    back = shop.message(queue)
+    assert back.decode()[0] == [str(RUN), "new", 2]
+    assert (back.headers["task"], back.headers[RETURNS_HEADER]) == ("new", 1)
+    assert back.headers[RECORD_HEADER] == "bbbbbbbb.11111111"
+    assert shop.message(queue) is None
 
 
 def test_workers_with_one_code_share_a_queue_and_no_others_do():

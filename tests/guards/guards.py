@@ -1006,6 +1006,17 @@ GUARDS = [
         ("tests/fleet/test_forwarding.py::test_after_so_many_times_it_is_sent_on_no_more",),
     ),
     Guard(
+        "another record's message goes back though its task is unknown",
+        "A forgotten worker of another app swallows no message, whether or not it has its task.",
+        (
+            (
+                "tests/fleet/test_forwarding.py::"
+                "test_another_records_message_goes_back_to_its_queue_though_its_task_is_unknown"
+            ),
+        ),
+        shows_as=(*A_REFUSAL, "AttributeError"),
+    ),
+    Guard(
         "old data goes to old code",
         "A stage whose arguments a new release can't read is done by a worker that has the run's code.",
         (

@@ -54,6 +54,9 @@ BULK_SHAPE = (
     '"samples"}], "refused": [the same, with "reason"]}; with --digest: {"operation", "state", "runs", "counts", …}'
 )
 
+_WITH_A_QUERY = ("retry", "resume", "pause", "cancel", "restart")
+"""Commands that take a query themselves."""
+
 _RATE = re.compile(r"(\d+(?:\.\d+)?)(?:/(s|min|h))?")
 _PER_SECOND = {None: 1.0, "s": 1.0, "min": 60.0, "h": 3600.0}
 
@@ -81,7 +84,7 @@ def check_which(run: str | None, query: RunFilter, digest: str | None) -> None:
 
 def over_many(
     context: typer.Context,
-    verb: str,
+    verb: str | None,
     query: RunFilter,
     *,
     digest: str | None,
@@ -90,17 +93,18 @@ def over_many(
     by: str,
     **arguments: Any,
 ) -> None:
-    """Preview the verb over what the query means, ask, and apply; or apply what has the digest."""
+    """Preview the verb over what the query means, ask, and apply; or apply what has the digest, whatever its verb."""
     session = session_of(context)
     printer, who, per_second = Printer(session), by or os_user(), rate_of(rate)
     with session.client() as client:
         bulk = client.operations.bulk
-        if digest is None:
+        if digest is None and verb is not None:
             shown = bulk.preview(verb, query, by=who, reason=reason, **arguments)
             printer.emit(_preview_document(shown), lambda: _preview_page(shown))
             if not shown.runs or not _is_confirmed(printer, shown):
                 return
             digest = shown.digest
+        assert digest is not None  # noqa: S101 - who names no verb names a digest
         applied = _with_progress(
             printer,
             lambda progress: bulk.apply(
@@ -142,9 +146,8 @@ def _is_confirmed(printer: Printer, shown: Preview) -> bool:
     if printer.as_json:
         return False
     if not sys.stdin.isatty():
-        printer.note(
-            f"Nothing is done yet: perennial {shown.verb} --digest {shown.digest}  does it", "bold"
-        )
+        how = f"{shown.verb} --digest" if shown.verb in _WITH_A_QUERY else "operations apply"
+        printer.note(f"Nothing is done yet: perennial {how} {shown.digest}  does it", "bold")
         return False
     return typer.confirm(f"{shown.verb} {_runs(len(shown.runs))}?")
 

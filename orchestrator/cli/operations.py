@@ -7,10 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.bulk import Rate, applied_page, carry_on, operation_document
+from orchestrator.cli.bulk import (
+    BULK_SHAPE,
+    Rate,
+    Reason,
+    applied_page,
+    carry_on,
+    operation_document,
+    over_many,
+)
+from orchestrator.cli.failures import CommandRefused
 from orchestrator.cli.groups import ListOrOne
 from orchestrator.cli.output import Printer, text
-from orchestrator.cli.session import By, Json, examples, session_of
+from orchestrator.cli.query import named_value, queried
+from orchestrator.cli.session import App, By, Json, examples, session_of
+from orchestrator.core.selection import RunFilter
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -104,6 +115,80 @@ def show(
     )
     if len(results) == limit and not printer.as_json:
         printer.note(f"There may be more: --after {results[-1].ordinal}", "dim")
+
+
+@commands.command(
+    epilog=examples(
+        """perennial operations preview skip --with key=notify --with 'result={"sent": false}' --cause 3f2a91c04b7d""",
+        "perennial operations preview rewind --with to=provision-access --process access-request --since 24h",
+        json_shape=BULK_SHAPE,
+    ),
+)
+@queried
+def preview(
+    context: typer.Context,
+    *,
+    query: RunFilter,
+    verb: Annotated[
+        str,
+        typer.Argument(
+            help="cancel, complete, edit, fail, pause, restart, resume, retry, rewind or skip.",
+            show_default=False,
+        ),
+    ],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="NAME=JSON",
+            help="What the verb takes; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    rate: Rate = None,
+    reason: Reason = "",
+    by: By = "",
+    _app: App = None,
+    _json: Json = False,
+) -> None:
+    """Any verb over many runs: show what it would do, ask, and do it."""
+    from orchestrator.cli.apps import load_app
+
+    session = session_of(context)
+    if session.names_app:
+        load_app(session)
+    given = dict(named_value(each, option="--with") for each in arguments or ())
+    if taken := sorted(
+        given.keys() & {"context", "verb", "query", "digest", "rate", "reason", "by"}
+    ):
+        raise CommandRefused(
+            f"--with {taken[0]}=…: no verb takes that; the command has an option --{taken[0]}"
+        )
+    over_many(context, verb, query, digest=None, rate=rate, reason=reason, by=by, **given)
+
+
+@commands.command(
+    epilog=examples("perennial operations apply 5d41402abc4b --rate 50/s", json_shape=_SHAPE)
+)
+def apply(
+    context: typer.Context,
+    *,
+    digest: Annotated[
+        str, typer.Argument(help="As a preview shows it.", metavar="DIGEST", show_default=False)
+    ],
+    rate: Rate = None,
+    reason: Reason = "",
+    by: By = "",
+    _app: App = None,
+    _json: Json = False,
+) -> None:
+    """Do what a preview has shown, to exactly its runs."""
+    from orchestrator.cli.apps import load_app
+
+    session = session_of(context)
+    if session.names_app:
+        load_app(session)
+    over_many(context, None, RunFilter(), digest=digest, rate=rate, reason=reason, by=by)
 
 
 @commands.command(

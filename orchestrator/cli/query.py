@@ -147,10 +147,14 @@ def _filter_of(asked: dict[str, Any], now: Any) -> RunFilter:
 
 
 def _attribute(typed: str) -> tuple[str, Any]:
-    """`customer=17` is a number, `customer="17"` a text; what is no JSON is taken as a text."""
+    return named_value(typed, option="--attribute")
+
+
+def named_value(typed: str, *, option: str) -> tuple[str, Any]:
+    """`customer=17` is a number, `customer="17"` a text; what is no JSON is taken as a text. Raises CommandRefused."""
     name, is_there, value = typed.partition("=")
     if not is_there or not name:
-        raise CommandRefused(f"--attribute {typed!r}: say NAME=VALUE, such as team=sales")
+        raise CommandRefused(f"{option} {typed!r}: say NAME=VALUE, such as team=sales")
     try:
         return name, json.loads(value)
     except ValueError:

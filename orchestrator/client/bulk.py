@@ -30,8 +30,10 @@ class Bulk:
     def preview(
         self, verb: str, asked: RunFilter, *, by: str = "", reason: str = "", **arguments: Any
     ) -> Preview:
-        """What `verb` would do (`resume`, `pause`, `cancel`, `restart`), and to which runs exactly. No run is touched.
+        """What `verb` would do, and to which runs exactly. No run is touched.
 
+        `verb`: `retry`, `resume`, `pause`, `cancel`, `restart`; or `skip`, `complete` (`key`, `result`), `fail` (`key`,
+        `error`), `edit` (`key`, `arguments`), `rewind` (`to`), with what each takes of one run, in JSON values.
         The set is kept for a day, to be applied by its digest. Raises PerennialError for a filter that means all runs,
         more than 100,000, or completed ones, which no index holds.
         """

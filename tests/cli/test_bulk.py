@@ -166,6 +166,22 @@ def test_failed_runs_are_retried_by_query(perennial, many):
     assert perennial("retry", "--digest", "d1").exit_code == 0
 
 
+def test_any_verb_is_said_of_many_with_its_arguments(perennial, many):
+    many.answers["preview"] = replace(PREVIEW, verb="skip")
+    told = perennial(
+        *("operations", "preview", "skip", "--cause", "abc", "--by", "ann"),
+        *("--with", "key=notify", "--with", 'result={"sent": false}'),
+    )
+    given = {"by": "ann", "reason": "", "key": "notify", "result": {"sent": False}}
+    assert many.calls == [("preview", ("skip", RunFilter(cause="abc")), given)]
+    digest = many.answers["preview"].digest
+    assert f"perennial operations apply {digest}" in told.stderr
+    assert "4 done" in perennial("operations", "apply", digest, "--rate", "5/s").stdout
+    assert (many.calls[1][1], many.calls[1][2]["verb"]) == ((digest,), None)
+    for wrong in ("key", "by=ann"):
+        assert perennial("operations", "preview", "skip", "--with", wrong).exit_code == 2
+
+
 def test_one_run_is_named_as_ever(perennial, many):
     assert perennial("resume", "permit-17", "--by", "ann").stdout == "Resumed permit-17\n"
     assert many.calls == [("resume", ("permit-17",), {"by": "ann"})]

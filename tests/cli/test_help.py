@@ -64,9 +64,11 @@ def test_the_commands_of_the_issue_are_all_there():
         "version",
     } | {"db upgrade", "db current", "db check", "db grants"} | {
         f"incidents {verb}" for verb in ("show", "note", "mute", "mended")
-    } | {"operations"} | {f"operations {verb}" for verb in ("show", "resume", "pause", "stop")} | {
-        f"processes {verb}" for verb in ("show", "current", "retire")
-    } | {f"migrate {verb}" for verb in ("propose", "preview", "apply", "undo")}
+    } | {"operations"} | {
+        f"operations {verb}" for verb in ("show", "preview", "apply", "resume", "pause", "stop")
+    } | {f"processes {verb}" for verb in ("show", "current", "retire")} | {
+        f"migrate {verb}" for verb in ("propose", "preview", "apply", "undo")
+    }
 
 
 def test_root_help_documents_exit_codes_and_error_shape(perennial):

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
+
 from orchestrator import Flow, Retry, RunFilter, RunStatus, process, stage
 from orchestrator.core.bulk import OperationState
+from orchestrator.errors import PerennialError
 from tests.harness import Harness
 from tests.modes import NORMAL, modes_of
 
@@ -105,3 +108,43 @@ def test_a_retry_of_many_looks_at_one_of_each_kind_before_anything_is_done(harne
     longer = bulk.preview("retry", RunFilter(process="brief"), expires_in_seconds=3600)
     assert dict(bulk.apply(longer.digest).counts) == {"done": 1}
     assert harness.status(run) is RunStatus.RUNNING
+
+
+def test_other_verbs_take_an_activity_and_what_stands_for_it(harness: Harness):
+    """Each is refused without what it needs; each run's history names the operation."""
+
+    @stage(registry=harness.registry, retry=Retry(max_attempts=1))
+    def work() -> int:
+        raise LookupError
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> int:
+        await flow.signal("go")
+        return await flow.stage(work)
+
+    client, bulk = harness.client, harness.client.operations.bulk
+    client.processes.deploy(p)
+    client.start_many("p", [None] * 3, keys=["a", "b", "c"])
+    harness.drain()
+    for key in "abc":
+        client.signal(key, "go")
+    harness.drain()
+    failed = RunFilter(process="p", statuses=(RunStatus.FAILED,))
+    for given, why in (
+        ({}, "skip of many runs needs key"),
+        ({"key": "work", "to": "x"}, "skip of many runs takes no to"),
+        ({"key": "work", "result": object()}, "result of work"),
+    ):
+        with pytest.raises(PerennialError, match=why):
+            bulk.preview("skip", failed, **given)
+    shown = bulk.preview("skip", failed, by="ann", reason="by hand", key="work", result=7)
+    assert "the given result stands in for its own" in shown.looks[0][1][0]
+    assert dict(bulk.apply(shown.digest, by="ann").counts) == {"done": 3}
+    harness.drain()
+    assert [client.result(key) for key in "abc"] == [7, 7, 7]
+    rewound = bulk.preview(
+        "rewind", RunFilter(process="p", statuses=(RunStatus.COMPLETED,), key="a"), to="go"
+    )
+    assert [each.reason for each in rewound.refused] == [
+        "it is completed, and rewind acts on cancelled or expired or failed or incident or paused or running or waiting"
+    ]

@@ -37,7 +37,8 @@ from orchestrator.core.bulk import (
 from orchestrator.core.checks import check_words, composed
 from orchestrator.core.selection import SELECTED_MAX, RunFilter, finds_by_index
 from orchestrator.engine.context import EngineContext
-from orchestrator.engine.operations.bulk_verbs import Asked, BulkVerb, statuses_meant, verb_of
+from orchestrator.engine.operations.bulk_verb import Asked, BulkVerb
+from orchestrator.engine.operations.bulk_verbs import statuses_meant, verb_of
 from orchestrator.errors import PerennialError
 from orchestrator.store.reads import operations as reads
 from orchestrator.store.reads.selecting import select_runs
@@ -68,10 +69,8 @@ def preview(
 
     Raises PerennialError for a filter that means all runs, that no index serves, or that means too many.
     """
-    verb, given = verb_of(verb_name), {k: v for k, v in (arguments or {}).items() if v is not None}
-    unknown = sorted(given.keys() - verb.arguments)
-    if unknown:
-        raise PerennialError(f"{verb.name} of many runs takes no {', '.join(unknown)}")
+    verb = verb_of(verb_name)
+    given = verb.checked(arguments or {})
     if asked.is_empty:  # guard: no verb acts on all runs by accident
         raise PerennialError(
             f"{verb.name} of which runs? Say at least one of process, status, cause, stage, key or times: "

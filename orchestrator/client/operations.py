@@ -14,7 +14,7 @@ from orchestrator.core.views import Started
 from orchestrator.engine.operations import by_hand, causes
 from orchestrator.engine.start import Starts
 from orchestrator.store.callers import CallersConnection
-from orchestrator.store.reads import views
+from orchestrator.store.reads import finding, views
 from orchestrator.store.reads.incidents import read_causes
 
 
@@ -79,7 +79,7 @@ class Operations(ReEntry):
         """
         with self._door.context.reading() as connection:
             if since is None:
-                since = views.now(connection) - causes.FAILED_SINCE
+                since = finding.now(connection) - causes.FAILED_SINCE
             return read_causes(connection, process=process, failed_since=since, with_failed=failed)
 
     def cause(self, digest: str) -> CauseSummary:

@@ -280,6 +280,7 @@ ELSEWHERE = {
     "settle_line",
     "end_operation",
     # they only read, for people
+    "now",
     "load_open_runs",
     "read_contract",
     "read_fingerprints",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from orchestrator.core.checks import composed
 from orchestrator.store.statement import AnyConnection, Statement
+
+_NOW = Statement("now", "SELECT perennial.now() AS now")
 
 _STATUS = Statement("run_status", "SELECT r.status FROM perennial.run r WHERE r.id = %(run_id)s")
 
@@ -20,6 +23,14 @@ UNION ALL
 (SELECT r.id, r.process, false, r.follows FROM perennial.run r WHERE r.business_key = %(key)s ORDER BY r.id LIMIT 2)
 """,
 )
+
+
+def now(connection: AnyConnection) -> datetime:
+    """The moment, by the record's clock."""
+    row = _NOW.row(connection)
+    assert row is not None  # noqa: S101 - it is always now
+    moment: datetime = row.now
+    return moment
 
 
 def status_of(connection: AnyConnection, run_id: UUID) -> str | None:

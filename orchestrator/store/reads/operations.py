@@ -6,20 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Text, cast, func, select, text
+from sqlalchemy import Connection, Text, cast, func, select
 
 from orchestrator.core.bulk import LineState, OperationState, OperationView, Result
+from orchestrator.store.reads.finding import now
 from orchestrator.store.schema.tables import operation, operation_run, run
-
-_IS_HELD = (
-    (operation.c.holder.is_not(None)) & (operation.c.held_until > text("perennial.now()"))
-).label("is_held")
 
 
 def read_operations(connection: Connection, *, limit: int) -> list[OperationView]:
     """Those that were applied, the newest first."""
     query = (
-        select(operation, _IS_HELD)
+        select(operation)
         .where(operation.c.state != OperationState.PREVIEWED)
         .order_by(operation.c.id.desc())
         .limit(limit)
@@ -30,7 +27,7 @@ def read_operations(connection: Connection, *, limit: int) -> list[OperationView
 def find_operations(connection: Connection, reference: str) -> list[OperationView]:
     """Up to two whose id is that, or begins so."""
     query = (
-        select(operation, _IS_HELD)
+        select(operation)
         .where(func.starts_with(cast(operation.c.id, Text), reference.lower()))
         .order_by(operation.c.id)
         .limit(2)
@@ -40,7 +37,7 @@ def find_operations(connection: Connection, reference: str) -> list[OperationVie
 
 def find_preview(connection: Connection, digest: str) -> OperationView | None:
     """The operation with that digest that nobody has applied yet."""
-    query = select(operation, _IS_HELD).where(
+    query = select(operation).where(
         operation.c.digest == digest, operation.c.state == OperationState.PREVIEWED
     )
     row = connection.execute(query).first()
@@ -88,7 +85,7 @@ def _view(connection: Connection, row: Any) -> OperationView:
         row.counts if row.counts is not None else _counts(connection, row.id),
         row.held_by,
         row.held_until,
-        row.is_held,
+        row.holder is not None and row.held_until > now(connection),
     )
 
 

@@ -174,12 +174,6 @@ def list_runs(
     ]
 
 
-def now(connection: Connection) -> datetime:
-    """The moment, by the record's clock."""
-    moment: datetime = connection.execute(select(text("perennial.now()"))).scalar_one()
-    return moment
-
-
 def count_runs(connection: Connection, process: str | None) -> dict[RunStatus, int]:
     """How many runs stand where."""
     query = select(run.c.status, func.count().label("runs")).group_by(run.c.status)

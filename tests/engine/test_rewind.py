@@ -10,7 +10,7 @@ import pytest
 from orchestrator import Client, Fail, Flow, Registry, Retry, RunStatus, hours, process, stage, step
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
-from orchestrator.errors import OperationRefused
+from orchestrator.errors import DecisionRefused, OperationRefused
 from orchestrator.store.transitions.claim import claim_activity_if_pending
 from tests.harness import Harness
 from tests.modes import NORMAL, modes_of
@@ -131,6 +131,23 @@ def test_another_branch_stays(harness, house):
     assert house.calls == {"first": 1, "second": 2, "in-second": 2}
     assert harness.events(run).count("approval asked") == 3
     harness.assert_ended_cleanly(run)
+
+
+@modes_of(NORMAL, because="a view is a view")
+def test_a_decision_on_what_was_asked_before_is_refused(harness, house):
+    """A click on the page that was open as the run went back. Guards the edition in a commit's approvals."""
+    run = harness.run(house.line)
+    harness.client.signal(run, "go", 1)
+    harness.drain()
+    (seen,) = harness.client.approvals(assignee="bob")
+    rewind(harness, run, "boss")
+    harness.drain()
+    with pytest.raises(DecisionRefused):
+        harness.client.approve(run, seen, by="bob")
+    (asked,) = harness.client.approvals(assignee="bob")
+    harness.client.reject(run, asked, by="bob")
+    harness.drain()
+    assert harness.client.result(run)[1] == "rejected"
 
 
 @modes_of(NORMAL, because="a stale message is a stale message")

@@ -430,6 +430,12 @@ GUARDS = [
         cut=NEVER,
     ),
     Guard(
+        "a decision on an asking of before is no decision on this one",
+        "A yes to what was taken back is no yes to what is asked anew.",
+        ("tests/engine/test_rewind.py::test_a_decision_on_what_was_asked_before_is_refused",),
+        cut="0",
+    ),
+    Guard(
         "an operation is applied to a run once",
         "A command that is called again after a crash does nothing twice.",
         (f"{RE_ENTRY}test_two_operators_retry_a_run_at_once[op-7]",),

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from orchestrator.core.journal import ActivityState
+from orchestrator.core.journal import ActivityKind, ActivityState
 from orchestrator.core.reentry.standing import Entry, Standing
 from orchestrator.core.run import RunStatus
 
@@ -157,9 +157,14 @@ LEFT_JOURNAL = "left the journal"
 
 
 def attempts_made(standing: Standing, keys: set[str]) -> dict[str, int]:
-    """Of the stages among those, with what was made before: their next attempts go on from there."""
-    return {
-        entry.key: entry.activity.attempt
-        for entry in standing.own()
-        if entry.key in keys and entry.activity.kind == "stage"
-    }
+    """Of the stages among those, with what was made before: their next attempts go on from there.
+
+    Of the approvals the edition that follows: a decision on what was asked before is none on what is asked anew.
+    """
+    made: dict[str, int] = {}
+    for entry in standing.own():
+        if entry.key in keys and entry.activity.kind == ActivityKind.STAGE:
+            made[entry.key] = entry.activity.attempt
+        if entry.key in keys and entry.activity.kind == ActivityKind.APPROVAL:
+            made[entry.key] = entry.edition + 1
+    return made

@@ -32,6 +32,8 @@ class Entry:
     claimed_at: datetime | None = None
     worker: str | None = None
     policy: Mapping[str, Any] | None = None
+    edition: int = 0
+    """Of an approval, as people were asked."""
 
     @property
     def key(self) -> str:

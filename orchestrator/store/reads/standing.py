@@ -23,7 +23,9 @@ _STANDING = Statement(
 SELECT {RUN_COLUMNS}, r.error, r.closed_at, r.expires_at, r.former_key, r.followed_by, perennial.now() AS now,
     (SELECT p.code_revision FROM perennial.process p WHERE p.name = r.process AND p.version = r.version) AS current,
     (SELECT coalesce(jsonb_agg({JOURNAL_LINE} || jsonb_build_object('input', a.input, 'policy', a.policy,
-            'opened_at', a.opened_at, 'claimed_at', a.claimed_at, 'worker', (SELECT w.name FROM perennial.worker w
+            'opened_at', a.opened_at, 'edition', CASE WHEN a.kind = 'approval' THEN (SELECT p.edition
+                FROM perennial.approval p WHERE p.run_id = a.run_id AND p.key = a.key) END,
+            'claimed_at', a.claimed_at, 'worker', (SELECT w.name FROM perennial.worker w
                 WHERE w.id = a.worker_id))), '[]')
         FROM perennial.activity a WHERE a.run_id = r.id) AS journal,
     {BUFFERED_SIGNALS} AS signals,
@@ -76,4 +78,5 @@ def _entry_from(line: dict[str, Any]) -> Entry:
         claimed_at=moment(claimed_at) if claimed_at else None,
         worker=line["worker"],
         policy=line["policy"],
+        edition=line["edition"] or 0,
     )

@@ -60,7 +60,7 @@ _TIMERS = RowSet(
 )
 _APPROVALS = RowSet(
     "approvals",
-    "run_id uuid, key text, name text, assignees text[], escalations jsonb, timeout_seconds float8",
+    "run_id uuid, key text, name text, assignees text[], escalations jsonb, timeout_seconds float8, edition int",
 )
 _HANDOFFS = RowSet("handoffs", "run_id uuid, key text, attempt int, task text, queue text")
 _HISTORY = RowSet(
@@ -152,8 +152,8 @@ _ARMED_ROWS = """(
 
 _ASKED = f"""
 asked AS (
-    INSERT INTO perennial.approval (run_id, key, name, assignees, escalations, deadline)
-    SELECT p.run_id, p.key, p.name, p.assignees, p.escalations,
+    INSERT INTO perennial.approval (run_id, key, name, assignees, escalations, edition, deadline)
+    SELECT p.run_id, p.key, p.name, p.assignees, p.escalations, p.edition,
         perennial.now() + p.timeout_seconds * interval '1 second'
     FROM fence JOIN {_APPROVALS.called("p")} ON p.run_id = fence.run_id
     RETURNING key
@@ -381,7 +381,7 @@ def _turn_row(commit: TurnCommit) -> dict[str, Any]:
 def _activity_row(commit: TurnCommit, opened: NewActivity) -> dict[str, Any]:
     request, taking = opened.request, commit.taking
     is_taken = taking is not None and taking.key == request.key
-    before = attempts_of(commit.attempts_before, request.key)
+    before = attempts_of(commit.attempts_before, request.key) if request.ask.is_handed_off else 0
     attempt = before + 1  # guard: attempts go on after a re-entry
     return {
         "run_id": commit.run_id,
@@ -405,6 +405,8 @@ def _activity_row(commit: TurnCommit, opened: NewActivity) -> dict[str, Any]:
 
 
 def _approval_row(commit: TurnCommit, opened: NewActivity, ask: ApprovalRequest) -> dict[str, Any]:
+    # guard: a decision on an asking of before is no decision on this one
+    edition = attempts_of(commit.attempts_before, opened.request.key)
     return {
         "run_id": commit.run_id,
         "key": opened.request.key,
@@ -415,6 +417,7 @@ def _approval_row(commit: TurnCommit, opened: NewActivity, ask: ApprovalRequest)
             for escalation in ask.escalations
         ],
         "timeout_seconds": ask.timeout_seconds,
+        "edition": edition,
     }
 
 

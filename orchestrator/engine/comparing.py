@@ -35,9 +35,10 @@ class Changed:
                 "workers with the new code: start this worker with that, if it is to move them too"
             )
         return (
-            f"{what}: this worker's code is not what is deployed ({self.since}). It leaves its runs to workers that "
-            "have the code that is. Start this worker with that code; or, if the change is meant, `perennial deploy "
-            "--amend`, or raise the version and `perennial deploy` (which replaces a version that no run has used)"
+            f"This worker's code is not what was deployed as {what}. It leaves the runs of what is deployed "
+            f"({self.since}) to workers that have that code. Start this worker with it; or, if the change is meant, "
+            "`perennial deploy --amend`, or raise the version and `perennial deploy` (which replaces a version that "
+            "no run has used)"
         )
 
 

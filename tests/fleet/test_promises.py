@@ -87,7 +87,10 @@ def test_a_killed_pool_child_is_noticed_though_its_parent_lives(fleet: Fleet) ->
     fleet.start_worker(pool="prefork")
     run = fleet.client.start("gate-process", 2)
     fleet.wait_for("the stage at its gate", gate.waiting)
-    fleet.wait_for("a heartbeat", lambda: fleet.scalar("SELECT count(*) FROM perennial.worker"))
+    fleet.wait_for(
+        "a heartbeat",
+        lambda: fleet.scalar("SELECT count(*) FROM perennial.worker WHERE can IS NULL"),
+    )
     child = fleet.scalar(
         "SELECT pid FROM perennial.worker w JOIN perennial.activity a ON a.worker_id = w.id AND a.state = 'claimed'"
     )

@@ -153,7 +153,7 @@ def test_at_its_start_and_at_each_deploy_it_says_in_one_line_where_its_code_diff
     harness.client.processes.deploy(letter(48), by="ann")
     maintenance = Maintenance(member)
     (line,) = lines()
-    assert "letter version 1: this worker's code is not what is deployed (since " in line
+    assert "this worker's code is not what was deployed as letter version 1. " in line.lower()
     assert "by ann" in line
     assert "`perennial deploy --amend`" in line
     harness.client.processes.deploy(in_yaml("parcel", member.registry))

@@ -142,6 +142,12 @@ def play(harness: Harness) -> None:
     harness.recover(2)
     assert harness.client.result("REQ-1") == 1
     harness.client.cancel(harness.run(p, key="REQ-2"))
+    verbs = harness.client.operations
+    copy = verbs.fork("REQ-1", at="m", operation="a try").new_run_id
+    assert verbs.fork("REQ-1", at="m", operation="a try").new_run_id == copy
+    verbs.rewind("REQ-1", "m", even_if_completed=True)
+    for again in ("REQ-1", copy):
+        harness.client.cancel(again)
 
 
 def test_no_statement_of_the_main_path_reads_a_table_from_end_to_end(crowded, monkeypatch):
@@ -152,6 +158,7 @@ def test_no_statement_of_the_main_path_reads_a_table_from_end_to_end(crowded, mo
         "outbox",
         "worker",
         "process",
+        "process_revision",
     }  # a handful of rows each; outbox holds what isn't claimed yet
     wrong = {name: tables - allowed for name, tables in plans.scans().items() if tables - allowed}
     assert wrong == {}

@@ -13,6 +13,7 @@ from orchestrator.cli import (
     database,
     decisions,
     definitions,
+    export,
     incidents,
     migrate,
     operations,
@@ -123,6 +124,7 @@ app.add_typer(servers.commands)
 app.add_typer(reload.commands)
 app.add_typer(definitions.commands)
 app.add_typer(check.commands)
+app.add_typer(export.commands)
 app.add_typer(versions.commands, name="processes", rich_help_panel="Processes")
 app.add_typer(migrate.commands, name="migrate", rich_help_panel="Processes")
 app.add_typer(runs.commands)

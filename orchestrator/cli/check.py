@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.definitions import read_processes
+from orchestrator.cli.failures import CommandRefused
 from orchestrator.cli.output import Printer
 from orchestrator.cli.session import App, Json, examples, session_of
 
 if TYPE_CHECKING:
+    from orchestrator.core.definition import Process
     from orchestrator.engine.check import Checked
 
 commands = typer.Typer()
@@ -22,6 +24,7 @@ commands = typer.Typer()
     epilog=examples(
         "perennial check",
         "perennial check access-request.yaml --process access-request",
+        "perennial check --histories histories.jsonl",
         json_shape='{"runs", "is_safe", "groups": [{"process", "version", "found", "reason", "remedy", "runs", '
         '"samples"}], "patches": [{"process", "version", "name", "runs", "without"}]}',
     ),
@@ -40,6 +43,14 @@ def check(
     process: Annotated[
         str | None, typer.Option(help="Only runs of this process.", show_default=False)
     ] = None,
+    histories: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Check what `perennial export` has written, without a database.",
+            show_default=False,
+        ),
+    ] = None,
     _app: App = None,
     _json: Json = False,
 ) -> None:
@@ -55,6 +66,12 @@ def check(
     load_app(session)
     candidates = read_processes(files or [])
     printer = Printer(session)
+    if histories is not None:
+        checked = _check_file(histories, candidates)
+        printer.emit(_document(checked), lambda: checked_page(checked))
+        if not checked.is_safe:
+            raise typer.Exit(1)
+        return
     with session.client() as client, printer.err.status("checking") as status:
         checked = client.processes.check(
             *candidates,
@@ -64,6 +81,19 @@ def check(
     printer.emit(_document(checked), lambda: checked_page(checked))
     if not checked.is_safe:
         raise typer.Exit(1)
+
+
+def _check_file(file: Path, candidates: list[Process]) -> Checked:
+    from orchestrator.core.definition import default_registry
+    from orchestrator.engine.histories import check_histories
+
+    try:
+        with file.open(encoding="utf-8") as lines:
+            return check_histories(
+                lines, registry=default_registry, candidates=candidates, source=str(file)
+            )
+    except OSError as error:
+        raise CommandRefused(f"can't read {file}: {error.strerror}") from None
 
 
 def _document(checked: Checked) -> dict[str, object]:

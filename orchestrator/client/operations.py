@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from orchestrator.client.bulk import Bulk
@@ -11,6 +11,7 @@ from orchestrator.client.reentry import ReEntry
 from orchestrator.core.causes import CauseSummary
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import Started
+from orchestrator.engine import histories
 from orchestrator.engine.operations import by_hand, causes
 from orchestrator.engine.start import Starts
 from orchestrator.store.callers import CallersConnection
@@ -26,6 +27,17 @@ class Operations(ReEntry):
         self._starts = starts
         self.bulk = Bulk(door.context)
         """One verb over many runs: `client.operations.bulk.preview`."""
+
+    def export(
+        self, runs: Sequence[RunReference] = (), *, process: str | None = None, values: bool = False
+    ) -> Iterator[str]:
+        """Histories as lines of JSON: of these runs, or of all that are open, or of one process' open ones.
+
+        Without values, unless `values`: keys, kinds, states, types and times alone. Raises RunNotFound.
+        """
+        with self._door.context.reading() as connection:
+            ids = [self._door.id_of(connection, run) for run in runs]
+        return histories.export(self._door.context, ids, process=process, with_values=values)
 
     def restart(
         self,

@@ -30,6 +30,8 @@ class Class(StrEnum):
     """It is an incident, and its flow goes on with this code."""
     DIFFERS = "differs"
     """It goes on, and not as the deployed code would from here on."""
+    MASKED = "hangs on left-out values"
+    """Of an exported history without values: what becomes of it hangs on them."""
     LACKS = "lacks code"
     """It needs a process or a stage that this program has not."""
     UNREADABLE = "unreadable data"

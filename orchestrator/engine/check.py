@@ -23,6 +23,7 @@ _REMEDIES = {
     Class.UNCHANGED: "",
     Class.RECOVERS: "`perennial resume` them once this code is deployed",
     Class.DIFFERS: "nothing, if this is meant",
+    Class.MASKED: "export these runs with --values, or check them in the database",
     Class.LACKS: "keep a worker with the code that has it until these runs have ended",
     Class.UNREADABLE: "let the model take the recorded data too, or raise the version",
     Class.CONTRADICTS: "raise the version: these runs stay with the code that they began with",

@@ -6,6 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.core.outcome import RunContext
+from orchestrator.core.run import RunStatus
+from orchestrator.core.versions.histories import written_history
 from orchestrator.core.versions.plans import read_plan
 from orchestrator.engine.operations.migrate import (
     AppliedMigration,
@@ -15,7 +18,7 @@ from orchestrator.engine.operations.migrate import (
 from orchestrator.engine.operations.propose import MigrationProposal
 from orchestrator.engine.operations.undo_migration import UndoneMigration
 from orchestrator.errors import StalePreview
-from tests.cli.samples import APPROVAL, RUN_ID, WAITING
+from tests.cli.samples import APPROVAL, NOW, RUN_ID, WAITING
 
 APP = ("--app", "orchestrator.cli.empty_app")
 PLAN = "process: trip\nfrom: 1\nto: 2\nmap: {book: reserve}\n"
@@ -120,3 +123,25 @@ def test_people_see_what_was_changed_of_what_they_were_asked(perennial, client):
     perennial.width = 220
     assert changed in perennial("approvals").stdout
     assert f"changed since it was asked: {changed}" in perennial("show", "permit-17").stdout
+
+
+def test_histories_are_printed_line_by_line_and_checked_without_a_database(
+    perennial, client, tmp_path
+):
+    line = written_history(
+        RunContext(RUN_ID, "trip", 1, "trip-1", {"to": "Oslo"}, NOW),
+        (),
+        (),
+        status=RunStatus.WAITING,
+        needs_turn=False,
+    )
+    client.answers["export"] = [line]
+    told = perennial("export", "trip-1", "--process", "trip")
+    assert told.stdout == f"{line}\n"
+    assert client.calls == [("export", (["trip-1"],), {"process": "trip", "values": False})]
+    assert "Oslo" not in line
+    (tmp_path / "h.jsonl").write_text(told.stdout)
+    checked = perennial("check", "--histories", "h.jsonl", *APP, PERENNIAL_DATABASE_URL="")
+    assert checked.exit_code == 1
+    assert "lacks code  1 run of trip v1" in checked.stdout
+    assert perennial("check", "--histories", "nowhere", *APP).exit_code == 2

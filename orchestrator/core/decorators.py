@@ -177,6 +177,7 @@ def process(
             },
             where=where,
             source=text_of(flow),
+            decorators=(process,),
         )
         (registry or default_registry).add_process(defined)
         return defined

@@ -8,16 +8,19 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 from orchestrator.core.annotations import hints_of, parameters_of
 from orchestrator.core.callables import (
     place_of,
     where_of,
 )
+from orchestrator.core.compiled import meaning_of_compiled, way_of_compiled
 from orchestrator.core.driving import STAGE_INSTEAD, refuse_in_flow
+from orchestrator.core.reached import Reached, reached_by
 from orchestrator.core.retries import Retry
 from orchestrator.errors import DefinitionError, InvalidArguments, UnknownProcess, UnknownStage
 
@@ -111,6 +114,8 @@ class Process:
     where: str = ""
     source: str | None = field(default=None, repr=False, compare=False)
     """The text of its flow, if it is known: people are shown what a deployment changes."""
+    decorators: tuple[Any, ...] = field(default=(), repr=False, compare=False)
+    """Of ours, on its flow: what they were given is recorded apart."""
 
     @property
     def fingerprint(self) -> str:
@@ -118,22 +123,65 @@ class Process:
 
         Of a flow in Python its syntax tree counts, and not where it stands or how it is written.
         """
-        return next(iter(self.fingerprint_by_way.values()))
+        if self.kind != "python":
+            return self._fingerprint_of(self.spec)
+        return self._fingerprint_of(_without(self.spec, "flow", "source"))
 
     @property
     def fingerprints(self) -> tuple[str, ...]:
         """The fingerprint, and the one that releases before 0.2 recorded for the same code."""
-        return tuple(self.fingerprint_by_way.values())
+        if self.kind != "python":
+            return (self.fingerprint,)
+        return (self.fingerprint, self._fingerprint_of(_without(self.spec, "means")))
 
     @property
     def fingerprint_by_way(self) -> dict[str, str]:
-        """Each by the way in which it was taken, today's first. Two definitions are compared by one way alone."""
+        """Each by the way in which it was taken, the best first. Two definitions are compared by one way alone.
+
+        `program` is of the flow and of all that it rests on. A flow without source has none, and is known by its
+        compiled code; what older releases took of it has a name of its own.
+        """
         if self.kind != "python":
-            return {"spec": self._fingerprint_of(self.spec)}
-        return {
-            "meaning": self._fingerprint_of(_without(self.spec, "flow", "source")),
-            "lines": self._fingerprint_of(_without(self.spec, "means")),
-        }
+            return {"spec": self.fingerprint}
+        meaning, lines = self.fingerprints
+        compiled = self._compiled
+        reached = self._reached
+        if reached is None:
+            return {**compiled, "names": meaning, "names in lines": lines}
+        more = _without(self.spec, "flow", "source", "means")
+        program = self._fingerprint_of({**more, "program": reached.fingerprint})
+        return {"program": program, "meaning": meaning, "lines": lines, **compiled}
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """What its flow names of its own package, and no fingerprint is of, in words."""
+        if self.kind != "python":
+            return ()
+        reached = self._reached
+        return ("the flow, which has no source",) if reached is None else reached.unseen
+
+    @property
+    def _reached(self) -> Reached | None:
+        """Looked at when it is first asked for: a helper may stand below its flow."""
+        key = "reached"
+        looked = _LOOKED_AT.setdefault(self.flow, {})
+        if key not in looked:
+            looked[key] = reached_by(
+                self.flow,
+                decorators=self.decorators,
+                types=(self.input_type, self.result_type),
+                hints_in=_hints_in,
+            )
+        found: Reached | None = looked[key]
+        return found
+
+    @property
+    def _compiled(self) -> dict[str, str]:
+        looked = _LOOKED_AT.setdefault(self.flow, {})
+        if "compiled" not in looked:
+            looked["compiled"] = meaning_of_compiled(self.flow)
+        more = _without(self.spec, "flow", "source", "means")
+        return {way_of_compiled(): self._fingerprint_of({**more, "code": looked["compiled"]})}
 
     def _fingerprint_of(self, spec: dict[str, Any]) -> str:
         content = {
@@ -215,6 +263,19 @@ class Registry:
 
 
 default_registry = Registry()
+
+
+_LOOKED_AT: WeakKeyDictionary[Callable[..., Any], dict[str, Any]] = WeakKeyDictionary()
+"""What was found of each flow."""
+
+
+def _hints_in(value: object) -> Iterable[object] | None:
+    """The types that a stage takes and gives; nothing of what else is ours. None: it is none of ours."""
+    if isinstance(value, Stage):
+        return [*hints_of(value.function).values()]
+    if isinstance(value, Approval):
+        return ()
+    return () if isinstance(value, Process) else None
 
 
 def _without(spec: dict[str, Any], *names: str) -> dict[str, Any]:

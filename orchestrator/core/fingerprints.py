@@ -11,6 +11,7 @@ for another.
 from __future__ import annotations
 
 import ast
+import copy
 import hashlib
 import inspect
 import textwrap
@@ -28,15 +29,112 @@ def meaning_of(flow: Callable[..., Any], *, decorators: tuple[Any, ...] = ()) ->
 
     `decorators` are those whose arguments are recorded apart: they don't count.
     """
-    tree = _tree_of(flow)
+    tree = tree_of(flow, decorators=decorators)
     if tree is None:
-        return _sha256(_names_and_constants(flow))
-    names = getattr(inspect.unwrap(flow), "__globals__", {})
+        return sha256_of(_names_and_constants(flow))
+    return sha256_of("".join(written(tree)))
+
+
+def tree_of(
+    function: Callable[..., Any], *, decorators: tuple[Any, ...] = ()
+) -> ast.AsyncFunctionDef | ast.FunctionDef | None:
+    """The function's syntax tree, without its name and those decorators. None: it has no source."""
+    tree = _tree_of(function)
+    if tree is None:
+        return None
+    names = getattr(inspect.unwrap(function), "__globals__", {})
     tree.name = ""
     tree.decorator_list = [
         node for node in tree.decorator_list if not _is_one_of(node, decorators, names)
     ]
-    return _sha256("".join(_written(tree)))
+    return tree
+
+
+_READS_NAMES = frozenset({"locals", "vars", "eval", "exec", "dir"})
+_SCOPES = (
+    ast.AsyncFunctionDef,
+    ast.ClassDef,
+    ast.DictComp,
+    ast.FunctionDef,
+    ast.GeneratorExp,
+    ast.Lambda,
+    ast.ListComp,
+    ast.SetComp,
+)
+
+
+def without_local_names(
+    tree: ast.AsyncFunctionDef | ast.FunctionDef, *, its_arguments: bool
+) -> ast.AST:
+    """A copy whose local variables are called by the order in which they come: their names mean nothing.
+
+    Not what a function within it, a comprehension, an import or a pattern binds as well: that is left as it is
+    called. `its_arguments`: those too; not of a function that may be called by keyword.
+    """
+    if any(isinstance(each, ast.Name) and each.id in _READS_NAMES for each in ast.walk(tree)):
+        return tree
+    local: dict[str, None] = {}
+    kept: set[str] = set()
+    arguments = [each.arg for each in ast.walk(tree.args) if isinstance(each, ast.arg)]
+    (local.update(dict.fromkeys(arguments)) if its_arguments else kept.update(arguments))
+    for statement in tree.body:
+        _bind(statement, local, kept)
+    names = {
+        name: str(place) for place, name in enumerate(each for each in local if each not in kept)
+    }
+    renamed: ast.AST = _Renamed(names).visit(copy.deepcopy(tree))
+    return renamed
+
+
+def _bind(node: ast.AST, local: dict[str, None], kept: set[str]) -> None:
+    if isinstance(node, _SCOPES):
+        kept.add(getattr(node, "name", ""))
+        for each in ast.walk(node):
+            if isinstance(each, ast.arg):
+                kept.add(each.arg)
+            elif isinstance(each, ast.Name) and not isinstance(each.ctx, ast.Load):
+                kept.add(each.id)
+            else:
+                kept.update(_names_as_text(each))
+        return
+    if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+        local[node.id] = None
+    elif isinstance(node, ast.ExceptHandler) and node.name:
+        local[node.name] = None
+    kept.update(_names_as_text(node))
+    for child in ast.iter_child_nodes(node):
+        _bind(child, local, kept)
+
+
+def _names_as_text(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Global | ast.Nonlocal):
+        return node.names
+    if isinstance(node, ast.alias):
+        return [(node.asname or node.name).partition(".")[0]]
+    if isinstance(node, ast.MatchAs | ast.MatchStar):
+        return [node.name] if node.name else []
+    if isinstance(node, ast.MatchMapping):
+        return [node.rest] if node.rest else []
+    return []
+
+
+class _Renamed(ast.NodeTransformer):
+    def __init__(self, names: dict[str, str]) -> None:
+        self._names = names
+
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        node.id = self._names.get(node.id, node.id)
+        return node
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        self.generic_visit(node)
+        node.arg = self._names.get(node.arg, node.arg)
+        return node
+
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> ast.ExceptHandler:
+        self.generic_visit(node)
+        node.name = self._names.get(node.name, node.name) if node.name else None
+        return node
 
 
 def source_of(function: Callable[..., Any]) -> str:
@@ -44,8 +142,8 @@ def source_of(function: Callable[..., Any]) -> str:
     try:
         lines = textwrap.dedent(inspect.getsource(function)).splitlines()
     except (OSError, TypeError):
-        return _sha256(_names_and_constants(function))
-    return _sha256(
+        return sha256_of(_names_and_constants(function))
+    return sha256_of(
         "\n".join(
             line.rstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")
         )
@@ -60,7 +158,8 @@ def text_of(function: Callable[..., Any]) -> str | None:
         return None
 
 
-def _sha256(text: str) -> str:
+def sha256_of(text: str) -> str:
+    """In hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -98,7 +197,8 @@ def _is_one_of(node: ast.expr, decorators: tuple[Any, ...], names: dict[str, Any
     return any(name == decorator.__name__ for decorator in decorators)
 
 
-def _written(value: Any) -> Iterator[str]:
+def written(value: Any) -> Iterator[str]:
+    """A tree as text: of two trees that mean the same, the same."""
     if isinstance(value, ast.Constant):
         yield f"{type(value.value).__name__} {_constant(value.value)}"
     elif isinstance(value, ast.AST):
@@ -107,13 +207,13 @@ def _written(value: Any) -> Iterator[str]:
             part = _meaning_of_field(value, name)
             if part is not None and part != []:
                 yield f"{name}="
-                yield from _written(part)
+                yield from written(part)
                 yield ","
         yield ")"
     elif isinstance(value, list):
         yield "["
         for part in value:
-            yield from _written(part)
+            yield from written(part)
             yield ";"
         yield "]"
     else:

@@ -79,7 +79,7 @@ def queue_of_code(
     if transport != "redis":
         return None
     fingerprints = {
-        f"{name} {version}": process.fingerprint
+        f"{name} {version}": process.fingerprint_by_way
         for (name, version), process in registry.processes.items()
     }
     address = settings.database_address().parameters

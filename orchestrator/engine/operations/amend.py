@@ -195,7 +195,7 @@ def preview(
                 process.name,
                 process.version,
                 content.code_revision,
-                process.fingerprint,
+                process.fingerprint_by_way,
                 others,
                 sorted({(each.found, each.reason) for each in found if each.becomes == "moves"}),
                 stopped % 2**256,

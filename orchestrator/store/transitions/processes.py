@@ -39,6 +39,13 @@ def keep_revision(
         deployed_by = excluded.deployed_by"""
 
 
+# By the best way that both have been taken in: by another one they may look the same, and not be.
+_IS_SAME_BY_BEST_WAY = """(SELECT v.fingerprints ->> w.way = %(fingerprints_by_way)s::jsonb ->> w.way
+            FROM perennial.process_revision v, unnest(%(ways)s::text[]) WITH ORDINALITY AS w(way, place)
+            WHERE v.process = p.name AND v.version = p.version AND v.code_revision = p.code_revision
+                AND v.fingerprint = p.fingerprint AND v.fingerprints ->> w.way IS NOT NULL
+            ORDER BY w.place LIMIT 1)"""
+
 # What is there under a fingerprint of the release before is the same, and has today's from here on. The schema
 # of the input is no part of the content: another release of pydantic may write another one.
 _DEPLOY = Statement(
@@ -51,7 +58,7 @@ WITH deployed AS (
         %(input_schema)s::jsonb, %(input_schema_digest)s, %(by)s)
     ON CONFLICT (name, version) DO UPDATE SET fingerprint = excluded.fingerprint, spec = excluded.spec,
         input_schema = excluded.input_schema, input_schema_digest = excluded.input_schema_digest
-        WHERE p.fingerprint = ANY(%(fingerprints)s::text[])
+        WHERE coalesce({_IS_SAME_BY_BEST_WAY}, p.fingerprint = ANY(%(fingerprints)s::text[]))
     RETURNING p.*, p.xmax = 0 AS created
 ), kept AS (
     {keep_revision("deployed", former="v.fingerprints ||")}
@@ -221,7 +228,10 @@ def deploy_if_same(
 ) -> bool | None:
     """Insert it if new. True: it was; False: the same content was there; None: other content is."""
     row = _DEPLOY.row(
-        connection, fingerprints=list(process.fingerprints), **columns_of(process, takes, by)
+        connection,
+        fingerprints=list(process.fingerprints),
+        ways=list(process.fingerprint_by_way),
+        **columns_of(process, takes, by),
     )
     return None if row is None else row.created
 

@@ -17,6 +17,14 @@ PARTS_MAX = 500
 """So many functions are followed."""
 
 
+def package_of(module: str) -> str:
+    """The package that a module is of, also where it is run by its name (`python -m shop.deploy`)."""
+    if module == "__main__":
+        spec = getattr(sys.modules.get(module), "__spec__", None)
+        module = spec.name if spec is not None else module
+    return module.partition(".")[0]
+
+
 def way_of_compiled() -> str:
     """The way in which this Python takes it."""
     return f"code of {sys.implementation.cache_tag}"
@@ -25,7 +33,7 @@ def way_of_compiled() -> str:
 def meaning_of_compiled(flow: Callable[..., Any]) -> str:
     """SHA-256 of the flow's code, and of that of the functions of its package that it names."""
     start: Any = inspect.unwrap(flow)
-    package = start.__module__.partition(".")[0]
+    package = package_of(start.__module__)
     todo, seen = [start], {id(start)}
     found: list[str] = []
     while todo and len(found) < PARTS_MAX:
@@ -36,7 +44,7 @@ def meaning_of_compiled(flow: Callable[..., Any]) -> str:
             helper = inspect.unwrap(value) if callable(value) else None
             if (
                 isinstance(helper, FunctionType)
-                and helper.__module__.partition(".")[0] == package
+                and package_of(helper.__module__) == package
                 and id(helper) not in seen
             ):
                 seen.add(id(helper))

@@ -163,21 +163,29 @@ class Process:
     @property
     def _reached(self) -> Reached | None:
         """Looked at when it is first asked for: a helper may stand below its flow."""
-        key = "reached"
-        looked = _LOOKED_AT.setdefault(self.flow, {})
-        if key not in looked:
-            looked[key] = reached_by(
+        looked = self._looked_at()
+        if "reached" not in looked:
+            looked["reached"] = reached_by(
                 self.flow,
                 decorators=self.decorators,
                 types=(self.input_type, self.result_type),
                 hints_in=_hints_in,
             )
-        found: Reached | None = looked[key]
+        found: Reached | None = looked["reached"]
         return found
+
+    def _looked_at(self) -> dict[str, Any]:
+        """What was found, while its module has the names that it had: it may be in the middle of its import."""
+        names = len(getattr(inspect.unwrap(self.flow), "__globals__", ()))
+        looked = _LOOKED_AT.setdefault(self.flow, {})
+        if looked.get("names") != names:
+            looked.clear()
+            looked["names"] = names
+        return looked
 
     @property
     def _compiled(self) -> dict[str, str]:
-        looked = _LOOKED_AT.setdefault(self.flow, {})
+        looked = self._looked_at()
         if "compiled" not in looked:
             looked["compiled"] = meaning_of_compiled(self.flow)
         more = _without(self.spec, "flow", "source", "means")

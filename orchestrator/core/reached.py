@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import Any, get_args
 
+from orchestrator.core.compiled import package_of
 from orchestrator.core.fingerprints import sha256_of, tree_of, without_local_names, written
 
 PARTS_MAX = 500
@@ -54,7 +55,7 @@ def reached_by(
     tree = tree_of(flow, decorators=decorators)
     if tree is None:
         return None
-    walk = _Walk(_package_of(getattr(flow, "__module__", "")), hints_in)
+    walk = _Walk(package_of(getattr(flow, "__module__", "")), hints_in)
     walk.add(_Part(tree, _names_of(flow), step_of=_first_parameter(tree)))
     for each in types:
         walk.follow_type(each)
@@ -132,13 +133,13 @@ class _Walk:
         function = inspect.unwrap(value) if callable(value) else value
         if isinstance(function, FunctionType):
             self._follow_function(function)
-        elif callable(value) and _package_of(type(value).__module__) == self.package:
+        elif callable(value) and package_of(type(value).__module__) == self.package:
             self.unseen[f"{name}, an object that is called"] = None
         elif not inspect.isroutine(value):
             self._follow_constant(name, names)
 
     def _follow_function(self, function: FunctionType) -> None:
-        if _package_of(function.__module__) != self.package or not self._is_new(function):
+        if package_of(function.__module__) != self.package or not self._is_new(function):
             return
         tree = tree_of(function)
         if tree is None:
@@ -147,7 +148,7 @@ class _Walk:
         self.add(_Part(tree, _names_of(function)))
 
     def _follow_class(self, found: type) -> None:
-        if _package_of(found.__module__) != self.package or not self._is_new(found):
+        if package_of(found.__module__) != self.package or not self._is_new(found):
             return
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(found))).body[0]
@@ -161,7 +162,7 @@ class _Walk:
         """As it is written at the top of its module, or of the one that it is imported from."""
         module = names.get("__name__", "")
         for _ in range(10):
-            if _package_of(module) != self.package or not self._is_new((module, name)):
+            if package_of(module) != self.package or not self._is_new((module, name)):
                 return
             found = _assigned(module, name)
             if isinstance(found, tuple):
@@ -178,10 +179,6 @@ class _Walk:
         is_new = key not in self._seen
         self._seen.add(key)
         return is_new
-
-
-def _package_of(module: str) -> str:
-    return module.partition(".")[0]
 
 
 def _names_of(function: Callable[..., Any]) -> Mapping[str, Any]:

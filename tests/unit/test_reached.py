@@ -6,11 +6,13 @@ import importlib
 import itertools
 import linecache
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.core.compiled import package_of
 from orchestrator.core.versions.content import is_content_of
 
 NUMBERS = itertools.count()
@@ -155,6 +157,22 @@ def test_a_name_that_means_two_things_is_left_as_it_is_called(defined):
         for name in ("order", "each")
     )
     assert program_of(first) != program_of(second)
+
+
+def test_what_is_asked_for_in_the_middle_of_an_import_is_looked_at_again(defined):
+    """A helper stands below its flow."""
+    early = MODULE.replace("def label(", "EARLY = p.fingerprint_by_way\n\n\ndef label(")
+    found = defined(early)
+    assert sys.modules[found.flow.__module__].EARLY["program"] != program_of(found)
+    assert program_of(found) == program_of(defined(MODULE))
+
+
+def test_a_module_that_is_run_is_of_its_package(monkeypatch):
+    assert package_of("shop.flows") == "shop"
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec("shop.deploy", None))
+    assert package_of("__main__") == "shop"
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    assert package_of("__main__") == "__main__"
 
 
 def test_what_can_not_be_seen_is_said(defined):

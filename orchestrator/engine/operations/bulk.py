@@ -49,6 +49,9 @@ log = logging.getLogger(__name__)
 LEASE_SECONDS = 15.0
 """So long after its last word a command that is at an operation counts as gone."""
 
+CATCH_UP_SECONDS = 1.0
+"""What a slow run has held up is made up for: so much of it, and no burst."""
+
 LOOKS_MAX = 20
 """Of so many groups a preview looks at one run more closely."""
 
@@ -192,7 +195,8 @@ class Applying:
         while True:
             if rate is not None:
                 self._wait_until(due_at)
-                due_at = max(due_at, self.context.monotonic()) + 1 / rate
+                behind = max(due_at, self.context.monotonic() - CATCH_UP_SECONDS)
+                due_at = behind + 1 / rate
             line = self._do_one(verb, asked, after)
             if line is None:
                 break

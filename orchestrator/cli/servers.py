@@ -44,6 +44,9 @@ from orchestrator.cli.supervisor import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery import Celery
     from rich.console import RenderableType
 
     from orchestrator.core.definition import Process
@@ -170,6 +173,7 @@ def up(
             fleet = _prepare(
                 session, files or [], _flower_port(flower_port, printer, wanted=flower)
             )
+            give_broker(fleet.app, fleet.broker_url, partial(printer.note, style="yellow"))
             with stop_signals(supervisor.ask_to_stop):
                 try:
                     for program in _programs(fleet, workers=workers, concurrency=concurrency):
@@ -266,6 +270,21 @@ def _prepare(session: Session, files: Sequence[Path], flower_port: int | None) -
         files=files,
         example=example_input(_newest(processes)) if processes else None,
     )
+
+
+def give_broker(app: Celery, url: str, note: Callable[[str], None]) -> None:
+    """An app that names no broker gets this one, as Celery itself reads it: else it would look for RabbitMQ here.
+
+    One that names another keeps it, and that is said: its workers hear nothing of what is started here.
+    """
+    own = app.conf.broker_url
+    if not own:
+        os.environ["CELERY_BROKER_URL"] = url
+    elif own != url:
+        note(
+            f"The app's own broker is {masked(own)}, and its workers listen there, not to {masked(url)}. To use"
+            " the one that runs here: broker=os.environ.get('PERENNIAL_BROKER_URL')"
+        )
 
 
 def _newest(processes: Sequence[Process]) -> Process:

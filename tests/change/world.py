@@ -60,6 +60,11 @@ class Generation:
     inbox: list[Handoff] = field(default_factory=list)
     """What others have sent on to its worker."""
 
+    def end(self) -> None:
+        """Its worker and its client are gone."""
+        self.worker.dispose()
+        self.client.close()
+
     def has_task_of(self, message: Handoff) -> bool:
         """Whether its worker knows the task: each stage is one."""
         return message.task == ADVANCE or message.task in self.registry.stages

@@ -401,6 +401,7 @@ class Year:
             self.doors[f"{edit.name}: {'amended' if changed else 'deployed'}"] += 1
             self._take(tried, release)
             return
+        tried.end()
         assert edit.definition is not None, (edit.name, shown)
         new = replace(edit.definition, version=edit.definition.version + 1)
         release = edit.release.with_(new)
@@ -433,6 +434,8 @@ class Year:
         """From here on this release runs, beside the one before."""
         self.release = release
         self._deploy(generation, release)
+        for ended in self.workers[:-1]:
+            ended.end()
         self.workers = [*self.workers[-1:], generation]
 
     def _forget_what_has_no_runs(self) -> None:

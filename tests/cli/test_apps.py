@@ -10,11 +10,13 @@ from types import SimpleNamespace
 from typing import Annotated, Literal
 
 import pytest
+from celery import Celery
 from pydantic import BaseModel, Field, TypeAdapter
 
 from orchestrator.cli.apps import load_app
 from orchestrator.cli.example import example_input
 from orchestrator.cli.failures import AppNotFound
+from orchestrator.cli.servers import give_broker
 from orchestrator.cli.session import Session
 
 TRIP = """
@@ -143,3 +145,25 @@ def test_ps_says_what_it_looked_for_and_did_not_find(perennial, client):
         ("--key", "a-1", "--status", "failed"): "No run with the key 'a-1' is failed.",
     }.items():
         assert perennial("ps", *words).stdout.startswith(told)
+
+
+def test_up_gives_its_broker_to_an_app_that_names_none(monkeypatch):
+    """Celery alone would look for RabbitMQ on this machine, and `up` would wait for its workers in vain."""
+    monkeypatch.setenv("CELERY_BROKER_URL", "")  # so that it ends with the test
+    app, notes = Celery("shop", set_as_current=False), []
+    give_broker(app, "redis://:secret@127.0.0.1:7000/0", notes.append)
+    assert app.conf.broker_url == "redis://:secret@127.0.0.1:7000/0"
+    assert notes == []
+
+
+def test_up_says_that_an_apps_own_broker_is_another(monkeypatch):
+    monkeypatch.setenv("CELERY_BROKER_URL", "")
+    app = Celery("shop", broker="redis://:theirs@localhost:6379/0", set_as_current=False)
+    notes = []
+    give_broker(app, "redis://:secret@127.0.0.1:7000/0", notes.append)
+    (note,) = notes
+    assert "redis://:***@localhost:6379/0" in note
+    assert "PERENNIAL_BROKER_URL" in note
+    assert "theirs" not in note
+    assert "secret" not in note
+    assert app.conf.broker_url == "redis://:theirs@localhost:6379/0"

@@ -26,7 +26,8 @@ _REMEDIES = {
     Class.MASKED: "export these runs with --values, or check them in the database",
     Class.LACKS: "keep a worker with the code that has it until these runs have ended",
     Class.UNREADABLE: "let the model take the recorded data too, or raise the version",
-    Class.CONTRADICTS: "raise the version: these runs stay with the code that they began with, or `perennial migrate` them by a plan",
+    Class.CONTRADICTS: "raise the version: these runs stay with the code that they began with, or `perennial migrate`"
+    " them by a plan",
     Class.BREAKS: "mend the flow; it raises this for each of them",
 }
 

@@ -277,21 +277,39 @@ async def retries(flow: Flow) -> Any:
 
 
 async def retries_as_x(flow: Flow) -> Any:
+    return await flow.stage("x")
+
+
+async def retries_under_its_key(flow: Flow) -> Any:
     return await flow.stage("x", key="flaky")
 
 
-def test_a_stage_in_its_back_off_keeps_its_key_and_its_retry(harness):
+@pytest.mark.parametrize(
+    ("new", "says", "key"),
+    [
+        (retries_as_x, {"flaky": "x"}, "x"),
+        (retries_under_its_key, {"flaky": "flaky"}, "flaky"),
+    ],
+)
+def test_a_stage_in_its_back_off_is_another_stage_and_keeps_the_time_of_its_retry(
+    harness, new, says, key
+):
     harness.freeze()
     run = harness.run(version(harness, 1, retries))
-    refused = moved(harness, retries_as_x, plan(map={"flaky": "x"}))
-    assert [each.reason for each in refused.refused] == ["renamed while it is tried again"]
-    due = record(harness, run)["timers"]
-    moved(harness, retries_as_x, plan(map={"flaky": "flaky"}))
-    assert record(harness, run)["timers"] == due
+    before = record(harness, run)
+    due = [row[1:] for row in before["timers"]]
+    renamed_by = plan(map=says)
+    moved(harness, new, renamed_by)
+    assert [row[1:] for row in record(harness, run)["timers"]] == due
+    undo(harness.context, renamed_by.id, by="ann")
+    assert record(harness, run) == before
+    seen = migrate.preview(harness.context, renamed_by)
+    migrate.apply(harness.context, renamed_by, seen, by="ann")
     harness.move(seconds=60)
     harness.drain()
     assert harness.client.result(run) == "x"
     assert effects == ["flaky", "x"]
+    assert {row.key for row in rows(harness, run, "activity")} == {key, f"{key}/-effect"}
 
 
 def test_runs_that_are_refused_stay_or_are_parked_with_their_reason(harness):

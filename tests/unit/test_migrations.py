@@ -142,6 +142,26 @@ def test_a_stage_that_is_done_and_one_that_is_pending_are_renamed():
     assert json.loads(world.turn().output or "") == [1, 2, 3]
 
 
+def test_a_stage_that_rests_until_its_retry_is_renamed_and_the_preview_says_what_that_means():
+    world = b_open()
+    world.journal["b"] = replace(world.journal["b"], state=ActivityState.RETRYING, attempt=2)
+
+    async def renamed(flow: Flow, _given: Any) -> Any:
+        return [await flow.stage("a"), await flow.stage("labour", 7)]
+
+    found, after = migrated(world, renamed, plan(map={"b": "labour"}))
+    (moved,) = found.moved
+    assert (moved.activity.name, moved.activity.attempt, moved.content.input) == (
+        "labour",
+        2,
+        '{"amount":7}',
+    )
+    assert found.changes == (
+        "stage b is stage labour; it was tried, and what it calls sees another idempotency key",
+    )
+    assert [each.key for each in after.open()] == ["labour"]
+
+
 def test_a_key_is_mapped_with_all_that_its_path_leads():
     async def gathers(flow: Flow, _given: Any) -> Any:
         return await flow.gather({"x": _two(flow), "y": _two(flow)}, key="reviews")
@@ -431,14 +451,6 @@ REFUSED: list[tuple[type[no.Refusal], Callable[[], World], Body, dict[str, Any],
         {},
     ),
     (no.WorkInFlight, at("b", state=ActivityState.CLAIMED), a_b_c, {}, "a worker is at", {}),
-    (
-        no.WorkBegun,
-        at("b", state=ActivityState.RETRYING, attempt=2),
-        a_b_c,
-        {"map": {"b": "x"}},
-        "stage b was tried, and x would be another thing",
-        {},
-    ),
     (no.LacksCode, b_done, lacks, {"remove": ["b", "c"]}, "no stage 'audit'", {}),
     (no.FlowBreaks, b_open, breaks, {}, "KeyError", {}),
     (no.OtherVersion, b_open, a_b_c, {"from": 3}, "is of p version 1", {}),

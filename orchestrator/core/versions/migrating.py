@@ -30,7 +30,7 @@ from orchestrator.core.versions.templates import TemplateUnfit, filled
 from orchestrator.core.versions.trial import Trial, perform_nothing, try_on, why_unfit
 from orchestrator.errors import PerennialError
 
-TRIED = (ActivityState.CLAIMED, ActivityState.RETRYING)
+ANOTHER_CALLER = "it was tried, and what it calls sees another idempotency key"
 
 MakeInput = Callable[[Any], Any]
 """What a plan names under `data: {function: …}`: the former input in, the new one out."""
@@ -139,9 +139,6 @@ class _Migration:
                     no.Split(f"{entry.describe()} is mapped to {' and '.join(several)}", key)
                 )
             new_key = self.plan.new_key(key)
-            if new_key != key and (entry.state in TRIED or _was_tried(entry)):
-                says = f"{entry.describe()} was tried, and {new_key} would be another thing to what it calls"
-                raise _Refused(no.WorkBegun(says, key))
             other = self.old_keys.get(new_key)
             if other is not None:
                 self._refuse_two(new_key, other, key)
@@ -239,7 +236,7 @@ class _Migration:
         """What the new flow has not come to: it stands ahead, leaves the journal, or refuses the run."""
         entry, says = self.former[key], self.plan.insertion(key)
         where = f"version {self.process.version}"
-        if says == RUN and entry.state not in TRIED:
+        if says == RUN:
             self._drop(key, "is done again")
         elif entry.is_settled and (says is not None or is_behind_new):
             if isinstance(says, Skip):
@@ -354,7 +351,12 @@ class _Migration:
     def _differs(self, moved: Moved) -> bool:
         former = next(each for each in self.run.journal if each.key == moved.old_key)
         if moved.activity.key != former.key or moved.activity.name != former.name:
-            self.changes.append(f"{former.describe()} is {moved.activity.describe()}")
+            again = (
+                f"; {ANOTHER_CALLER}"
+                if _was_tried(former) and moved.activity.key != former.key
+                else ""
+            )
+            self.changes.append(f"{former.describe()} is {moved.activity.describe()}{again}")
         if moved.what_changed:
             self.changes.append(f"{moved.activity.describe()}: {moved.what_changed}")
         return moved.content is not None or moved.activity != former
@@ -396,8 +398,7 @@ class _Migration:
 
     def _asks_turn(self, outcome: TurnOutcome) -> bool:
         return bool(
-            self.run.needs_turn
-            or self.run.status is RunStatus.INCIDENT
+            self.run.status is RunStatus.INCIDENT
             or outcome.status.is_closed
             or outcome.opened
             or outcome.consumed

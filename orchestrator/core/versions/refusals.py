@@ -52,15 +52,6 @@ class WorkInFlight(Refusal):
     passes = True
 
 
-class WorkBegun(Refusal):
-    """A stage that was tried is renamed: what it calls knows it by its key."""
-
-    __slots__ = ()
-    title = "renamed while it is tried again"
-    remedy = "Keep its key in the new code with key=…, or wait until it is done"
-    passes = True
-
-
 class KindChange(Refusal):
     """The new version has something of another kind under the key."""
 

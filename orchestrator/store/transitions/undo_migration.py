@@ -14,7 +14,6 @@ from orchestrator.store.parts import (
     RAISED,
     REPLACES,
     WAKE_RELAYS,
-    a_turn_of,
 )
 from orchestrator.store.schema import tables
 from orchestrator.store.statement import AnyConnection, Statement
@@ -87,9 +86,6 @@ WITH m AS MATERIALIZED (
     {HAND_OFF}
     SELECT placed.run_id, placed.key, placed.attempt, placed.name, placed.queue, {FOR_A_RELAY}
     FROM placed WHERE placed.kind = 'stage' AND placed.state = 'pending'
-    UNION ALL
-    SELECT {a_turn_of("fence.id", "fence.queue")}, {FOR_A_RELAY} FROM fence, m
-    WHERE (m.before -> 'run' ->> 'needs_turn')::boolean AND fence.status IN ('running', 'waiting')
     {REPLACES}
 ), kept AS (
     UPDATE perennial.migration k SET undone_at = perennial.now() FROM fence

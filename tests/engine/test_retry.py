@@ -330,7 +330,7 @@ def test_another_input_other_arguments_another_version(harness, world, line):
     with pytest.raises(OperationRefused, match="version 2 is not deployed"):
         retry(by_version, version=2)
 
-    @process(version=2, name="line", registry=harness.registry)
+    @process(version=2, name="line", registry=harness.registry, queue="new")
     async def other(flow: Flow, value: int) -> str:
         await flow.stage(world.before, value)
         return await flow.stage(world.after)
@@ -348,7 +348,8 @@ def test_another_input_other_arguments_another_version(harness, world, line):
     harness.drain()
     assert harness.client.result(by_arguments) == harness.client.result(by_version) == "after"
     assert 30 in world.got
-    assert harness.client.get(by_version).version == 2
+    moved = harness.client.get(by_version)
+    assert (moved.version, moved.queue) == (2, "new")
 
 
 @modes_of(NORMAL, because="time and a signal")

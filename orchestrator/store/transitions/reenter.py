@@ -88,6 +88,8 @@ WITH entries AS (
         input = CASE WHEN %(input)s::text IS NULL THEN r.input ELSE %(input)s::jsonb END,
         version = coalesce(%(version)s::int, r.version),
         code_revision = coalesce(%(code_revision)s::int, r.code_revision),
+        queue = CASE WHEN %(version)s::int IS NULL THEN r.queue ELSE (SELECT p.queue FROM perennial.process p
+            WHERE p.name = r.process AND p.version = %(version)s::int) END,
         expires_at = %(expires_at)s::timestamptz,
         attempts_before = CASE WHEN %(attempts_before)s::jsonb = '{{}}' THEN r.attempts_before
             ELSE coalesce(r.attempts_before, '{{}}') || %(attempts_before)s::jsonb END

@@ -107,6 +107,30 @@ EDITS = (
         ),
     ),
     Edit(
+        "a helper changed",
+        [("return checked + 1", "return checked + 2")],
+        Door.AMEND,
+        found=_at(CONTRADICTION, "trial", "provision"),
+        stay=("trial", "provision"),
+        ends=lambda place: (
+            as_before(place) if place in ("trial", "provision") else f"{place}0-3 is there"
+        ),
+    ),
+    Edit(
+        "only formatted",
+        [
+            (
+                "    checked = await flow.stage(validate, request)\n",
+                (
+                    '    """What this process does."""\n    # first of all\n    is_valid = await flow.stage(\n'
+                    "        validate,\n        request,\n    )\n"
+                ),
+            ),
+            ("level_of(checked)", "level_of(is_valid)"),
+        ],
+        Door.DEPLOY,
+    ),
+    Edit(
         "a stage inserted before where most stand",
         [
             _AUDIT,

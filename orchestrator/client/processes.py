@@ -21,7 +21,7 @@ from orchestrator.engine.operations.migrate import (
 from orchestrator.engine.operations.propose import MigrationProposal, propose
 from orchestrator.engine.operations.undo_migration import UndoneMigration, undo
 from orchestrator.engine.start import Starts
-from orchestrator.errors import StalePreview
+from orchestrator.errors import ProcessChanged, StalePreview
 from orchestrator.store.reads.deployments import deployed_versions
 
 
@@ -33,8 +33,14 @@ class Processes:
 
     def deploy(self, *processes: Process, by: str = "") -> list[Deployed]:
         """Record definitions, all or none. Raises ProcessChanged where a version has other content."""
-        with self._context.transaction() as connection:
-            deployed = deploy_definitions(connection, processes, by=by)
+        try:
+            with self._context.transaction() as connection:
+                deployed = deploy_definitions(connection, processes, by=by)
+        except ProcessChanged as refusal:
+            told = amend.in_a_sentence(self._context, processes, refusal.where)
+            raise ProcessChanged(
+                refusal.problem, where=refusal.where, remedy=f"{refusal.remedy} {told}".strip()
+            ) from None
         self._starts.learn(processes)
         return deployed
 

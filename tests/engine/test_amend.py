@@ -124,6 +124,10 @@ def test_runs_that_go_on_move_and_the_others_stay_where_they_are(harness: Harnes
     ]
     assert '+    await flow.stage("provision")' in seen.diff.splitlines()
     assert set(revisions(harness).values()) == {1}
+    told = amend.in_a_sentence(new, [content], content.where)
+    assert told == (
+        "Of all 4 open run(s), 2 can't go on with this content, and 2 can (class of the edit: needs a plan)."
+    )
     done = amend.apply(new, content, seen, by="ann", reason="provision first")
     assert (done.code_revision, done.moved, done.stayed, done.parked, done.busy) == (2, 2, 2, 0, 0)
     assert revisions(harness) == {"k0": 2, "k1": 2, "k2": 1, "k3": 1}
@@ -216,8 +220,11 @@ def test_a_downgrade_goes_by_the_same_door_to_one_revision_more(harness: Harness
     amend.apply(new, content, amend.preview(new, content))
     new_run = harness.client.start("p", key="k9")
     former = harness.registry.process("p", 1)
-    with pytest.raises(ProcessChanged, match="perennial deploy --amend"):
+    with pytest.raises(ProcessChanged, match="perennial deploy --amend") as refusal:
         harness.client.processes.deploy(former)
+    assert str(refusal.value).endswith(
+        "It moves all 5 open run(s): they go on with this content (class of the edit: compatible)."
+    )
     done = harness.client.processes.amend(former, by="ann", reason="back")
     assert (done.code_revision, done.moved) == (3, 5)
     rows = harness.database.rows(

@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from uuid import UUID
 
 from orchestrator.core.checking import Class, Verdict, check_run
@@ -39,6 +40,9 @@ from orchestrator.store.transitions.amend import (
 
 PASSES_MAX = 5
 """So often a run is checked again that has changed since: then it is left for a later call."""
+
+RUNS_TRIED_MAX = 1_000
+"""So many open runs are tried for the sentence of a refusal."""
 
 REASON_MAX = 2_000
 """So many characters of why a run can't go on are kept with it."""
@@ -140,14 +144,37 @@ def is_due(context: EngineContext, process: Process) -> bool:
         )
 
 
+def in_a_sentence(context: EngineContext, definitions: Iterable[Process], where: str) -> str:
+    """What an amendment would do by the one of these that stands there, for who was refused. Empty: none does."""
+    for process in definitions:
+        if process.where == where and is_due(context, process):
+            seen = preview(context, process, runs_max=RUNS_TRIED_MAX)
+            goes_on = sum(each.runs for each in seen.groups if each.becomes == "moves")
+            stay = seen.runs - goes_on
+            which = f"the first {seen.runs}" if seen.runs >= RUNS_TRIED_MAX else f"all {seen.runs}"
+            if not seen.runs:
+                told = "No run of it is open"
+            elif not stay:
+                told = f"It moves {which} open run(s): they go on with this content"
+            else:
+                told = f"Of {which} open run(s), {stay} can't go on with this content, and {goes_on} can"
+            unseen = f". Not looked into: {', '.join(process.unseen)}" if process.unseen else ""
+            return f"{told} (class of the edit: {seen.edit}){unseen}."
+    return ""
+
+
 def preview(
     context: EngineContext,
     process: Process,
     *,
     others: Others = Others.STAY,
+    runs_max: int | None = None,
     progress: Progress = lambda _count: None,
 ) -> Amendment:
-    """What an amendment by this process would do. Writes nothing. Raises UnknownProcess: the version isn't deployed."""
+    """What an amendment by this process would do. Writes nothing. Raises UnknownProcess: the version isn't deployed.
+
+    `runs_max`: so many runs are tried, and no more.
+    """
     content = _content(context, process)
     is_current = content.is_that_of(process)
     changed = difference(content, process) if not is_current else Difference(())
@@ -155,7 +182,8 @@ def preview(
     groups: dict[tuple[Verdict, str], tuple[int, list[str]]] = {}
     stopped = 0
     total = 0
-    for run in _open_runs(context, process, content.code_revision if is_current else None):
+    runs = _open_runs(context, process, content.code_revision if is_current else None)
+    for run in islice(runs, runs_max):
         verdict = _verdict_on(context, process, run)
         becomes = _becomes(verdict, run, others)
         standing.count(run.journal)

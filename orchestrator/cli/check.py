@@ -26,7 +26,8 @@ commands = typer.Typer()
         "perennial check access-request.yaml --process access-request",
         "perennial check --histories histories.jsonl",
         json_shape='{"runs", "is_safe", "groups": [{"process", "version", "found", "reason", "remedy", "runs", '
-        '"samples"}], "patches": [{"process", "version", "name", "runs", "without"}]}',
+        '"samples"}], "patches": [{"process", "version", "name", "runs", "without"}], '
+        '"edits": [{"process", "version", "edit", "unseen"}]}',
     ),
 )
 def check(
@@ -113,4 +114,5 @@ def _document(checked: Checked) -> dict[str, object]:
             for group in checked.groups
         ],
         "patches": checked.patches,
+        "edits": checked.edits,
     }

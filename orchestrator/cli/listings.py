@@ -15,7 +15,7 @@ from orchestrator.cli.times import Clock
 from orchestrator.cli.wording import command, no_worker, status_text, surely
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import ApprovalView, HistoryEntry, RunSummary
-from orchestrator.engine.check import Checked
+from orchestrator.engine.check import Checked, Edit
 from orchestrator.engine.deploy import Deployed
 
 FINGERPRINT_CHARACTERS = 12
@@ -150,6 +150,11 @@ def _news(deployed: Deployed) -> Text:
     return news
 
 
+def _edit_of(edit: Edit) -> str:
+    unseen = f"; not looked into: {', '.join(edit.unseen)}" if edit.unseen else ""
+    return f"{edit.process} v{edit.version}: class of the edit: {edit.edit}{unseen}"
+
+
 def checked_page(checked: Checked) -> RenderableType:
     """`check`: worst first, each group with what to do."""
     if not checked.runs:
@@ -170,6 +175,7 @@ def checked_page(checked: Checked) -> RenderableType:
             lines.append(text(f"  → {group.remedy}", "yellow"))
         blocks += [Group(*lines), Text()]
     blocks += [text(f"{use.process} v{use.version}: {use}", "dim") for use in checked.patches]
+    blocks += [text(_edit_of(each), "dim") for each in checked.edits]
     verdict = (
         text("Every open run can go on with this code.", "green")
         if checked.is_safe

@@ -12,9 +12,11 @@ from uuid import UUID
 
 from orchestrator.core.checking import Class, Verdict, check_run
 from orchestrator.core.definition import Process
+from orchestrator.core.versions.classes import EditClass, class_of
 from orchestrator.engine.context import EngineContext
 from orchestrator.errors import PerennialError
 from orchestrator.store.reads.loading import LoadedRun, load_open_runs
+from orchestrator.store.transitions import processes
 
 SAMPLES_MAX = 3
 """So many runs of a group are named."""
@@ -65,12 +67,23 @@ class PatchUse:
 
 
 @dataclass(frozen=True, slots=True)
+class Edit:
+    """The class of what the code at hand changes of a version, and what of it no fingerprint is of."""
+
+    process: str
+    version: int
+    edit: EditClass
+    unseen: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Checked:
     """What became of a check: its groups, worst first."""
 
     runs: int
     groups: tuple[CheckedGroup, ...]
     patches: tuple[PatchUse, ...] = ()
+    edits: tuple[Edit, ...] = ()
 
     @property
     def is_safe(self) -> bool:
@@ -117,7 +130,30 @@ def check(
         for (name, version, verdict), samples in groups.items()
     ]
     found.sort(key=lambda each: (-order.index(each.found), each.process, each.version, -each.runs))
-    return Checked(total, tuple(found), patches.all())
+    return Checked(total, tuple(found), patches.all(), _edits(context, definitions, found))
+
+
+def _edits(
+    context: EngineContext, definitions: _Definitions, groups: Sequence[CheckedGroup]
+) -> tuple[Edit, ...]:
+    """Of each version that has open runs, and whose code is at hand."""
+    edits = []
+    for name, version in sorted({(each.process, each.version) for each in groups}):
+        process = definitions.at_hand.get((name, version))
+        if process is None:
+            continue
+        with context.connection() as connection:
+            deployed = processes.read_content(connection, name, version)
+        if deployed is None:
+            continue
+        content, _ = deployed
+        edit = class_of(
+            (each.found for each in groups if (each.process, each.version) == (name, version)),
+            is_same=content.is_that_of(process),
+            text_is_same=content.source == process.source,
+        )
+        edits.append(Edit(name, version, edit, process.unseen))
+    return tuple(edits)
 
 
 class _Patches:
@@ -163,7 +199,7 @@ class _Definitions:
 
     def __init__(self, context: EngineContext, candidates: Sequence[Process]) -> None:
         self._context = context
-        self._at_hand = self._context.registry.processes | {
+        self.at_hand = self._context.registry.processes | {
             (each.name, each.version): each for each in candidates
         }
         self._deployed: dict[tuple[str, int, int], Process | Verdict] = {}
@@ -171,8 +207,8 @@ class _Definitions:
     def of(self, run: LoadedRun) -> Process | Verdict:
         """The code at hand, whatever the run stands on; where there is none, what it stands on."""
         name, version = run.context.process, run.context.version
-        if (name, version) in self._at_hand:
-            return self._at_hand[name, version]
+        if (name, version) in self.at_hand:
+            return self.at_hand[name, version]
         place = name, version, run.context.code_revision
         if place not in self._deployed:
             self._deployed[place] = self._find(*place)

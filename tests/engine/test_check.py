@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from orchestrator import Fail, Flow, Registry, process, stage
 from orchestrator.core.checking import Class
+from orchestrator.core.versions.classes import class_of
 from orchestrator.engine.check import Checked, check
 from tests.harness import Harness
 from tests.modes import NORMAL, modes_of
@@ -127,6 +128,9 @@ def test_what_new_code_would_make_of_a_run_is_said(harness, parked, new, found, 
     assert reason in group.reason
     assert group.samples == (str(parked.run_id),)
     assert checked.is_safe is found.goes_on
+    (edit,) = checked.edits
+    is_same = new == (as_deployed, Request)
+    assert edit.edit is class_of([found], is_same=is_same, text_is_same=True)
     assert (harness.client.get(parked), harness.client.history(parked)) == before
 
 

@@ -207,7 +207,7 @@ WALK: dict[str, Scenario] = {
     "register_worker": STAGES,
     "make_due_what_can_be_run": STAGES,
     # a worker lacks something, or hears what is over
-    "read_process": LEAVES,
+    "read_revisions": LEAVES,
     "note_left": LEAVES,
     "record_settlement": SETTLES,
     "forget_stale_handoff": STALE,
@@ -284,7 +284,6 @@ ELSEWHERE = {
     "load_open_runs",
     "read_contract",
     "read_fingerprints",
-    "read_revisions",
     "read_content",
     "names_of_processes",
     "runs_of_process",

@@ -108,13 +108,6 @@ ORDER BY r.closed_at IS NOT NULL, r.id DESC LIMIT %(limit)s
 """,
 )
 
-_READ = Statement(
-    "read_process",
-    """
-SELECT p.kind, p.spec FROM perennial.process p WHERE p.name = %(name)s AND p.version = %(version)s
-""",
-)
-
 # The row of `process` is the current revision: a client of the release before changes that alone.
 _REVISIONS = Statement(
     "read_revisions",
@@ -189,14 +182,6 @@ _NAMES = Statement(
 
 
 @dataclass(frozen=True, slots=True)
-class DeployedSpec:
-    """What is deployed under a name and version."""
-
-    kind: str
-    spec: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class Revision:
     """A content that a version had, or has. `spec` None: it is in Python, and its code is in programs."""
 
@@ -252,12 +237,6 @@ def replace_if_unused(
 def runs_of(connection: AnyConnection, name: str, version: int, *, limit: int) -> Sequence[Any]:
     """Some of a version's runs, the open ones first, and how many there are; one row of None without any."""
     return _RUNS.rows(connection, name=name, version=version, limit=limit)
-
-
-def read_process(connection: AnyConnection, name: str, version: int) -> DeployedSpec | None:
-    """The deployed definition; None: not deployed."""
-    row = _READ.row(connection, name=name, version=version)
-    return None if row is None else DeployedSpec(row.kind, row.spec)
 
 
 def read_revisions(connection: AnyConnection, name: str, version: int) -> list[Revision]:

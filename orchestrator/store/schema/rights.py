@@ -13,7 +13,7 @@ from orchestrator.store.schema import SCHEMA
 RIGHTS = {
     "activity": "SELECT, INSERT, UPDATE",
     "approval": "SELECT, INSERT, UPDATE",
-    "approval_vote": "INSERT",
+    "approval_vote": "SELECT, INSERT",
     "cause": "SELECT, INSERT, UPDATE",
     "history": "SELECT, INSERT",
     "migration": "SELECT, INSERT, UPDATE",

@@ -72,6 +72,7 @@ BEGIN
         WHERE c.oid = 'perennial.run'::regclass AND a.grantee NOT IN (0, c.relowner) AND a.privilege_type = 'UPDATE'
     LOOP
         EXECUTE format('GRANT SELECT, INSERT, UPDATE ON perennial.migration TO %s', granted.role);
+        EXECUTE format('GRANT SELECT ON perennial.approval_vote TO %s', granted.role);
         EXECUTE format('GRANT EXECUTE ON FUNCTION perennial.take_out_activities(uuid, text[]),'
             ' perennial.take_out_approvals(uuid, text[]), perennial.take_out_votes(uuid, text[]) TO %s', granted.role);
     END LOOP;

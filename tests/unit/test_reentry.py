@@ -165,6 +165,34 @@ def test_rewind_takes_what_hangs_on_the_point_and_no_more():
     assert alone.removed == ("g/0/a", "g/0/c", "g/1/c")
 
 
+def test_rewind_takes_what_has_seen_the_point_by_what_branches_share():
+    """And no more of that branch than what it has asked for since."""
+
+    async def shares(flow: Flow, stages: Any) -> Any:
+        seen: list[str] = []
+
+        async def one() -> None:
+            await flow.stage(stages["a"])
+            seen.append("a")
+
+        async def other() -> None:
+            await flow.stage(stages["b"])
+            await flow.stage(stages["c"], key=f"c-{len(seen)}")
+
+        return await flow.gather(one(), other(), key="g")
+
+    run = standing(
+        entry(1, "g/0/a", scope="g/0"),
+        entry(1, "g/1/b", scope="g/1"),
+        entry(2, "g/1/c-1", scope="g/1", name="c"),
+        status=RunStatus.COMPLETED,
+    )
+    asked = Rewinding("g/0/a", even_if_completed=True)
+    change = preview_rewind(run, asked, code_of(shares)).change
+    assert change is not None
+    assert change.removed == ("g/0/a", "g/1/c-1")
+
+
 def test_a_run_that_has_failed_does_not_fail_by_hand():
     with pytest.raises(OperationRefused, match="has failed already"):
         preview_fail(standing(entry(1, "a", "failed")), ByHand("a", error={}), None)

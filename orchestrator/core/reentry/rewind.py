@@ -4,7 +4,8 @@
     behind(standing, "key", code)     which activities that is
 
 What lies behind is found by replay: the activity leaves the journal, and with it whatever the flow no longer asks for.
-So a branch of a gather that has nothing to do with it stays. Without the code at hand it is all that was asked for
+So a branch of a gather that has nothing to do with it stays; one that has seen it by what branches share goes back to
+where it did. Without the code at hand it is all that was asked for
 later, whichever branch has asked.
 """
 
@@ -15,12 +16,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from orchestrator.core.journal import ActivityKind, ActivityState
+from orchestrator.core.asked import different_arguments
+from orchestrator.core.journal import Activity, ActivityKind, ActivityState
 from orchestrator.core.kinds import kind_of
 from orchestrator.core.reentry.change import Change, Preview, attempts_made, kept_in_history
 from orchestrator.core.reentry.retry import expiry, refuse_unless_reopenable
 from orchestrator.core.reentry.settle import refuse_what_is_worked_on
-from orchestrator.core.reentry.standing import Code, Entry, Standing, listed
+from orchestrator.core.reentry.standing import Code, Entry, Look, Standing, listed
 from orchestrator.core.run import RunStatus
 from orchestrator.errors import OperationRefused
 
@@ -141,16 +143,36 @@ def _with_all_that_follows(standing: Standing, entry: Entry, gone: set[str], cod
                 f"nobody can say what a rewind of run {standing.name} would do: {look.lack}."
                 " Give the app that has it: --app module:app"
             )
-        forgotten = {each.key for each in standing.without(gone)} - look.asked.keys()
-        if not forgotten:
+        follows = _asked_otherwise(look, standing.without(gone)) or (
+            {each.key for each in standing.without(gone)} - look.asked.keys()
+        )
+        if not follows:
             break
-        gone |= forgotten
+        gone |= follows
     if look.is_parked or look.outcome.status is RunStatus.FAILED:
         what = "be parked" if look.is_parked else "fail"
         raise OperationRefused(
             f"run {standing.name} would {what} at once, rewound to {entry.key}: {look.why}. Go back further, or mend"
             " its flow first"
         )
+
+
+def _asked_otherwise(look: Look, journal: Sequence[Activity]) -> set[str]:
+    """What the flow, which stopped there, has asked for in another way than is recorded: by what branches share."""
+    last = next(reversed([*look.asked.values()]), None)
+    if not look.is_parked or last is None:
+        return set()
+    there = [
+        each
+        for each in journal
+        if each.key == last.key or (each.scope, each.ordinal) == (last.scope, last.ordinal)
+    ]
+    is_same = len(there) == 1 and (
+        (there[0].key, there[0].scope, there[0].ordinal, there[0].kind, there[0].name)
+        == (last.key, last.scope, last.ordinal, last.kind, last.name)
+        and not different_arguments(there[0].asked or last.asked, last.asked)
+    )
+    return set() if is_same else {each.key for each in there}
 
 
 # -- in words ----------------------------------------------------------------------------------------

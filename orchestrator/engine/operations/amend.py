@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -28,6 +28,7 @@ from orchestrator.core.versions.content import Content
 from orchestrator.core.versions.differences import Difference, Standing, difference
 from orchestrator.engine.check import SAMPLES_MAX
 from orchestrator.engine.context import EngineContext
+from orchestrator.engine.operations.version_runs import open_runs_of, pages_of
 from orchestrator.errors import StalePreview, UnknownProcess
 from orchestrator.store.reads.loading import LoadedRun, load_open_runs, load_runs
 from orchestrator.store.transitions import processes
@@ -182,7 +183,7 @@ def preview(
     groups: dict[tuple[Verdict, str], tuple[int, list[str]]] = {}
     stopped = 0
     total = 0
-    runs = _open_runs(context, process, content.code_revision if is_current else None)
+    runs = open_runs_of(context, process, content.code_revision if is_current else None)
     for run in islice(runs, runs_max):
         verdict = _verdict_on(context, process, run)
         becomes = _becomes(verdict, run, others)
@@ -253,7 +254,7 @@ def apply(
     done.actor, done.reason = actor, reason
     again: list[UUID] = []
     checked = 0
-    for page in _pages(context, process, number):
+    for page in pages_of(context, process, number):
         again += done.take(page)
         checked += len(page)
         progress(checked)
@@ -413,34 +414,6 @@ def _becomes(verdict: Verdict, run: LoadedRun, others: Others) -> str:
     if others is Others.PARK and run.status in (RunStatus.RUNNING, RunStatus.WAITING):
         return "parks"
     return "stays"
-
-
-def _open_runs(context: EngineContext, process: Process, not_on: int | None) -> Iterator[LoadedRun]:
-    for page in _pages(context, process, not_on):
-        yield from page
-
-
-def _pages(
-    context: EngineContext, process: Process, not_on: int | None
-) -> Iterator[Sequence[LoadedRun]]:
-    """Of the version's open runs, by id; those that start in between come last."""
-    after = UUID(int=0)
-    limit = context.settings.batch_size
-    while True:
-        with context.reading() as connection:
-            page = load_open_runs(
-                connection,
-                after=after,
-                process=process.name,
-                version=process.version,
-                not_on=not_on,
-                limit=limit,
-            )
-        if page:
-            yield page
-        if len(page) < limit:
-            return
-        after = page[-1].context.id
 
 
 def _sha256(value: object) -> str:

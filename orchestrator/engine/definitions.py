@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
+from orchestrator.core.compiled import way_of_compiled
 from orchestrator.core.declarative import process_from_spec
 from orchestrator.core.definition import Process, Registry
 from orchestrator.core.versions.content import is_content_of
@@ -102,7 +103,7 @@ class Definitions:
         raise CodeDiffers(
             f"this worker's code of {name} version {version} is not what was deployed as its revision"
             f" {code_revision}, on which the run stands. Start workers with that code; or, if this code is meant,"
-            " `perennial deploy --amend`"
+            f" `perennial deploy --amend`{_why_unknown(own, revision)}"
         )
 
     def _revisions(
@@ -122,6 +123,18 @@ class Definitions:
         known = tuple(processes.read_revisions(connection, name, version))
         self._read[name, version] = now, known
         return known
+
+
+def _why_unknown(own: Process, revision: Revision | None) -> str:
+    """Whether the two can't be compared at all: a compiled form is of one Python alone."""
+    if revision is None or own.fingerprint_by_way.keys() & revision.fingerprints.keys():
+        return ""
+    if "program" in own.fingerprint_by_way:
+        return ""
+    return (
+        f". This install has no source, and no deployment has recorded the {way_of_compiled()}: deploy once by this"
+        " Python with the source, or install the source"
+    )
 
 
 def _is_content(own: Process, revision: Revision) -> bool:

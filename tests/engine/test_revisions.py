@@ -169,3 +169,22 @@ def test_what_differs_is_not_read_at_each_message(harness: Harness, other, monke
     if not harness.mode.goes_on:  # where tests make a context of their own for each message
         assert len(reads) == so_far
     assert harness.status(run) is RunStatus.COMPLETED
+
+
+def test_an_install_without_source_that_nobody_can_compare_is_told_so(harness: Harness):
+    """What is deployed was recorded by another Python, or by an older release."""
+    harness.run(first(harness.registry))
+    harness.database.rows(
+        """UPDATE perennial.process_revision SET fingerprints = '{"program": "x"}'"""
+    )
+    registry = Registry()
+    space: dict[str, Any] = {"registry": registry, "__name__": "shell"}
+    text = (
+        "from orchestrator import Flow, process\n"
+        "@process(version=1, name='p', registry=registry)\n"
+        "async def p(flow: Flow) -> None: ...\n"
+    )
+    exec(compile(text, "<nowhere>", "exec", dont_inherit=True), space)
+    bare = harness.worker("bare", registry=registry)
+    with bare.connection() as connection, pytest.raises(CodeDiffers, match="has no source"):
+        bare.definitions.find(connection, "p", 1, 1)

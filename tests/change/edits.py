@@ -131,6 +131,20 @@ EDITS = (
         Door.DEPLOY,
     ),
     Edit(
+        "a stage renamed that is done for most",
+        [("def validate", "def check_request"), ("stage(validate", "stage(check_request")],
+        Door.MIGRATE,
+        found=_at(CONTRADICTION, *ASKED),
+        plan={"map": {"validate": "check-request"}},
+    ),
+    Edit(
+        "a stage renamed that is pending for some",
+        [("def provision", "def grant_access"), ("stage(provision", "stage(grant_access")],
+        Door.MIGRATE,
+        found=_at(CONTRADICTION, "trial", "provision"),
+        plan={"map": {"provision": "grant-access"}},
+    ),
+    Edit(
         "a stage inserted before where most stand",
         [
             _AUDIT,

@@ -33,6 +33,7 @@ from orchestrator import Client, Registry, Settings
 from orchestrator.core.definition import Process
 from orchestrator.core.notice import RunNotice
 from orchestrator.core.run import RunStatus
+from orchestrator.core.schemas import InputSchema
 from orchestrator.core.views import Started
 from orchestrator.engine import recover, turn
 from orchestrator.engine.context import EngineContext, connect, connect_for_reads
@@ -41,7 +42,8 @@ from orchestrator.engine.liveness import Identity
 from orchestrator.engine.stage import run_stage
 from orchestrator.store.parts import ADVANCE
 from orchestrator.store.schema import SCHEMA, in_schema, options_in
-from orchestrator.store.transitions import workers
+from orchestrator.store.transitions import processes, workers
+from orchestrator.store.transitions.amend import amend_if_current
 from orchestrator.store.transitions.outbox import Handoff
 from orchestrator.store.transitions.timers import ArmedTimer
 from tests.modes import NORMAL, Mode, leaving_early
@@ -279,6 +281,24 @@ class Harness:
         """Deploy and start."""
         self.client.processes.deploy(process)
         return self.client.start(process, value, **options)
+
+    def stand_on(self, content: Process, *runs: Any) -> None:
+        """That content is its version's next revision, unchecked, and those runs stand on it."""
+        with self.context.transaction() as connection:
+            current = next(
+                each.code_revision
+                for each in processes.read_revisions(connection, content.name, content.version)
+                if each.is_current
+            )
+            made = amend_if_current(
+                connection, content, InputSchema(), current=current, by="", reason="", diff={}
+            )
+        for run in runs:
+            self.database.rows(
+                "UPDATE perennial.run SET code_revision = :made WHERE id = :id",
+                made=made,
+                id=run.run_id,
+            )
 
     def run(self, process: Process, value: Any = None, **options: Any) -> Started:
         """Deploy, start, and deliver what is due."""

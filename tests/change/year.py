@@ -455,6 +455,7 @@ class Year:
     def wrong(self) -> Iterator[str]:
         """Everything that isn't as the edits say."""
         client = self.world.harness.client
+        stamps = self._stamps()
         rows = self.world.harness.database.rows(
             "SELECT id, process, version, code_revision FROM perennial.run"
         )
@@ -468,18 +469,20 @@ class Year:
             for node in of.nodes:
                 if node.kind == "sleep":
                     continue
-                found, expected = next(told, "nothing"), self._expected(row.id, node)
+                found, expected = next(told, "nothing"), self._expected(row.id, node, stamps)
                 if found not in expected:
                     yield f"{row.process} {row.id}: {node.name} is {found}, not {expected}"
-        for (run_id, node), values in self._stamps().items():
+        for (run_id, node), values in stamps.items():
             if len(values) > 1:
                 yield f"{run_id}: node {node} had its effect {len(values)} times: {values}"
 
-    def _expected(self, run_id: UUID, node: Node) -> list[Any]:
+    def _expected(
+        self, run_id: UUID, node: Node, stamps: dict[tuple[str, int], list[str]]
+    ) -> list[Any]:
         if node.kind == "approval":
             return [self.decided.get((run_id, node.id), "timed_out")]
-        stamps = self._stamps().get((str(run_id), node.id), [])
-        return stamps or ([SKIPPED] if node.id in self.skipped else [])
+        stamped = stamps.get((str(run_id), node.id), [])
+        return stamped or ([SKIPPED] if node.id in self.skipped else [])
 
     def _stamps(self) -> dict[tuple[str, int], list[str]]:
         found: dict[tuple[str, int], list[str]] = {}

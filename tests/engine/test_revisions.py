@@ -8,10 +8,8 @@ import pytest
 
 from orchestrator import Flow, Process, Registry, RunStatus, process, stage
 from orchestrator.core.declarative import load_process
-from orchestrator.core.schemas import InputSchema
 from orchestrator.errors import CodeDiffers
 from orchestrator.store.transitions import processes
-from orchestrator.store.transitions.amend import amend_if_current
 from tests.harness import Harness
 from tests.modes import EAGER, NORMAL, TWICE, modes_of
 
@@ -48,25 +46,6 @@ def second(registry: Registry) -> Process:
         return f"{made} by {manager.by}"
 
     return p
-
-
-def amend(harness: Harness, content: Process, *runs: Any) -> None:
-    """That content is the version's next revision, and those runs stand on it."""
-    with harness.context.transaction() as connection:
-        current = next(
-            each.code_revision
-            for each in processes.read_revisions(connection, content.name, content.version)
-            if each.is_current
-        )
-        made = amend_if_current(
-            connection, content, InputSchema(), current=current, by="", reason="", diff={}
-        )
-    for run in runs:
-        harness.database.rows(
-            "UPDATE perennial.run SET code_revision = :made WHERE id = :id",
-            made=made,
-            id=run.run_id,
-        )
 
 
 @pytest.fixture
@@ -118,7 +97,7 @@ def test_each_run_goes_on_with_the_code_of_its_own_revision(harness: Harness, ot
     stays, moves = (harness.run(first(harness.registry)) for _ in range(2))
     with pytest.raises(CodeDiffers), other.connection() as connection:
         other.definitions.find(connection, "p", 1, 1)
-    amend(harness, second(Registry()), moves)
+    harness.stand_on(second(Registry()), moves)
     for run in (stays, moves):
         harness.client.approve(run, by="bob")
     messages = harness.pending()
@@ -142,7 +121,7 @@ def test_one_worker_runs_all_revisions_of_a_declarative_process(harness: Harness
         for stages in ("one, two", "two, one")
     )
     old = harness.start(former)
-    amend(harness, amended)
+    harness.stand_on(amended)
     new = harness.client.start("d")
     harness.drain()
     for run, order in ((old, ["one", "two"]), (new, ["two", "one"])):

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from orchestrator import Client, Flow, Registry, process
-from orchestrator.errors import InvalidInput, UnknownProcess
+from orchestrator.errors import InvalidInput, ProcessChanged, UnknownProcess
 from tests.harness import Harness, WireTrace
 from tests.modes import NORMAL, modes_of
 
@@ -104,11 +104,17 @@ def test_a_version_that_was_replaced_meanwhile_is_checked_anew(harness, producer
     assert producer.start("trip", JOURNEY).created
 
 
-def test_the_model_is_no_part_of_the_content_and_the_last_deployed_schema_counts(harness, producer):
+def test_the_model_is_part_of_the_content_and_the_schema_of_the_current_revision_counts(
+    harness, producer
+):
     harness.client.processes.deploy(trip(1, Trip))
     producer.start("trip", ADA)
-    again = harness.client.processes.deploy(trip(1, Journey))[0]
-    assert (again.created, again.replaced) == (False, False)
+    journey = trip(1, Journey)
+    with pytest.raises(ProcessChanged):
+        harness.client.processes.deploy(journey)
+    with pytest.raises(InvalidInput):
+        producer.start("trip", JOURNEY)
+    harness.client.processes.amend(journey)
     assert producer.start("trip", JOURNEY).created
 
 
@@ -162,7 +168,7 @@ def test_a_process_that_is_not_deployed_is_one_that_may_have_been_meant(harness,
     harness.client.processes.deploy(trip(1, Trip), trip(3, Trip), trip(1, Trip, name="order"))
     with pytest.raises(UnknownProcess, match=r"no process 'tirp' is deployed.* mean 'trip'\?"):
         producer.start("tirp", ADA)
-    with pytest.raises(UnknownProcess, match=r"'trip' version 7 .*newest is version 3"):
+    with pytest.raises(UnknownProcess, match=r"'trip' version 7 .*new runs take version 3"):
         producer.start_many("trip", [ADA], version=7)
     with pytest.raises(UnknownProcess) as refusal:
         producer.start("zzz", ADA)

@@ -1,9 +1,9 @@
 """Messages of another record: a worker that was forgotten on the same broker must not swallow what isn't its own.
 
 Each handoff's message names the record that it is of (`store.reads.identity`). A worker of another one gives it back to
-its queue, after a pause that grows, so that those who are at work come to take it. It says so, and after
-`RETURNS_MAX` returns lets it go: nobody else takes from that queue now, and the message's own fleet sends it again
-from its outbox. A timer's message names the schema of its record, as its index does: Redis knows of no more, and two
+its queue, and then rests, the longer the more often it met it, so that those who are at work come to take it. It
+says so, and after `RETURNS_MAX` returns lets it go: nobody else takes from that queue now, and the message's own fleet
+sends it again from its outbox. A timer's message names the schema of its record, as its index does: Redis knows of no more, and two
 databases may share it. A message that names neither is an older release's, and is taken. (docs/adr/0038)
 """
 
@@ -89,8 +89,6 @@ def give_back_if_strange(task: Task | None, own: OwnRecord, troubles: Troubles) 
     queue = str((request.delivery_info or {}).get("routing_key") or "")
     returns = int(request.get(RETURNS_HEADER) or 0)
     may_go_back = bool(queue) and returns < RETURNS_MAX
-    if may_go_back and returns:
-        _rest(min(FIRST_PAUSE_SECONDS * 2.0 ** (returns - 1), LONGEST_PAUSE_SECONDS))
     is_back = may_go_back and _give_back(
         task.app,
         task.name,
@@ -113,11 +111,19 @@ def give_back_if_strange(task: Task | None, own: OwnRecord, troubles: Troubles) 
         kind=what,
         level=logging.ERROR,
     )
+    if is_back:
+        _rest_after(returns)
     return True
 
 
+def _rest_after(returns: int) -> None:
+    """Leave what was given back to its own. It goes back first: who rested with it in hand would take it again."""
+    if returns:
+        _rest(min(FIRST_PAUSE_SECONDS * 2.0 ** (returns - 1), LONGEST_PAUSE_SECONDS))
+
+
 def _rest(seconds: float) -> None:
-    """What is held here is another's, whose outbox has it: nothing of a run waits here, or is lost with this."""
+    """Nothing is held by then: no run waits here, and nothing is lost with this."""
     time.sleep(seconds)
 
 
@@ -127,10 +133,11 @@ def give_back_unknown(
     """The same for another record's message whose task this worker hasn't got. False: it is let go."""
     if returns >= RETURNS_MAX:
         return False
-    if returns:
-        _rest(min(FIRST_PAUSE_SECONDS * 2.0 ** (returns - 1), LONGEST_PAUSE_SECONDS))
     marks = {RECORD_HEADER: record, RETURNS_HEADER: returns + 1}
-    return _give_back(app, name, arguments, uuid(), queue=queue, marks=marks)
+    is_back = _give_back(app, name, arguments, uuid(), queue=queue, marks=marks)
+    if is_back:
+        _rest_after(returns)
+    return is_back
 
 
 def _give_back(

@@ -130,7 +130,14 @@ def test_what_nobody_else_takes_is_let_go(shop, caplog):
 def test_it_rests_the_longer_the_more_often_it_met_the_message(shop, monkeypatch):
     """Its own worker may be at work: a stranger with nothing to do would be through with it within milliseconds."""
     pauses: list[float] = []
-    monkeypatch.setattr(strangers, "_rest", pauses.append)
+
+    def rest(seconds: float) -> None:
+        pauses.append(seconds)
+        assert (
+            shop.message() is not None
+        )  # it has gone back: who held it would be the first to take it again
+
+    monkeypatch.setattr(strangers, "_rest", rest)
     for returns in range(RETURNS_MAX + 1):
         assert shop.gives_back(**{RECORD_HEADER: THEIRS, RETURNS_HEADER: returns})
     assert pauses == sorted(pauses)

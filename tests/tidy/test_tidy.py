@@ -61,7 +61,7 @@ PAUSES = {
         "time.sleep()": "until a server of this machine has started; no worker does that"
     },
     "orchestrator/fleet/strangers.py": {
-        "time.sleep()": "another record's message, at most a quarter of a second (docs/adr/0038)"
+        "time.sleep()": "after another record's message was given back, at most a quarter of a second (docs/adr/0038)"
     },
 }
 """Pauses that no run waits in."""

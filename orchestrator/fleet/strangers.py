@@ -3,8 +3,8 @@
 Each handoff's message names the record that it is of (`store.reads.identity`). A worker of another one gives it back to
 its queue, and then rests, the longer the more often it met it, so that those who are at work come to take it. It
 says so, and after `RETURNS_MAX` returns lets it go: nobody else takes from that queue now, and the message's own fleet
-sends it again from its outbox. A timer's message names the schema of its record, as its index does: Redis knows of no more, and two
-databases may share it. A message that names neither is an older release's, and is taken. (docs/adr/0038)
+sends it again from its outbox. A timer's message names the schema of its record, as its index does: Redis knows of no
+more, and two databases may share it. A message that names neither is an older release's, and is taken. (docs/adr/0038)
 """
 
 from __future__ import annotations

@@ -187,8 +187,14 @@ async def lingers(flow: Flow) -> int:
 
 @process(version=1, registry=registry)
 async def belated(flow: Flow) -> str:
-    """Waits for a signal with a deadline."""
-    return await flow.signal("go", type=str, timeout=timedelta(seconds=0.6))
+    """Waits for a signal with a deadline, which is so far away that only a test's clock comes to it."""
+    return await flow.signal("go", type=str, timeout=timedelta(hours=1))
+
+
+@process(version=1, registry=registry)
+async def rests(flow: Flow) -> None:
+    """Has no stage: any worker that serves one process can end it."""
+    await flow.sleep(timedelta(seconds=0.6))
 
 
 @process(version=1, registry=registry, expires_after=timedelta(seconds=0.5))

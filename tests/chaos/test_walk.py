@@ -87,16 +87,6 @@ def pause_while_its_turn_is_held(fleet: ChaosFleet, run: Started, victim: Worker
     fleet.client.operations.resume(run)
 
 
-def signal_while_paused(fleet: ChaosFleet, run: Started, _victim: Worker) -> None:
-    fleet.wait_until_waiting(run)
-    fleet.client.operations.pause(run)
-    fleet.client.signal(run, "go", "gone")
-    fleet.wait_for(
-        "the deadline", lambda: fleet.scalar("SELECT state <> 'armed' FROM perennial.timer")
-    )
-    fleet.client.operations.resume(run)
-
-
 def say_it_again(key: str) -> World:
     def world(fleet: ChaosFleet, run: Started, _victim: Worker) -> None:
         fleet.wait_until_closed(run)
@@ -146,7 +136,6 @@ SETTLES = Scenario(
     lacks=frozenset({"strange"}),
 )
 LETS_GO = Scenario("lingers", 1, {"linger": 1}, pause_while_its_turn_is_held)
-BELATED = Scenario("belated", "gone", {}, signal_while_paused)
 SWEEPS = Scenario("waits", "timed_out", {"plain": 1}, has_index=False)
 INDEXES = Scenario("waits", "timed_out", {"plain": 1}, settings={"horizon_seconds": 0.05})
 STALE = Scenario("proof", "plain", {"plain": 1}, say_it_again("plain"))
@@ -418,7 +407,7 @@ def _lose_a_worker(fleet: ChaosFleet, scenario: Scenario, place: Place, how: How
         survivor.signal(signal.SIGKILL)
         survivor = victim
     # Whoever is left has done what it was in the middle of when it does something new.
-    fleet.wait_until_closed(fleet.client.start("proof" if not scenario.lacks else "belated"))
+    fleet.wait_until_closed(fleet.client.start("proof" if not scenario.lacks else "rests"))
     return run
 
 

@@ -6,14 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine
 
+from orchestrator.core.views import Started
 from tests.chaos import app
+from tests.chaos.fleet import ChaosFleet, Worker
 from tests.chaos.test_walk import (
-    BELATED,
     CASES,
     CROWD,
     EDGES,
@@ -26,6 +28,21 @@ from tests.chaos.test_walk import (
 from tests.chaos.threads import ThreadFleet
 from tests.chaos.worker import Place
 from tests.harness import Database
+
+
+def signal_while_paused(fleet: ChaosFleet, run: Started, _victim: Worker) -> None:
+    assert isinstance(fleet, ThreadFleet)
+    fleet.wait_until_waiting(run)
+    fleet.client.operations.pause(run)
+    fleet.client.signal(run, "go", "gone")
+    fleet.let_pass(timedelta(hours=1))
+    fleet.wait_for(
+        "the deadline", lambda: fleet.scalar("SELECT state <> 'armed' FROM perennial.timer")
+    )
+    fleet.client.operations.resume(run)
+
+
+BELATED = Scenario("belated", "gone", {}, signal_while_paused)
 
 
 @pytest.fixture(autouse=True)

@@ -203,9 +203,13 @@ class ThreadFleet(ChaosFleet):
 
     def tick(self) -> None:
         """Time passes, since nobody has anything to do."""
+        self.let_pass(TICK)
+
+    def let_pass(self, time: timedelta) -> None:
+        """So much time passes at once."""
         with self._ticking:
             assert self._database.moved_to is not None
-            self._database.set_clock(self._database.moved_to + TICK)
+            self._database.set_clock(self._database.moved_to + time)
 
     def due_timers(self) -> list[Any]:
         """Those whose messages have come, from the index."""

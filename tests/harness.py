@@ -31,11 +31,11 @@ from sqlalchemy import Engine, create_engine, event, text
 
 from orchestrator import Client, Registry, Settings
 from orchestrator.core.definition import Process
-from orchestrator.core.notice import RunNotice
 from orchestrator.core.run import RunStatus
+from orchestrator.core.run_notice import RunNotice
 from orchestrator.core.schemas import InputSchema
 from orchestrator.core.views import Started
-from orchestrator.engine import recover, turn
+from orchestrator.engine import sweep, turn
 from orchestrator.engine.context import EngineContext, connect, connect_for_reads
 from orchestrator.engine.fire import fire
 from orchestrator.engine.liveness import Identity
@@ -236,13 +236,13 @@ class Harness:
             take_turn = leaving_early(lambda run: self._left.append(Handoff.advance(run, None)))
             self._closing.enter_context(patch.object(turn, "take_turn", take_turn))
         if not self.mode.hears_workers:
-            relay = recover.relay
+            relay = sweep.relay
 
             def heard(context: EngineContext, **options: bool) -> int:
                 with context.messenger.hearing():  # type: ignore[attr-defined]
                     return relay(context, **options)
 
-            self._closing.enter_context(patch.object(recover, "relay", heard))
+            self._closing.enter_context(patch.object(sweep, "relay", heard))
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -336,7 +336,7 @@ class Harness:
 
     def relay_all(self) -> None:
         """Share after share, as maintenance does."""
-        while recover.relay(self.context) >= self.settings.batch_size:
+        while sweep.relay(self.context) >= self.settings.batch_size:
             pass
 
     def pending(self) -> list[Handoff]:
@@ -344,7 +344,7 @@ class Harness:
         if self.mode.hears_producers:
             self.relay_all()
         elif self.mode.hears_workers:
-            recover.sweep(self.context)
+            sweep.sweep(self.context)
         else:
             self._sweep_impatiently()
         found, self.messenger.handed_off = self._left + self.messenger.handed_off, []
@@ -361,7 +361,7 @@ class Harness:
             first=self.settings.relay_after_seconds,
         )
         at_once = self.settings.model_copy(update={"timer_grace_seconds": 0.0})
-        recover.sweep(replace(self.context, settings=at_once))
+        sweep.sweep(replace(self.context, settings=at_once))
 
     def drain(self, *, bound: int = 2000) -> int:
         """Deliver messages and fire due timers until nothing is due; answers how many that were."""
@@ -390,7 +390,7 @@ class Harness:
         """Time passes; sweeps find what was left undone, and it is delivered."""
         for _ in range(rounds):
             self.move(seconds=30)
-            recover.sweep(self.context)
+            sweep.sweep(self.context)
             self.drain()
 
     def due_timers(self) -> list[UUID]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from orchestrator.core.asked import different_arguments
+from orchestrator.core.argument_digests import different_arguments
 from orchestrator.core.journal import AHEAD, Activity
 from orchestrator.core.kinds.base import Request
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
-from orchestrator.core.asked import different_arguments, digest_of
+from orchestrator.core.argument_digests import different_arguments, digest_of
 from orchestrator.core.branches import Branches, TurnAbandoned, TurnOver
 from orchestrator.core.checks import check_key, check_name, check_words, composed
 from orchestrator.core.contradictions import explain_contradiction

@@ -14,15 +14,15 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from orchestrator.core.notice import RunNotice
 from orchestrator.core.retries import Retry, uncounted_in
 from orchestrator.core.run import RunStatus
+from orchestrator.core.run_notice import RunNotice
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.database_errors import one_by_one
 from orchestrator.engine.park import park_attempt
 from orchestrator.engine.reports import read_report
 from orchestrator.errors import DefinitionError
-from orchestrator.store.transitions import exits, outbox, recovery, workers
+from orchestrator.store.transitions import exits, lost_attempts, outbox, workers
 from orchestrator.store.transitions.claim import retry_attempt_if_claimed
 from orchestrator.store.transitions.outbox import Handoff
 from orchestrator.store.transitions.timers import ArmedTimer
@@ -141,7 +141,7 @@ def _recover(
                 rest_seconds=rest,
                 error=error,
             )
-        row = recovery.hand_out_again_if_claimed(connection, run_id, key, attempt, error=error)
+        row = lost_attempts.hand_out_again_if_claimed(connection, run_id, key, attempt, error=error)
         handoffs = (
             [Handoff(run_id, key, row.attempt, row.name, row.queue)] if row is not None else []
         )
@@ -150,7 +150,7 @@ def _recover(
             outbox.hand_off(connection, handoff, relay_after=context.settings.relay_after_seconds)
         event = "attempt handed out again"
     elif locked.timed_out or retry.on_lost == "raise":
-        recovery.fail_attempt_if_claimed(connection, run_id, key, attempt, error=error)
+        lost_attempts.fail_attempt_if_claimed(connection, run_id, key, attempt, error=error)
         # guard: handoff of a timed-out stage
         advance = outbox.ask_for_turn(
             connection, run_id, relay_after=context.settings.relay_after_seconds
@@ -172,8 +172,8 @@ def _recover(
             actor=RECOVERY,
         )
         return _Recovered(parked=error)
-    recovery.raise_revision(connection, run_id)
-    recovery.append_history(
+    lost_attempts.raise_revision(connection, run_id)
+    lost_attempts.append_history(
         connection,
         run_id,
         actor=RECOVERY,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 from uuid import UUID
 
-from orchestrator.core.notice import RunNotice
+from orchestrator.core.run_notice import RunNotice
 from orchestrator.store.transitions.outbox import Handoff
 from orchestrator.store.transitions.timers import ArmedTimer
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from orchestrator.core.causes import cause_of, marked
 from orchestrator.core.failures import without_traceback
 from orchestrator.core.run import RunStatus
-from orchestrator.store.transitions import recovery
+from orchestrator.store.transitions import lost_attempts
 
 
 def park_attempt(
@@ -28,14 +28,14 @@ def park_attempt(
 
     Whatever the retries allow, `resume` makes one attempt more: an operator asks for it.
     """
-    recovery.hand_out_again_if_claimed(connection, run_id, key, attempt, error=error)
-    recovery.park_run_if_moving(
+    lost_attempts.hand_out_again_if_claimed(connection, run_id, key, attempt, error=error)
+    lost_attempts.park_run_if_moving(
         connection,
         run_id,
         error=marked({**error, "activity": key}, cause_of(error["type"], error["message"], name)),
     )
-    recovery.raise_revision(connection, run_id)
-    recovery.append_history(
+    lost_attempts.raise_revision(connection, run_id)
+    lost_attempts.append_history(
         connection,
         run_id,
         actor=actor,

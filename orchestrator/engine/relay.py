@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.database_errors import one_by_one
 from orchestrator.engine.lost_attempts import RECOVERY, worker_lost
-from orchestrator.store.transitions import exits, outbox, recovery, turns
+from orchestrator.store.transitions import exits, lost_attempts, outbox, turns
 from orchestrator.store.transitions.outbox import Handoff
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def _free_turn(context: EngineContext, connection: Connection, run_id: UUID) -> 
         return
     reason = exits.exit_reason(connection, run_id, since=freed.held_since)
     error = worker_lost("the worker that held the turn", reason)
-    recovery.append_history(
+    lost_attempts.append_history(
         connection,
         run_id,
         actor=RECOVERY,

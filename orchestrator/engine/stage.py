@@ -22,9 +22,9 @@ from orchestrator.core.callables import name_of
 from orchestrator.core.definition import Stage
 from orchestrator.core.failures import FAILURES, error_of, presentable
 from orchestrator.core.journal import ActivityKind, ActivityState
-from orchestrator.core.notice import Resting, RunNotice
 from orchestrator.core.retries import RetryAsked
 from orchestrator.core.run import RunStatus
+from orchestrator.core.run_notice import Resting, RunNotice
 from orchestrator.core.steps import StageContext, working_on, working_on_step
 from orchestrator.engine.attempt_errors import error_of_attempt
 from orchestrator.engine.context import EngineContext

@@ -80,7 +80,7 @@ class StartRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class StartCall:
     """Runs that are asked for, a run for each input. `definition`: the process itself, where that was given."""
 
     process: str
@@ -116,7 +116,7 @@ def ask(
     expires_in: Duration | None,
     if_closed: IfClosed,
     by: str,
-) -> Asked:
+) -> StartCall:
     """A run for each input, which isn't checked yet. Raises PayloadError."""
     if len(inputs) > RUNS_PER_CALL_MAX:
         raise PayloadError(
@@ -133,7 +133,7 @@ def ask(
     definition = process if isinstance(process, Process) else None
     name = definition.name if definition is not None else str(process)
     terms = Terms(_written(attributes, name), _seconds(expires_in), _actor(by))
-    return Asked(
+    return StartCall(
         name,
         definition.version if definition is not None else version,
         definition,
@@ -201,11 +201,11 @@ class Starts:
             if newest is None or newest.takes.version <= process.version:
                 self.contracts.learn(process.name, None, known)
 
-    def start(self, asked: Asked) -> Started:
+    def start(self, asked: StartCall) -> Started:
         """Start the one run that is asked for, in a transaction of ours."""
         return self._checked(asked, None, self.start_one)
 
-    def start_all(self, asked: Asked, connection: AnyConnection | None = None) -> list[Started]:
+    def start_all(self, asked: StartCall, connection: AnyConnection | None = None) -> list[Started]:
         """Start all that are asked for, in one statement; on the caller's connection, in its transaction."""
 
         def start_them(checked: StartRequest) -> list[Started] | InputOf:
@@ -260,7 +260,7 @@ class Starts:
                     "it twice. Say that you mean it (`even_if_completed`)"
                 )
             terms = Terms(old.attributes, old.expires_in_seconds, _actor(by))
-            asked = Asked(
+            asked = StartCall(
                 old.process,
                 version,
                 None,
@@ -277,7 +277,7 @@ class Starts:
 
     def _checked(
         self,
-        asked: Asked,
+        asked: StartCall,
         connection: AnyConnection | None,
         act: Callable[[StartRequest], Answer | InputOf],
     ) -> Answer:
@@ -306,7 +306,7 @@ class Starts:
             f"process {process!r} was deployed anew at every try to start it; try again"
         )
 
-    def _learn(self, asked: Asked, connection: AnyConnection | None) -> Contract:
+    def _learn(self, asked: StartCall, connection: AnyConnection | None) -> Contract:
         """Ask the record what the process takes."""
         with self._on(connection) as own:
             takes = processes.read_input(own, asked.process, asked.version)

@@ -22,11 +22,11 @@ from orchestrator.core.branches import TurnAbandoned
 from orchestrator.core.failures import clear_frames
 from orchestrator.core.journal import Activity
 from orchestrator.core.kinds.base import NewActivity
-from orchestrator.core.notice import notice_of_turn
 from orchestrator.core.outcome import TurnOutcome, park
 from orchestrator.core.replay import take_turn
 from orchestrator.core.requests import StageIsMissing
 from orchestrator.core.run import RunStatus
+from orchestrator.core.run_notice import notice_of_turn
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.inline_steps import FactCame, HandedBack, TurnLease, TurnPoisoned
 from orchestrator.engine.reports import REPORTED, RunReport

@@ -1,7 +1,7 @@
 """A worker's side of its helper: a process that beats for the worker, and that no work of the worker can starve.
 
 A C call that keeps the interpreter's lock (a regular expression, a driver) stops every thread of its process. So the
-heartbeat is not left to a thread: a helper (`heartbeat.py`) is told through a pipe which ids are held, and beats
+heartbeat is not left to a thread: a helper (`heartbeat_helper.py`) is told through a pipe which ids are held, and beats
 for them as long as the process that holds them runs. One helper serves a worker: the processes of its pool are
 forked after it, and share the pipe.
 
@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from uuid import UUID
 
-from orchestrator.fleet import heartbeat
+from orchestrator.fleet import heartbeat_helper
 from orchestrator.settings import Settings
 from orchestrator.store.session import settings_sql
 from orchestrator.store.transitions.workers import beat_text
@@ -114,7 +114,7 @@ class Heartbeats:
             "parent": os.getpid(),
         }
         self._helper = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(heartbeat.__file__)],
+            [sys.executable, "-I", "-S", str(heartbeat_helper.__file__)],
             stdin=subprocess.PIPE,
             pass_fds=(self._lines, self._count.fileno()),
             start_new_session=True,  # a worker's terminal and its group are not its own

@@ -15,8 +15,8 @@ import psycopg
 from psycopg import sql
 
 from orchestrator.engine.comparing import Changed, changed_since_deployed
-from orchestrator.engine.recover import sweep
 from orchestrator.engine.relay import relay
+from orchestrator.engine.sweep import sweep
 from orchestrator.fleet.child_exits import ChildExits
 from orchestrator.fleet.member import Member
 from orchestrator.fleet.refresh import Refresh

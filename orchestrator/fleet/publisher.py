@@ -14,7 +14,7 @@ from celery import Celery, uuid
 from kombu.entity import Queue
 from kombu.exceptions import OperationalError
 
-from orchestrator.core.notice import RunNotice
+from orchestrator.core.run_notice import RunNotice
 from orchestrator.engine.troubles import Troubles, kind_of, one_line
 from orchestrator.faults import around
 from orchestrator.fleet.compat import batch, message_maker_of

@@ -19,10 +19,10 @@ from uuid import UUID
 
 import psycopg
 
-from orchestrator.core.notice import RunNotice
 from orchestrator.core.run import RunStatus
+from orchestrator.core.run_notice import RunNotice
 from orchestrator.engine.context import EngineContext
-from orchestrator.store.reads.notices import open_runs, runs_of
+from orchestrator.store.reads.run_notices import open_runs, runs_of
 
 ROWS_MAX = 1000
 """So many open runs, the newest, are told anew."""

@@ -11,8 +11,8 @@ import time
 from datetime import datetime
 from typing import Any
 
-from orchestrator.core.notice import RunNotice
 from orchestrator.core.run import RunStatus
+from orchestrator.core.run_notice import RunNotice
 
 _EVENTS = {
     RunStatus.RUNNING: "task-running",

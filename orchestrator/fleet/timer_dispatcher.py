@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from orchestrator.engine.recover import rebuild_index
+from orchestrator.engine.sweep import rebuild_index
 from orchestrator.faults import around
 from orchestrator.fleet.member import Member
 from orchestrator.fleet.timer_index import TimerIndex

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 
 from orchestrator.store.statement import StandIn
 
-Ask = TypeVar("Ask")
+Call = TypeVar("Call")
 Answer = TypeVar("Answer")
 
 
@@ -28,7 +28,7 @@ class BatchConnection(StandIn):
     """Stands where a connection does, for one run of a batch."""
 
     @abstractmethod
-    def ask(self, verb: BatchVerb[Ask, Answer], ask: Ask) -> Answer:
+    def ask(self, verb: BatchVerb[Call, Answer], ask: Call) -> Answer:
         """The answer, when the other runs have asked for theirs or have nothing to ask."""
 
 
@@ -46,7 +46,7 @@ def if_many(asks: Sequence[Any]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchVerb(Generic[Ask, Answer]):
+class BatchVerb(Generic[Call, Answer]):
     """A verb of one statement, for one ask or for many.
 
     `many` answers in the order of the asks. `kind`: only asks of one kind fit into one statement.
@@ -54,13 +54,13 @@ class BatchVerb(Generic[Ask, Answer]):
     """
 
     name: str
-    many: Callable[[Any, Sequence[Ask]], Sequence[Answer]]
-    kind: Callable[[Ask], Hashable] = lambda _ask: None
+    many: Callable[[Any, Sequence[Call]], Sequence[Answer]]
+    kind: Callable[[Call], Hashable] = lambda _ask: None
     is_left_out: Callable[[Answer], bool] = lambda _answer: False
     is_short: bool = True
 
-    def __call__(self, connection: Any, ask: Ask) -> Answer:
-        """Ask, on whatever connection it is."""
+    def __call__(self, connection: Any, ask: Call) -> Answer:
+        """Perform it, on whatever connection it is."""
         if isinstance(connection, BatchConnection):
             return connection.ask(self, ask)
         return self.many(connection, [ask])[0]
@@ -69,9 +69,9 @@ class BatchVerb(Generic[Ask, Answer]):
 def batch_verb(
     name: str,
     *,
-    kind: Callable[[Ask], Hashable] = lambda _ask: None,
+    kind: Callable[[Call], Hashable] = lambda _ask: None,
     is_left_out: Callable[[Answer], bool] = lambda _answer: False,
     is_short: bool = True,
-) -> Callable[[Callable[[Any, Sequence[Ask]], Sequence[Answer]]], BatchVerb[Ask, Answer]]:
+) -> Callable[[Callable[[Any, Sequence[Call]], Sequence[Answer]]], BatchVerb[Call, Answer]]:
     """Make a verb of what answers many asks in one statement."""
     return lambda many: BatchVerb(name, many, kind, is_left_out, is_short)

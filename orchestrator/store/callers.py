@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, PoolProxiedConnection
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from orchestrator.errors import UnusableConnection
-from orchestrator.store.batched import Answer, Ask, BatchConnection, BatchVerb
+from orchestrator.store.batched import Answer, BatchConnection, BatchVerb, Call
 from orchestrator.store.schema import SCHEMA
 from orchestrator.store.statement import AnyConnection, PipelinedConnection, Statement
 
@@ -38,7 +38,7 @@ class InSchema(BatchConnection):
     def __init__(self, connection: Any, schema: str) -> None:
         self._connection, self._schema = connection, schema
 
-    def ask(self, verb: BatchVerb[Ask, Answer], ask: Ask) -> Answer:
+    def ask(self, verb: BatchVerb[Call, Answer], ask: Call) -> Answer:
         """For this one."""
         return verb.many(self, [ask])[0]
 

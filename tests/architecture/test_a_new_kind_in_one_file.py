@@ -18,7 +18,7 @@ from orchestrator.cli.times import Clock
 from orchestrator.core.declarative import load_process
 from orchestrator.core.kinds import KINDS, Ask, kind_of, register
 from orchestrator.engine.fire import fire
-from orchestrator.engine.recover import sweep
+from orchestrator.engine.sweep import sweep
 from orchestrator.errors import DefinitionError, PerennialError, RunClosed, RunNotFound
 from orchestrator.testing import ProcessTester
 from tests.architecture.countdown import NAMED, Countdown, Push, count_down

@@ -21,7 +21,7 @@ from typing import Any
 from sqlalchemy import event
 
 from orchestrator import Settings
-from orchestrator.engine import recover
+from orchestrator.engine import sweep
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.liveness import Identity
 from orchestrator.faults import When, listen
@@ -147,7 +147,7 @@ class ThreadWorker:
                 deliver(timer_id, self._context)
                 did = True
         if not self._fleet.queue:
-            recover.sweep(self._context)
+            sweep.sweep(self._context)
         while self._fleet.queue:
             try:
                 handoff = self._fleet.queue.popleft()

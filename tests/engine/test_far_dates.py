@@ -19,8 +19,8 @@ from orchestrator.cli.run_page import run_page
 from orchestrator.cli.times import Clock
 from orchestrator.core.checks import EARLIEST, LATEST
 from orchestrator.engine import set_aside
-from orchestrator.engine.recover import rebuild_index, sweep
 from orchestrator.engine.relay import relay
+from orchestrator.engine.sweep import rebuild_index, sweep
 from orchestrator.engine.turn import advance
 from orchestrator.errors import DefinitionError
 from orchestrator.store.transitions import exits, workers

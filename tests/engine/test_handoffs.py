@@ -10,8 +10,8 @@ import pytest
 from orchestrator import Flow, Registry, Retry, RunStatus, load_process, process, stage
 from orchestrator.core.definition import Process
 from orchestrator.engine.fire import fire
-from orchestrator.engine.recover import sweep
 from orchestrator.engine.stage import run_stage
+from orchestrator.engine.sweep import sweep
 from orchestrator.engine.turn import advance
 from orchestrator.store.transitions import outbox
 from orchestrator.store.transitions.outbox import RESEND_SECONDS_MAX

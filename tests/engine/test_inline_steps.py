@@ -9,9 +9,9 @@ import pytest
 
 from orchestrator import Flow, Registry, RunStatus, hours, process, stage
 from orchestrator.engine import turn
-from orchestrator.engine.recover import sweep
 from orchestrator.engine.relay import relay
 from orchestrator.engine.stage import run_stage
+from orchestrator.engine.sweep import sweep
 from orchestrator.engine.turn import CONFLICTS_MAX, advance
 from orchestrator.store.transitions import turns
 

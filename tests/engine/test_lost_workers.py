@@ -15,8 +15,8 @@ from orchestrator import (
     process,
     stage,
 )
-from orchestrator.engine.recover import sweep
 from orchestrator.engine.stage import run_stage
+from orchestrator.engine.sweep import sweep
 from orchestrator.engine.turn import advance
 from orchestrator.errors import DefinitionError
 from tests.modes import NORMAL, TWICE, modes_of

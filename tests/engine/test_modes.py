@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 
 from orchestrator import Flow, process, stage
-from orchestrator.engine import recover
+from orchestrator.engine import sweep
 from orchestrator.engine.turn import advance
 from orchestrator.store.transitions import workers
 from tests.modes import (
@@ -127,7 +127,7 @@ def test_a_sweep_takes_one_of_each_kind(harness):
     harness.freeze()
     harness.run(p)
     harness.move(hours=2)
-    assert recover.sweep(harness.context).timers_indexed == 1
+    assert sweep.sweep(harness.context).timers_indexed == 1
     harness.move(hours=6)
-    assert recover.sweep(harness.context).timers_fired == 1
-    assert recover.sweep(harness.context).timers_fired == 1
+    assert sweep.sweep(harness.context).timers_fired == 1
+    assert sweep.sweep(harness.context).timers_fired == 1

@@ -12,9 +12,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from orchestrator import Flow, Retry, process, stage
-from orchestrator.engine.recover import rebuild_index, sweep
 from orchestrator.engine.relay import BACKLOG_MAX, RESENDS_ON_A_BUSY_QUEUE, relay
 from orchestrator.engine.stage import run_stage
+from orchestrator.engine.sweep import rebuild_index, sweep
 from orchestrator.engine.turn import advance
 from orchestrator.store.transitions import outbox
 from orchestrator.store.transitions.outbox import RESEND_SECONDS_MAX, Handoff

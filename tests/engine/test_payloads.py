@@ -12,9 +12,9 @@ from orchestrator.core import codec
 from orchestrator.core.codec import PAYLOAD_BYTES_MAX
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.fire import fire
-from orchestrator.engine.recover import sweep
 from orchestrator.engine.relay import relay
 from orchestrator.engine.stage import run_stage
+from orchestrator.engine.sweep import sweep
 from orchestrator.engine.turn import advance
 from orchestrator.errors import PayloadError
 from tests.harness import Harness

@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from orchestrator import Flow, Retry, process, stage, step
 from orchestrator.core.definition import Process
 from orchestrator.core.run import RunStatus
-from orchestrator.engine.recover import sweep
+from orchestrator.engine.sweep import sweep
 from orchestrator.engine.turn import advance
 from orchestrator.faults import listen
 from tests.harness import Harness

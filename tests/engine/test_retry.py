@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator import Fail, Flow, Retry, RunStatus, hours, process, stage, step
-from orchestrator.engine.recover import sweep
+from orchestrator.engine.sweep import sweep
 from orchestrator.errors import (
     ActivityFailed,
     InvalidInput,

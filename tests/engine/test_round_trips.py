@@ -9,8 +9,8 @@ import pytest
 
 from orchestrator import Client, Flow, process, stage, step
 from orchestrator.engine.eager.execution import run_stage_eagerly
-from orchestrator.engine.recover import sweep
 from orchestrator.engine.stage import run_stage
+from orchestrator.engine.sweep import sweep
 from orchestrator.engine.turn import advance
 from tests.eager import GoesOn
 from tests.harness import Harness, WireTrace

@@ -25,8 +25,8 @@ from orchestrator import (
     step,
 )
 from orchestrator.engine.fire import fire
-from orchestrator.engine.recover import rebuild_index, sweep
 from orchestrator.engine.stage import run_stage
+from orchestrator.engine.sweep import rebuild_index, sweep
 from orchestrator.engine.turn import advance
 from orchestrator.errors import (
     AlreadyDecided,

@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 
-from orchestrator.engine import recover, turn
+from orchestrator.engine import sweep, turn
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.relay import relay
 from orchestrator.fleet import maintenance, publisher
@@ -143,4 +143,4 @@ def _lose_what_workers_say(say: Say) -> None:
 
     TimerIndex.for_app = classmethod(lambda *_app_and_settings: None)
     Publisher.hand_off = hand_off
-    recover.relay = maintenance.relay = heard
+    sweep.relay = maintenance.relay = heard

@@ -11,7 +11,7 @@ import pytest
 from celery import Celery
 
 from orchestrator import RunStatus
-from orchestrator.core.notice import RunNotice
+from orchestrator.core.run_notice import RunNotice
 from orchestrator.fleet.event_listeners import EventListeners
 from orchestrator.fleet.publisher import Publisher
 

@@ -17,7 +17,7 @@ import pytest
 
 from orchestrator.engine.liveness import Heartbeat, Identity
 from orchestrator.fleet import heartbeats as module
-from orchestrator.fleet.heartbeat import Leases
+from orchestrator.fleet.heartbeat_helper import Leases
 from orchestrator.fleet.heartbeats import Heartbeats
 from tests.fleet.harness import Fleet
 from tests.harness import Harness, wait_for
@@ -96,7 +96,7 @@ def test_its_arguments_and_its_words_hold_no_secret(harness, heartbeats):
     with Identity("here", heartbeats).lease() as held:
         wait_for_beat(harness, held)
     line = " ".join(psutil.Process(heartbeats.pid).cmdline())
-    assert "heartbeat.py" in line
+    assert "heartbeat_helper.py" in line
     assert "postgres" not in line
     assert url not in line
 

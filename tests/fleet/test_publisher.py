@@ -15,7 +15,7 @@ from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
 
 from orchestrator import Registry, RunStatus, Settings, install, stage
-from orchestrator.core.notice import RunNotice
+from orchestrator.core.run_notice import RunNotice
 from orchestrator.engine.eager.batch import BATCH_MAX
 from orchestrator.fleet.publisher import Publisher
 from orchestrator.fleet.services import limit_stages

@@ -16,7 +16,7 @@ from orchestrator import Flow, Retry, RunStatus, hours, process, stage
 from orchestrator.core.approvals import request_approval
 from orchestrator.core.journal import ActivityKind
 from orchestrator.core.kinds import AskPeople, Request
-from orchestrator.core.notice import PEOPLE_MAX, OpenApproval, Resting, RunNotice
+from orchestrator.core.run_notice import PEOPLE_MAX, OpenApproval, Resting, RunNotice
 from orchestrator.fleet import refresh
 from orchestrator.fleet.refresh import Refresh
 from orchestrator.fleet.rows import event_of

@@ -32,8 +32,8 @@ from orchestrator.engine.context import EngineContext
 from orchestrator.engine.eager.execution import advance_eagerly, run_stage_eagerly
 from orchestrator.engine.fire import fire
 from orchestrator.engine.liveness import Identity
-from orchestrator.engine.recover import rebuild_index, sweep
 from orchestrator.engine.relay import relay
+from orchestrator.engine.sweep import rebuild_index, sweep
 from orchestrator.engine.turn import advance
 from orchestrator.store.parts import ADVANCE
 from orchestrator.store.transitions import workers

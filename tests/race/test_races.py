@@ -25,13 +25,13 @@ from orchestrator.core.replay import take_turn
 from orchestrator.engine import deliver
 from orchestrator.engine.fire import fire
 from orchestrator.engine.operations import by_hand
-from orchestrator.engine.recover import sweep
 from orchestrator.engine.signal_forms import SignalForms
 from orchestrator.engine.stage import run_stage
+from orchestrator.engine.sweep import sweep
 from orchestrator.engine.turn import advance
 from orchestrator.errors import AlreadyDecided, DecisionRefused, DecisionTooLate, PerennialError
 from orchestrator.store.reads import loading
-from orchestrator.store.transitions import outbox, recovery, settle, turns
+from orchestrator.store.transitions import lost_attempts, outbox, settle, turns
 from orchestrator.store.transitions.claim import (
     FlowStep,
     claim_activity_if_pending,
@@ -98,10 +98,10 @@ def hand_out_again(connection: Any, run: Any) -> None:
         "SELECT FROM perennial.run WHERE id = %s FOR NO KEY UPDATE", [run.run_id]
     )
     assert runs_row.rowcount == 1
-    assert recovery.hand_out_again_if_claimed(
+    assert lost_attempts.hand_out_again_if_claimed(
         connection, run.run_id, "work", 1, error={"type": "WorkerLost"}
     )
-    recovery.raise_revision(connection, run.run_id)
+    lost_attempts.raise_revision(connection, run.run_id)
 
 
 def settlement(harness: Harness, attempt: int = 1) -> Settlement:

@@ -18,8 +18,8 @@ import pytest
 from sqlalchemy import Connection, Transaction
 
 from orchestrator import Flow, process, stage
-from orchestrator.engine.recover import sweep
 from orchestrator.engine.stage import run_stage
+from orchestrator.engine.sweep import sweep
 from orchestrator.engine.turn import advance
 from orchestrator.store.statement import Statement
 from tests.harness import Database, Harness

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text
 
 from orchestrator import Flow, Retry, RunFilter, RunStatus, hours, process, stage, step
-from orchestrator.engine.recover import rebuild_index, sweep
+from orchestrator.engine.sweep import rebuild_index, sweep
 from orchestrator.errors import DecisionRefused
 from orchestrator.store.reads import incidents, selecting
 from orchestrator.store.statement import Statement

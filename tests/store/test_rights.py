@@ -16,7 +16,7 @@ from sqlalchemy import Engine, create_engine, make_url
 
 from orchestrator import Flow, Retry, RunFilter, RunStatus, Settings, hours, process, stage, step
 from orchestrator.core.versions.plans import Plan
-from orchestrator.engine import recover
+from orchestrator.engine import sweep
 from orchestrator.errors import PerennialError
 from orchestrator.store.schema import migrate
 from orchestrator.store.schema.rights import grants_of
@@ -135,8 +135,8 @@ def do_all(harness: Harness) -> None:
     client.signal("k", "paid", signal_id="s")
     harness.drain()
     harness.beat(harness.context)
-    recover.sweep(harness.context)
-    recover.rebuild_index(harness.context)
+    sweep.sweep(harness.context)
+    sweep.rebuild_index(harness.context)
     harness.recover(rounds=4)
     assert harness.status(run) is RunStatus.COMPLETED
     client.operations.fork(run, at="board")

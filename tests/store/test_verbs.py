@@ -11,8 +11,8 @@ from sqlalchemy import Connection, text
 from orchestrator.core.journal import ActivityState
 from orchestrator.store.transitions import (
     approvals,
+    lost_attempts,
     outbox,
-    recovery,
     signals,
     timers,
     turns,
@@ -225,7 +225,7 @@ def test_every_fact_raises_the_revision(record, run_id):
         lambda: move_run_if_in(
             record, run_id, status="running", from_statuses=["paused"], actor="x", event="resumed"
         ),
-        lambda: recovery.raise_revision(record, run_id),
+        lambda: lost_attempts.raise_revision(record, run_id),
         lambda: fire(record, arm(record, run_id, 0)),
         lambda: close_run_if_open(record, run_id, status="cancelled", actor="x", error=None),
     ]
@@ -468,9 +468,9 @@ def test_old_workers_are_forgotten_unless_something_is_claimed_by_them(record, r
 
 def test_a_lost_attempt_is_handed_out_or_failed_once(record, run_id):
     open_stage(record, run_id, state="claimed")
-    assert recovery.hand_out_again_if_claimed(record, run_id, "work", 1, error={}).attempt == 2
-    assert recovery.hand_out_again_if_claimed(record, run_id, "work", 1, error={}) is None
-    assert not recovery.fail_attempt_if_claimed(record, run_id, "work", 2, error={})
+    assert lost_attempts.hand_out_again_if_claimed(record, run_id, "work", 1, error={}).attempt == 2
+    assert lost_attempts.hand_out_again_if_claimed(record, run_id, "work", 1, error={}) is None
+    assert not lost_attempts.fail_attempt_if_claimed(record, run_id, "work", 2, error={})
     assert value(record, "SELECT state FROM perennial.activity") == ActivityState.PENDING
 
 

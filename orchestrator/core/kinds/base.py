@@ -58,7 +58,7 @@ class Request(NamedTuple):
     name: str
     ask: Ask
     asked: str = ""
-    """A digest of its arguments, to be compared at each replay (`core.asked`)."""
+    """A digest of its arguments, to be compared at each replay (`core.argument_digests`)."""
 
     def describe(self) -> str:
         """As an activity's."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from orchestrator.core.asked import different_arguments
+from orchestrator.core.argument_digests import different_arguments
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState
 from orchestrator.core.kinds import kind_of
 from orchestrator.core.reentry.change import Change, Preview, attempts_made, kept_in_history

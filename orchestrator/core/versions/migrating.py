@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.core import codec
-from orchestrator.core.asked import different_arguments
+from orchestrator.core.argument_digests import different_arguments
 from orchestrator.core.branches import TurnAbandoned
 from orchestrator.core.definition import Process, Registry
 from orchestrator.core.journal import AHEAD, Activity, ActivityKind, ActivityState

@@ -33,7 +33,7 @@ from orchestrator.engine.context import Batch, EngineContext
 from orchestrator.engine.database_errors import is_a_servers_trouble, is_refused
 from orchestrator.engine.eager.execution import EagerExecution, advance_eagerly
 from orchestrator.engine.inline_steps import HandedBack
-from orchestrator.store.batched import Answer, Ask, BatchVerb
+from orchestrator.store.batched import Answer, BatchVerb, Call
 from orchestrator.store.statement import PipelinedConnection, Statement
 from orchestrator.store.transitions.claim import Claim
 
@@ -124,7 +124,7 @@ class RunBatch(Batch):
 
     # -- for its runs ------------------------------------------------------------------------
 
-    def ask(self, verb: BatchVerb[Ask, Answer], ask: Ask) -> Answer:
+    def ask(self, verb: BatchVerb[Call, Answer], ask: Call) -> Answer:
         """Wait for the others, and share their statement."""
         run = self._runs[getcurrent()]
         run.verb, run.ask, run.kind = verb, ask, (verb, verb.kind(ask))

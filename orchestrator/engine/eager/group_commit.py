@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
-Ask = TypeVar("Ask")
+Call = TypeVar("Call")
 Answer = TypeVar("Answer")
 
 IN_FLIGHT_MAX = 2
@@ -58,16 +58,16 @@ class _Queue:
     waiting: deque[_Place] = field(default_factory=deque)
 
 
-class GroupCommit(Generic[Ask, Answer]):
+class GroupCommit(Generic[Call, Answer]):
     """A door that many threads may stand at. Whatever ends a thread, the others are answered."""
 
     def __init__(
         self,
-        together: Callable[[Sequence[Ask]], Sequence[Answer]],
-        alone: Callable[[Ask], Answer],
+        together: Callable[[Sequence[Call]], Sequence[Answer]],
+        alone: Callable[[Call], Answer],
         *,
-        kind: Callable[[Ask], Hashable],
-        mark: Callable[[Ask], Hashable | None],
+        kind: Callable[[Call], Hashable],
+        mark: Callable[[Call], Hashable | None],
         goes_alone: Callable[[Exception, int], bool],
     ) -> None:
         """`together` answers in the order of the asks, which are of one kind, and no two of them have one mark.
@@ -86,7 +86,7 @@ class GroupCommit(Generic[Ask, Answer]):
         self._queues: dict[Hashable, _Queue] = {}
         self._here = threading.local()
 
-    def ask(self, ask: Ask) -> Answer:
+    def ask(self, ask: Call) -> Answer:
         """The answer, or what has come of it. Who asks in the midst of asking for others, asks alone."""
         if getattr(self._here, "is_leading", False):  # guard: a start within a start
             return self._alone(ask)

@@ -37,7 +37,7 @@ from orchestrator.core.bulk import (
 from orchestrator.core.checks import check_words, composed
 from orchestrator.core.selection import SELECTED_MAX, RunFilter, finds_by_index
 from orchestrator.engine.context import EngineContext
-from orchestrator.engine.operations.bulk_verb import Asked, BulkVerb
+from orchestrator.engine.operations.bulk_verb import BulkVerb, VerbCall
 from orchestrator.engine.operations.bulk_verbs import statuses_meant, verb_of
 from orchestrator.errors import PerennialError
 from orchestrator.store.reads import operations as reads
@@ -114,7 +114,7 @@ def _looks(
     """What the verb says of one run of each group."""
     if verb.look is None or shown.operation_id is None:
         return
-    asked = Asked(_operator(by), reason, shown.arguments, shown.operation_id)
+    asked = VerbCall(_operator(by), reason, shown.arguments, shown.operation_id)
     with context.connection() as connection:
         for run in shown.samples[:LOOKS_MAX]:
             try:
@@ -179,7 +179,7 @@ class Applying:
         if held is None:
             raise self._why_not()
         self._said_at = self.context.monotonic()
-        asked = Asked(held.by, held.reason, held.arguments, self.operation_id)
+        asked = VerbCall(held.by, held.reason, held.arguments, self.operation_id)
         try:
             self._do_all(verb_of(held.verb), asked, held.rate_per_second, held.runs)
         except (
@@ -189,7 +189,7 @@ class Applying:
             raise
         return operation_of(self.context, self.operation_id)
 
-    def _do_all(self, verb: BulkVerb, asked: Asked, rate: float | None, runs: int) -> None:
+    def _do_all(self, verb: BulkVerb, asked: VerbCall, rate: float | None, runs: int) -> None:
         counts = Counter(operation_of(self.context, self.operation_id).counts)
         after, due_at = 0, self.context.monotonic()
         while True:
@@ -208,7 +208,7 @@ class Applying:
         if counts[LineState.TO_DO] <= 0:
             self._end(OperationState.FINISHED)
 
-    def _do_one(self, verb: BulkVerb, asked: Asked, after: int) -> tuple[int, LineState] | None:
+    def _do_one(self, verb: BulkVerb, asked: VerbCall, after: int) -> tuple[int, LineState] | None:
         """Take the next line, act, and say what came of it: all in one transaction. None: nothing is left for us."""
         line: Any = None
         try:
@@ -228,7 +228,7 @@ class Applying:
             state = self._record_failure(line.ordinal, codec.readable(str(error.orig)))
         return line.ordinal, state
 
-    def _act(self, verb: BulkVerb, asked: Asked, connection: Connection, line: Any) -> LineState:
+    def _act(self, verb: BulkVerb, asked: VerbCall, connection: Connection, line: Any) -> LineState:
         state, result = LineState.SKIPPED, why_skipped(line.revision, line.stands_at, line.status)
         if not result:  # guard: a run that has changed since the preview is left alone
             state, result = self._perform(verb, asked, connection, line.run_id)
@@ -239,7 +239,7 @@ class Applying:
         return state
 
     def _perform(
-        self, verb: BulkVerb, asked: Asked, connection: Connection, run_id: UUID
+        self, verb: BulkVerb, asked: VerbCall, connection: Connection, run_id: UUID
     ) -> tuple[LineState, str]:
         try:
             return LineState.DONE, verb.perform(self.context, connection, run_id, asked)

@@ -20,7 +20,7 @@ from orchestrator.core.reentry.settle import FAILED_BY_HAND, ByHand, Editing
 from orchestrator.core.run import RunStatus
 from orchestrator.core.selection import OPEN
 from orchestrator.engine.context import EngineContext
-from orchestrator.engine.operations.bulk_verb import Asked, BulkVerb
+from orchestrator.engine.operations.bulk_verb import BulkVerb, VerbCall
 from orchestrator.engine.operations.re_enter import Verb
 from orchestrator.engine.operations.retry import RETRY
 from orchestrator.engine.operations.rewind import REWIND
@@ -44,7 +44,9 @@ def _of_many(
 ) -> BulkVerb:
     """The verb, for each run of a set. `make`: its arguments of JSON; `needs`: those that must be given."""
 
-    def perform(context: EngineContext, connection: Connection, run_id: UUID, asked: Asked) -> str:
+    def perform(
+        context: EngineContext, connection: Connection, run_id: UUID, asked: VerbCall
+    ) -> str:
         result = verb.apply(
             context,
             connection,
@@ -57,7 +59,7 @@ def _of_many(
         return "" if result.preview is None else ", ".join(result.preview.goes_on)
 
     def look(
-        context: EngineContext, connection: Connection, run_id: UUID, asked: Asked
+        context: EngineContext, connection: Connection, run_id: UUID, asked: VerbCall
     ) -> tuple[str, ...]:
         shown = verb.preview(context, connection, run_id, make(asked.arguments))
         again = (f"done again: {each}" for each in shown.repeats)

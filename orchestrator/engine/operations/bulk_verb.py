@@ -16,7 +16,7 @@ from orchestrator.errors import PerennialError
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class VerbCall:
     """What an operator has asked for, of each run of a set."""
 
     by: str
@@ -30,10 +30,10 @@ class Asked:
         return f"{self.by} ({self.operation})"
 
 
-Perform = Callable[[EngineContext, Connection, UUID, Asked], str]
+Perform = Callable[[EngineContext, Connection, UUID, VerbCall], str]
 """Does it to one run, in the transaction of that connection; says what came of it. Raises PerennialError to refuse."""
 
-Look = Callable[[EngineContext, Connection, UUID, Asked], tuple[str, ...]]
+Look = Callable[[EngineContext, Connection, UUID, VerbCall], tuple[str, ...]]
 """What it would do to one run. Writes nothing. Raises PerennialError where it would be refused."""
 
 

@@ -15,27 +15,27 @@ from orchestrator.core.selection import OPEN, WITHOUT_RESULT
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.operations import by_hand
 from orchestrator.engine.operations.bulk_reentry import RE_ENTRY
-from orchestrator.engine.operations.bulk_verb import Asked, BulkVerb
+from orchestrator.engine.operations.bulk_verb import BulkVerb, VerbCall
 from orchestrator.engine.start import Starts
 from orchestrator.errors import PerennialError
 
 
-def _resume(_context: EngineContext, connection: Connection, run_id: UUID, asked: Asked) -> str:
+def _resume(_context: EngineContext, connection: Connection, run_id: UUID, asked: VerbCall) -> str:
     by_hand.resume(connection, run_id, by=asked.actor)
     return ""
 
 
-def _pause(_context: EngineContext, connection: Connection, run_id: UUID, asked: Asked) -> str:
+def _pause(_context: EngineContext, connection: Connection, run_id: UUID, asked: VerbCall) -> str:
     by_hand.pause(connection, run_id, by=asked.actor)
     return ""
 
 
-def _cancel(_context: EngineContext, connection: Connection, run_id: UUID, asked: Asked) -> str:
+def _cancel(_context: EngineContext, connection: Connection, run_id: UUID, asked: VerbCall) -> str:
     by_hand.cancel(connection, run_id, by=asked.actor, reason=asked.reason)
     return ""
 
 
-def _restart(context: EngineContext, connection: Connection, run_id: UUID, asked: Asked) -> str:
+def _restart(context: EngineContext, connection: Connection, run_id: UUID, asked: VerbCall) -> str:
     started = Starts(context).restart(
         run_id,
         connection,

@@ -188,7 +188,7 @@ activity = Table(
     _time("settled_at"),
     # The run's revision that recorded the end: its place among the facts of the run (docs/adr/0030).
     Column("settled_revision", BigInteger),
-    # A digest of the arguments, for replay to compare (core/asked.py).
+    # A digest of the arguments, for replay to compare (core/argument_digests.py).
     Column("asked", Text),
     # An open set: what each means says its module (core.kinds).
     CheckConstraint("kind <> ''", name="kind"),

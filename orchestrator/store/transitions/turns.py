@@ -19,7 +19,7 @@ from orchestrator.store.parts import NO_HOLDER
 from orchestrator.store.rowset import RowSet
 from orchestrator.store.statement import AnyConnection, Statement
 
-# Whoever finds a turn held leaves it; only those who may judge who is dead free it (engine.recover).
+# Whoever finds a turn held leaves it; only those who may judge who is dead free it (engine.sweep).
 TURN_IS_FREE = "(r.turn_token IS NULL OR r.turn_token = t.turn_token)"
 
 # Held for long by a worker that has stopped beating. (One that has just taken it may not have beaten yet.)

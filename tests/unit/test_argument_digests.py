@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr, create_model
 
 from orchestrator import Flow, Registry, RunStatus, hours, stage
-from orchestrator.core.asked import different_arguments, digest_of
+from orchestrator.core.argument_digests import different_arguments, digest_of
 from orchestrator.core.kinds import StepCall
 from orchestrator.core.retries import Retry
 from tests.unit.replaying import World, define

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Select, select
 
 from orchestrator.core.journal import ActivityState
 from orchestrator.core.kinds import TimerRule, timers_that
-from orchestrator.core.notice import OpenApproval, Resting, RunNotice
 from orchestrator.core.run import RunStatus
+from orchestrator.core.run_notice import OpenApproval, Resting, RunNotice
 from orchestrator.store.schema.tables import activity, approval, run, timer
 
 _RUNS = select(

@@ -21,10 +21,11 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.core.bugs import OWN_AWAITABLES, foreign
+from orchestrator.core.combinators import Gather
 from orchestrator.core.driving import Turn, driven_by
 from orchestrator.core.failures import FAILURES
-from orchestrator.core.flow import FlowCoroutine, Gather, Pending
 from orchestrator.core.kinds.base import Answer, Request
+from orchestrator.core.pending import FlowCoroutine, Pending
 from orchestrator.core.unawaited import NEVER_AWAITED, Unawaited
 from orchestrator.errors import DefinitionError
 

@@ -23,7 +23,7 @@ from orchestrator.core.causes import cause_of_end, marked
 from orchestrator.core.definition import Process, Registry
 from orchestrator.core.driving import driven_by
 from orchestrator.core.failures import FAILURES, message_of, traceback_of, type_of
-from orchestrator.core.flow import Flow, FlowCoroutine
+from orchestrator.core.flow import Flow
 from orchestrator.core.journal import Activity, ActivityState, BufferedSignal
 from orchestrator.core.kinds.base import OUTCOMES, Answer, NewActivity, Request
 from orchestrator.core.outcome import (
@@ -34,6 +34,7 @@ from orchestrator.core.outcome import (
     done_by,
     park,
 )
+from orchestrator.core.pending import FlowCoroutine
 from orchestrator.core.requests import Requests
 from orchestrator.core.run import RunStatus
 from orchestrator.errors import PayloadError

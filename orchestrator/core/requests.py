@@ -41,7 +41,7 @@ class _Parked(TurnOver):
 
 
 class Requests:
-    """The recorder of one pass of a flow (`core.flow.Recorder`). `branches` is set before the flow begins."""
+    """The recorder of one pass of a flow (`core.pending.Recorder`). `branches` is set before the flow begins."""
 
     __slots__ = (
         "_gathers",

@@ -1,0 +1,61 @@
+"""`Pending`: what a flow has asked for, to be awaited; and the turn behind the flow, which takes what it asks."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Generator
+from datetime import datetime
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+from orchestrator.core.definition import Stage
+from orchestrator.core.kinds.base import Ask, Request
+from orchestrator.core.unawaited import Unawaited
+
+T = TypeVar("T")
+
+FlowCoroutine = Coroutine[Any, Any, Any]
+
+
+class Pending(Generic[T]):
+    """A requested activity. Await it for its answer."""
+
+    __slots__ = ("__weakref__", "request", "unawaited")
+
+    def __init__(self, request: Request, unawaited: Unawaited) -> None:
+        self.request, self.unawaited = request, unawaited
+
+    @property
+    def key(self) -> str:
+        """Its key in the journal. Of an approval it is the asking: what a link that decides it must name."""
+        return self.request.key
+
+    def is_awaited(self) -> None:
+        """It is somebody's to wait for."""
+        self.unawaited.awaited(self, self.request.key)
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        self.unawaited.awaited(self, self.request.key)
+        return cast("T", (yield self))
+
+
+class Recorder(Protocol):
+    """The turn behind a flow: it gives each request its place in the journal."""
+
+    @property
+    def unawaited(self) -> Unawaited:
+        """The ledger of what this flow asked for and has not awaited."""
+
+    @property
+    def now(self) -> datetime:
+        """The time of the last fact that the code now running has seen."""
+
+    def request(self, name: str, key: str | None, ask: Ask) -> Request:
+        """Place a request in the current scope."""
+
+    def patched(self, name: str) -> bool:
+        """Whether the run has come to this code of its flow first with this code."""
+
+    def gather_key(self, key: str | None) -> str:
+        """The key of a gather in the current scope."""
+
+    def find_stage(self, name: str) -> Stage[..., Any]:
+        """The registered stage of that name."""

@@ -49,6 +49,20 @@ def load_app(session: Session) -> Any:
     return app
 
 
+def load_app_if_there(session: Session) -> str:
+    """The same for what can do with less. Empty: it is imported; else why not, and what to do.
+
+    Raises AppNotFound for an app that the caller has named.
+    """
+    try:
+        load_app(session)
+    except (AppNotFound, PerennialError) as error:
+        if session.names_app:
+            raise
+        return str(error)
+    return ""
+
+
 def look_here() -> str:
     """Import from the working directory too; its path. A console script doesn't look where it is called."""
     here = str(Path.cwd())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.cli.apps import load_app_if_there
 from orchestrator.cli.bulk import (
     BULK_SHAPE,
     Rate,
@@ -152,11 +153,7 @@ def preview(
     _json: Json = False,
 ) -> None:
     """Any verb over many runs: show what it would do, ask, and do it."""
-    from orchestrator.cli.apps import load_app
-
-    session = session_of(context)
-    if session.names_app:
-        load_app(session)
+    load_app_if_there(session_of(context))
     given = dict(named_value(each, option="--with") for each in arguments or ())
     if taken := sorted(
         given.keys() & {"context", "verb", "query", "digest", "rate", "reason", "by"}
@@ -183,11 +180,7 @@ def apply(
     _json: Json = False,
 ) -> None:
     """Do what a preview has shown, to exactly its runs."""
-    from orchestrator.cli.apps import load_app
-
-    session = session_of(context)
-    if session.names_app:
-        load_app(session)
+    load_app_if_there(session_of(context))
     over_many(context, None, RunFilter(), digest=digest, rate=rate, reason=reason, by=by)
 
 
@@ -203,9 +196,11 @@ def resume(
     operation: Operation,
     rate: Rate = None,
     by: By = "",
+    _app: App = None,
     _json: Json = False,
 ) -> None:
     """Do what is left of one that was paused, or whose command has died. No run is acted on twice."""
+    load_app_if_there(session_of(context))
     carry_on(context, operation, rate=rate, by=by)
 
 

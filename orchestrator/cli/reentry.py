@@ -10,6 +10,7 @@ from uuid import UUID
 
 import typer
 
+from orchestrator.cli.apps import load_app_if_there
 from orchestrator.cli.bulk import BULK_SHAPE, Rate, check_which, over_many
 from orchestrator.cli.failures import CommandRefused
 from orchestrator.cli.output import Printer, text
@@ -136,7 +137,7 @@ def _retry_many(
                 f"{option} is of one run. Many are confirmed by the --digest of what is shown, and each keeps its own "
                 "input and arguments"
             )
-    _load_code(session_of(context))
+    load_app_if_there(session_of(context))
     over_many(context, "retry", query, **given)
 
 
@@ -373,7 +374,7 @@ def _do(
     yes: bool,
 ) -> None:
     """Preview, ask, apply what was shown."""
-    _load_code(session)
+    no_app = load_app_if_there(session)
     printer = Printer(session)
     with session.client() as client:
         verb: Callable[..., Result] = getattr(client.operations, name)
@@ -381,6 +382,8 @@ def _do(
         assert preview is not None  # noqa: S101 - a dry run has one
         if not printer.as_json:
             printer.out.print(_page(preview), crop=False)
+        if preview.lacks_code:
+            printer.note(_how_code_comes(session, no_app), "yellow")
         applied, shown = False, preview.run_id
         if yes or (not printer.as_json and _agreed()):
             result = verb(
@@ -390,12 +393,13 @@ def _do(
     printer.emit(_document(run, preview, applied, shown), lambda: _ending(shown, applied))
 
 
-def _load_code(session: Session) -> None:
-    """The flow's code, where an app is named that has it: by it alone much can be said beforehand."""
-    from orchestrator.cli.apps import load_app
-
-    if session.names_app:
-        load_app(session)
+def _how_code_comes(session: Session, no_app: str) -> str:
+    """What to do about code that wasn't at hand. `no_app`: why no app was imported."""
+    why = no_app or (
+        f"{session.app} has other code than the run stands on: name an app that has it (--app). "
+        "`perennial processes` says which workers do."
+    )
+    return f"The run's code could not be looked at: {why}"
 
 
 def _agreed() -> bool:

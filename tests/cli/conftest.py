@@ -48,4 +48,8 @@ def client() -> FakeClient:
 @pytest.fixture
 def perennial(client: FakeClient, tmp_path: Any, monkeypatch: Any) -> Terminal:
     monkeypatch.chdir(tmp_path)  # no `.perennial` of this checkout may answer
-    return Terminal(client, Session(open_client=lambda _url: client, now=lambda: NOW, zone=UTC))
+    session = Session(open_client=lambda _url: client, now=lambda: NOW, zone=UTC)
+    session.app = (
+        "no_app_is_here"  # else this checkout's own, which the folder of the tests makes importable
+    )
+    return Terminal(client, session)

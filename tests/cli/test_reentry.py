@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -75,6 +77,54 @@ def test_nothing_is_done_unasked(perennial, client, verb):
     assert all(options["dry_run"] for _, _, options in client.calls)
     assert perennial.json(verb, *VERBS[verb], "--yes", "--digest", "abc")["applied"] is True
     assert client.calls[-1][2]["digest"] == "abc"
+
+
+LACKING = replace(PREVIEW, notes=("the flow's code is not at hand: the result is taken as it is",))
+
+
+def test_code_that_is_not_at_hand_is_said_with_how_it_comes(perennial, client):
+    """An app that nobody has named may be missing, or broken; one that is named is to be there."""
+    client.answers["skip"] = Result(RUN_ID, "skip", is_applied=True, preview=LACKING)
+    told = perennial("skip", *VERBS["skip"], "--yes")
+    assert told.exit_code == 0
+    assert "Done." in told.stdout
+    assert "no Celery app is named, and there is no no_app_is_here in" in told.stderr
+    assert "--app module:app, or PERENNIAL_APP" in told.stderr
+    told = perennial("--app", "no_app_is_here", "skip", *VERBS["skip"], "--yes")
+    assert told.exit_code == 1
+    assert "there is no module 'no_app_is_here'" in told.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("rewind", *VERBS["rewind"], "--yes"),
+        ("retry", "--process", "access-request"),
+        ("operations", "preview", "skip", "--process", "access-request"),
+        ("operations", "apply", "3f2a91c04b7d"),
+        ("operations", "resume", str(RUN_ID)),
+    ],
+)
+def test_the_app_of_this_folder_is_imported_unasked(perennial, tmp_path, monkeypatch, words):
+    """As by `check` and `deploy`: else a run would be looked at without its code."""
+    (tmp_path / "app_of_this_folder.py").write_text(
+        "from celery import Celery\napp = Celery('here', broker='memory://')\n"
+    )
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    perennial.session.app = "app_of_this_folder"
+    perennial(*words)
+    assert sys.modules.pop("app_of_this_folder").app.main == "here"
+
+
+def test_an_app_with_other_code_is_named(perennial, client, tmp_path, monkeypatch):
+    (tmp_path / "app_of_other_code.py").write_text(
+        "from celery import Celery\napp = Celery('here', broker='memory://')\n"
+    )
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    client.answers["rewind"] = Result(RUN_ID, "rewind", is_applied=True, preview=LACKING)
+    told = perennial("--app", "app_of_other_code", "rewind", *VERBS["rewind"], "--yes")
+    del sys.modules["app_of_other_code"]
+    assert "app_of_other_code has other code than the run stands on" in told.stderr
 
 
 @pytest.mark.parametrize(("verb", "words"), [(v, w) for v, each in WRONG.items() for w in each])

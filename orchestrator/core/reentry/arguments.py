@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.core import codec
-from orchestrator.core.reentry.standing import Code, Entry, listed
+from orchestrator.core.reentry.standing import NOT_AT_HAND, Code, Entry, listed
 from orchestrator.errors import OperationRefused, PayloadError, UnknownStage
 
 
@@ -23,9 +23,7 @@ def merged_arguments(entry: Entry, given: str, code: Code | None) -> tuple[str, 
     except UnknownStage:
         stage = None
     if stage is None:
-        return text, [
-            "the stage's code is not at hand: its arguments are taken as they are, as JSON"
-        ]
+        return text, [f"the stage's {NOT_AT_HAND}: its arguments are taken as they are, as JSON"]
     if strange := [each for each in values if each not in stage.parameters]:
         raise OperationRefused(
             f"stage {name} has no parameter {listed(strange)}; it takes {listed(stage.parameters) or 'nothing'}"

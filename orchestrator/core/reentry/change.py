@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from orchestrator.core.journal import ActivityKind, ActivityState
-from orchestrator.core.reentry.standing import Entry, Standing
+from orchestrator.core.reentry.standing import NOT_AT_HAND, Entry, Standing
 from orchestrator.core.run import RunStatus
 
 DIGEST_CHARACTERS = 12
@@ -107,6 +107,11 @@ class Preview:
     notes: tuple[str, ...] = ()
     change: Change | None = field(default=None, repr=False)
     copy: Copy | None = field(default=None, repr=False)
+
+    @property
+    def lacks_code(self) -> bool:
+        """Whether some of it was read from the journal alone."""
+        return any(NOT_AT_HAND in note for note in self.notes)
 
     @property
     def digest(self) -> str:

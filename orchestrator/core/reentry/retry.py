@@ -26,7 +26,7 @@ from orchestrator.core.reentry.change import (
     attempts_made,
     kept_in_history,
 )
-from orchestrator.core.reentry.standing import Code, Entry, Look, Standing, listed
+from orchestrator.core.reentry.standing import NOT_AT_HAND, Code, Entry, Look, Standing, listed
 from orchestrator.core.run import RunStatus
 from orchestrator.errors import ActivityFailed, OperationRefused, WaitTimedOut
 
@@ -106,7 +106,7 @@ def _failed(
                 f" {standing.name} would go on with it. Name the app that has it: --app module:app"
             )
         return _failed_by_journal(standing), [
-            "the flow's code is not at hand: what failed is read from the journal alone"
+            f"the flow's {NOT_AT_HAND}: what failed is read from the journal alone"
         ]
     return _failed_by_replay(standing, asked, code), []
 
@@ -350,9 +350,7 @@ def _of_incident(standing: Standing, asked: Retrying, code: Code | None) -> Prev
                 f"run {standing.name} would be parked again with the code at hand: {look.why}"
             )
     elif not parked:
-        notes.append(
-            "the flow's code is not at hand: whether its cause is mended shows its next turn"
-        )
+        notes.append(f"the flow's {NOT_AT_HAND}: whether its cause is mended shows its next turn")
     merged = None
     if asked.arguments is not None:
         merged, told = merged_arguments(parked[0], asked.arguments, code)

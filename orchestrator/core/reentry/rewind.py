@@ -22,7 +22,7 @@ from orchestrator.core.kinds import kind_of
 from orchestrator.core.reentry.change import Change, Preview, attempts_made, kept_in_history
 from orchestrator.core.reentry.retry import expiry, refuse_unless_reopenable
 from orchestrator.core.reentry.settle import refuse_what_is_worked_on
-from orchestrator.core.reentry.standing import Code, Entry, Look, Standing, listed
+from orchestrator.core.reentry.standing import NOT_AT_HAND, Code, Entry, Look, Standing, listed
 from orchestrator.core.run import RunStatus
 from orchestrator.errors import OperationRefused
 
@@ -121,7 +121,7 @@ def behind(
     if code is None:
         gone |= {each.key for each in standing.own() if _is_later(each, entry)}
         notes.append(
-            "the flow's code is not at hand: all that was asked for later leaves, in other branches too"
+            f"the flow's {NOT_AT_HAND}: all that was asked for later leaves, in other branches too"
         )
     else:
         _with_all_that_follows(standing, entry, gone, code)

@@ -27,7 +27,7 @@ from orchestrator.core.reentry.change import (
     kept_in_history,
 )
 from orchestrator.core.reentry.retry import expiry, refuse_unless_reopenable
-from orchestrator.core.reentry.standing import Code, Entry, Look, Standing
+from orchestrator.core.reentry.standing import NOT_AT_HAND, Code, Entry, Look, Standing
 from orchestrator.core.run import RunStatus
 from orchestrator.errors import OperationRefused, PayloadError
 
@@ -192,7 +192,7 @@ def _looked_at(
         )
     if code is None:
         unchecked = [] if verb == "fail" else [": the result is taken as it is, as JSON"]
-        return [f"the flow's code is not at hand{''.join(unchecked)}"]
+        return [f"the flow's {NOT_AT_HAND}{''.join(unchecked)}"]
     journal = tuple(
         each
         for each in standing.with_end(

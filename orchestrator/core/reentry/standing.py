@@ -18,6 +18,9 @@ from orchestrator.core.replay import take_turn
 from orchestrator.core.run import RunStatus
 from orchestrator.errors import OperationRefused
 
+NOT_AT_HAND = "code is not at hand"
+"""In a note on what nobody could look at beforehand."""
+
 KEYS_NAMED_MAX = 20
 """So many keys are named in a sentence."""
 

@@ -14,12 +14,7 @@ from typing import Any
 
 from orchestrator.errors import DefinitionError
 
-_NOT_PLAIN = (
-    inspect.CO_COROUTINE
-    | inspect.CO_ITERABLE_COROUTINE
-    | inspect.CO_GENERATOR
-    | inspect.CO_ASYNC_GENERATOR
-)
+_NOT_PLAIN = inspect.CO_ITERABLE_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _SELVES = ("self", "cls")
 
 
@@ -47,16 +42,28 @@ def place_of(function: Callable[..., Any]) -> str:
 
 
 def check_stage_function(function: Any) -> None:
-    """A stage is a plain function, a bound method, or a Celery task. Raises DefinitionError."""
+    """A stage is a function, a bound method, or a Celery task that is a plain `def`. Raises DefinitionError."""
     _refuse_what_is_no_function(function, "stage", remedy="@stage(name=…, queue=…)")
     _refuse_what_never_ends_in_a_value(function, "a stage")
     _refuse_unbound_method(function, "a stage")
+    if _is_celery_task(function) and is_asynchronous(function):
+        raise DefinitionError(
+            "a Celery task can't be an `async def`: Celery awaits nothing",
+            where=place_of(function),
+            remedy="Make the function itself a stage: @stage without @app.task.",
+        )
 
 
 def check_assignees(function: Any) -> None:
     """The function of an approval takes the run's input, and returns people. Raises DefinitionError."""
     _refuse_what_is_no_function(function, "approval", remedy='@approval("boss", escalate_to=[…])')
     _refuse_what_never_ends_in_a_value(function, "an approval's function")
+    if is_asynchronous(function):
+        raise DefinitionError(
+            "an approval's function can't be an `async def`: it is called again on every replay",
+            where=place_of(function),
+            remedy="Write a plain `def`; what it has to ask of others, ask in a stage before.",
+        )
     _refuse_unbound_method(function, "an approval's function")
     try:
         inspect.signature(function).bind(None)
@@ -149,25 +156,35 @@ def _refuse_what_is_no_function(function: Any, what: str, *, remedy: str) -> Non
 
 def _refuse_what_never_ends_in_a_value(function: Any, what: str) -> None:
     """Also behind a partial, a bound method, an object's `__call__` and a Celery task's `run`."""
-    plain = function
-    while isinstance(plain, (functools.partial, staticmethod)):
-        plain = plain.func if isinstance(plain, functools.partial) else plain.__func__
-    if hasattr(plain, "apply_async") and hasattr(plain, "run"):
-        plain = plain.run
-    if not inspect.isroutine(plain) and not inspect.isclass(plain):
-        plain = getattr(plain, "__call__", plain)  # noqa: B004 - it is called; the question is how
-    if inspect.iscoroutinefunction(plain):
-        raise DefinitionError(
-            f"{what} can't be an `async def` yet",
-            where=place_of(function),
-            remedy="Write a plain `def`; inside it, `asyncio.run(…)` runs what is asynchronous.",
-        )
+    plain = _what_is_called(function)
     if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
         raise DefinitionError(
             f"{what} can't `yield`: it is done when it returns",
             where=place_of(function),
             remedy="Return a list.",
         )
+
+
+def is_asynchronous(function: Any) -> bool:
+    """Whether a call of it is awaited: an `async def`, also behind a partial, a method, an object's `__call__`."""
+    if type(function) is FunctionType:
+        return bool(function.__code__.co_flags & inspect.CO_COROUTINE)
+    return inspect.iscoroutinefunction(_what_is_called(function))
+
+
+def _is_celery_task(function: Any) -> bool:
+    return hasattr(function, "apply_async") and hasattr(function, "run")
+
+
+def _what_is_called(function: Any) -> Any:
+    plain = function
+    while isinstance(plain, (functools.partial, staticmethod)):
+        plain = plain.func if isinstance(plain, functools.partial) else plain.__func__
+    if _is_celery_task(plain):
+        plain = plain.run
+    if not inspect.isroutine(plain) and not inspect.isclass(plain):
+        plain = getattr(plain, "__call__", plain)  # noqa: B004 - it is called; the question is how
+    return plain
 
 
 def _refuse_unbound_method(function: Any, what: str) -> None:

@@ -12,19 +12,27 @@ Defining is pure: nothing connects, and no environment is read.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Never, ParamSpec, TypeVar, overload
+from typing import Any, Never, ParamSpec, Protocol, TypeVar, overload
 
 from orchestrator.core.annotations import hints_of, input_of
 from orchestrator.core.callables import (
     check_assignees,
     check_flow_function,
     check_stage_function,
+    is_asynchronous,
     name_of,
     place_of,
     where_of,
 )
 from orchestrator.core.checks import check_delay, check_name, check_queue
-from orchestrator.core.definition import Approval, Process, Registry, Stage, default_registry
+from orchestrator.core.definition import (
+    Approval,
+    AsyncStage,
+    Process,
+    Registry,
+    Stage,
+    default_registry,
+)
 from orchestrator.core.durations import Duration, seconds_or_none
 from orchestrator.core.fingerprints import meaning_of, source_of, text_of
 from orchestrator.core.flow_source import check_source
@@ -38,6 +46,17 @@ STAGE_TIMEOUT_SECONDS = 3600.0
 """How long one attempt of a stage may run when its author says nothing."""
 
 
+class StageDecorator(Protocol):
+    """`@stage(…)`: of a function, or of an `async def`."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStage[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Stage[P, R]: ...
+
+
+@overload
+def stage(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStage[P, R]: ...
 @overload
 def stage(function: Callable[P, R], /) -> Stage[P, R]: ...
 @overload
@@ -49,7 +68,7 @@ def stage(
     timeout_seconds: Duration | None = ...,
     always: bool = ...,
     registry: Registry | None = ...,
-) -> Callable[[Callable[P, R]], Stage[P, R]]: ...
+) -> StageDecorator: ...
 def stage(
     function: Callable[..., Any] | None = None,
     /,
@@ -61,7 +80,7 @@ def stage(
     always: bool = False,
     registry: Registry | None = None,
 ) -> Any:
-    """Make a function (or a Celery task that exists) a stage.
+    """Make a function, an `async def`, or a Celery task that exists a stage.
 
     `name`: by default the function's, with dashes; also the Celery task's name. `queue`: None is the
     app's default. `timeout_seconds`: of one attempt, in seconds or as a timedelta. `always`: in a
@@ -78,7 +97,8 @@ def stage(
             if not timeout > 0:
                 raise DefinitionError("timeout_seconds must be positive", where=place_of(target))
             check_delay(timeout, what=f"the timeout of stage {chosen!r}")
-        defined: Stage[..., Any] = Stage(
+        made = AsyncStage if is_asynchronous(target) else Stage
+        defined: Stage[..., Any] = made(
             target,
             name=chosen,
             queue=queue,

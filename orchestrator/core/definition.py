@@ -10,14 +10,11 @@ import inspect
 import json
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from orchestrator.core.annotations import hints_of, parameters_of
-from orchestrator.core.callables import (
-    place_of,
-    where_of,
-)
+from orchestrator.core.callables import place_of, where_of
 from orchestrator.core.compiled import meaning_of_compiled, way_of_compiled
 from orchestrator.core.driving import STAGE_INSTEAD, refuse_in_flow
 from orchestrator.core.reached import Reached, reached_by
@@ -35,6 +32,8 @@ class Stage(Generic[P, R_co]):
     """
 
     instead_in_flow = STAGE_INSTEAD
+    is_asynchronous = False
+    """Whether it is an `async def`."""
 
     def __init__(
         self,
@@ -79,6 +78,21 @@ class Stage(Generic[P, R_co]):
 
     def __repr__(self) -> str:
         return f"<stage {self.name}>"
+
+
+class AsyncStage(Stage[P, R_co]):
+    """A stage that is an `async def`: it is awaited on the event loop of its process, beside others.
+
+    Called directly, it is its function: await it.
+    """
+
+    is_asynchronous = True
+
+    if TYPE_CHECKING:
+
+        def __call__(  # type: ignore[override]
+            self, *args: P.args, **kwargs: P.kwargs
+        ) -> Coroutine[Any, Any, R_co]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ once, and `await flow.gather(a, b)` waits for them. Between awaits a flow is pur
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from typing import Any, ParamSpec, TypeVar, overload
 from uuid import UUID
@@ -94,6 +94,29 @@ class Flow(Combinators):
     @overload
     def step(
         self,
+        function: Callable[..., Coroutine[Any, Any, R]],
+        /,
+        *args: Any,
+        key: str | None,
+        retry: Retry = ...,
+        **kwargs: Any,
+    ) -> Pending[R]: ...
+    @overload
+    def step(
+        self,
+        function: Callable[..., Coroutine[Any, Any, R]],
+        /,
+        *args: Any,
+        retry: Retry,
+        **kwargs: Any,
+    ) -> Pending[R]: ...
+    @overload
+    def step(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Pending[R]: ...
+    @overload
+    def step(
+        self,
         function: Callable[..., R],
         /,
         *args: Any,
@@ -110,7 +133,7 @@ class Flow(Combinators):
         self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> Pending[R]: ...
     def step(self, function: Any, /, *args: Any, **kwargs: Any) -> Pending[Any]:
-        """Call a short function in the turn itself, once; awaiting gives its remembered result.
+        """Call a short function (or await an `async def`) in the turn itself, once; awaiting gives what is remembered.
 
         `key`: its name in the journal, by default the function's. `retry`: a Retry. Where the function has
         parameters of these names, they are meant. Raises ActivityFailed at the await when its attempts are

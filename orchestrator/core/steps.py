@@ -5,14 +5,16 @@ Outside a run it just calls the function, so a stage is tested as plain Python.
 
 from __future__ import annotations
 
+from asyncio import get_running_loop
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Generic, ParamSpec, Protocol, TypeVar
 from uuid import UUID
 
-from orchestrator.core.callables import check_step
+from orchestrator.core.callables import check_step, is_asynchronous, name_of, place_of
 from orchestrator.core.driving import refuse_in_flow
+from orchestrator.errors import DefinitionError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,6 +38,8 @@ class StageContext:
     key: str
     attempt: int
     run_step: StepRunner
+    is_asynchronous: bool = False
+    """Whether the stage is an `async def`."""
 
     @property
     def idempotency_key(self) -> str:
@@ -52,14 +56,36 @@ def step(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
 
     A crash inside the call repeats it; a crash after its result was recorded does not. Steps are told
     apart by the function's name and by their order, so call them in the same order on every attempt.
-    In a flow, use `flow.step`. Raises DefinitionError: this can't be a step.
+    In an `async def` stage steps are `async def`s too, and awaited: `await step(upload, path)`.
+    In a flow, use `flow.step`. Raises DefinitionError: this can't be a step, or not of this stage.
     """
     check_step(function, how="step")
     context = _current.get()
     if context is None:
         refuse_in_flow(step)
         return function(*args, **kwargs)
+    if is_asynchronous(function) != context.is_asynchronous:
+        _refuse_mixture(function, context)
     return context.run_step(function, args, kwargs)
+
+
+def _refuse_mixture(function: Callable[..., object], context: StageContext) -> None:
+    """A step that would hold up the loop, or that nobody would await. In a `def` stage's own loop there is one."""
+    if context.is_asynchronous:
+        raise DefinitionError(
+            f"an `async def` stage calls a plain function as a step, {name_of(function)}: all stages of this process"
+            " would wait for it",
+            where=place_of(function),
+            remedy="Write the step as an `async def`, and await it: what blocks in it goes to `asyncio.to_thread`.",
+        )
+    try:
+        get_running_loop()
+    except RuntimeError:
+        raise DefinitionError(
+            f"a stage that is a plain `def` calls an `async def` as a step, {name_of(function)}",
+            where=place_of(function),
+            remedy="Write the stage as an `async def` too: `await step(…)`.",
+        ) from None
 
 
 def idempotency_key() -> str | None:

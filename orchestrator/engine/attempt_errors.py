@@ -8,11 +8,14 @@ from orchestrator.core.definition import Stage
 from orchestrator.core.failures import error_of
 from orchestrator.store.transitions.claim import Claim
 
+_OVERRUNS = ("SoftTimeLimitExceeded", "StageTimedOut")
+"""Celery's class, which the engine doesn't know; and `event_loop`'s."""
+
 
 def error_of_attempt(claim: Claim, stage: Stage[..., Any], error: BaseException) -> dict[str, Any]:
-    """One name for an overrun, whoever notices it: recovery, or Celery in the middle of the stage."""
+    """One name for an overrun, whoever notices it: recovery, Celery in the middle of the stage, or its event loop."""
     told = error_of(error)
-    if told["type"] != "SoftTimeLimitExceeded":  # Celery's class; the engine knows no Celery
+    if told["type"] not in _OVERRUNS:
         return told
     bound = f" of {stage.timeout_seconds:g} s" if stage.timeout_seconds is not None else ""
     message = f"attempt {claim.attempt} of {claim.name} overran its timeout{bound}"

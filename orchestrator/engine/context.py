@@ -23,6 +23,7 @@ from orchestrator.core.kinds.base import NewActivity
 from orchestrator.engine.alive import connect_alive
 from orchestrator.engine.definitions import Definitions
 from orchestrator.engine.elsewhere import Elsewhere
+from orchestrator.engine.event_loop import awaited
 from orchestrator.engine.foreign import Foreign
 from orchestrator.engine.liveness import Identity
 from orchestrator.engine.messenger import Messenger, SilentMessenger
@@ -51,8 +52,8 @@ StageCall = Callable[[Stage[..., Any], Claim, dict[str, Any]], Any]
 
 
 def call_plainly(stage: Stage[..., Any], _claim: Claim, arguments: dict[str, Any]) -> Any:
-    """A stage is a function."""
-    return stage(**arguments)
+    """A stage is a function. Where it is an `async def`, this thread waits for it."""
+    return awaited(stage(**arguments), timeout_seconds=stage.timeout_seconds)
 
 
 MayTake = Callable[[NewActivity], bool]

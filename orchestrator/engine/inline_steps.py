@@ -25,6 +25,7 @@ from orchestrator.core.journal import Activity, ActivityKind, ActivityState
 from orchestrator.core.kinds import Request, StepCall
 from orchestrator.core.steps import working_on_step
 from orchestrator.engine.context import EngineContext
+from orchestrator.engine.event_loop import awaited
 from orchestrator.engine.refusal import in_plain_characters, refused
 from orchestrator.engine.reports import FailedAttempt
 from orchestrator.store.reads.loading import LoadedRun
@@ -217,7 +218,7 @@ class TurnLease:
                 working_on_step(f"{self.run_id}/{request.key}"),
                 self.context.calling(request.name),
             ):
-                value = call.function(*call.args, **call.kwargs)
+                value = awaited(call.function(*call.args, **call.kwargs))
             result = codec.encode(value, declared, what=what)
             return end(state=ActivityState.DONE, attempt=attempt, result=result), None
         except FAILURES as error:  # whatever a step raises is its outcome

@@ -7,31 +7,29 @@ and this code can't read parks the run. `work_and_settle` is what follows a clai
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.exc import DataError, SQLAlchemyError
+from sqlalchemy.exc import DataError
 
 from orchestrator.core import codec
-from orchestrator.core.annotations import result_type_of
-from orchestrator.core.callables import name_of
 from orchestrator.core.definition import Stage
 from orchestrator.core.failures import FAILURES, error_of, presentable
 from orchestrator.core.journal import ActivityKind, ActivityState
 from orchestrator.core.retries import RetryAsked
 from orchestrator.core.run import RunStatus
 from orchestrator.core.run_notice import Resting, RunNotice
-from orchestrator.core.steps import StageContext, working_on, working_on_step
+from orchestrator.core.steps import StageContext, working_on
 from orchestrator.engine.attempt_errors import error_of_attempt
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.database_errors import once_more_if_cut
 from orchestrator.engine.park import park_attempt
 from orchestrator.engine.refusal import in_plain_characters, refused
 from orchestrator.engine.reports import FailedAttempt, RunReport
+from orchestrator.engine.stage_steps import AttemptLost, RecordUnavailable, StepsOfStage
 from orchestrator.engine.turn import settle_and_advance
 from orchestrator.errors import PayloadMismatch, PerennialError
 from orchestrator.faults import around
@@ -40,28 +38,12 @@ from orchestrator.store.transitions import capabilities, outbox, workers
 from orchestrator.store.transitions.claim import (
     Claim,
     claim_activity_if_pending,
-    remember_step_if_claimed,
     retry_attempt_if_claimed,
 )
 from orchestrator.store.transitions.outbox import Handoff
 from orchestrator.store.transitions.settle import Settlement
 
 log = logging.getLogger(__name__)
-
-
-class AttemptLost(BaseException):
-    """This attempt was handed out again while it ran: stop, write nothing. Not for stages to catch."""
-
-
-class RecordUnavailable(BaseException):
-    """A step was done and could not be recorded: no fault of its stage's, and not for it to catch.
-
-    The claim is abandoned, so the attempt is handed out again as a dead worker's is.
-    """
-
-    def __init__(self, cause: SQLAlchemyError) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
 
 
 def run_stage(context: EngineContext, run_id: UUID, key: str, attempt: int) -> None:
@@ -257,9 +239,9 @@ def _work(context: EngineContext, stage: Stage[..., Any], claim: Claim) -> str:
         name: codec.decode_recorded(value, stage.parameters.get(name, Any), what=f"{what}: {name}")
         for name, value in claim.input.items()
     }
-    steps = _Steps(context, claim)
+    steps = StepsOfStage(context, claim)
     with (
-        working_on(StageContext(claim.run.context.id, claim.key, claim.attempt, steps)),
+        working_on(_standing(stage, claim, steps)),
         around("work"),
         context.calling(stage.name),
     ):
@@ -267,52 +249,9 @@ def _work(context: EngineContext, stage: Stage[..., Any], claim: Claim) -> str:
     return codec.encode(value, stage.result_type, what=of_result)
 
 
-@dataclass
-class _Steps:
-    """`step` inside a stage: the result from the journal, or a call that is recorded before it returns."""
-
-    context: EngineContext
-    claim: Claim
-    names: Counter[str] = field(default_factory=Counter)
-    ordinal: int = 0
-
-    def __call__(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The step's result, done once in the life of the activity."""
-        name = name_of(function)
-        self.names[name] += 1
-        self.ordinal += 1
-        count = self.names[name]
-        key = f"{self.claim.key}/{name}" + (f"#{count}" if count > 1 else "")
-        declared, what = result_type_of(function), f"result of step {key}"
-        if key in self.claim.steps:  # guard: step memory
-            return codec.decode_recorded(self.claim.steps[key], declared, what=what)
-        codec.check_declared(declared, what=what)
-        run_id = self.claim.run.context.id
-        with working_on_step(f"{run_id}/{key}"):
-            value = function(*args, **kwargs)
-        kept = codec.keep(value, declared, what=what)
-        self._remember(key, name, kept.text)
-        return kept.value  # what every later attempt will get
-
-    def _remember(self, key: str, name: str, result: str) -> None:
-        try:
-            with self.context.connection() as connection:
-                is_ours = remember_step_if_claimed(
-                    connection,
-                    self.claim.run.context.id,
-                    parent_key=self.claim.key,
-                    parent_attempt=self.claim.attempt,
-                    key=key,
-                    ordinal=self.ordinal,
-                    name=name,
-                    result=result,
-                )
-        except DataError as refusal:  # and it always will: no attempt is to call the step again
-            raise refused(f"result of step {key}", refusal) from None
-        except SQLAlchemyError as error:  # guard: errors of the record are no stage's
-            raise RecordUnavailable(error) from error
-        if not is_ours:  # guard: stop of a lost attempt
-            raise AttemptLost(key)
+def _standing(stage: Stage[..., Any], claim: Claim, steps: StepsOfStage) -> StageContext:
+    run = claim.run.context
+    return StageContext(run.id, claim.key, claim.attempt, steps, stage.is_asynchronous)
 
 
 def _is_left_to_another(context: EngineContext, claim: Claim, mismatch: PayloadMismatch) -> bool:

@@ -27,6 +27,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from orchestrator.core.definition import Stage
 from orchestrator.core.durations import seconds_of
 from orchestrator.core.retries import RetryAsked
+from orchestrator.engine.context import call_plainly
 from orchestrator.errors import DefinitionError, Fail, PayloadMismatch
 from orchestrator.fleet.compat import (
     NEXT_MESSAGE,
@@ -74,7 +75,7 @@ def call_stage(stage: Stage[..., Any], claim: Claim, arguments: dict[str, Any]) 
     """
     function: Any = stage.function
     if not isinstance(function, Task):
-        return stage(**arguments)
+        return call_plainly(stage, claim, arguments)
     task: Task = task_behind(function)
     _prepare(task)
     request = _request_of(task, stage, claim, arguments)

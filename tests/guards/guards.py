@@ -38,6 +38,7 @@ RETRY = "tests/engine/test_retry.py::"
 RE_ENTRY = "tests/race/test_re_entry.py::"
 ASKINGS = "tests/testing/test_askings.py::"
 BULK = "tests/engine/test_bulk.py::"
+ASYNC = "tests/testing/test_async_stages.py::"
 WRONG = "tests/unit/test_wrong_flows.py::"
 
 SCHEMA = "tests/store/test_schema.py::"
@@ -182,6 +183,16 @@ GUARDS = [
         "step memory",
         "A step that was recorded is not called again by a later attempt.",
         (f"{SCENARIOS}test_a_step_that_was_recorded_is_never_called_again",),
+    ),
+    Guard(
+        "step memory of an async stage",
+        "The same of a step that is awaited.",
+        (f"{ASYNC}test_async_stages_and_steps_share_one_loop_and_are_remembered",),
+    ),
+    Guard(
+        "who ends a wait cancels what it waits for",
+        "A stage whose time is over doesn't go on in secret.",
+        (f"{ASYNC}test_who_ends_its_wait_cancels_it",),
     ),
     Guard(
         "memory of a stage's steps",

@@ -24,6 +24,25 @@ def count(number: int) -> int:
     return number
 
 
+@stage
+async def charge(user: str, amount: int = 1) -> Paid:
+    assert_type(await step(price, user), int)
+    return Paid(amount)
+
+
+@stage(queue="io", timeout_seconds=30)
+async def read(path: str) -> bytes:
+    return path.encode()
+
+
+async def price(user: str) -> int:
+    return len(user)
+
+
+async def direct() -> None:
+    assert_type(await charge("ada"), Paid)
+
+
 def grant(user: str, *, role: str) -> str:
     return user + role
 
@@ -47,6 +66,10 @@ async def p(flow: Flow, user: str) -> tuple[str, int]:
     assert_type(await flow.step(grant, user, role="x", retry=Retry(), key="y"), str)
     assert_type(await flow.step(upload, user, key="mine.pdf"), bytes)
     assert_type(await flow.signal("paid", type=Paid, timeout=60), Paid)
+    assert_type(await flow.stage(charge, user, amount=2), Paid)
+    assert_type(await flow.stage(read, user, key="again"), bytes)
+    assert_type(await flow.step(price, user), int)
+    assert_type(await flow.step(price, user, key="again", retry=Retry()), int)
     account: str | None = await flow.stage(provision, user) if decision.approved else None
     name, number = await flow.gather(flow.stage(provision, account or user), flow.stage(count, 1))
     assert_type(name, str)

@@ -10,6 +10,11 @@ def provision(user: str, role: str = "reader") -> str:
     return user + role
 
 
+@stage
+async def charge(user: str) -> int:
+    return len(user)
+
+
 def grant(user: str, *, role: str) -> str:
     return user + role
 
@@ -25,6 +30,8 @@ async def with_a_word(flow: Flow) -> None: ...
 async def flow_of(flow: Flow) -> None:
     await flow.stage(provision, 1)  # E: call-overload
     await flow.stage(provision)  # E: call-overload
+    await flow.stage(charge, 1)  # E: call-overload
+    (await flow.stage(charge, "ada")).upper()  # E: attr-defined
     await flow.stage(provision, "ada", rule="x")  # E: call-arg
     await flow.stage(grant, "ada", role="x")  # E: call-overload
     await flow.step(grant, "ada")  # E: call-overload

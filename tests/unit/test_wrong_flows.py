@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from celery import Celery
 
 from orchestrator import (
     ActivityFailed,
@@ -416,9 +417,9 @@ class Owner:
 @pytest.mark.parametrize(
     ("function", "says"),
     [
-        (asynchronous, "async def.*asyncio.run"),
         (generates, "yield.*Return a list"),
         (generates_later, "yield.*Return a list"),
+        (Celery(set_as_current=False).task(asynchronous, shared=False), "awaits nothing.*itself"),
         (functools.partial(work.function, 1), "partial.*Write a function"),
         (Callable(), "an object that can be called.*Write a function"),
         (Callable, "a class.*Write a function"),
@@ -438,14 +439,12 @@ def test_functions_bound_methods_and_named_lambdas_are_stages():
     assert stage(registry=registry)(Owner().method).bind((1,), {}) == {"number": 1}
     assert stage(registry=registry, name="one")(lambda: 1)() == 1
     assert stage(registry=registry)(Owner.static)(3) == 3
+    assert asyncio.run(stage(registry=registry)(asynchronous)(4)) == 4
 
 
 @pytest.mark.parametrize(
     ("function", "says"),
     [
-        (asynchronous, "async def.*asyncio.run"),
-        (functools.partial(asynchronous, 1), "async def"),
-        (CallableLater(), "async def"),
         (generates, "yield"),
         (generates_later, "yield"),
         (5, "can't be called.*the function and its arguments apart"),

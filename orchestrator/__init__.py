@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         SettingsError,
         SignalTimedOut,
         StalePreview,
+        TooManySignals,
         UnknownProcess,
         UnknownStage,
         UnusableConnection,
@@ -103,6 +104,7 @@ __all__ = [
     "SignalTimedOut",
     "Stage",
     "StalePreview",
+    "TooManySignals",
     "UnknownProcess",
     "UnknownStage",
     "UnusableConnection",
@@ -185,6 +187,7 @@ _HOMES = {
     "seconds": "orchestrator.core.durations",
     "stage": "orchestrator.core.decorators",
     "step": "orchestrator.core.steps",
+    "TooManySignals": "orchestrator.errors",
 }
 
 

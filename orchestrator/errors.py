@@ -173,6 +173,10 @@ class RunClosed(PerennialError):
     """The run has ended; nothing can be done to it any more."""
 
 
+class TooManySignals(PerennialError):
+    """A run, or a correlation key, holds as many signals that nobody has taken as it may. Nothing was recorded."""
+
+
 class RunNotClosed(PerennialError):
     """The run has not ended yet, so it has no result."""
 

@@ -181,7 +181,7 @@ class Client:
     ) -> bool:
         """Send a signal; it waits for its wait. False: this `signal_id` came before.
 
-        Raises RunNotFound, RunClosed, PayloadError.
+        Raises RunNotFound, RunClosed, PayloadError, TooManySignals.
         """
         with self._door.on(connection) as own:
             return deliver.signal(

@@ -18,30 +18,28 @@ from orchestrator.core.callables import check_step, name_of, own_names
 from orchestrator.core.checks import check_moment, composed, due_in
 from orchestrator.core.combinators import Combinators
 from orchestrator.core.definition import Stage
-from orchestrator.core.durations import Duration, seconds_of, seconds_or_none
+from orchestrator.core.durations import Duration, seconds_of
+from orchestrator.core.flow_waits import Waits
 from orchestrator.core.kinds import (
     KINDS,
     AskPeople,
-    SignalWait,
     Sleep,
     StageCall,
     StepCall,
 )
 from orchestrator.core.kinds.base import Ask
-from orchestrator.core.kinds.signal import OnUnfit
 from orchestrator.core.pending import Pending, Recorder
 from orchestrator.core.retries import Retry
 from orchestrator.errors import DefinitionError
 
 P = ParamSpec("P")
-T = TypeVar("T")
 R = TypeVar("R")
 
 _ONCE = Retry()
 _frame = sys._getframe  # noqa: SLF001 - one frame, where `inspect.stack` would take them all
 
 
-class Flow(Combinators):
+class Flow(Combinators, Waits):
     """Handed to a process's `async def`. Everything it returns can be awaited, and may take weeks."""
 
     def __init__(
@@ -165,51 +163,6 @@ class Flow(Combinators):
             )
         check_moment(at, what="flow.sleep_until")
         return self._asked("sleep", key, Sleep(at=at))
-
-    @overload
-    def signal(
-        self,
-        name: str,
-        *,
-        type: type[T],
-        timeout: Duration | None = ...,
-        on_unfit: OnUnfit = ...,
-        key: str | None = ...,
-    ) -> Pending[T]: ...
-    @overload
-    def signal(
-        self,
-        name: str,
-        *,
-        timeout: Duration | None = ...,
-        type: Any = ...,
-        on_unfit: OnUnfit = ...,
-        key: str | None = ...,
-    ) -> Pending[Any]: ...
-    def signal(
-        self,
-        name: str,
-        *,
-        timeout: Duration | None = None,
-        type: Any = Any,  # noqa: A002 - the natural word
-        on_unfit: OnUnfit = "set_aside",
-        key: str | None = None,
-    ) -> Pending[Any]:
-        """Wait for the next unconsumed signal of that name; awaiting gives its payload as `type`.
-
-        A signal that came before the wait counts, also where `timeout` is over at once. One that does not fit `type`
-        is set aside, in sight (`show`, `history`), and the next one is taken; with `on_unfit="raise"` it is taken, and
-        PayloadError raised at the await, the same at each replay. Raises SignalTimedOut at the await.
-        """
-        if on_unfit not in ("set_aside", "raise"):
-            raise DefinitionError(
-                f'flow.signal(on_unfit) is "set_aside" or "raise", not {on_unfit!r}'
-            )
-        timeout_seconds = seconds_or_none(timeout, what=f"the timeout of signal {name!r}")
-        if timeout_seconds is not None:
-            timeout_seconds = due_in(timeout_seconds, what=f"the timeout of signal {name!r}")
-        wait = SignalWait(timeout_seconds, type, on_unfit)
-        return self._asked(composed(name), key, wait)
 
     def approval(
         self,

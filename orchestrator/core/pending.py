@@ -54,6 +54,12 @@ class Recorder(Protocol):
     def patched(self, name: str) -> bool:
         """Whether the run has come to this code of its flow first with this code."""
 
+    def peek(self, name: str) -> bool:
+        """Whether a signal of that name has come that no wait has taken; recorded."""
+
+    def draw(self, name: str) -> bytes:
+        """32 bytes that look random, the next of that name in the current scope; the same at each replay."""
+
     def gather_key(self, key: str | None) -> str:
         """The key of a gather in the current scope."""
 

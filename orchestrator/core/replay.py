@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-from zlib import crc32
 
 from orchestrator.core import codec
 from orchestrator.core.branches import Branches, TurnAbandoned
@@ -128,7 +127,7 @@ class _Pass:
 
     def __post_init__(self) -> None:
         requests = self.requests = self.requests_of(
-            self.process, self.registry, self.journal, salt=crc32(self.run.id.bytes)
+            self.process, self.registry, self.journal, run_id=self.run.id
         )
         self.entries = requests.entries
         self.branches = requests.branches = Branches(
@@ -138,6 +137,7 @@ class _Pass:
             where=self.process.where,
             began_at=self.run.created_at,
         )
+        requests.is_buffered = self._is_buffered
 
     # -- the flow ----------------------------------------------------------------------------
 
@@ -204,6 +204,9 @@ class _Pass:
             del waits[request.key]
         self.buffered.setdefault(signal.name, deque()).append(signal)
         return None
+
+    def _is_buffered(self, name: str) -> bool:
+        return bool(self.buffered.get(name))
 
     def _perform_next_step(self) -> bool:
         """Call an inline step: all else waits by now. False: there is none, or it must not be called yet.

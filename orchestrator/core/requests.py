@@ -1,6 +1,6 @@
 """What a flow asks for in one pass: each request gets its place, and is held against what the journal has there.
 
-    requests = Requests(process, registry, journal, salt=…)
+    requests = Requests(process, registry, journal, run_id=…)
     requests.request(name, key, ask)   the key and the ordinal of what the flow asks for
     requests.refuse_forgotten()        at the end: the journal may hold nothing that wasn't asked for
     requests.parked                    the first contradiction, whatever the flow has made of it
@@ -11,9 +11,12 @@ arguments (DESIGN rule 4). What a migration has put AHEAD has a key and no place
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, NoReturn
+from uuid import UUID
+from zlib import crc32
 
 from orchestrator.core.argument_digests import different_arguments, digest_of
 from orchestrator.core.branches import Branches, TurnAbandoned, TurnOver
@@ -22,7 +25,9 @@ from orchestrator.core.contradictions import explain_contradiction
 from orchestrator.core.definition import Process, Registry, Stage
 from orchestrator.core.journal import AHEAD, Activity
 from orchestrator.core.kinds.base import Ask, NewActivity, Request
+from orchestrator.core.kinds.origin import ORIGIN_KEY
 from orchestrator.core.kinds.patch import key_of, new_patch
+from orchestrator.core.kinds.peek import Peek
 from orchestrator.core.unawaited import NEVER_AWAITED, Unawaited
 from orchestrator.errors import DefinitionError, UnknownStage
 
@@ -44,17 +49,20 @@ class Requests:
     """The recorder of one pass of a flow (`core.pending.Recorder`). `branches` is set before the flow begins."""
 
     __slots__ = (
+        "_draws",
         "_gathers",
         "_names",
         "_ordinals",
         "_places",
         "_process",
         "_registry",
+        "_run_id",
         "_salt",
         "ahead",
         "asked",
         "branches",
         "entries",
+        "is_buffered",
         "opened",
         "parked",
         "parked_as",
@@ -63,11 +71,15 @@ class Requests:
     )
 
     branches: Branches
+    is_buffered: Callable[[str], bool]
+    """Whether the flow has come past a signal of that name which no wait has taken."""
 
     def __init__(
-        self, process: Process, registry: Registry, journal: Sequence[Activity], *, salt: int
+        self, process: Process, registry: Registry, journal: Sequence[Activity], *, run_id: UUID
     ) -> None:
-        self._process, self._registry, self._salt = process, registry, salt
+        self._process, self._registry, self._run_id = process, registry, run_id
+        self._salt = crc32(run_id.bytes)
+        self._draws: dict[str, int] = {}
         self.entries: dict[str, Activity] = {}
         """The journal, by key."""
         self.asked: dict[str, Request] = {}
@@ -95,8 +107,8 @@ class Requests:
 
     # -- what flows ask (Recorder) -----------------------------------------------------------
 
-    def request(self, name: str, key: str | None, ask: Ask) -> Request:
-        """Give a request its key and ordinal, and hold it against the journal."""
+    def request(self, name: str, key: str | None, ask: Ask, *, keyed: str | None = None) -> Request:
+        """Give a request its key and ordinal, and hold it against the journal. `keyed`: its key if none is given."""
         if self.branches.is_over:
             raise TurnOver
         if len(self.asked) >= REQUESTS_PER_TURN_MAX:
@@ -106,7 +118,7 @@ class Requests:
         if not ask.is_handed_off:  # else its name was looked at when it was defined
             check_words(name, what="a name", where=self._process.where)
         request = Request(
-            self._free_key(key or name, named=key is not None),
+            self._free_key(key or keyed or name, named=key is not None),
             self.branches.scope,
             self._next_ordinal(),
             ask.kind,
@@ -138,6 +150,23 @@ class Requests:
             if self.patches[key] and key not in self.entries:
                 self.opened[key] = new_patch(name, scope, self.now)
         return self.patches[key]
+
+    def peek(self, name: str) -> bool:
+        """Whether a signal of that name is there: as recorded, or as the flow has come to them."""
+        if self.branches.is_over:
+            raise TurnOver
+        found = Peek(self.is_buffered(name), self.now)
+        request = self.request(name, None, found, keyed=f"{name}-peek")
+        entry = self.entries.get(request.key)
+        return found.found if entry is None else entry.result is True
+
+    def draw(self, name: str) -> bytes:
+        """32 bytes of this run's own, the next of that name in the current scope; the same at each replay."""
+        path = f"{self.branches.scope}/{name}"
+        count = self._draws[path] = self._draws.get(path, 0) + 1
+        origin = self.entries.get(ORIGIN_KEY)
+        of = self._run_id if origin is None else UUID(origin.result)
+        return sha256(of.bytes + f"{path}#{count}".encode()).digest()
 
     def _has_come_further(self, scope: str) -> bool:
         inside = f"{scope}/" if scope else ""

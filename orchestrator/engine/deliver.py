@@ -25,6 +25,7 @@ from orchestrator.errors import (
     PayloadError,
     RunClosed,
     RunNotFound,
+    TooManySignals,
 )
 from orchestrator.store.reads import askings, finding
 from orchestrator.store.statement import AnyConnection
@@ -49,7 +50,7 @@ def signal(
     Where a wait of this name is open that says what it takes, a payload that doesn't fit it is refused. `forms`:
     what the sender knows of such waits, and learns.
 
-    Raises RunNotFound, RunClosed, PayloadError.
+    Raises RunNotFound, RunClosed, PayloadError, TooManySignals.
     """
     name, by = composed(name), composed(by)
     signal_id = None if signal_id is None else composed(signal_id)
@@ -87,6 +88,11 @@ def signal(
             raise PayloadError(message)
         fits = taken.digest
     _refuse_if_closed(connection, run_id, f"signal {name!r} has nobody to reach")
+    if (held := signals.why_no_room(connection, run_id, signal_id)) is not None:
+        raise TooManySignals(
+            f"run {run_id} holds {held}. Signal {name!r} was not recorded: send it again once the run's flow has taken"
+            " some"
+        )
     return False
 
 

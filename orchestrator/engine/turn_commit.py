@@ -77,6 +77,9 @@ def run_after(
             state=ActivityState.CLAIMED if each is taken else each.state,
             attempt=attempts_of(loaded.attempts_before, each.request.key) + 1,
             asked=each.request.asked,
+            result=None if each.result is None else codec.parse(each.result),
+            settled_at=each.settled_at,
+            settled_revision=loaded.revision + 1 if each.settled_at is not None else None,
         )
         for each in outcome.opened
     ]

@@ -213,6 +213,7 @@ ELSEWHERE = {
     "runs_that_are_there",
     "run_of_id",
     "signal_run",
+    "signals_held",
     "decide_approval",
     "move_run",
     "restart_run",

@@ -113,6 +113,11 @@ GUARDS = [
         (f"{RACE}[one_signal_sent_twice_at_once]",),
     ),
     Guard(
+        "a run holds so many signals",
+        "Whoever sends without end fills neither the record nor the memory of a turn.",
+        ("tests/engine/test_waits.py::test_a_run_holds_no_more_signals_than_it_may",),
+    ),
+    Guard(
         "turn exclusivity",
         "While one worker is inside a turn's step, no other commits a turn of that run.",
         (f"{RACE}[a_turn_commits_while_another_holds_it]",),

@@ -66,6 +66,9 @@ async def p(flow: Flow, user: str) -> tuple[str, int]:
     assert_type(await flow.step(grant, user, role="x", retry=Retry(), key="y"), str)
     assert_type(await flow.step(upload, user, key="mine.pdf"), bytes)
     assert_type(await flow.signal("paid", type=Paid, timeout=60), Paid)
+    assert_type(await flow.signal("paid", type=Paid, timeout=60, default=None), Paid | None)
+    async for paid in flow.signals("paid", type=Paid, max=3):
+        assert_type(paid, Paid)
     assert_type(await flow.stage(charge, user, amount=2), Paid)
     assert_type(await flow.stage(read, user, key="again"), bytes)
     assert_type(await flow.step(price, user), int)

@@ -7,6 +7,8 @@
     sleep.py     time
     approval.py  a decision of people
     patch.py     the mark of changed code, which a flow asks for and doesn't await
+    peek.py      whether a signal was there, asked for and not awaited
+    origin.py    the mark of a copy: which run it is a copy of
 
     register     a further kind, of a module of its own; its flows ask for it by `Flow.ask`
     kind_of      what is said of a kind by its name, also where this program doesn't have it
@@ -33,7 +35,9 @@ from orchestrator.core.kinds.base import (
     TimerRule,
     Unregistered,
 )
+from orchestrator.core.kinds.origin import Origin
 from orchestrator.core.kinds.patch import Patch
+from orchestrator.core.kinds.peek import Peek
 from orchestrator.core.kinds.signal import SignalWait
 from orchestrator.core.kinds.sleep import Sleep
 from orchestrator.core.kinds.stage import StageCall
@@ -41,7 +45,8 @@ from orchestrator.core.kinds.step import StepCall
 from orchestrator.errors import DefinitionError
 
 KINDS: dict[ActivityKind, type[Ask]] = {
-    each.kind: each for each in (StageCall, StepCall, SignalWait, Sleep, AskPeople, Patch)
+    each.kind: each
+    for each in (StageCall, StepCall, SignalWait, Sleep, AskPeople, Patch, Peek, Origin)
 }
 """Each by its name in the record."""
 

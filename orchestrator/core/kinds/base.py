@@ -145,6 +145,7 @@ class AwaitedRow(Protocol):
     attempt: int
     queue: str | None
     worker_name: str | None
+    policy: Any
     assignees: Sequence[str] | None
     escalations: Any
     """As they were recorded, or whatever other hands have made of them."""

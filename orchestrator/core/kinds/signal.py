@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, ClassVar, Literal
 
 from orchestrator.core import codec
@@ -11,6 +12,7 @@ from orchestrator.core.kinds.base import (
     Answer,
     Ask,
     AwaitedRow,
+    DeadlineRow,
     NewActivity,
     NewTimer,
     Request,
@@ -23,22 +25,37 @@ from orchestrator.errors import PayloadError, SignalTimedOut
 TAKES_BYTES_MAX = 4 * 1024
 """A larger schema isn't kept with each wait: the flow alone looks at what comes."""
 
+HAS_DEFAULT = "has_default"
+"""In the policy of a wait: that it does not fail at its end, for who looks at it."""
+
 TAKEN_AT_THE_DEADLINE = "taken at the deadline"
 """Stands as the `type` in the error of a wait that a timer has answered, which knows no types of flows."""
 
-OnUnfit = Literal["set_aside", "raise"]
+OnInvalid = Literal["set_aside", "raise"]
 """What becomes of a signal that does not fit the type of its wait."""
+
+
+class NoDefault:
+    """Where a wait has no default: None is one."""
+
+    def __repr__(self) -> str:
+        return "no default"
+
+
+NO_DEFAULT = NoDefault()
 
 
 @dataclass(frozen=True, slots=True)
 class SignalWait(Ask):
-    """A wait for the next signal of a name; `type` is what its payload must fit, and `on_unfit` what becomes of
-    one that doesn't.
+    """A wait for the next signal of a name; `type` is what its payload must fit, and `on_invalid` what becomes of
+    one that doesn't. It ends after `timeout_seconds` or at `until`, with `default` if it has one.
     """
 
     timeout_seconds: float | None
     type: Any
-    on_unfit: OnUnfit = "set_aside"
+    on_invalid: OnInvalid = "set_aside"
+    until: datetime | None = None
+    default: Any = NO_DEFAULT
 
     kind: ClassVar = ActivityKind.SIGNAL
     opened_event: ClassVar = "waits for signal"
@@ -48,10 +65,12 @@ class SignalWait(Ask):
         TimerRule("signal-timeout", "signal timed out", leads_to=ActivityState.TIMED_OUT),
     )
 
-    timed_by: ClassVar = frozenset({"timeout"})
+    timed_by: ClassVar = frozenset({"timeout", "until"})
 
     def compared(self) -> dict[str, Any]:
-        """Its deadline. Another type is another reading of the same signal."""
+        """Its deadline. Another type or default is another reading of what came, or of nothing."""
+        if self.until is not None:
+            return {"until": self.until}
         return {"timeout": self.timeout_seconds}
 
     @property
@@ -61,26 +80,34 @@ class SignalWait(Ask):
 
     def open(self, request: Request) -> NewActivity:
         """With its deadline, and what it takes."""
-        timeout = self.timeout_seconds
-        timers = () if timeout is None else (NewTimer("signal-timeout", timeout),)
+        timeout, until = self.timeout_seconds, self.until
+        has_end = timeout is not None or until is not None
+        timers = (NewTimer("signal-timeout", timeout, until),) if has_end else ()
         return NewActivity(
             request, ActivityState.PENDING, policy=self._what_it_takes(), timers=timers
         )
 
     def _what_it_takes(self) -> dict[str, Any] | None:
         """For whoever sends it: refused at the door, it never comes here. Not where the flow wants to be told."""
-        if self.on_unfit != "set_aside":
-            return None
-        takes = input_schema_of(self.type)
-        if takes.schema is None or takes.size > TAKES_BYTES_MAX:
-            return None
-        return {"takes": takes.schema, "digest": takes.digest}
+        marks = {} if isinstance(self.default, NoDefault) else {HAS_DEFAULT: True}
+        if self.on_invalid == "set_aside":
+            takes = input_schema_of(self.type)
+            if takes.schema is not None and takes.size <= TAKES_BYTES_MAX:
+                return {"takes": takes.schema, "digest": takes.digest, **marks}
+        return marks or None
+
+    def answer(self, request: Request, entry: Activity) -> Answer:
+        """At its deadline, the default if there is one."""
+        answer = Ask.answer(self, request, entry)
+        if isinstance(answer.error, SignalTimedOut) and not isinstance(self.default, NoDefault):
+            return Answer(self.default)
+        return answer
 
     def recorded(self, request: Request, entry: Activity) -> Answer:
         """The recorded signal. One that a timer took, and that doesn't fit, did not come in time."""
         answer = self.taken(request, entry.result)
         is_unchecked = (entry.error or {}).get("type") == TAKEN_AT_THE_DEADLINE
-        if answer.error is not None and is_unchecked and self.on_unfit == "set_aside":
+        if answer.error is not None and is_unchecked and self.on_invalid == "set_aside":
             return Answer(error=SignalTimedOut(request.key, name=request.name))
         return answer
 
@@ -93,7 +120,7 @@ class SignalWait(Ask):
 
     def why_unfit(self, request: Request, signal: BufferedSignal) -> str | None:
         """By its type alone."""
-        if self.on_unfit == "raise":
+        if self.on_invalid == "raise":
             return None
         error = self.taken(request, signal.payload).error
         return None if error is None else codec.readable(str(error))
@@ -102,6 +129,11 @@ class SignalWait(Ask):
     def who(cls, row: AwaitedRow) -> tuple[str, ...]:
         """Nobody is asked."""
         return (f"whoever sends signal {row.name}",)
+
+    @classmethod
+    def what_happens(cls, row: AwaitedRow, _deadline: DeadlineRow) -> str:
+        """At its end."""
+        return "goes on with its default" if (row.policy or {}).get(HAS_DEFAULT) else "times out"
 
     @classmethod
     def typed(cls, names: RunNames, _key: str, name: str, _who: tuple[str, ...]) -> str:

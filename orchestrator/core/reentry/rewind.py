@@ -19,6 +19,7 @@ from typing import Any
 from orchestrator.core.argument_digests import different_arguments
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState
 from orchestrator.core.kinds import kind_of
+from orchestrator.core.kinds.origin import ORIGIN
 from orchestrator.core.reentry.change import Change, Preview, attempts_made, kept_in_history
 from orchestrator.core.reentry.retry import expiry, refuse_unless_reopenable
 from orchestrator.core.reentry.settle import refuse_what_is_worked_on
@@ -144,7 +145,7 @@ def _with_all_that_follows(standing: Standing, entry: Entry, gone: set[str], cod
                 " Give the app that has it: --app module:app"
             )
         follows = _asked_otherwise(look, standing.without(gone)) or (
-            {each.key for each in standing.without(gone)} - look.asked.keys()
+            {each.key for each in standing.without(gone) if each.kind != ORIGIN} - look.asked.keys()
         )
         if not follows:
             break

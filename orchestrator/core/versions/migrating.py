@@ -18,7 +18,7 @@ from orchestrator.core.branches import TurnAbandoned
 from orchestrator.core.definition import Process, Registry
 from orchestrator.core.journal import AHEAD, Activity, ActivityKind, ActivityState
 from orchestrator.core.kinds.base import Request
-from orchestrator.core.kinds.patch import PATCH
+from orchestrator.core.kinds.origin import MARKS
 from orchestrator.core.outcome import RunContext, TurnOutcome
 from orchestrator.core.replay import take_turn
 from orchestrator.core.run import RunStatus
@@ -192,7 +192,7 @@ class _Migration:
         leftover = [
             key
             for key, entry in self.former.items()
-            if key not in trial.asked and entry.kind != PATCH
+            if key not in trial.asked and entry.kind not in MARKS
         ]
         new = [
             request
@@ -262,7 +262,7 @@ class _Migration:
 
     def _moved(self, trial: Trial, entry: Activity, ahead: set[str]) -> Moved:
         old_key = self.old_keys[entry.key]
-        if entry.key in ahead or entry.kind == PATCH:
+        if entry.key in ahead or entry.kind in MARKS:
             return Moved(old_key, _without_place(entry, old_key))
         request = trial.asked[entry.key]
         placed = replace(

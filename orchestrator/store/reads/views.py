@@ -327,6 +327,7 @@ def _waits(connection: Connection, run_row: Any) -> tuple[Wait, ...]:
             activity.c.opened_at,
             activity.c.claimed_at,
             activity.c.timeout_seconds,
+            activity.c.policy,
             activity.c.error,
             worker.c.name.label("worker_name"),
             outbox.c.publishes.label("sends"),

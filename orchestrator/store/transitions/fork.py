@@ -13,6 +13,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from orchestrator.core.kinds.origin import ORIGIN, ORIGIN_KEY
 from orchestrator.core.reentry.change import Copy
 from orchestrator.core.reentry.standing import Standing
 from orchestrator.store.parts import (
@@ -44,6 +45,12 @@ WITH forked AS (
         a.timeout_seconds, a.opened_at, a.claimed_at, a.input, a.result, a.error, a.settled_at, a.settled_revision
     FROM forked, perennial.activity a WHERE a.run_id = %(run_id)s AND a.key = ANY(%(kept)s::text[])
         AND a.settled_at IS NOT NULL
+), marked AS (
+    INSERT INTO perennial.activity (run_id, key, ordinal, kind, name, state, opened_at, result, settled_at,
+        settled_revision)
+    SELECT forked.id, %(origin_key)s, 0, %(origin_kind)s, 'origin', 'done', r.created_at, to_jsonb(r.id),
+        r.created_at, 0
+    FROM forked, perennial.run r WHERE r.id = %(run_id)s AND NOT %(origin_key)s = ANY(%(kept)s::text[])
 ), decided AS (
     INSERT INTO perennial.approval (run_id, key, name, state, assignees, escalations, escalation_level, opened_at,
         deadline, decided_by, decided_at, comment)
@@ -96,6 +103,8 @@ def fork_if_unchanged(
         business_key=copy.business_key,
         kept=list(copy.kept),
         put_back=list(copy.put_back),
+        origin_key=ORIGIN_KEY,
+        origin_kind=ORIGIN,
         attempts_before=json.dumps(dict.fromkeys(copy.with_steps, 0)),
         at=copy.at,
         actor=actor,

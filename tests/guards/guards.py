@@ -42,6 +42,7 @@ ASYNC = "tests/testing/test_async_stages.py::"
 WRONG = "tests/unit/test_wrong_flows.py::"
 
 SCHEMA = "tests/store/test_schema.py::"
+RIGHTS = "tests/store/test_rights.py::test_who_may_only_read_takes_nothing_out_of_a_run"
 TWO_RECORDS = "tests/schema/test_two_records.py::"
 
 A_REFUSAL = ("AssertionError", "Failed", "PerennialError", "IntegrityError")
@@ -1373,6 +1374,26 @@ GUARDS = [
             ),
         ),
         shows_as=(*A_REFUSAL, "TypeError", "AttributeError"),
+    ),
+    Guard(
+        "rights on activities",
+        "Who may only read takes no activity out of a run by a function that has its owner's rights.",
+        (f"{RIGHTS}[activities]",),
+    ),
+    Guard(
+        "rights on approvals",
+        "Who may only read takes no approval out of a run by a function that has its owner's rights.",
+        (f"{RIGHTS}[approvals]",),
+    ),
+    Guard(
+        "rights on votes",
+        "Who may only read takes no vote out of a run by a function that has its owner's rights.",
+        (f"{RIGHTS}[votes]",),
+    ),
+    Guard(
+        "rights on signals",
+        "Who may only read takes no signal out of a run by a function that has its owner's rights.",
+        (f"{RIGHTS}[signals]",),
     ),
     Guard(
         "history is its owner's to drop",

@@ -21,6 +21,7 @@ from orchestrator.errors import PerennialError
 from orchestrator.store.schema import migrate
 from orchestrator.store.schema.rights import grants_of
 from orchestrator.store.transitions.workers import forget_old_workers
+from tests.conftest import fresh
 from tests.harness import Database, Harness, Thread, wait_until_blocked
 
 PASSWORD = "plain"
@@ -210,6 +211,55 @@ def test_and_may_do_nothing_else(database, role, statement):
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
         theirs.execute(statement.encode())
+
+
+# -- functions of the owner's ---------------------------------------------------------------------
+
+TAKES_OUT = {
+    "activities": "activity",
+    "approvals": "approval",
+    "votes": "approval_vote",
+    "signals": "signal",
+}
+"""By these rows leave a journal, whoever calls them: each runs with its owner's rights."""
+
+
+@pytest.fixture(scope="module")
+def upgraded(servers) -> Iterator[Database]:
+    """A record as this source makes it, without a run."""
+    with fresh(servers, "template1") as database:
+        migrate.upgrade(database.engine)
+        yield database
+
+
+@pytest.mark.parametrize("what", TAKES_OUT)
+def test_who_may_only_read_takes_nothing_out_of_a_run(upgraded, role, what):
+    """Guards the REVOKE beside each of the functions: what Postgres creates, everybody may execute."""
+    quoted, call = (
+        role.replace('"', '""'),
+        f"SELECT * FROM perennial.take_out_{what}(gen_random_uuid(), '{{}}')",
+    )
+    with closing(upgraded.psycopg(autocommit=True)) as owner:
+        owner.execute(f'GRANT USAGE ON SCHEMA perennial TO "{quoted}"')
+        owner.execute(f'GRANT SELECT ON ALL TABLES IN SCHEMA perennial TO "{quoted}"')
+        with closing(as_role(upgraded, role)) as theirs:
+            theirs.execute(f"SELECT * FROM perennial.{TAKES_OUT[what]}".encode())
+            theirs.commit()
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match=f"take_out_{what}"):
+                theirs.execute(call.encode())
+        grant(upgraded, role)  # who works on the record may, so it is not for another reason
+        with closing(as_role(upgraded, role)) as theirs:
+            assert theirs.execute(call.encode()).fetchall() == []
+        owner.execute(f'DROP OWNED BY "{quoted}" CASCADE')
+
+
+def test_no_other_function_has_its_owners_rights(upgraded):
+    """Whoever adds one decides here who may call it."""
+    found = upgraded.rows(
+        "SELECT proname, proconfig FROM pg_proc WHERE pronamespace = 'perennial'::regnamespace AND prosecdef"
+    )
+    assert {row.proname for row in found} == {f"take_out_{what}" for what in TAKES_OUT}
+    assert [row.proconfig for row in found] == [["search_path=pg_catalog"]] * len(TAKES_OUT)
 
 
 # -- history -------------------------------------------------------------------------------------

@@ -44,21 +44,21 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
         AND EXISTS (SELECT FROM perennial.run r WHERE r.id = of_run AND r.closed_at IS NULL)
     RETURNING t.*
 $$;
-REVOKE EXECUTE ON FUNCTION perennial.take_out_activities(uuid, text[]) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION perennial.take_out_activities(uuid, text[]) FROM PUBLIC;  /* guard: rights on activities */
 CREATE FUNCTION perennial.take_out_approvals(of_run uuid, keys text[]) RETURNS SETOF perennial.approval
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
     DELETE FROM perennial.approval t WHERE t.run_id = of_run AND t.key = ANY(keys)
         AND EXISTS (SELECT FROM perennial.run r WHERE r.id = of_run AND r.closed_at IS NULL)
     RETURNING t.*
 $$;
-REVOKE EXECUTE ON FUNCTION perennial.take_out_approvals(uuid, text[]) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION perennial.take_out_approvals(uuid, text[]) FROM PUBLIC;  /* guard: rights on approvals */
 CREATE FUNCTION perennial.take_out_votes(of_run uuid, keys text[]) RETURNS SETOF perennial.approval_vote
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
     DELETE FROM perennial.approval_vote t WHERE t.run_id = of_run AND t.key = ANY(keys)
         AND EXISTS (SELECT FROM perennial.run r WHERE r.id = of_run AND r.closed_at IS NULL)
     RETURNING t.*
 $$;
-REVOKE EXECUTE ON FUNCTION perennial.take_out_votes(uuid, text[]) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION perennial.take_out_votes(uuid, text[]) FROM PUBLIC;  /* guard: rights on votes */
 """
 
 RIGHTS = """

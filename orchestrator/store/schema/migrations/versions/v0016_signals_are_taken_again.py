@@ -21,7 +21,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
         AND EXISTS (SELECT FROM perennial.run r WHERE r.id = of_run AND r.closed_at IS NULL)
     RETURNING t.*
 $$;
-REVOKE EXECUTE ON FUNCTION perennial.take_out_signals(uuid, text[]) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION perennial.take_out_signals(uuid, text[]) FROM PUBLIC;  /* guard: rights on signals */
 """
 
 RIGHTS = """

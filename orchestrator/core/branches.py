@@ -64,6 +64,15 @@ class _Gathering:
     inner: list[_Gathering] = field(default_factory=list)
     is_over: bool = False
 
+    @property
+    def is_of_answers(self) -> bool:
+        """No code of the flow's own runs in it before all are there."""
+        return (
+            type(self.gather) is Gather
+            and not self.branches
+            and all(inner.is_of_answers for inner in self.inner)
+        )
+
     def take(self, index: int, answer: Answer) -> Answer | None:
         """One more answer. Returns the gather's own, when this one decides it."""
         self.answers[index] = answer
@@ -140,6 +149,14 @@ class Branches:
         """Whether somebody waits for it who hasn't been let go."""
         waiting = self._waiting.get(key)
         return waiting is not None and any(not waiter.is_over for _, waiter, _ in waiting)
+
+    def awaited_together(self) -> dict[str, Request]:
+        """What must all be answered before any code of the flow runs again, by key. Empty: one answer may be enough."""
+        if self._flow is None or self._flow.awaits is None or not self._flow.awaits.is_of_answers:
+            return {}
+        return {
+            key: waiting[0][0] for key, waiting in self._waiting.items() if self.is_awaited(key)
+        }
 
     def answer(self, key: str) -> None:
         """Look again for whoever awaits it: they are ready, in the order in which they came to wait."""

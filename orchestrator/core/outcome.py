@@ -67,6 +67,8 @@ class TurnOutcome:
     """What the flow raised, where that is how it ended or was parked."""
     patches: tuple[tuple[str, bool], ...] = ()
     """What `Flow.patched` has answered, by keys."""
+    outstanding: int | None = None
+    """How many stages must end before the flow has anything to do. None: each end may be enough."""
     goes_on: bool = False
     """The flow wants an inline step, but on facts not recorded yet: commit, and take another turn."""
 

@@ -123,6 +123,8 @@ class _Pass:
     due_steps: dict[str, Request] = field(default_factory=dict)
     """Awaited inline steps that are to be performed."""
     answered: set[str] = field(default_factory=set)
+    together: dict[str, Request] = field(default_factory=dict)
+    """What must all be answered before the flow goes on."""
     postponed_step: str | None = None
 
     def __post_init__(self) -> None:
@@ -172,6 +174,7 @@ class _Pass:
                 self._come_to_next_fact() or self._perform_next_step()
             ):
                 self.branches.run()
+            self.together = self.branches.awaited_together()
         finally:
             self.branches.close()
         return self.branches.answer_of_flow
@@ -317,15 +320,34 @@ class _Pass:
             request for request in self.requests.asked.values() if self._is_awaited(request)
         ]
         is_at_work = any(request.ask.is_work for request in unsettled)
+        is_counted = self._is_counted(unsettled)
+        opened = self._opened()
+        if is_counted:
+            opened = [
+                replace(each, is_counted=each.request.key in self.together) for each in opened
+            ]
         return TurnOutcome(
             status=RunStatus.RUNNING if is_at_work else RunStatus.WAITING,
-            opened=tuple(self._opened()),
+            opened=tuple(opened),
             consumed=tuple(self.consumed.values()),
             set_aside=tuple(self.unfit),
             unsettled=(*(request.key for request in unsettled), *self._open_ahead()),
             stage=unsettled[0].key if unsettled else None,
             waiting_for=_waiting_for(unsettled),
+            outstanding=len(unsettled) if is_counted else None,
             goes_on=self.postponed_step is not None,
+        )
+
+    def _is_counted(self, unsettled: Sequence[Request]) -> bool:
+        """Whether the flow waits for several stages, for nothing else, and for all of them."""
+        return (
+            len(unsettled) > 1
+            and self.postponed_step is None
+            and len(self.together) == len(unsettled)
+            and all(
+                request.key in self.together and request.ask.is_handed_off for request in unsettled
+            )
+            and not self._open_ahead()
         )
 
     def _open_ahead(self) -> list[str]:

@@ -96,14 +96,7 @@ def work_and_settle(context: EngineContext, claim: Claim) -> Claim | None:
         result, error = None, raised
     elapsed = context.monotonic() - started
     failure = None if error is None else _Failure(context, claim, stage, error, elapsed)
-    settle = partial(
-        _settle,
-        context,
-        claim,
-        result=result,
-        failure=failure,
-        elapsed=elapsed,
-    )
+    settle = partial(_settle, context, claim, result=result, failure=failure, elapsed=elapsed)
     try:
         taken = once_more_if_cut(settle)  # guard: a cut connection loses no result
         if failure is not None:
@@ -145,7 +138,12 @@ def _settle(
             )
             on_settled = _nothing if failure is None else failure.report
             return settle_and_advance(
-                context, connection, claim.run, settlement, on_settled=on_settled
+                context,
+                connection,
+                claim.run,
+                settlement,
+                is_counted=claim.is_counted,
+                on_settled=on_settled,
             )
     except DataError as refusal:
         if is_refused:

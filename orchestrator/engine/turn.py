@@ -66,15 +66,19 @@ def advance(context: EngineContext, run_id: UUID) -> Claim | None:
     Returns the stage that was taken over, if one was: it is claimed, and the caller's to do.
     """
     with context.asking() as connection:
-        loaded = load_run(connection, run_id)
-        if loaded is None or loaded.status.is_closed:
-            outbox.forget_advance(connection, run_id)
-            return None
-        if loaded.needs_turn:
-            progress = take_turns(context, connection, loaded)
-            if progress.is_handed_back:  # guard: who is handed back is told of
-                context.messenger.hand_off([Handoff.advance(run_id, loaded.queue)])
-            return progress.taken
+        return _advance(context, connection, run_id)
+
+
+def _advance(context: EngineContext, connection: AnyConnection, run_id: UUID) -> Claim | None:
+    loaded = load_run(connection, run_id)
+    if loaded is None or loaded.status.is_closed:
+        outbox.forget_advance(connection, run_id)
+        return None
+    if loaded.needs_turn:
+        progress = take_turns(context, connection, loaded)
+        if progress.is_handed_back:  # guard: who is handed back is told of
+            context.messenger.hand_off([Handoff.advance(run_id, loaded.queue)])
+        return progress.taken
     return None
 
 
@@ -84,29 +88,38 @@ def settle_and_advance(
     loaded: LoadedRun,
     settlement: Settlement,
     *,
+    is_counted: bool = False,
     on_settled: Callable[[], None] = lambda: None,
 ) -> Claim | None:
     """Record the end of an attempt that is ours, with the turn that follows from it if we can take it.
 
-    `on_settled` is called once it is recorded. Returns the stage that was taken over, as `advance` does.
+    `is_counted`: it is one of several that the flow waits for; the last of them takes the turn. `on_settled` is called
+    once it is recorded. Returns the stage that was taken over, as `advance` does.
     """
-    progress = take_turns(context, connection, loaded, settlement, on_settled=on_settled)
-    if progress.is_recorded:
-        return progress.taken
-    is_ours, queue = record_settlement_if_claimed(
+    lacks = None
+    if not is_counted:
+        progress = take_turns(context, connection, loaded, settlement, on_settled=on_settled)
+        if progress.is_recorded:
+            return progress.taken
+        lacks = progress.lacks
+    recorded = record_settlement_if_claimed(
         connection,
         loaded.context.id,
         settlement,
         actor=context.identity.name,
         relay_after=context.settings.relay_after_seconds,
+        is_counted=is_counted,
     )
-    if is_ours:
-        asks = Handoff.advance(loaded.context.id, queue)
-        if progress.lacks is None or not _send_on(context, connection, asks, progress.lacks):
-            context.messenger.hand_off([asks])
-        on_settled()
-    else:
+    if recorded is None:
         _log_lost(loaded.context.id, settlement)
+        return None
+    if is_counted:
+        on_settled()
+        return _advance(context, connection, loaded.context.id) if recorded.asks_turn else None
+    asks = Handoff.advance(loaded.context.id, recorded.queue)
+    if lacks is None or not _send_on(context, connection, asks, lacks):
+        context.messenger.hand_off([asks])
+    on_settled()
     return None
 
 
@@ -295,6 +308,7 @@ class _Turn:
                 input=codec.parse(taken.input) if taken.input else {},
                 claimed_at=committed.taken_at,
                 steps={},
+                is_counted=taken.is_counted,
             )
         context.messenger.hand_off(handoffs)
         context.messenger.arm(committed.armed)

@@ -61,6 +61,9 @@ CLOSED_APPROVAL = "('approved', 'rejected', 'timed_out', 'cancelled')"
 would make a plan over all approvals that are open, if it made one while the table was empty.
 """
 
+COUNTED = "counted"
+"""In the policy of a stage: its end is counted down from what is outstanding, and the last one asks for a turn."""
+
 # -- versions ------------------------------------------------------------------------------------------
 
 MAY_START = "p.retired_at IS NULL"

@@ -126,6 +126,13 @@ async def stages(flow: Flow) -> list[str]:
 
 
 @process(version=1, registry=registry)
+async def gathers(flow: Flow) -> list[str]:
+    """Stages that are all waited for."""
+    keys = ("one", "two", "three")
+    return await flow.gather(*[flow.stage(plain, key=key) for key in keys])
+
+
+@process(version=1, registry=registry)
 async def crowd(flow: Flow) -> str:
     """Two timers that are due in one instant."""
     await flow.gather(flow.sleep(BRIEFLY), flow.sleep(BRIEFLY))

@@ -101,6 +101,7 @@ def say_it_again(key: str) -> World:
 # -- the walk ------------------------------------------------------------------------------------
 
 STAGES = Scenario("stages", ["two steps", "plain", "plain"], {"first": 2, "second": 1, "plain": 2})
+GATHERS = Scenario("gathers", ["plain", "plain", "plain"], {"plain": 3})
 RETRIES = Scenario("retries", "clumsy", {"stumble": 4})
 CROWD = Scenario("crowd", "plain", {"plain": 1})
 WAITS = Scenario("waits", "timed_out", {"plain": 1})
@@ -200,6 +201,7 @@ WALK: dict[str, Scenario] = {
     "read_revisions": LEAVES,
     "note_left": LEAVES,
     "record_settlement": SETTLES,
+    "count_settlement": GATHERS,
     "forget_stale_handoff": STALE,
     "forget_advance": ENDED,
 }

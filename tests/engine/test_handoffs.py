@@ -192,6 +192,26 @@ def settled_without_a_turn(harness: Any) -> Any:
     return run, RunStatus.COMPLETED
 
 
+def counted_down(harness: Any) -> Any:
+    """By a worker that has the stage, and lacks the process: the last of those that the flow waits for."""
+    stages = Registry()
+
+    @stage(registry=harness.registry)
+    def part(n: int) -> int:
+        return n
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> list[int]:
+        return await flow.gather(flow.stage(part, 1, key="a"), flow.stage(part, 2, key="b"))
+
+    stages.add_stage(part)
+    run = harness.start(p)
+    advance(harness.context, run.run_id)
+    for key in ("a", "b"):
+        run_stage(harness.worker(f"lacks {key}", registry=stages), run.run_id, key, 1)
+    return run, RunStatus.COMPLETED
+
+
 def woken_by_a_timer(harness: Any) -> Any:
     @process(version=1, registry=harness.registry)
     async def p(flow: Flow) -> None:
@@ -239,6 +259,7 @@ def overrun_at_the_last_attempt(harness: Any) -> Any:
         signalled,
         decided,
         settled_without_a_turn,
+        counted_down,
         woken_by_a_timer,
         due_for_a_retry,
         lost_with_its_worker,

@@ -163,9 +163,12 @@ def a_cancellation_after_a_claim(harness: Harness) -> None:
         )
         worker.commit()
         operator.outcome()
-        assert settle.record_settlement_if_claimed(
-            worker, run.run_id, settlement(harness, claimed.attempt), actor="w", relay_after=5
-        ) == (False, None)
+        assert (
+            settle.record_settlement_if_claimed(
+                worker, run.run_id, settlement(harness, claimed.attempt), actor="w", relay_after=5
+            )
+            is None
+        )
     harness.assert_ended_cleanly(run)
 
 
@@ -413,7 +416,7 @@ def a_stale_attempt_settles_while_it_is_handed_out_again(harness: Harness) -> No
             ),
         )
         recovery.commit()
-        assert worker.outcome() == (False, None)
+        assert worker.outcome() is None
     row = harness.database.rows("SELECT state, attempt, result FROM perennial.activity")[0]
     assert (row.state, row.attempt, row.result) == ("pending", 2, None)
     assert "stage done" not in harness.events(run)

@@ -123,6 +123,8 @@ class NewActivity:
     timeout_seconds: float | None = None
     timers: tuple[NewTimer, ...] = ()
     approval: ApprovalRequest | None = None
+    is_counted: bool = False
+    """Its end asks for a turn only where it is the last that the flow waits for: its claim needs no journal."""
 
 
 class SoFar(NamedTuple):

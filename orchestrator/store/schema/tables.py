@@ -130,6 +130,9 @@ run = Table(
     # How often an operator has let it go on from its end, and the attempts of stages that have left its journal.
     Column("reentries", Integer, nullable=False, server_default="0"),
     Column("attempts_before", JSONB),
+    # How many stages must end before its flow has anything to do, as the turn of that revision saw it.
+    Column("outstanding", Integer),
+    Column("outstanding_revision", BigInteger),
     ForeignKeyConstraint(
         ["process", "version"], ["perennial.process.name", "perennial.process.version"]
     ),

@@ -23,6 +23,7 @@ from orchestrator.store.batched import BatchVerb, if_many
 from orchestrator.store.parts import (
     APPEND_HISTORY,
     BUFFERED_SIGNALS,
+    COUNTED,
     JOURNAL_LINE,
     RAISED,
     RUN_COLUMNS,
@@ -51,10 +52,12 @@ WITH claimed AS (
 )
 SELECT {RUN_COLUMNS}, claimed.name AS claimed_name, claimed.input AS claimed_input, claimed.claimed_at,
     (claimed.policy ->> 'attempts_before')::int AS claimed_before,
-    (SELECT coalesce(jsonb_agg({JOURNAL_LINE}), '[]') FROM perennial.activity a
+    coalesce(claimed.policy ? '{COUNTED}', false) AS claimed_counted,
+    CASE WHEN claimed.policy ? '{COUNTED}' AND claimed.attempt = 1 THEN '[]' ELSE (
+        SELECT coalesce(jsonb_agg({JOURNAL_LINE}), '[]') FROM perennial.activity a
         WHERE a.run_id = r.id AND (a.parent_key IS NULL
             OR a.parent_key = claimed.key  /* guard: memory of a stage's steps */
-        )) AS journal,
+        )) END AS journal,
     {BUFFERED_SIGNALS} AS signals
 FROM claimed JOIN perennial.run r ON r.id = claimed.run_id
 """,
@@ -177,6 +180,8 @@ class Claim:
     steps: dict[str, Any]
     attempts_before: int = 0
     """Attempts that its retries don't count: they were made before an operator asked for it anew."""
+    is_counted: bool = False
+    """It is one of several that the flow waits for: its end counts down, and its run's journal may be left out."""
 
 
 def claim_activity_if_pending(
@@ -197,6 +202,7 @@ def claim_activity_if_pending(
         row.claimed_at,
         steps,
         row.claimed_before or 0,
+        row.claimed_counted,
     )
 
 

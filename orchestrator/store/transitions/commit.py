@@ -24,6 +24,7 @@ from orchestrator.core.run import RunStatus
 from orchestrator.store.batched import batch_verb, if_many
 from orchestrator.store.parts import (
     APPEND_HISTORY,
+    COUNTED,
     HAND_OFF,
     NO_HOLDER,
     RAISED,
@@ -45,7 +46,7 @@ _TURNS = RowSet(
     """run_id uuid, revision bigint, turn_token uuid, status text, stage text, waiting_for text,
     output text, error jsonb, closes boolean, goes_on boolean, queue text, unsettled text[],
     consumed_keys text[], active_milliseconds bigint, settled_key text, settled_attempt int,
-    settled_state text, settled_result text, settled_error jsonb, settled_at timestamptz""",
+    settled_state text, settled_result text, settled_error jsonb, settled_at timestamptz, outstanding int""",
 )
 _ACTIVITIES = RowSet(
     "opened",
@@ -91,7 +92,8 @@ fence AS (
         started_at = coalesce(r.started_at, perennial.now()), last_progress_at = perennial.now(),
         closed_at = CASE WHEN t.closes THEN perennial.now() END,
         active_milliseconds = r.active_milliseconds + t.active_milliseconds,
-        {NO_HOLDER}
+        {NO_HOLDER},
+        outstanding = t.outstanding, outstanding_revision = {RAISED}
     FROM turns t
     WHERE r.id = t.run_id
         AND r.id = ANY(ARRAY(SELECT run_id FROM turns))  /* guard: plans made early, of runs */
@@ -302,7 +304,7 @@ def commit_turn_if_unchanged(
             _activity_row(commit, opened) for commit in commits for opened in commit.outcome.opened
         ),
         **_SIGNALS.of(
-            _consumed_row(commit, key, signal_id)
+            {"run_id": commit.run_id, "key": key, "signal_id": signal_id}
             for commit in commits
             for key, signal_id in _taken_signals(commit.outcome)
         ),
@@ -372,6 +374,7 @@ def _turn_row(commit: TurnCommit) -> dict[str, Any]:
         "unsettled": outcome.unsettled,
         "consumed_keys": [consumed.key for consumed in outcome.consumed],
         "active_milliseconds": 0,
+        "outstanding": outcome.outstanding,
     }
     if settlement is not None:
         row |= settled_row(settlement)
@@ -383,6 +386,9 @@ def _activity_row(commit: TurnCommit, opened: NewActivity) -> dict[str, Any]:
     is_taken = taking is not None and taking.key == request.key
     before = attempts_of(commit.attempts_before, request.key) if request.ask.is_handed_off else 0
     attempt = before + 1  # guard: attempts go on after a re-entry
+    policy = counted_from(opened.policy, before) if before else opened.policy
+    if opened.is_counted:
+        policy = {**(policy or {}), COUNTED: True}
     return {
         "run_id": commit.run_id,
         "key": request.key,
@@ -394,7 +400,7 @@ def _activity_row(commit: TurnCommit, opened: NewActivity) -> dict[str, Any]:
         "worker_id": taking.worker_id if taking is not None and is_taken else None,
         "attempt": attempt,
         "queue": opened.queue,
-        "policy": counted_from(opened.policy, before) if before else opened.policy,
+        "policy": policy,
         "timeout_seconds": opened.timeout_seconds,
         "asked": request.asked,
         "input": opened.input,
@@ -425,10 +431,6 @@ def _taken_signals(outcome: TurnOutcome) -> Iterator[tuple[str, UUID]]:
     """What is no longer in the buffer. The key of one that was set aside is no activity's: it answers none."""
     yield from ((consumed.key, consumed.signal_id) for consumed in outcome.consumed)
     yield from ((f"{unfit.key}#set-aside", unfit.signal_id) for unfit in outcome.set_aside)
-
-
-def _consumed_row(commit: TurnCommit, key: str, signal_id: UUID) -> dict[str, Any]:
-    return {"run_id": commit.run_id, "key": key, "signal_id": signal_id}
 
 
 def _history_row(commit: TurnCommit, fact: Fact) -> dict[str, Any]:

@@ -159,7 +159,7 @@ class People:
             decision = patiently(
                 self._client.decide,
                 due.approval.run_id,
-                due.approval.key,
+                due.approval,
                 outcome,
                 by=due.planned.by,
             )

@@ -235,10 +235,14 @@ class AlreadyDecided(DecisionRefused):
 
 
 class ApprovalChanged(DecisionRefused):
-    """What this person was shown was changed since: `changed` says what. Look at it again, then decide."""
+    """What this person was shown was changed since: `changed` says what. Look at it again, then decide.
 
-    def __init__(self, message: str, *, changed: str = "") -> None:
-        self.changed = changed
+    So is a decision refused that doesn't say what was shown, of an approval that was changed, or asked anew, while it
+    was open. `edition`: as it is now.
+    """
+
+    def __init__(self, message: str, *, changed: str = "", edition: int = 0) -> None:
+        self.changed, self.edition = changed, edition
         super().__init__(message)
 
 

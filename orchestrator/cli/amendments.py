@@ -20,12 +20,17 @@ if TYPE_CHECKING:
     from orchestrator.core.definition import Process
     from orchestrator.engine.deploy import Deployed
     from orchestrator.engine.operations.amend import Amended, AmendedGroup, Amendment
+    from orchestrator.engine.operations.staying import Staying
 
 OTHERS = ("stay", "park")
 
+WORKERS_NAMED = 3
+"""So many workers are named; --json names more."""
+
 SHAPE = (
     '{"amendments": [{"process", "version", "code_revision", "is_current", "fingerprint", "edit", "others", "words", '
-    '"diff", "runs", "groups": [{"found", "reason", "becomes", "remedy", "runs", "samples"}], "digest"}], '
+    '"diff", "runs", "groups": [{"found", "reason", "becomes", "remedy", "runs", "samples"}], "digest", '
+    '"staying": [{"code_revision", "runs", "served_by", "workers"}]}], '
     '"digest", "deployed", "amended": null until confirmed, then [{"process", "version", "code_revision", "moved", '
     '"stayed", "parked", "busy"}]}'
 )
@@ -135,6 +140,7 @@ def _shown(shown: Amendment) -> list[RenderableType]:
     lines.append(Text())
     for group in shown.groups:
         lines += [*_group(group), Text()]
+    lines += [_who_stays(each, shown.others) for each in shown.staying]
     lines.append(_sum(shown))
     return lines
 
@@ -159,11 +165,27 @@ def _group(group: AmendedGroup) -> list[RenderableType]:
     lines += [text(f"  {line}") for line in group.reason.splitlines()]
     if group.remedy:
         lines.append(text(f"  → {group.remedy}", "yellow"))
-    if group.becomes == "stays":
-        lines.append(
-            text("  → keep a worker with the code that they have until they have ended", "yellow")
-        )
     return lines
+
+
+def _who_stays(staying: Staying, others: str) -> Text:
+    """Of runs that stay: whether a living worker has their code, and what becomes of them if none has."""
+    stay = f"{_runs(staying.runs)} on revision {staying.code_revision}"
+    if staying.served_by:
+        more = staying.served_by - len(staying.workers[:WORKERS_NAMED])
+        named = ", ".join(staying.workers[:WORKERS_NAMED]) + (f" and {more} more" if more else "")
+        keep = "it" if staying.served_by == 1 else "one of them"
+        return text(
+            f"{stay}: {named} {'has' if staying.served_by == 1 else 'have'} that code and can move them. Keep {keep} "
+            "until `perennial processes` shows no open run there",
+            "yellow",
+        )
+    park = "" if others == "park" else ", or make incidents of them: --others park"
+    return text(
+        f"{stay}: no living worker has that code. They stand still, in sight, until one comes that has it: start one, "
+        f"or migrate them{park}",
+        "bold red",
+    )
 
 
 def _sum(shown: Amendment) -> Text:

@@ -28,6 +28,14 @@ ApprovalName = Annotated[
         show_default=False,
     ),
 ]
+Edition = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="As it was seen, of an approval that was changed or asked anew; `approvals` shows it.",
+        show_default=False,
+    ),
+]
 Comment = Annotated[str, typer.Option(help="Why; the requester may get to read it.")]
 
 
@@ -81,12 +89,15 @@ def approve(
     approval: ApprovalName = None,
     by: By = "",
     comment: Comment = "",
+    edition: Edition = None,
     _json: Json = False,
 ) -> None:
     """Say yes. Refused, with who and when, if it is too early, too late, decided or not yours."""
     session = session_of(context)
     with session.client() as client:
-        decision = client.approve(run, approval, by=by or os_user(), comment=comment)
+        decision = client.approve(
+            run, approval, by=by or os_user(), comment=comment, edition=edition
+        )
     _print_decision(context, run, decision)
 
 
@@ -104,12 +115,15 @@ def reject(
     approval: ApprovalName = None,
     by: By = "",
     comment: Comment = "",
+    edition: Edition = None,
     _json: Json = False,
 ) -> None:
     """Say no. Refused as `approve` is."""
     session = session_of(context)
     with session.client() as client:
-        decision = client.reject(run, approval, by=by or os_user(), comment=comment)
+        decision = client.reject(
+            run, approval, by=by or os_user(), comment=comment, edition=edition
+        )
     _print_decision(context, run, decision)
 
 

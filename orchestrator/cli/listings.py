@@ -102,7 +102,7 @@ def inbox(
             (
                 text(approval.business_key or approval.run_id, "bold"),
                 text(approval.process),
-                text(_asking(approval) + (f"; {approval.changed}" if approval.changed else "")),
+                text(_asking(approval) + _edition(approval)),
                 text(
                     ", ".join(approval.assignees) + (" (escalated)" if approval.escalated else "")
                 ),
@@ -117,8 +117,16 @@ def inbox(
     first = approvals[0]
     run = surely(first.run_id, first.business_key, first.follows)
     by = shlex.quote(person or first.assignees[0])
-    line = f'perennial approve {run} {shlex.quote(first.key)} --by {by} --comment "..."'
+    seen = f" --edition {first.edition}" if first.edition else ""
+    line = f'perennial approve {run} {shlex.quote(first.key)} --by {by}{seen} --comment "..."'
     return Group(listing, Text(), command(line, label="Decide  "))
+
+
+def _edition(approval: ApprovalView) -> str:
+    """Of one that was changed, or asked anew: whoever decides by its key names it."""
+    if not approval.edition:
+        return f"; {approval.changed}" if approval.changed else ""
+    return f"; edition {approval.edition}: {approval.changed or 'asked anew'}"
 
 
 def deployed_table(deployed: Iterable[Deployed], *, width: int) -> RenderableType:

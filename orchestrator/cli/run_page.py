@@ -126,7 +126,8 @@ def _turn(run: RunView, clock: Clock) -> RenderableType:
 def _act_on(run: RunView, wait: Wait) -> str:
     names = RunNames(called(run), surely(run.id, run.business_key, run.follows))
     who = tuple(map(shlex.quote, wait.who))
-    return kind_of(wait.kind).typed(names, shlex.quote(wait.key), shlex.quote(wait.name), who)
+    line = kind_of(wait.kind).typed(names, shlex.quote(wait.key), shlex.quote(wait.name), who)
+    return f"{line} --edition {wait.edition}" if line and wait.edition else line
 
 
 def _upcoming(

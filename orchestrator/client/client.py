@@ -233,6 +233,7 @@ class Client:
         *,
         by: str,
         comment: str = "",
+        edition: int | None = None,
         connection: CallersConnection | None = None,
     ) -> Decision:
         """Take a decision on one asking, and on no later one.
@@ -242,12 +243,15 @@ class Client:
         open when it was read; else one that this person was asked only once (None: and nothing before it).
         After a restart a business key is taken from whoever its former run had not asked; others give the id.
 
+        A view says as what the approval was seen. Who gives a key, or less, says so by `edition`, where the approval
+        has been changed or asked anew while its run was open: a key alone is taken for what was first asked.
+
         Raises DecisionTooEarly, DecisionTooLate, AlreadyDecided, NotAssigned, RunNotFound; and ApprovalChanged where
-        what a view has shown was changed since, by a migration of its run.
+        what was seen was changed since, by a migration of its run or by re-entry, or nobody says what was seen.
         """
         with self._door.on(connection) as own:
             run_id, follows = self._door.id_and_former_of(own, run)
-            meant = asking_meant(run, approval, run_id, by=by)
+            meant = asking_meant(run, approval, run_id, by=by, edition=edition)
             # guard: a business key after a restart
             if follows is not None and not isinstance(approval, ApprovalView):
                 deliver.refuse_if_asked_before(own, str(run), run_id, follows, by=by)
@@ -269,11 +273,18 @@ class Client:
         *,
         by: str,
         comment: str = "",
+        edition: int | None = None,
         connection: CallersConnection | None = None,
     ) -> Decision:
         """Say yes."""
         return self.decide(
-            run, approval, Outcome.APPROVED, by=by, comment=comment, connection=connection
+            run,
+            approval,
+            Outcome.APPROVED,
+            by=by,
+            comment=comment,
+            edition=edition,
+            connection=connection,
         )
 
     def reject(
@@ -283,11 +294,18 @@ class Client:
         *,
         by: str,
         comment: str = "",
+        edition: int | None = None,
         connection: CallersConnection | None = None,
     ) -> Decision:
         """Say no; `comment` is the reason its flow reads."""
         return self.decide(
-            run, approval, Outcome.REJECTED, by=by, comment=comment, connection=connection
+            run,
+            approval,
+            Outcome.REJECTED,
+            by=by,
+            comment=comment,
+            edition=edition,
+            connection=connection,
         )
 
     def approvals(

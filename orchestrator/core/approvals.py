@@ -168,6 +168,24 @@ def refuse_if_changed(approval: ApprovalState | None, seen: int | None, *, key: 
     raise ApprovalChanged(
         f"approval {key!r} was changed since it was looked at{said}; look at it again, then decide",
         changed=approval.changed,
+        edition=approval.edition,
+    )
+
+
+def refuse_if_unseen(approval: ApprovalState | None, seen: int | None, *, key: str) -> None:
+    """Whether what was seen is said where that matters; returns if so. Raises ApprovalChanged.
+
+    It matters once an approval has another edition than its first.
+    """
+    if approval is None or approval.state != "open" or seen is not None or not approval.edition:
+        return
+    how = f"changed while it was open ({approval.changed})" if approval.changed else "asked anew"
+    raise ApprovalChanged(
+        f"approval {key!r} was {how}, and its key alone does not say which was seen. Look at it as it is now, then "
+        f"decide on its edition {approval.edition}: `perennial approve RUN {key} --edition {approval.edition}`, or in "
+        "a program give the view of it, or edition=",
+        changed=approval.changed,
+        edition=approval.edition,
     )
 
 

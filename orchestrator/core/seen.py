@@ -14,8 +14,9 @@ ApprovalReference = str | ApprovalView | Wait
 
 
 class Meant(NamedTuple):
-    """What a decision is on. `asking`: its key or name, None for whichever is open. `edition`: as it was seen, None
-    where nobody says.
+    """What a decision is on. `asking`: its key or name, None for whichever is open.
+
+    `edition`: as it was seen, None where nobody says.
     """
 
     asking: str | None
@@ -24,9 +25,14 @@ class Meant(NamedTuple):
 
 
 def asking_meant(
-    run: object, approval: ApprovalReference | None, run_id: UUID, *, by: str
+    run: object,
+    approval: ApprovalReference | None,
+    run_id: UUID,
+    *,
+    by: str,
+    edition: int | None = None,
 ) -> Meant:
-    """The asking that the decision is on, and how it was when it was seen.
+    """The asking that the decision is on, and how it was when it was seen. `edition`: as whoever names a key says.
 
     Raises DecisionRefused: the view is of another run, or several approvals of the run that was seen could be meant.
     """
@@ -39,7 +45,7 @@ def asking_meant(
     if isinstance(approval, Wait):
         return Meant(approval.key, edition=approval.edition)
     if not isinstance(run, RunView):
-        return Meant(approval)
+        return Meant(approval, edition=edition)
     seen = _seen_in(run, approval, by=by)
     return (
         Meant(approval, was_open=False) if seen is None else Meant(seen.key, edition=seen.edition)

@@ -14,6 +14,7 @@ from orchestrator.core.approvals import (
     check_decision,
     only_asking,
     refuse_if_changed,
+    refuse_if_unseen,
     refuse_later,
 )
 from orchestrator.core.checks import check_words, composed
@@ -134,7 +135,7 @@ def decide(
     """Take a person's decision, once. Approval None: the one that is open, if no other can be meant.
 
     `was_open` False: nothing of the kind was open when the person looked, so that nothing is decided. `edition`: of
-    the approval as it was shown; None where nobody says.
+    the approval as it was shown; None where nobody says, which is taken for the first.
 
     Raises RunNotFound and the kinds of DecisionRefused; a refused decision wrote nothing.
     """
@@ -207,6 +208,7 @@ def _refusal(
             waits_for=read.waiting_for or "",
             since=next((asked_since(key) for key, asked in _open_to(by, read) if key != name), ""),
         )
+        refuse_if_unseen(state, edition, key=meant[0][0] if meant else name)
         if len(meant) > 1:
             refuse_later(meant, meant[0], by=by)
     except DecisionRefused as refusal:

@@ -199,7 +199,7 @@ class World:
                 for wait in generation.client.get(run).waits:
                     if wait.name == name:
                         with suppress(DecisionRefused):  # it is closed by now
-                            generation.client.approve(run, name, by=wait.who[0])
+                            generation.client.approve(run, wait, by=wait.who[0])
 
     def drain(self, *workers: Generation) -> None:
         """Deliver each message to each worker, as long as any comes: who can't do it leaves it to the others."""

@@ -339,7 +339,7 @@ class Year:
         now = self.world.harness.now
         client = self.workers[-1].client
         rows = self.world.harness.database.rows(
-            "SELECT run_id, key, name, assignees FROM perennial.approval WHERE state = 'open'"
+            "SELECT run_id, key, name, assignees, edition FROM perennial.approval WHERE state = 'open'"
         )
         for row in rows:
             place = row.run_id, row.key
@@ -350,7 +350,7 @@ class Year:
             if at <= now:
                 decide = client.approve if is_approved else client.reject
                 try:
-                    decide(row.run_id, row.name, by=row.assignees[0])
+                    decide(row.run_id, row.key, by=row.assignees[0], edition=row.edition)
                 except DecisionRefused:
                     continue
                 node = self.edits.of_name[row.name]

@@ -142,7 +142,7 @@ class Stand:
         for wait in view.waits:
             with suppress(PerennialError):
                 if wait.kind == "approval":
-                    client.approve(run_id, wait.key, by="bob")
+                    client.approve(run_id, wait, by="bob")
                 elif wait.kind == "signal":
                     client.signal(run_id, wait.name, f"{wait.name} of {key}", signal_id=wait.name)
 

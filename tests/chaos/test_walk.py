@@ -248,6 +248,8 @@ ELSEWHERE = {
     "note_stage_left",
     # they only read: as a worker starts, and where it lacks something (tests/engine/test_elsewhere.py)
     "queues_of_those_who_can",
+    # an operator's, who is told of them: tests/engine/test_amend.py
+    "names_of_those_who_can",
     "declarative_versions",
     # it only reads, for who has forked: tests/race/test_re_entry.py
     "fork_of_operation",

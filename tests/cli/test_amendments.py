@@ -11,6 +11,7 @@ from orchestrator import Flow, Process, Registry, process
 from orchestrator.core.checking import Class
 from orchestrator.core.versions.classes import EditClass
 from orchestrator.engine.operations.amend import Amended, AmendedGroup, Amendment, Others
+from orchestrator.engine.operations.staying import Staying
 from tests.cli.samples import FakeClient, Terminal
 
 SHOWN = Amendment(
@@ -29,6 +30,7 @@ SHOWN = Amendment(
         AmendedGroup(Class.UNCHANGED, "", "moves", 41, ("k4", "k5", "k6")),
     ),
     digest="0123456789ab",
+    staying=(Staying(1, 3, 1, ("old@one",)),),
 )
 DONE = Amended("hire", 1, 2, moved=40, stayed=3, parked=0, busy=1)
 
@@ -63,12 +65,28 @@ def test_it_is_shown_with_its_digest_and_not_done(perennial, client, hire):
     assert "class of the edit: needs a plan" in page
     assert "review now after provision; 41 runs stand before it, 3 have passed it" in page
     assert "contradiction  3 runs: stay on the revision that they have" in page
-    assert "→ keep a worker with the code that they have until they have ended" in page
+    assert "→ migrate them by a plan, or raise the version" in page
+    assert (
+        "3 runs on revision 1: old@one has that code and can move them. Keep it until `perennial processes`"
+    ) in " ".join(page.split())
     assert "unchanged  41 runs: go on with it" in page
     assert "k4, k5, k6 and 38 more" in page
     assert "41 runs would move, 3 stay; new runs start with it. digest 0123456789ab" in page
     assert "nothing was done. To do this, add --yes 0123456789ab" in " ".join(told.stderr.split())
     assert verbs(client) == ["needs_amendment", "preview_amendment"]
+
+
+def test_where_no_worker_has_the_code_of_those_that_stay_it_says_what_becomes_of_them(
+    perennial, client, hire
+):
+    many = tuple(f"old@{number}" for number in range(5))
+    client.answers["preview_amendment"] = replace(
+        SHOWN, staying=(Staying(1, 1, 0, ()), Staying(2, 2, 5, many))
+    )
+    page = " ".join(perennial("deploy", "--amend").stdout.split())
+    assert "1 run on revision 1: no living worker has that code. They stand still, in sight" in page
+    assert "or make incidents of them: --others park" in page
+    assert "2 runs on revision 2: old@0, old@1, old@2 and 2 more have that code" in page
 
 
 def test_it_is_done_when_the_digest_is_given(perennial, client, hire):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
@@ -307,3 +308,21 @@ def test_the_inbox_and_the_run_name_the_asking_that_they_show(perennial, client)
     for page in (perennial("approvals").stdout, perennial("show", "permit-17").stdout):
         assert f"perennial approve {RUN_ID} 'boss#2' --by alice" in page
     assert "boss (boss#2)" in perennial("approvals").stdout
+
+
+def test_an_asking_that_was_changed_is_decided_with_its_edition(perennial, client):
+    again = replace(APPROVAL, edition=2)
+    client.answers |= {
+        "approvals": [again],
+        "get": replace(WAITING, waits=(replace(MANAGER, edition=2),)),
+    }
+    inbox = perennial("approvals").stdout
+    assert "edition 2: asked anew" in " ".join(inbox.split())
+    for page in (inbox, perennial("show", "permit-17").stdout):
+        (line,) = [each for each in page.splitlines() if "perennial approve" in each]
+        words = shlex.split(line[line.index("perennial approve") :])[1:]
+        assert words[words.index("--edition") + 1] == "2"
+        perennial(*words)
+        assert client.calls[-1][2]["edition"] == 2
+    perennial("reject", "permit-17", "--by", "alice")
+    assert client.calls[-1][2]["edition"] is None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from uuid_utils.compat import uuid7
 
 from orchestrator import Flow, Process, Registry, RunStatus, hours, process, stage
 from orchestrator.core.checking import Class
@@ -13,9 +14,11 @@ from orchestrator.core.declarative import load_process
 from orchestrator.core.schemas import InputSchema
 from orchestrator.core.versions.classes import EditClass
 from orchestrator.engine.operations import amend
+from orchestrator.engine.operations.staying import Staying
 from orchestrator.errors import ProcessChanged, StalePreview, UnknownProcess
-from orchestrator.store.transitions import turns
+from orchestrator.store.transitions import capabilities, turns
 from orchestrator.store.transitions.amend import AsChecked, amend_if_current, park_if_unchanged
+from orchestrator.store.transitions.capabilities import LOCK_CLASS, Registration
 from tests.harness import Harness, Thread
 from tests.modes import NORMAL, modes_of
 
@@ -409,3 +412,25 @@ def test_of_two_amendments_of_one_revision_one_is_made(harness: Harness):
     ]
     assert harness.client.get(first).code_revision == 1
     assert harness.client.get(harness.client.start("p")).code_revision == 2
+
+
+def test_who_has_the_code_of_those_that_stay_is_named(harness, parked):
+    """So nobody ends the last old worker unknowing."""
+    new = of_version(Registry(), inserted)
+    seen = harness.client.processes.preview_amendment(new)
+    assert seen.staying == (Staying(1, 2, 0, ()),)
+    with harness.database.psycopg(autocommit=True) as session:
+        for number, can in enumerate(["turn p 1 r1", "turn p 1 r2", "turn p 1 r1"]):
+            worker = Registration(
+                uuid7(), f"worker-{number}", 1, (can,), ("q",), None, 5_000 + number
+            )
+            session.execute("SELECT pg_advisory_lock(%s, %s)", (LOCK_CLASS, worker.lock))
+            with harness.context.connection() as connection:
+                capabilities.register(connection, worker)
+        again = harness.client.processes.preview_amendment(new)
+    assert again.staying == (Staying(1, 2, 2, ("worker-0", "worker-2")),)
+    assert again.digest == seen.digest
+    harness.client.processes.amend(new)
+    assert harness.client.processes.preview_amendment(new).staying[0].runs == 2
+    parking = harness.client.processes.preview_amendment(new, others="park")
+    assert parking.staying == ()

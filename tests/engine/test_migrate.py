@@ -202,6 +202,10 @@ def test_who_was_shown_what_is_no_longer_so_is_refused_and_sees_what_changed(har
     for stale in (
         lambda: harness.client.approve(run, seen, by="bob"),
         lambda: harness.client.approve(whole, by="carol"),
+        lambda: harness.client.approve(
+            run, "boss", by="carol"
+        ),  # a link says nothing of what was seen
+        lambda: harness.client.approve(run, "boss", by="carol", edition=0),
     ):
         with pytest.raises(ApprovalChanged, match=changed) as refusal:
             stale()

@@ -215,7 +215,7 @@ def test_what_was_open_as_the_run_failed_is_asked_for_anew(harness, world):
     assert approval.deadline == harness.now + timedelta(hours=2)
     harness.move(hours=1.5)
     harness.drain()
-    harness.client.approve(run, by="eve")
+    harness.client.approve(run, by="eve", edition=approval.edition)
     harness.drain()
     assert harness.status(run) is RunStatus.WAITING
     harness.move(hours=2)

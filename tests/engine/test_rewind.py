@@ -10,7 +10,7 @@ import pytest
 from orchestrator import Client, Fail, Flow, Registry, Retry, RunStatus, hours, process, stage, step
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
-from orchestrator.errors import DecisionRefused, OperationRefused
+from orchestrator.errors import ApprovalChanged, NotAssigned, OperationRefused
 from orchestrator.store.transitions.claim import claim_activity_if_pending
 from tests.harness import Harness
 from tests.modes import NORMAL, modes_of
@@ -103,7 +103,7 @@ def test_a_run_goes_back_and_does_again_what_the_preview_says(harness, house):
     harness.drain()
     view = harness.client.get(run)
     assert (view.status, view.output, view.closed_at) == (RunStatus.WAITING, None, None)
-    harness.client.reject(run, by="bob")
+    harness.client.reject(view, by="bob")
     harness.drain()
     assert harness.client.result("k") == [1, "rejected", "third", "inline"]
     assert house.calls == {"first": 1, "second": 2, "in-second": 2, "inline": 2, "third": 2}
@@ -125,7 +125,7 @@ def test_another_branch_stays(harness, house):
         "stage second (key g/b/second), with the 1 step(s) in it",
     )
     harness.drain()
-    harness.client.approve(run, "g/b/y", by="bob")
+    harness.client.approve(run, "g/b/y", by="bob", edition=1)
     harness.drain()
     assert harness.client.result(run) == {"a": "approved", "b": "approved"}
     assert house.calls == {"first": 1, "second": 2, "in-second": 2}
@@ -142,8 +142,14 @@ def test_a_decision_on_what_was_asked_before_is_refused(harness, house):
     (seen,) = harness.client.approvals(assignee="bob")
     rewind(harness, run, "boss")
     harness.drain()
-    with pytest.raises(DecisionRefused):
+    with pytest.raises(ApprovalChanged, match="changed since it was looked at"):
         harness.client.approve(run, seen, by="bob")
+    for bare in ("boss", None):
+        with pytest.raises(ApprovalChanged, match=r"asked anew.* --edition 1`") as refusal:
+            harness.client.approve(run, bare, by="bob")
+        assert refusal.value.edition == 1
+    with pytest.raises(NotAssigned):
+        harness.client.approve(run, "boss", by="eve")
     (asked,) = harness.client.approvals(assignee="bob")
     harness.client.reject(run, asked, by="bob")
     harness.drain()
@@ -175,9 +181,8 @@ def test_without_the_code_all_that_came_later_leaves(harness, house):
         assert set(preview.change.removed) >= {"g/b/second", "g/b/y"}
         rewind(bare, run, "g/b/second")
     harness.drain()
-    for key in ("g/a/x", "g/b/y"):
-        if key in [each.key for each in harness.client.approvals(assignee="bob")]:
-            harness.client.approve(run, key, by="bob")
+    for asked in harness.client.approvals(assignee="bob"):
+        harness.client.approve(run, asked, by="bob")
     harness.drain()
     assert harness.client.result(run) == {"a": "approved", "b": "approved"}
     assert house.calls["first"] == 1
@@ -203,7 +208,7 @@ def test_an_incident_and_a_failed_run_go_back(harness, house):
         rewind(harness, run, "boss")
         harness.drain()
         assert harness.status(run) is RunStatus.WAITING
-        harness.client.approve(run, by="bob")
+        harness.client.approve(harness.client.get(run), by="bob")
         harness.drain()
         assert harness.client.result(run) == "third"
         harness.assert_ended_cleanly(run)

@@ -143,7 +143,7 @@ def do_all(harness: Harness) -> None:
     client.operations.fork(run, at="board")
     client.operations.rewind(run, "board", even_if_completed=True)
     harness.drain()
-    client.reject("k", "board", by="bob")
+    client.reject("k", "board", by="bob", edition=1)
     harness.drain()
     assert harness.status(run) is RunStatus.COMPLETED, "the signal is taken again"
     harness.move(hours=2000)

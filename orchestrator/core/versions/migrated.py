@@ -41,7 +41,8 @@ class Moved:
     """An activity that has another place, name or content in the new version.
 
     `content`: what is open and not begun is asked for as the new version asks. `what_changed`: what a person who was
-    shown it would see otherwise, in words.
+    shown it would see otherwise, in words. `asks_otherwise`: it is more than another name, so that a decision on what
+    was shown before is none on this.
     """
 
     old_key: str
@@ -51,6 +52,7 @@ class Moved:
     restarts_timers: bool = False
     drops_votes: bool = False
     what_changed: str = ""
+    asks_otherwise: bool = False
 
 
 @dataclass(frozen=True, slots=True)

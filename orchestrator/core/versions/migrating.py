@@ -337,15 +337,17 @@ class _Migration:
             assignees = tuple(dict.fromkeys([*ask.assignees, *escalated]))
             before = ", ".join(row.assignees) if row is not None else "others"
             said.append(f"it asks {', '.join(assignees)}, and asked {before} before")
-        if entry.name != moved.activity.name:
-            said.append(f"it is called {moved.activity.name}, and was {entry.name}")
         if moved.restarts_timers:
             said.append("its deadlines begin anew")
+        asks_otherwise = bool(said)
+        if entry.name != moved.activity.name:
+            said.append(f"it is called {moved.activity.name}, and was {entry.name}")
         return replace(
             moved,
             assignees=assignees,
             drops_votes=self.plan.votes == "discard",
             what_changed="; ".join(said),
+            asks_otherwise=asks_otherwise,
         )
 
     def _differs(self, moved: Moved) -> bool:
@@ -372,7 +374,7 @@ class _Migration:
             activity = each.activity
             if activity.kind == ActivityKind.APPROVAL and not activity.is_settled:
                 said = "; ".join(filter(None, (each.what_changed, "the input is another one")))
-                seen[each.old_key] = replace(each, what_changed=said)
+                seen[each.old_key] = replace(each, what_changed=said, asks_otherwise=True)
         return list(seen.values())
 
     # -- the proof ---------------------------------------------------------------------------

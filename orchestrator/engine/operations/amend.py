@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -28,6 +29,7 @@ from orchestrator.core.versions.content import Content
 from orchestrator.core.versions.differences import Difference, Standing, difference
 from orchestrator.engine.check import SAMPLES_MAX
 from orchestrator.engine.context import EngineContext
+from orchestrator.engine.operations.staying import Staying, who_moves
 from orchestrator.engine.operations.version_runs import open_runs_of, pages_of
 from orchestrator.errors import StalePreview, UnknownProcess
 from orchestrator.store.reads.loading import LoadedRun, load_open_runs, load_runs
@@ -90,6 +92,7 @@ class Amendment:
 
     `code_revision`: the one that is current. `is_current`: the content is its already, so that runs on earlier
     revisions are all that is left to move. The digest does not count runs that go on as others do: they come and go.
+    Nor does it count workers, who come and go too: `staying` names those that live now.
     """
 
     process: str
@@ -104,6 +107,7 @@ class Amendment:
     runs: int
     groups: tuple[AmendedGroup, ...]
     digest: str
+    staying: tuple[Staying, ...] = ()
 
     @property
     def does_nothing(self) -> bool:
@@ -181,6 +185,7 @@ def preview(
     changed = difference(content, process) if not is_current else Difference(())
     standing = Standing(changed.stages())
     groups: dict[tuple[Verdict, str], tuple[int, list[str]]] = {}
+    staying: Counter[int] = Counter()
     stopped = 0
     total = 0
     runs = open_runs_of(context, process, content.code_revision if is_current else None)
@@ -192,6 +197,8 @@ def preview(
         if len(samples) < SAMPLES_MAX:
             samples.append(run.context.business_key or str(run.context.id))
         groups[verdict, becomes] = count + 1, samples
+        if becomes == "stays":
+            staying[run.context.code_revision] += 1
         if becomes != "moves":
             # A sum, so that no order and no list of them is kept.
             stopped += int(_sha256([str(run.context.id), verdict.found, verdict.reason]), 16)
@@ -219,6 +226,7 @@ def preview(
         diff=changed.text,
         runs=total,
         groups=found,
+        staying=who_moves(context, process, staying),
         digest=_sha256(
             [
                 process.name,

@@ -25,12 +25,12 @@ _MEANT = """(SELECT CASE WHEN bool_or(c.key = %(approval)s) THEN %(approval)s
         %(approval)s = ANY(c.former_keys) OR  /* guard: a link of before a migration */
         c.name = %(approval)s AND %(by)s = ANY(c.assignees)))"""
 
-# Open, in time, asked of this person, and as it was shown.
+# Open, in time, asked of this person, and as it was shown; as it was first asked, where nobody says what was shown.
 _MAY_BE_DECIDED = f"""
         p.state NOT IN {CLOSED_APPROVAL}  /* guard: an approval is decided once */
         AND (p.deadline IS NULL OR perennial.now() < p.deadline)  /* guard: an approval is decided in time */
         AND %(by)s = ANY(p.assignees)  /* guard: an approval is decided by whom it asks */
-        AND p.edition = coalesce(%(edition)s::int, p.edition)  /* guard: an approval is decided as it was shown */
+        AND p.edition = coalesce(%(edition)s::int, 0)  /* guard: an approval is decided as it was shown */
         """
 
 # A second decision at the same moment waits on the run's row, finds the approval closed, and writes
@@ -71,7 +71,7 @@ def decide_if_allowed(
 ) -> dict[str, Any] | None:
     """Take a decision: the Decision as JSON. None: refused, and nothing was written.
 
-    `edition`: of the approval as it was shown; None where nobody says.
+    `edition`: of the approval as it was shown; None where nobody says, which is taken for the first.
     """
     row = _DECIDE.row(
         connection,

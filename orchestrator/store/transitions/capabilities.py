@@ -2,6 +2,7 @@
 
 register, beat, leave          a worker says what it can run, that it still does, and that it stops
 queues_of_those_who_can        where a message goes that this worker can't run
+names_of_those_who_can         whom people are told of
 give_back_attempt_if_claimed   it was claimed by a worker that can't read it
 note_needs_of_turn, _of_stage  no living worker can run it: it waits, in sight
 make_due_what_can_be_run       a worker has come that can
@@ -34,6 +35,9 @@ SILENT_SECONDS = 30
 
 QUEUES_MAX = 20
 """So many queues are answered: as many codes as run side by side."""
+
+NAMES_MAX = 1_000
+"""So many workers are named."""
 
 CAPABILITIES_MAX = 5_000
 """So many a worker registers."""
@@ -83,6 +87,14 @@ WHERE w.can @> %(needs)s::text[] AND %(queue)s = ANY(w.queues)
     AND w.queue IS DISTINCT FROM %(but)s  /* guard: nothing is sent to those who just said that they can't */
     AND {is_alive("w")}  /* guard: nothing is sent to the dead */
 LIMIT {QUEUES_MAX}
+""",
+)
+
+_NAMES = Statement(
+    "names_of_those_who_can",
+    f"""
+SELECT w.name FROM perennial.worker w WHERE w.can @> %(needs)s::text[] AND {is_alive("w")}
+ORDER BY w.name LIMIT {NAMES_MAX}
 """,
 )
 
@@ -218,6 +230,11 @@ def queues_of_those_who_can(
     """
     rows = _WHO_CAN.rows(connection, needs=list(needs), queue=queue, but=but)
     return [row.queue for row in rows]
+
+
+def names_of_those_who_can(connection: AnyConnection, needs: Sequence[str]) -> list[str]:
+    """The names of living workers that can run all of this, sorted."""
+    return [row.name for row in _NAMES.rows(connection, needs=list(needs))]
 
 
 def note_needs_of_turn(

@@ -47,7 +47,7 @@ _MOVED = RowSet(
     "old_key text, key text, scope text, ordinal int, name text, asked text, result jsonb, is_open boolean,"
     " has_content boolean, input jsonb, policy jsonb, queue text, timeout_seconds float8, is_asked_anew boolean,"
     " assignees text[], escalations jsonb, deadline_seconds float8, restarts boolean, drops_votes boolean,"
-    " changed text",
+    " changed text, asks_otherwise boolean",
 )
 _ADDED = RowSet(
     "added", "key text, scope text, ordinal int, kind text, name text, asked text, result jsonb"
@@ -142,7 +142,7 @@ WITH moved AS MATERIALIZED (
             WHEN m.is_open THEN jsonb_build_object('name', m.name,
                 'assignees', coalesce(m.assignees, (u.was).assignees),
                 'escalations', coalesce(m.escalations, (u.was).escalations),
-                'edition', (u.was).edition + (m.changed <> '')::int,
+                'edition', (u.was).edition + m.asks_otherwise::int,
                 'changed', CASE WHEN m.changed <> '' THEN m.changed ELSE (u.was).changed END)
             ELSE '{{}}' END
         || CASE WHEN m.restarts THEN jsonb_build_object('deadline',
@@ -327,6 +327,7 @@ def _moved_row(moved: Moved) -> dict[str, Any]:
         "restarts": moved.restarts_timers,
         "drops_votes": moved.drops_votes,
         "changed": moved.what_changed,
+        "asks_otherwise": moved.asks_otherwise,
     }
 
 

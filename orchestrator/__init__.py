@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         ApprovalChanged,
         BadBrokerURL,
         BadDatabaseURL,
+        CorrelationTaken,
         DecisionRefused,
         DecisionTooEarly,
         DecisionTooLate,
@@ -69,6 +70,7 @@ __all__ = [
     "BadDatabaseURL",
     "Between",
     "Client",
+    "CorrelationTaken",
     "Decision",
     "DecisionRefused",
     "DecisionTooEarly",
@@ -188,6 +190,7 @@ _HOMES = {
     "stage": "orchestrator.core.decorators",
     "step": "orchestrator.core.steps",
     "TooManySignals": "orchestrator.errors",
+    "CorrelationTaken": "orchestrator.errors",
 }
 
 

@@ -162,6 +162,14 @@ class SignalTimedOut(WaitTimedOut):
     what = "no signal {!r} arrived in time"
 
 
+class CorrelationTaken(PerennialError):
+    """Another run awaits a signal of that name and correlation key already; raised at the `await` in the flow."""
+
+    def __init__(self, key: str, message: str) -> None:
+        self.key = key
+        super().__init__(f"{message} (activity {key})")
+
+
 # -- runs ----------------------------------------------------------------------------------------
 
 

@@ -61,6 +61,7 @@ TABLES = [
     "process",
     "cause",
     "operation",
+    "correlation",
 ]
 DEADLINE_SECONDS = 10.0
 

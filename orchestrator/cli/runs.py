@@ -293,17 +293,28 @@ def result(
     epilog=examples(
         """perennial signal permit-17 documents-received '{"pages": 3}'""",
         "perennial signal permit-17 documents-received @scan.json --id scan-991",
+        """perennial signal --correlation PAY-1 paid '{"amount": 9}'""",
         json_shape='{"run", "signal", "accepted"}; not accepted if that --id came before',
     ),
 )
 def signal(
     context: typer.Context,
     *,
-    run: Run,
-    name: Annotated[str, typer.Argument(help="The name the flow waits for.", show_default=False)],
+    run: Annotated[
+        str,
+        typer.Argument(metavar="[RUN]", help="Left out with --correlation.", show_default=False),
+    ],
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="The name the flow waits for.", show_default=False),
+    ] = None,
     payload: Annotated[
         str | None,
         typer.Argument(metavar="[JSON|@FILE|-]", help="What the flow gets.", show_default=False),
+    ] = None,
+    correlation: Annotated[
+        str | None,
+        typer.Option(help="In place of a run: to whichever run awaits this key, also one to come."),
     ] = None,
     signal_id: Annotated[
         str | None,
@@ -314,13 +325,29 @@ def signal(
 ) -> None:
     """Send a run a message from outside. It is kept until the run waits for it."""
     session = session_of(context)
+    to: str | None = run
+    if correlation is not None:
+        if payload is not None:
+            raise typer.BadParameter("give a RUN or --correlation, not both", param_hint="RUN")
+        to, name, payload = None, run, name
+    if name is None:
+        raise typer.BadParameter("it is missing", param_hint="NAME")
     value = read_json(payload, what="PAYLOAD") if payload is not None else None
     with session.client() as client:
-        accepted = client.signal(run, name, value, signal_id=signal_id, by=by or os_user())
+        accepted = client.signal(
+            to,
+            name,
+            value,
+            correlation=correlation,
+            signal_id=signal_id,
+            by=by or os_user(),
+        )
     told = "Recorded" if accepted else f"Dropped, since one with the id {signal_id!r} came before:"
+    whose = to if correlation is None else f"whichever run awaits {correlation}"
+    sent = {"run": to} if correlation is None else {"correlation": correlation}
     Printer(session).emit(
-        {"run": run, "signal": name, "accepted": accepted},
-        lambda: text(f"{told} signal {name} for {run}"),
+        {**sent, "signal": name, "accepted": accepted},
+        lambda: text(f"{told} signal {name} for {whose}"),
     )
 
 

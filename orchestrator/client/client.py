@@ -28,7 +28,7 @@ from orchestrator.client.processes import Processes
 from orchestrator.core import codec
 from orchestrator.core.approvals import Decision, Outcome
 from orchestrator.core.definition import Process, Registry, default_registry
-from orchestrator.core.durations import Duration, seconds_of
+from orchestrator.core.durations import Duration, days, seconds_of
 from orchestrator.core.no_result import why_failed, why_not_closed
 from orchestrator.core.run import RunStatus
 from orchestrator.core.seen import ApprovalReference, asking_meant
@@ -50,6 +50,9 @@ from orchestrator.errors import RunFailed, RunNotClosed, RunNotFound, UnknownPro
 from orchestrator.settings import Settings
 from orchestrator.store.callers import CallersConnection, usable
 from orchestrator.store.reads import views
+
+SIGNAL_KEPT = days(7)
+"""How long a signal by correlation key is kept for its run."""
 
 _FIRST_LOOK_SECONDS = 0.02
 _SLOWEST_LOOK_SECONDS = 1.0
@@ -171,19 +174,38 @@ class Client:
 
     def signal(
         self,
-        run: RunReference,
-        name: str,
+        run: RunReference | None = None,
+        name: str = "",
         payload: Any = None,
         *,
+        correlation: str | None = None,
         signal_id: str | None = None,
+        expires_in: Duration = SIGNAL_KEPT,
         by: str = "",
         connection: CallersConnection | None = None,
     ) -> bool:
         """Send a signal; it waits for its wait. False: this `signal_id` came before.
 
+        `correlation`, in place of `run`: to whichever run awaits that name by that key, also one that has not begun
+        (`flow.signal(correlation=…)`). Where none does, it is kept for `expires_in`, 7 days.
+
         Raises RunNotFound, RunClosed, PayloadError, TooManySignals.
         """
+        if (run is None) is (correlation is None) or not name:
+            raise TypeError("client.signal is given a name, and one of a run and a correlation=")
         with self._door.on(connection) as own:
+            if correlation is not None:
+                return deliver.signal_by_correlation(
+                    own,
+                    name,
+                    payload,
+                    correlation=correlation,
+                    signal_id=signal_id,
+                    keep_seconds=seconds_of(expires_in, what="expires_in"),
+                    by=by,
+                    forms=self._forms,
+                )
+            assert run is not None  # noqa: S101 - looked at above
             return deliver.signal(
                 own,
                 self._door.id_of(own, run),

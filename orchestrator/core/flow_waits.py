@@ -40,6 +40,7 @@ class Waits:
         type: type[T],
         timeout: Duration | None = ...,
         until: datetime | None = ...,
+        correlation: str | None = ...,
         on_invalid: OnInvalid | None = ...,
         on_unfit: OnInvalid | None = ...,
         key: str | None = ...,
@@ -53,6 +54,7 @@ class Waits:
         default: D,
         timeout: Duration | None = ...,
         until: datetime | None = ...,
+        correlation: str | None = ...,
         on_invalid: OnInvalid | None = ...,
         on_unfit: OnInvalid | None = ...,
         key: str | None = ...,
@@ -64,6 +66,7 @@ class Waits:
         *,
         timeout: Duration | None = ...,
         until: datetime | None = ...,
+        correlation: str | None = ...,
         default: Any = ...,
         type: Any = ...,
         on_invalid: OnInvalid | None = ...,
@@ -76,6 +79,7 @@ class Waits:
         *,
         timeout: Duration | None = None,
         until: datetime | None = None,
+        correlation: str | None = None,
         default: Any = NO_DEFAULT,
         type: Any = Any,  # noqa: A002 - the natural word
         on_invalid: OnInvalid | None = None,
@@ -89,6 +93,10 @@ class Waits:
         the await. A signal that does not fit `type` is set aside, in sight (`show`, `history`), and the next one is
         taken; with `on_invalid="raise"` it is taken, and PayloadError raised at the await, the same at each replay.
         `on_unfit` is the former name of `on_invalid`.
+
+        `correlation`: the wait is for signals that were sent by this key and not to a run, also before the run began
+        (`client.signal(correlation=…, name=…)`). One run at a time may wait for a name and key; CorrelationTaken is
+        raised at the await of any other.
         """
         wait = _wait_of(
             name,
@@ -98,8 +106,9 @@ class Waits:
             declared=type,
             on_invalid=on_invalid,
             on_unfit=on_unfit,
+            correlation=correlation,
         )
-        return self._asked(composed(name), key, wait)
+        return self._asked(wait.name_of(name), key, wait)
 
     @overload
     def signals(
@@ -215,6 +224,7 @@ def _wait_of(
     on_invalid: OnInvalid | None,
     default: Any = NO_DEFAULT,
     on_unfit: OnInvalid | None = None,
+    correlation: str | None = None,
 ) -> SignalWait:
     """What is asked for. Raises DefinitionError."""
     if on_invalid is not None and on_unfit is not None:
@@ -239,7 +249,7 @@ def _wait_of(
         timeout_seconds = due_in(timeout_seconds, what=f"the timeout of signal {name!r}")
     if not isinstance(default, NoDefault):
         _check_default(name, default, ends=timeout is not None or until is not None)
-    return SignalWait(timeout_seconds, declared, on_invalid, until, default)
+    return SignalWait(timeout_seconds, declared, on_invalid, until, default, correlation)
 
 
 def check_until(until: object, *, what: str) -> None:

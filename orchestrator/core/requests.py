@@ -107,8 +107,8 @@ class Requests:
 
     # -- what flows ask (Recorder) -----------------------------------------------------------
 
-    def request(self, name: str, key: str | None, ask: Ask, *, keyed: str | None = None) -> Request:
-        """Give a request its key and ordinal, and hold it against the journal. `keyed`: its key if none is given."""
+    def request(self, name: str, key: str | None, ask: Ask) -> Request:
+        """Give a request its key and ordinal, and hold it against the journal."""
         if self.branches.is_over:
             raise TurnOver
         if len(self.asked) >= REQUESTS_PER_TURN_MAX:
@@ -118,7 +118,7 @@ class Requests:
         if not ask.is_handed_off:  # else its name was looked at when it was defined
             check_words(name, what="a name", where=self._process.where)
         request = Request(
-            self._free_key(key or keyed or name, named=key is not None),
+            self._free_key(key or ask.key_of(name), named=key is not None),
             self.branches.scope,
             self._next_ordinal(),
             ask.kind,
@@ -156,7 +156,7 @@ class Requests:
         if self.branches.is_over:
             raise TurnOver
         found = Peek(self.is_buffered(name), self.now)
-        request = self.request(name, None, found, keyed=f"{name}-peek")
+        request = self.request(name, None, found)
         entry = self.entries.get(request.key)
         return found.found if entry is None else entry.result is True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from orchestrator.core.approvals import (
     refuse_later,
 )
 from orchestrator.core.checks import check_words, composed
+from orchestrator.core.kinds.signal import correlated
 from orchestrator.core.run import RunStatus
 from orchestrator.engine.signal_forms import SignalForms
 from orchestrator.errors import (
@@ -30,7 +32,7 @@ from orchestrator.errors import (
 )
 from orchestrator.store.reads import askings, finding
 from orchestrator.store.statement import AnyConnection
-from orchestrator.store.transitions import approvals, outside, signals
+from orchestrator.store.transitions import approvals, correlations, outside, signals
 
 CHANGES_MAX = 3
 """How often a decision is tried again that was refused and then is not: this person was asked in between."""
@@ -95,6 +97,62 @@ def signal(
             " some"
         )
     return False
+
+
+def signal_by_correlation(
+    connection: AnyConnection,
+    name: str,
+    payload: Any,
+    *,
+    correlation: str,
+    signal_id: str | None,
+    keep_seconds: float,
+    by: str,
+    forms: SignalForms,
+) -> bool:
+    """Send a signal to whichever run awaits it by that key; it is kept if none does. False: it came before.
+
+    Raises PayloadError, TooManySignals, DefinitionError.
+    """
+    full = correlated(name, correlation)
+    signal_id = None if signal_id is None else composed(signal_id)
+    text = codec.encode(payload, what=f"signal {full}")
+    for _ in range(CHANGES_MAX):
+        meeting = correlations.meeting_of(connection, full, signal_id)
+        if meeting.is_known:
+            return False
+        if meeting.run_id is not None:
+            with suppress(RunClosed):
+                return signal(
+                    connection,
+                    meeting.run_id,
+                    full,
+                    payload,
+                    signal_id=signal_id,
+                    by=by,
+                    forms=forms,
+                )
+            continue
+        if meeting.is_full:
+            raise TooManySignals(
+                f"signal {name!r} with correlation {correlation!r} is kept {correlations.KEPT_MAX} times or in"
+                f" {correlations.KEPT_BYTES_MAX:,} bytes, and no run has taken one. This one was not recorded: send"
+                " it again once a run waits for it"
+            )
+        if correlations.keep_if_unclaimed(
+            connection,
+            full,
+            payload=text,
+            signal_id=signal_id,
+            sender=composed(by) or "producer",
+            keep_seconds=keep_seconds,
+            claims=meeting.claims,
+        ):
+            return True
+    raise TooManySignals(
+        f"what awaits signal {name!r} with correlation {correlation!r} changed {CHANGES_MAX} times while it was sent."
+        " It was not recorded: send it again"
+    )
 
 
 def answer(connection: AnyConnection, run_id: UUID, key: str, value: Any, *, by: str) -> bool:

@@ -24,6 +24,7 @@ from orchestrator.fleet.registration import Registration
 from orchestrator.store.parts import DEPLOYED
 from orchestrator.store.schema import channel_of
 from orchestrator.store.session import connection_arguments, set_up
+from orchestrator.store.transitions.correlations import sweep_correlations
 from orchestrator.store.transitions.workers import forget_old_workers
 
 log = logging.getLogger(__name__)
@@ -130,6 +131,7 @@ class Maintenance:
             self._forget_countdown = 1000
             with self._member.context.reading() as connection:
                 queues = forget_old_workers(connection)
+                sweep_correlations(connection)
             if queues:  # of codes that nobody has any more
                 app = self._member.app
                 with app.connection_for_write() as broker, broker.channel() as channel:

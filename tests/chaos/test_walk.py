@@ -216,6 +216,10 @@ ELSEWHERE = {
     "run_of_id",
     "signal_run",
     "signals_held",
+    # of senders by a correlation key, and now and then: tests/engine/test_correlations.py
+    "correlation_meeting",
+    "keep_signal",
+    "sweep_correlations",
     "decide_approval",
     "move_run",
     "restart_run",

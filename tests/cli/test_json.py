@@ -147,6 +147,16 @@ def test_an_operators_word_is_acknowledged(perennial, verb):
     assert perennial.json(verb, "permit-17") == {"run": "permit-17", "action": verb}
 
 
+def test_a_signal_goes_to_whoever_awaits_a_correlation_key(perennial, client):
+    assert perennial.json("signal", "--correlation", "PAY-1", "paid", "{}") == {
+        "correlation": "PAY-1",
+        "signal": "paid",
+        "accepted": True,
+    }
+    assert "PAY-1" in str(client.calls[-1])
+    assert "not both" in perennial("signal", "r", "paid", "1", "--correlation", "PAY-1").output
+
+
 def test_a_signal_tells_whether_it_was_the_first_of_its_id(perennial, client):
     assert perennial.json("signal", "x", "docs")["accepted"] is True
     client.answers["signal"] = False

@@ -16,6 +16,7 @@ RACE = "tests/race/test_races.py::test_the_loser_writes_nothing_and_no_wake_up_i
 STARTS = "tests/race/test_starts.py::"
 INPUTS = "tests/engine/test_start_inputs.py::"
 RESTARTS = "tests/engine/test_restarts.py::"
+CORRELATIONS = "tests/engine/test_correlations.py::"
 GROUP_COMMIT = "tests/unit/test_group_commit.py::"
 EARLY = "tests/store/test_plans_made_early.py::test_a_plan_that_was_made_early_finds_its_rows_by_key[analysed empty]"
 VERBS = "tests/store/test_verbs.py::"
@@ -118,6 +119,33 @@ GUARDS = [
         "a run holds so many signals",
         "Whoever sends without end fills neither the record nor the memory of a turn.",
         ("tests/engine/test_waits.py::test_a_run_holds_no_more_signals_than_it_may",),
+    ),
+    Guard(
+        "one run claims a correlation key",
+        "A signal by a key has one run that it is for.",
+        (f"{CORRELATIONS}test_a_key_belongs_to_one_run_at_a_time",),
+    ),
+    Guard(
+        "a kept signal is handed over once",
+        "A second wait for a key doesn't get what the first has had.",
+        (f"{CORRELATIONS}test_a_kept_signal_is_handed_over_to_one_wait",),
+    ),
+    Guard(
+        "a signal is kept on the claim that was read",
+        "A signal is not laid on a key whose run waits for it already.",
+        (
+            f"{CORRELATIONS}test_a_claim_that_comes_between_the_look_and_the_keeping_gets_the_signal",
+        ),
+    ),
+    Guard(
+        "a kept signal is kept once",
+        "A signal that is sent twice with one id, before its run begins, is there once.",
+        (f"{CORRELATIONS}test_a_signal_that_is_kept_twice_at_once_is_there_once",),
+    ),
+    Guard(
+        "what was kept is read",
+        "A wait that claims a key goes on with what was sent before it.",
+        (f"{CORRELATIONS}test_a_claim_waits_for_who_is_keeping_a_signal_and_gets_it",),
     ),
     Guard(
         "turn exclusivity",

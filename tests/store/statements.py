@@ -53,6 +53,10 @@ def commits() -> Iterator[Statement]:
     )
     for way in ways:
         for form in FORMS:
+            claiming = tuple(
+                commit._OPENED_AS_CLAIMED if part is commit._OPENED else part for part in of_both
+            )
+            yield commit._statement_of((*claiming, *way, commit._TOLD), form)
             yield commit._statement_of((*of_both, *way, commit._HANDED_OFF, commit._TOLD), form)
 
 

@@ -20,6 +20,7 @@ from orchestrator.engine import sweep
 from orchestrator.errors import PerennialError
 from orchestrator.store.schema import migrate
 from orchestrator.store.schema.rights import grants_of
+from orchestrator.store.transitions.correlations import sweep_correlations
 from orchestrator.store.transitions.workers import forget_old_workers
 from tests.conftest import fresh
 from tests.harness import Database, Harness, Thread, wait_until_blocked
@@ -112,12 +113,15 @@ def do_all(harness: Harness) -> None:
         await flow.approval("boss", assign=["bob"], escalate={hours(1): ["eve"]}, timeout=hours(5))
         await flow.approval("board", assign=["bob"], timeout=hours(5))
         await flow.signal("paid", timeout=hours(9))
+        await flow.signal("paid", correlation=flow.business_key or "none", timeout=0, default=None)
         return await flow.stage(work)
 
     move_and_move_back(harness)
     client = harness.client
     run = harness.run(p, key="k")
     client.start("p", key="k")
+    for _ in range(2):
+        assert client.signal(correlation="k", name="paid")
     idle, cancelled = client.start_many("p", [None, None])
     harness.drain()
     client.operations.pause(idle)
@@ -150,6 +154,7 @@ def do_all(harness: Harness) -> None:
     harness.drain()
     with harness.context.connection() as connection:
         forget_old_workers(connection)
+        assert sweep_correlations(connection)
     assert client.get(idle).status.is_closed
     assert client.history(run)
     assert client.list(status=RunStatus.COMPLETED)

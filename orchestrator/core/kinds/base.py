@@ -25,13 +25,14 @@ from orchestrator.core.journal import (
 )
 from orchestrator.errors import (
     ActivityFailed,
+    CorrelationTaken,
     Fail,
     PayloadError,
     WaitTimedOut,
     activity_failed,
 )
 
-OUTCOMES = (ActivityFailed, WaitTimedOut, Fail)
+OUTCOMES = (ActivityFailed, WaitTimedOut, CorrelationTaken, Fail)
 """What a flow may meet in the course of things; any other exception is a bug of its."""
 
 
@@ -121,6 +122,8 @@ class NewActivity:
     queue: str | None = None
     policy: dict[str, Any] | None = None
     timeout_seconds: float | None = None
+    claims: bool = False
+    """It is a wait that claims its name, a correlation key, among all runs."""
     timers: tuple[NewTimer, ...] = ()
     approval: ApprovalRequest | None = None
     is_counted: bool = False
@@ -190,6 +193,10 @@ class Ask(ABC):
     @abstractmethod
     def compared(self) -> dict[str, Any]:
         """Its arguments by name: what must be the same at each replay."""
+
+    def key_of(self, name: str) -> str:
+        """Its key in the journal, where the flow gives none."""
+        return name
 
     @abstractmethod
     def open(self, request: Request) -> NewActivity:

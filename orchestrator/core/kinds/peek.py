@@ -27,6 +27,10 @@ class Peek(Ask):
         """Nothing but its name: what was found is its result."""
         return {}
 
+    def key_of(self, name: str) -> str:
+        """Not the one of a wait for that signal."""
+        return f"{name}-peek"
+
     def open(self, request: Request) -> NewActivity:
         """Done already."""
         result = "true" if self.found else "false"

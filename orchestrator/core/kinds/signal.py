@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from shlex import quote
 from typing import Any, ClassVar, Literal
 
 from orchestrator.core import codec
+from orchestrator.core.checks import check_words, composed
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState, BufferedSignal
 from orchestrator.core.kinds.base import (
     Answer,
@@ -20,7 +22,7 @@ from orchestrator.core.kinds.base import (
     TimerRule,
 )
 from orchestrator.core.schemas import input_schema_of
-from orchestrator.errors import PayloadError, SignalTimedOut
+from orchestrator.errors import CorrelationTaken, DefinitionError, PayloadError, SignalTimedOut
 
 TAKES_BYTES_MAX = 4 * 1024
 """A larger schema isn't kept with each wait: the flow alone looks at what comes."""
@@ -30,6 +32,20 @@ HAS_DEFAULT = "has_default"
 
 TAKEN_AT_THE_DEADLINE = "taken at the deadline"
 """Stands as the `type` in the error of a wait that a timer has answered, which knows no types of flows."""
+
+
+def correlated(name: str, correlation: str) -> str:
+    """The name by which a run knows a signal of that key: `paid[PAY-1]`. Raises DefinitionError."""
+    for words, what in ((name, "a signal's name"), (correlation, "a correlation key")):
+        if not isinstance(words, str):
+            raise DefinitionError(f"{words!r} can't be {what}", remedy="Give text: str(…).")
+        check_words(words, what=what, where="signal")
+    if "[" in name:
+        raise DefinitionError(
+            f"signal {name!r} can't have a correlation key", remedy="Leave out `[` of its name."
+        )
+    return f"{composed(name)}[{composed(correlation)}]"
+
 
 OnInvalid = Literal["set_aside", "raise"]
 """What becomes of a signal that does not fit the type of its wait."""
@@ -56,6 +72,7 @@ class SignalWait(Ask):
     on_invalid: OnInvalid = "set_aside"
     until: datetime | None = None
     default: Any = NO_DEFAULT
+    correlation: str | None = None
 
     kind: ClassVar = ActivityKind.SIGNAL
     opened_event: ClassVar = "waits for signal"
@@ -78,13 +95,25 @@ class SignalWait(Ask):
         """As the wait declares it."""
         return self.type
 
+    def name_of(self, name: str) -> str:
+        """By which its run knows the signal. Raises DefinitionError."""
+        return composed(name) if self.correlation is None else correlated(name, self.correlation)
+
+    def key_of(self, name: str) -> str:
+        """Without its correlation key."""
+        return name if self.correlation is None else name.partition("[")[0]
+
     def open(self, request: Request) -> NewActivity:
         """With its deadline, and what it takes."""
         timeout, until = self.timeout_seconds, self.until
         has_end = timeout is not None or until is not None
         timers = (NewTimer("signal-timeout", timeout, until),) if has_end else ()
         return NewActivity(
-            request, ActivityState.PENDING, policy=self._what_it_takes(), timers=timers
+            request,
+            ActivityState.PENDING,
+            policy=self._what_it_takes(),
+            timers=timers,
+            claims=self.correlation is not None,
         )
 
     def _what_it_takes(self) -> dict[str, Any] | None:
@@ -98,6 +127,9 @@ class SignalWait(Ask):
 
     def answer(self, request: Request, entry: Activity) -> Answer:
         """At its deadline, the default if there is one."""
+        if (entry.error or {}).get("type") == "CorrelationTaken":
+            message = str((entry.error or {}).get("message"))
+            return Answer(error=CorrelationTaken(request.key, message))
         answer = Ask.answer(self, request, entry)
         if isinstance(answer.error, SignalTimedOut) and not isinstance(self.default, NoDefault):
             return Answer(self.default)
@@ -138,4 +170,7 @@ class SignalWait(Ask):
     @classmethod
     def typed(cls, names: RunNames, _key: str, name: str, _who: tuple[str, ...]) -> str:
         """Send it."""
+        signal, _, correlation = name.removesuffix("]").partition("[")
+        if correlation:
+            return f"perennial signal --correlation {quote(correlation)} {quote(signal)} '{{...}}'"
         return f"perennial signal {names.called} {name} '{{...}}'"

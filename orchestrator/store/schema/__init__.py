@@ -37,6 +37,7 @@ TABLES = (
     "approval",
     "approval_vote",
     "cause",
+    "correlation",
     "history",
     "migration",
     "operation",

@@ -15,6 +15,7 @@ RIGHTS = {
     "approval": "SELECT, INSERT, UPDATE",
     "approval_vote": "SELECT, INSERT",
     "cause": "SELECT, INSERT, UPDATE",
+    "correlation": "SELECT, INSERT, UPDATE, DELETE",
     "history": "SELECT, INSERT",
     "migration": "SELECT, INSERT, UPDATE",
     "operation": "SELECT, INSERT, UPDATE, DELETE",

@@ -13,6 +13,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Double,
+    ForeignKey,
     ForeignKeyConstraint,
     Identity,
     Index,
@@ -313,6 +314,22 @@ signal = Table(
     Column("received_revision", BigInteger),
     UniqueConstraint("run_id", "signal_id"),
     Index("signal_buffered", "run_id", postgresql_where=text("consumed_key IS NULL")),
+)
+
+# Where a signal by a correlation key and the wait for it meet: `paid[PAY-1]` (docs/adr/0050).
+correlation = Table(
+    "correlation",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("run_id", Uuid, ForeignKey("perennial.run.id", ondelete="CASCADE")),
+    # How often it was claimed; what was sent before a claim, and how much of it claims have taken.
+    Column("claims", BigInteger, nullable=False, server_default="0"),
+    Column("signals", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
+    Column("taken", Integer, nullable=False, server_default="0"),
+    Column("taken_before", Integer, nullable=False, server_default="0"),
+    _time("expires_at", nullable=False),
+    Index("correlation_of_run", "run_id", postgresql_where=text("run_id IS NOT NULL")),
+    Index("correlation_expires", "expires_at"),
 )
 
 outbox = Table(

@@ -5,6 +5,7 @@
     turns       a turn is held, released, and freed of a dead holder
     commit      a turn's end: all that it writes
     settle      an attempt's end without a turn
+    correlations  a signal by a key meets the wait that claims it
     outside     a fact from outside: a signal, a decision (signals, approvals), an answer
     fire        timers come due
     recovery    what a lost attempt or a lost turn changes
@@ -19,7 +20,8 @@
     exits       how a worker's child ended, noted in history
     processes   definitions
 
-Lock order, in a statement and in a transaction of several: run, timer, approval, activity, outbox. A row that is
+Lock order, in a statement and in a transaction of several: run, timer, approval, activity, outbox. A correlation key
+is locked after its run, and by whoever has no run. A row that is
 new is in nobody's way; history, votes and signals are written by whoever has the run.
 
 - What changes a run locks its row before anything else of it: the other parts of a statement need its `fence`.

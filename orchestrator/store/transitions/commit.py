@@ -33,48 +33,27 @@ from orchestrator.store.parts import (
     a_turn_of,
     close_everything,
 )
-from orchestrator.store.rowset import RowSet
 from orchestrator.store.statement import AnyConnection, Statement
+from orchestrator.store.transitions import correlations
+from orchestrator.store.transitions.commit_rows import (
+    ACTIVITIES,
+    APPROVALS,
+    HANDOFFS,
+    HISTORY,
+    SIGNALS,
+    TIMERS,
+    TURNS,
+)
 from orchestrator.store.transitions.outbox import Handoff
 from orchestrator.store.transitions.settle import ATTEMPT_HOLDS, SETTLED, Settlement, settled_row
 from orchestrator.store.transitions.timers import ArmedTimer, timer_rows
 from orchestrator.store.transitions.turns import TURN_IS_FREE
 
-# What is known of each turn. Lists are rows of their own, found by their run.
-_TURNS = RowSet(
-    "turns",
-    """run_id uuid, revision bigint, turn_token uuid, status text, stage text, waiting_for text,
-    output text, error jsonb, closes boolean, goes_on boolean, queue text, unsettled text[],
-    consumed_keys text[], active_milliseconds bigint, settled_key text, settled_attempt int,
-    settled_state text, settled_result text, settled_error jsonb, settled_at timestamptz, outstanding int""",
-)
-_ACTIVITIES = RowSet(
-    "opened",
-    """run_id uuid, key text, scope text, ordinal int, kind text, name text, state text, attempt int, queue text,
-    policy jsonb, timeout_seconds float8, asked text, input text, result text, settled_at timestamptz,
-    settled_revision bigint, worker_id uuid""",
-)
-_SIGNALS = RowSet("consumed", "run_id uuid, key text, signal_id uuid")
-_TIMERS = RowSet(
-    "timers",
-    "run_id uuid, id uuid, key text, kind text, level int, delay_seconds float8, at timestamptz",
-)
-_APPROVALS = RowSet(
-    "approvals",
-    "run_id uuid, key text, name text, assignees text[], escalations jsonb, timeout_seconds float8, edition int",
-)
-_HANDOFFS = RowSet("handoffs", "run_id uuid, key text, attempt int, task text, queue text")
-_HISTORY = RowSet(
-    "history",
-    """run_id uuid, actor text, event text, key text, attempt int, from_status text, to_status text,
-    detail jsonb""",
-)
-
 
 def _turns(whose_run_is_free: str) -> str:
     return f"""
 turns AS MATERIALIZED (
-    SELECT t.* FROM {_TURNS.called("t")}{whose_run_is_free}
+    SELECT t.* FROM {TURNS.called("t")}{whose_run_is_free}
 )"""
 
 
@@ -108,17 +87,31 @@ fence AS (
 _FENCE_ALONE = _fence()
 _FENCE_WITH_ATTEMPT = _fence(ATTEMPT_HOLDS)
 
-_OPENED = f"""
+
+def _opened(is_refused: str = "") -> str:
+    """`is_refused`: SQL, which waits are settled at once, since another run has their key; "": none claims one."""
+    state, error, settled_at = "o.state", "NULL::jsonb", "o.settled_at"
+    if is_refused:
+        state = f"CASE WHEN {is_refused} THEN 'failed' ELSE o.state END"
+        error = f"CASE WHEN {is_refused} THEN {correlations.WHY_REFUSED} END"
+        settled_at = f"CASE WHEN {is_refused} THEN perennial.now() ELSE o.settled_at END"
+    return f"""
 opened AS (
     INSERT INTO perennial.activity (run_id, key, scope, ordinal, kind, name, state, attempt, queue, policy,
-        timeout_seconds, asked, input, result, settled_at, settled_revision, worker_id, claimed_at)
-    SELECT o.run_id, o.key, o.scope, o.ordinal, o.kind, o.name, o.state, o.attempt, o.queue, o.policy,
-        o.timeout_seconds, o.asked, o.input::jsonb, o.result::jsonb, o.settled_at,
-        CASE WHEN o.settled_at IS NOT NULL THEN coalesce(o.settled_revision, fence.recorded_revision) END, o.worker_id,
+        timeout_seconds, asked, input, result, error, settled_at, settled_revision, worker_id, claimed_at)
+    SELECT o.run_id, o.key, o.scope, o.ordinal, o.kind, o.name, {state}, o.attempt, o.queue, o.policy,
+        o.timeout_seconds, o.asked, o.input::jsonb, o.result::jsonb, {error}, {settled_at},
+        CASE WHEN {settled_at} IS NOT NULL THEN coalesce(o.settled_revision, fence.recorded_revision) END, o.worker_id,
         CASE WHEN o.state = 'claimed' THEN perennial.now() END
-    FROM fence JOIN {_ACTIVITIES.called("o")} ON o.run_id = fence.run_id
+    FROM fence JOIN {ACTIVITIES.called("o")} ON o.run_id = fence.run_id
     RETURNING run_id, key, claimed_at
 )"""
+
+
+_OPENED = _opened()
+_OPENED_AS_CLAIMED = (
+    f"{correlations.claimed(ACTIVITIES.called('o'))},{_opened(correlations.IS_REFUSED)}"
+)
 
 _TAKEN_AT = """(SELECT opened.claimed_at FROM opened WHERE opened.run_id = fence.run_id
     AND opened.claimed_at IS NOT NULL)"""
@@ -126,13 +119,13 @@ _TAKEN_AT = """(SELECT opened.claimed_at FROM opened WHERE opened.run_id = fence
 _CONSUMED = f"""
 consumed AS (
     UPDATE perennial.signal s SET consumed_key = c.key
-    FROM fence JOIN {_SIGNALS.called("c")} ON c.run_id = fence.run_id
+    FROM fence JOIN {SIGNALS.called("c")} ON c.run_id = fence.run_id
     WHERE s.id = c.signal_id AND s.run_id = fence.run_id
     RETURNING s.id
 ), answered AS (
     UPDATE perennial.activity a SET state = 'done', result = s.payload, settled_at = s.received_at,
         settled_revision = coalesce(s.received_revision, fence.recorded_revision)
-    FROM fence JOIN {_SIGNALS.called("c")} ON c.run_id = fence.run_id
+    FROM fence JOIN {SIGNALS.called("c")} ON c.run_id = fence.run_id
     JOIN perennial.signal s ON s.id = c.signal_id
     WHERE a.run_id = fence.run_id AND a.key = c.key AND a.state = 'pending'
     RETURNING a.key
@@ -143,7 +136,7 @@ armed AS (
     INSERT INTO perennial.timer (id, run_id, key, kind, level, due_at, indexed)
     SELECT t.id, t.run_id, t.key, t.kind, t.level, d.due_at,
         d.due_at <= perennial.now() + %(horizon_seconds)s * interval '1 second'
-    FROM fence JOIN {_TIMERS.called("t")} ON t.run_id = fence.run_id,
+    FROM fence JOIN {TIMERS.called("t")} ON t.run_id = fence.run_id,
         LATERAL (SELECT coalesce(t.at, perennial.now() + t.delay_seconds * interval '1 second') AS due_at) d
     RETURNING run_id, id, extract(epoch FROM due_at - perennial.now())::float8 AS remaining_seconds, indexed
 )"""
@@ -157,7 +150,7 @@ asked AS (
     INSERT INTO perennial.approval (run_id, key, name, assignees, escalations, edition, deadline)
     SELECT p.run_id, p.key, p.name, p.assignees, p.escalations, p.edition,
         perennial.now() + p.timeout_seconds * interval '1 second'
-    FROM fence JOIN {_APPROVALS.called("p")} ON p.run_id = fence.run_id
+    FROM fence JOIN {APPROVALS.called("p")} ON p.run_id = fence.run_id
     RETURNING key
 )"""
 
@@ -206,7 +199,7 @@ _HANDED_OFF = f"""
 handed_off AS (
     {HAND_OFF}
     SELECT h.run_id, h.key, h.attempt, h.task, h.queue, {SENT_AT_ONCE}
-    FROM {_HANDOFFS.called("h")}
+    FROM {HANDOFFS.called("h")}
     JOIN fence ON h.run_id = fence.run_id  /* guard: handoffs under the turn's fence */
     RETURNING key
 )"""
@@ -215,7 +208,7 @@ _TOLD = f"""
 told AS (
     {APPEND_HISTORY}
     SELECT h.run_id, h.actor, h.event, h.key, h.attempt, h.from_status, h.to_status, h.detail
-    FROM fence JOIN {_HISTORY.called("h")} ON h.run_id = fence.run_id
+    FROM fence JOIN {HISTORY.called("h")} ON h.run_id = fence.run_id
 )"""
 
 
@@ -262,10 +255,11 @@ class TurnCommit:
         """Only what this transition needs: a stage handed on costs six parts, not ten."""
         outcome = self.outcome
         is_closed = outcome.status.is_closed
+        claims = not is_closed and any(opened.claims for opened in outcome.opened)
         wanted = (
             (_FENCE_WITH_ATTEMPT if self.settlement is not None else _FENCE_ALONE, True),
             (SETTLED, self.settlement is not None),
-            (_OPENED, bool(outcome.opened)),
+            (_OPENED_AS_CLAIMED if claims else _OPENED, bool(outcome.opened)),
             (_CONSUMED, bool(outcome.consumed or outcome.set_aside)),
             (_ARMED, any(opened.timers for opened in outcome.opened)),
             (_ASKED, any(opened.approval is not None for opened in outcome.opened)),
@@ -299,32 +293,32 @@ def commit_turn_if_unchanged(
     statement = _statement_of(commits[0].parts(), if_many(commits))
     rows = statement.rows(
         connection,
-        **_TURNS.of(_turn_row(commit) for commit in commits),
-        **_ACTIVITIES.of(
+        **TURNS.of(_turn_row(commit) for commit in commits),
+        **ACTIVITIES.of(
             _activity_row(commit, opened) for commit in commits for opened in commit.outcome.opened
         ),
-        **_SIGNALS.of(
+        **SIGNALS.of(
             {"run_id": commit.run_id, "key": key, "signal_id": signal_id}
             for commit in commits
             for key, signal_id in _taken_signals(commit.outcome)
         ),
-        **_TIMERS.of(
+        **TIMERS.of(
             {"run_id": commit.run_id, **timer}
             for commit in commits
             for timer in timer_rows(commit.outcome.opened)
         ),
-        **_APPROVALS.of(
+        **APPROVALS.of(
             _approval_row(commit, opened, opened.approval)
             for commit in commits
             for opened in commit.outcome.opened
             if opened.approval is not None
         ),
-        **_HANDOFFS.of(
+        **HANDOFFS.of(
             {"run_id": commit.run_id, **handoff.as_row()}
             for commit in commits
             for handoff in commit.handoffs
         ),
-        **_HISTORY.of(_history_row(commit, fact) for commit in commits for fact in commit.facts),
+        **HISTORY.of(_history_row(commit, fact) for commit in commits for fact in commit.facts),
         relay_after=commits[0].relay_after,
         horizon_seconds=commits[0].horizon_seconds,
     )
@@ -349,7 +343,8 @@ def _committed(commit: TurnCommit, row: Any | None) -> Committed | None:
 def _statement_of(parts: tuple[str, ...], whose_run_is_free: str) -> Statement:
     armed = _ARMED_ROWS if _ARMED in parts else "NULL::jsonb"
     disarmed = _DISARMED_ROWS if _DISARMED in parts or _DROPPED in parts else "NULL::jsonb"
-    taken_at = _TAKEN_AT if _OPENED in parts else "NULL::timestamptz"
+    opens = _OPENED in parts or _OPENED_AS_CLAIMED in parts
+    taken_at = _TAKEN_AT if opens else "NULL::timestamptz"
     return Statement(
         "commit_turn",
         f"WITH {_turns(whose_run_is_free)}, {','.join(parts)} SELECT fence.run_id, {armed} AS armed,"
@@ -407,6 +402,7 @@ def _activity_row(commit: TurnCommit, opened: NewActivity) -> dict[str, Any]:
         "result": opened.result,
         "settled_at": opened.settled_at,
         "settled_revision": opened.settled_revision,
+        "claims": opened.claims,
     }
 
 

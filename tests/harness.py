@@ -59,6 +59,7 @@ TABLES = [
     "activity",
     "run",
     "process",
+    "process_history",
     "cause",
     "operation",
     "correlation",

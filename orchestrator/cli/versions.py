@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from orchestrator.cli.times import Clock
-    from orchestrator.core.views import DeployedRevision, DeployedVersion
+    from orchestrator.core.views import DeployedRevision, DeployedVersion, ProcessEvent
+
+HISTORY_MAX = 30
+"""So many lines of a process' history are shown."""
 
 WORKERS_NAMED = 3
 """So many workers of a version are named; --json names more."""
@@ -30,6 +33,7 @@ _SHAPE = (
 commands = typer.Typer(cls=ListOrOne)
 
 Name = Annotated[str, typer.Argument(metavar="PROCESS", show_default=False)]
+Reason = Annotated[str, typer.Option(help="Why; stays in the process' history.")]
 Version = Annotated[int, typer.Argument(metavar="VERSION", min=1, show_default=False)]
 
 
@@ -57,11 +61,12 @@ def processes(context: typer.Context, _json: Json = False) -> None:
     epilog=examples(
         "perennial processes access-request",
         "perennial processes show access-request",
-        json_shape=_SHAPE,
+        json_shape=f'{_SHAPE[:-1]}, "history": [{{"at", "by", "event", "version", "former_version", "code_revision", '
+        '"reason"}]}',
     ),
 )
 def show(context: typer.Context, process: Name, _json: Json = False) -> None:
-    """The versions of one process."""
+    """The versions of one process, and what was said of it: deployed, amended, set as current, retired."""
     _list(context, process)
 
 
@@ -83,6 +88,7 @@ def current(
         bool, typer.Option("--default", help="The newest version that a living worker can run.")
     ] = False,
     by: By = "",
+    reason: Reason = "",
     _json: Json = False,
 ) -> None:
     """Set which version new runs take. Runs that are there stay on theirs."""
@@ -92,8 +98,8 @@ def current(
         )
     session = session_of(context)
     with session.client() as client:
-        client.processes.set_current(process, version, by=by or os_user())
-    what = "the newest version that is served" if version is None else f"version {version}"
+        client.processes.set_current(process, version, by=by or os_user(), reason=reason)
+    what = _which(version)
     Printer(session).emit(
         {"process": process, "version": version, "action": "current"},
         lambda: text(f"New runs of {process} take {what}."),
@@ -117,15 +123,18 @@ def retire(
         bool, typer.Option("--force", help="Even the last version that new runs could take.")
     ] = False,
     by: By = "",
+    reason: Reason = "",
     _json: Json = False,
 ) -> None:
     """No new run takes that version. Runs that are there go on, as long as a worker has its code."""
     session = session_of(context)
     with session.client() as client:
         if undo:
-            client.processes.unretire(process, version)
+            client.processes.unretire(process, version, by=by or os_user(), reason=reason)
         else:
-            client.processes.retire(process, version, even_the_last=force, by=by or os_user())
+            client.processes.retire(
+                process, version, even_the_last=force, by=by or os_user(), reason=reason
+            )
     said = "New runs may take it again:" if undo else "No new run takes"
     Printer(session).emit(
         {"process": process, "version": version, "action": "retire"},
@@ -137,11 +146,18 @@ def _list(context: typer.Context, process: str | None) -> None:
     session = session_of(context)
     with session.client() as client:
         found = client.processes.list(process)
+        history = client.processes.history(process, limit=HISTORY_MAX) if process else ()
     printer = Printer(session)
-    printer.emit({"processes": found}, lambda: _page(found, printer.clock, process))
+    document = {"processes": found} | ({"history": history} if process else {})
+    printer.emit(document, lambda: _page(found, printer.clock, process, history))
 
 
-def _page(versions: Sequence[DeployedVersion], clock: Clock, process: str | None) -> RenderableType:
+def _page(
+    versions: Sequence[DeployedVersion],
+    clock: Clock,
+    process: str | None,
+    history: Sequence[ProcessEvent],
+) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
@@ -154,7 +170,29 @@ def _page(versions: Sequence[DeployedVersion], clock: Clock, process: str | None
             lines.append(Text())
         lines.append(_head(each, clock))
         lines += [text("  ") + _revision(each, revision) for revision in each.revisions]
+    if history:
+        lines += [Text(), text("History", "bold"), *(_event(each, clock) for each in history)]
     return Group(*lines)
+
+
+def _event(event: ProcessEvent, clock: Clock) -> Text:
+    match event.event:
+        case "current":
+            said = f"new runs take {_which(event.version)}, and took {_which(event.former_version)} before"
+        case "retired":
+            said = f"no new run takes version {event.version}"
+        case "unretired":
+            said = f"new runs may take version {event.version} again"
+        case "amended":
+            said = f"version {event.version} amended to revision {event.code_revision}"
+        case _:
+            said = f"version {event.version} {event.event}"
+    line = text(f"  {clock.stamp(event.at)}  ", "dim") + text(event.by or "somebody")
+    return line + text(f"  {said}{f': {event.reason}' if event.reason else ''}")
+
+
+def _which(version: int | None) -> str:
+    return "the newest version that is served" if version is None else f"version {version}"
 
 
 def _head(version: DeployedVersion, clock: Clock) -> Text:

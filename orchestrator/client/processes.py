@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from orchestrator.core.definition import Process
 from orchestrator.core.versions.plans import Plan, read_plan
-from orchestrator.core.views import DeployedVersion
+from orchestrator.core.views import DeployedVersion, ProcessEvent
 from orchestrator.engine.check import Checked, check
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.deploy import Deployed
@@ -22,7 +22,7 @@ from orchestrator.engine.operations.propose import MigrationProposal, propose
 from orchestrator.engine.operations.undo_migration import UndoneMigration, undo
 from orchestrator.engine.start import Starts
 from orchestrator.errors import ProcessChanged, StalePreview
-from orchestrator.store.reads.deployments import deployed_versions
+from orchestrator.store.reads.deployments import deployed_versions, history_of_process
 
 
 class Processes:
@@ -49,28 +49,43 @@ class Processes:
         with self._context.reading() as connection:
             return deployed_versions(connection, process)
 
-    def set_current(self, process: str, version: int | None, *, by: str = "") -> None:
+    def history(self, process: str, *, limit: int = 100) -> Sequence[ProcessEvent]:
+        """What was deployed, amended, set as current and retired of a process, by whom and why: the newest first."""
+        with self._context.reading() as connection:
+            return history_of_process(connection, process, limit=limit)
+
+    def set_current(
+        self, process: str, version: int | None, *, by: str = "", reason: str = ""
+    ) -> None:
         """New runs take that version. None: the newest that a living worker can run, as by default.
 
         Raises UnknownProcess, and VersionRefused for a version that is retired.
         """
         with self._context.connection() as connection:
-            versions.set_current(connection, process, version, by=by)
+            versions.set_current(connection, process, version, by=by, reason=reason)
 
     def retire(
-        self, process: str, version: int, *, even_the_last: bool = False, by: str = ""
+        self,
+        process: str,
+        version: int,
+        *,
+        even_the_last: bool = False,
+        by: str = "",
+        reason: str = "",
     ) -> None:
         """No new run takes that version; those that are there go on, as long as a worker has its code.
 
         Raises UnknownProcess, and VersionRefused for one that is retired, or is the only one that isn't.
         """
         with self._context.connection() as connection:
-            versions.retire(connection, process, version, by=by, even_the_last=even_the_last)
+            versions.retire(
+                connection, process, version, by=by, reason=reason, even_the_last=even_the_last
+            )
 
-    def unretire(self, process: str, version: int) -> None:
+    def unretire(self, process: str, version: int, *, by: str = "", reason: str = "") -> None:
         """New runs may take it again. Raises UnknownProcess, and VersionRefused for one that isn't retired."""
         with self._context.connection() as connection:
-            versions.unretire(connection, process, version)
+            versions.unretire(connection, process, version, by=by, reason=reason)
 
     def check(
         self,

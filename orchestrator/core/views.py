@@ -125,6 +125,23 @@ class DeployedVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessEvent:
+    """A line of a process' history: `deployed`, `amended` (to `code_revision`), `current`, `retired`, `unretired`.
+
+    `version` of `current`: which new runs take from then on, and `former_version` the one before; None: the newest
+    that is served.
+    """
+
+    at: datetime
+    by: str
+    event: str
+    version: int | None
+    former_version: int | None = None
+    code_revision: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class FailedActivity:
     """What an activity's last failed attempt has raised: `type`, `message`, its bounded `traceback`, and `at`,
     the author's file and line.

@@ -15,7 +15,9 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Iterable
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from queue import Empty, Full
 from queue import Queue as Waiting
@@ -36,6 +38,7 @@ from orchestrator.fleet.strangers import (
     RETURNS_HEADER,
     OwnRecord,
     give_back_unknown,
+    rest_of,
 )
 from orchestrator.settings import Settings
 from orchestrator.store.transitions import capabilities
@@ -179,11 +182,16 @@ class UnknownTask:
 
 
 class UnknownTasks:
-    """Messages of ours whose task this worker hasn't got: taken from Celery, and sent on by a thread."""
+    """Messages of ours whose task this worker hasn't got: taken from Celery, and sent on by a thread.
 
-    def __init__(self, member: Worker) -> None:
-        self._member = member
+    Those of another record that are on the same queue go back, and rest between; ours don't wait for that.
+    """
+
+    def __init__(self, member: Worker, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._member, self._clock = member, clock
         self._waiting: Waiting[UnknownTask] = Waiting(WAITING_MAX)
+        self._strange: deque[UnknownTask] = deque(maxlen=WAITING_MAX)
+        self._rests_until = 0.0
         self.stopped = threading.Event()
 
     def take(self, message: Any) -> bool:
@@ -198,26 +206,36 @@ class UnknownTasks:
         return True
 
     def work(self) -> None:
-        """Send the next on; wait for one, for a moment."""
+        """Send the next on, or give it back; wait for one, for a moment."""
+        due_in = self._rests_until - self._clock() if self._strange else STOP_SECONDS
         try:
-            task = self._waiting.get(timeout=STOP_SECONDS)
+            task = self._waiting.get(timeout=min(max(due_in, 0.0), STOP_SECONDS))
         except Empty:
-            return
-        self._send_on(task)
+            pass
+        else:
+            # guard: another record's message goes back though its task is unknown
+            if task.record is not None and self._member.record.is_stranger(task.record):
+                self._strange.append(task)
+            else:
+                self._send_on(task)
+        if self._strange and self._clock() >= self._rests_until:
+            self._give_back(self._strange.popleft())
+
+    def _give_back(self, task: UnknownTask) -> None:
+        assert task.record is not None  # noqa: S101 - it is another's
+        is_back = give_back_unknown(
+            self._member.app,
+            task.name,
+            (str(task.run_id), task.key, task.attempt),
+            queue=task.queue,
+            record=task.record,
+            returns=task.returns,
+        )
+        if is_back:
+            self._rests_until = self._clock() + rest_of(task.returns)
 
     def _send_on(self, task: UnknownTask) -> None:
-        member, context = self._member, self._member.context
-        if task.record is not None and member.record.is_stranger(task.record):
-            # guard: another record's message goes back though its task is unknown
-            give_back_unknown(
-                member.app,
-                task.name,
-                (str(task.run_id), task.key, task.attempt),
-                queue=task.queue,
-                record=task.record,
-                returns=task.returns,
-            )
-            return
+        context = self._member.context
         handoff = Handoff(task.run_id, task.key, task.attempt, task.name, task.queue)
         needs = (capabilities.stage_of(task.name),)
         sends = context.elsewhere

@@ -119,7 +119,12 @@ def give_back_if_strange(task: Task | None, own: OwnRecord, troubles: Troubles) 
 def _rest_after(returns: int) -> None:
     """Leave what was given back to its own. It goes back first: who rested with it in hand would take it again."""
     if returns:
-        _rest(min(FIRST_PAUSE_SECONDS * 2.0 ** (returns - 1), LONGEST_PAUSE_SECONDS))
+        _rest(rest_of(returns))
+
+
+def rest_of(returns: int) -> float:
+    """So many seconds a message that was given back so often before is left to its own."""
+    return min(FIRST_PAUSE_SECONDS * 2.0 ** (returns - 1), LONGEST_PAUSE_SECONDS) if returns else 0
 
 
 def _rest(seconds: float) -> None:
@@ -130,14 +135,14 @@ def _rest(seconds: float) -> None:
 def give_back_unknown(
     app: Celery, name: str, arguments: Sequence[object], *, queue: str, record: str, returns: int
 ) -> bool:
-    """The same for another record's message whose task this worker hasn't got. False: it is let go."""
+    """The same for another record's message whose task this worker hasn't got. False: it is let go.
+
+    Rests for nothing: whoever calls it rests `rest_of(returns)` when nothing else waits.
+    """
     if returns >= RETURNS_MAX:
         return False
     marks = {RECORD_HEADER: record, RETURNS_HEADER: returns + 1}
-    is_back = _give_back(app, name, arguments, uuid(), queue=queue, marks=marks)
-    if is_back:
-        _rest_after(returns)
-    return is_back
+    return _give_back(app, name, arguments, uuid(), queue=queue, marks=marks)
 
 
 def _give_back(

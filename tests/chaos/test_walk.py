@@ -241,6 +241,7 @@ ELSEWHERE = {
     "unretire_version",
     "read_versions",
     "deployed_versions",
+    "history_of_process",
     # said again at a worker's next beat: tests/engine/test_serving.py
     "mark_served",
     # of a worker that stays for long, and of one that goes: tests/fleet/test_registration.py

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.core.run import RunStatus
-from orchestrator.core.views import DeployedRevision, DeployedVersion
+from orchestrator.core.views import DeployedRevision, DeployedVersion, ProcessEvent
 from orchestrator.errors import VersionRefused
 from tests.cli.samples import WAITING, ago, summary
 
@@ -43,6 +43,13 @@ UNSERVED = replace(
 def deployed(client):
     client.answers |= {
         "list": [SERVED, UNSERVED],
+        "history": [
+            ProcessEvent(ago(hours=1), "", "unretired", 1),
+            ProcessEvent(ago(hours=2), "ann", "current", 1, reason="2 is slow"),
+            ProcessEvent(ago(hours=3), "bob", "retired", 1),
+            ProcessEvent(ago(hours=4), "ann", "amended", 2, code_revision=3, reason="a fix"),
+            ProcessEvent(ago(hours=5), "ann", "deployed", 2, code_revision=1),
+        ],
         "set_current": None,
         "retire": None,
         "unretire": None,
@@ -61,7 +68,28 @@ def test_the_list_says_what_is_open_who_can_run_it_and_what_nobody_can(perennial
         in " ".join(page.split("\n")).replace("  revision", " revision")
     )
     perennial("processes", "access-request")
-    assert [call[1] for call in deployed.calls] == [(None,), ("access-request",)]
+    assert [call[:2] for call in deployed.calls] == [
+        ("list", (None,)),
+        ("list", ("access-request",)),
+        ("history", ("access-request",)),
+    ]
+
+
+def test_the_page_of_one_process_says_who_decided_what_and_why(perennial, deployed):
+    page = " ".join(perennial("processes", "access-request").stdout.split())
+    assert (
+        "ann new runs take version 1, and took the newest version that is served before: 2 is slow"
+        in page
+    )
+    assert "bob no new run takes version 1" in page
+    assert "somebody new runs may take version 1 again" in page
+    assert "ann version 2 amended to revision 3: a fix" in page
+    assert "ann version 2 deployed" in page
+    (first, *_) = perennial.json("processes", "show", "access-request")["history"]
+    assert set(first) == {
+        "at", "by", "event", "version", "former_version", "code_revision", "reason",
+    }  # fmt: skip
+    assert "History" not in perennial("processes").stdout
 
 
 def test_the_document_has_each_version_with_its_revisions(perennial, deployed):
@@ -76,7 +104,7 @@ def test_the_document_has_each_version_with_its_revisions(perennial, deployed):
 
 
 def test_nothing_deployed_says_what_to_do(perennial, client):
-    client.answers["list"] = []
+    client.answers |= {"list": [], "history": []}
     assert (
         "No process is deployed. `perennial deploy` deploys one." in perennial("processes").stdout
     )
@@ -89,7 +117,7 @@ def test_the_version_that_new_runs_take_is_set_and_unset(perennial, deployed):
     page = perennial("processes", "current", "access-request", "--default").stdout
     assert "take the newest version that is served." in page
     assert [call[1] for call in deployed.calls] == [("access-request", 1), ("access-request", None)]
-    assert deployed.calls[0][2] == {"by": "ann"}
+    assert deployed.calls[0][2] == {"by": "ann", "reason": ""}
     for words in ((), ("1", "--default")):
         refused = perennial("processes", "current", "access-request", *words)
         assert refused.exit_code == 2
@@ -99,12 +127,13 @@ def test_the_version_that_new_runs_take_is_set_and_unset(perennial, deployed):
 def test_a_version_is_retired_and_taken_back_and_a_refusal_is_a_sentence(perennial, deployed):
     words = ("processes", "retire", "access-request", "1")
     assert "No new run takes access-request version 1" in perennial(*words, "--by", "ann").stdout
-    assert "New runs may take it again" in perennial(*words, "--undo").stdout
+    undone = perennial(*words, "--undo", "--by", "ann", "--reason", "it was needed")
+    assert "New runs may take it again" in undone.stdout
     perennial(*words, "--force", "--by", "ann")
     assert deployed.calls == [
-        ("retire", ("access-request", 1), {"even_the_last": False, "by": "ann"}),
-        ("unretire", ("access-request", 1), {}),
-        ("retire", ("access-request", 1), {"even_the_last": True, "by": "ann"}),
+        ("retire", ("access-request", 1), {"even_the_last": False, "by": "ann", "reason": ""}),
+        ("unretire", ("access-request", 1), {"by": "ann", "reason": "it was needed"}),
+        ("retire", ("access-request", 1), {"even_the_last": True, "by": "ann", "reason": ""}),
     ]
     deployed.answers["retire"] = VersionRefused("version 1 is the only version")
     refused = perennial(*words)

@@ -183,6 +183,64 @@ def test_a_retired_version_gets_no_new_run_and_those_that_are_there_go_on(harnes
     harness.client.signal(there, "go")
 
 
+def test_what_was_said_of_a_process_stays_with_who_when_from_what_and_why(harness):
+    harness.freeze()
+    processes = harness.client.processes
+    processes.deploy(version(1), version(2), version(1, "other"), by="ann")
+    harness.move(hours=1)
+    processes.set_current("p", 2, by="bob", reason="1 is slow")
+    processes.set_current("p", 1, by="cleo")
+    harness.move(hours=1)
+    processes.set_current("p", None, by="dan", reason="as ever")
+    processes.set_current("p", None, by="eve")  # nothing was set: nothing is changed
+    processes.set_current("p", 2, by="fay")
+    processes.retire("p", 2, by="gus", reason="it is wrong")
+    for refused in (
+        lambda: processes.retire("p", 2, by="hal"),
+        lambda: processes.set_current("p", 2, by="hal"),
+        lambda: processes.unretire("p", 1, by="hal"),
+    ):
+        with pytest.raises(VersionRefused):
+            refused()
+    processes.unretire("p", 2, by="ida")
+    told = processes.history("p")
+    assert [
+        (each.by, each.event, each.former_version, each.version, each.reason) for each in told
+    ] == [
+        ("ida", "unretired", None, 2, ""),
+        ("gus", "retired", None, 2, "it is wrong"),
+        ("gus", "current", 2, None, "it is wrong"),
+        ("fay", "current", None, 2, ""),
+        ("dan", "current", 1, None, "as ever"),
+        ("cleo", "current", 2, 1, ""),
+        ("bob", "current", None, 2, "1 is slow"),
+        ("ann", "deployed", None, 2, ""),
+        ("ann", "deployed", None, 1, ""),
+    ]
+    assert [(harness.now - each.at).total_seconds() / 3600 for each in told[-4:]] == [1, 1, 2, 2]
+    assert [each.by for each in processes.history("p", limit=1)] == ["ida"]
+
+
+def test_of_two_who_set_the_current_version_at_once_the_second_says_what_the_first_has_set(harness):
+    processes = harness.client.processes
+    processes.deploy(version(1), version(2))
+    with harness.database.psycopg() as holder:
+        holder.execute("SELECT FROM perennial.process FOR UPDATE")
+        threads = [
+            Thread(lambda number=number: processes.set_current("p", number, by="ann"))
+            for number in (1, 2)
+        ]
+        wait_until_blocked(harness.database, 2)
+        holder.rollback()
+    for thread in threads:
+        thread.outcome()
+    said = [each for each in processes.history("p") if each.event == "current"]
+    (first,) = [each.version for each in said if each.former_version is None]
+    (second,) = [each.version for each in said if each.former_version == first]
+    assert {first, second} == {1, 2}
+    assert [each.version for each in processes.list("p") if each.is_current] == [second]
+
+
 def test_what_is_not_deployed_is_named(harness):
     processes = harness.client.processes
     processes.deploy(version(1, "parcel"))

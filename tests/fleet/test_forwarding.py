@@ -25,7 +25,13 @@ from orchestrator.fleet.forwarding import (
     queue_of_code,
 )
 from orchestrator.fleet.publisher import Publisher
-from orchestrator.fleet.strangers import RECORD_HEADER, RETURNS_HEADER, RETURNS_MAX, OwnRecord
+from orchestrator.fleet.strangers import (
+    LONGEST_PAUSE_SECONDS,
+    RECORD_HEADER,
+    RETURNS_HEADER,
+    RETURNS_MAX,
+    OwnRecord,
+)
 from orchestrator.store.transitions.outbox import Handoff
 from tests.fleet.releases import release
 
@@ -143,6 +149,26 @@ def test_another_records_message_goes_back_to_its_queue_though_its_task_is_unkno
     assert (back.headers["task"], back.headers[RETURNS_HEADER]) == ("new", 1)
     assert back.headers[RECORD_HEADER] == "bbbbbbbb.11111111"
     assert shop.message(queue) is None
+
+
+def test_ours_do_not_wait_while_another_records_messages_rest(shop, monkeypatch):
+    """Those rest longer the more often they were met; what is ours is sent on at once."""
+    shop.member.record = OwnRecord(lambda: "aaaaaaaa.11111111")
+    now = [100.0]
+    tasks, queue, sent = UnknownTasks(shop.member, clock=lambda: now[0]), f"usual-{uuid4()}", []
+    monkeypatch.setattr(tasks, "_send_on", sent.append)
+    strange = {RECORD_HEADER: "bbbbbbbb.11111111", RETURNS_HEADER: 9, QUEUE_HEADER: queue}
+    ours = {RECORD_HEADER: "aaaaaaaa.11111111"}
+    for message in (unknown(**strange), unknown(**strange), unknown(**ours), unknown(**ours)):
+        assert tasks.take(message)
+    for _ in range(4):
+        tasks.work()
+    assert len(sent) == 2
+    assert shop.message(queue) is not None
+    assert shop.message(queue) is None  # the second of the others rests still
+    now[0] += LONGEST_PAUSE_SECONDS
+    tasks.work()
+    assert shop.message(queue) is not None
 
 
 def test_workers_with_one_code_share_a_queue_and_no_others_do():

@@ -144,6 +144,11 @@ def do_all(harness: Harness) -> None:
     sweep.rebuild_index(harness.context)
     harness.recover(rounds=4)
     assert harness.status(run) is RunStatus.COMPLETED
+    client.processes.set_current("p", 1, by="ann")
+    client.processes.set_current("p", None)
+    client.processes.retire("p", 1, even_the_last=True)
+    client.processes.unretire("p", 1)
+    assert client.processes.history("p")
     client.operations.fork(run, at="board")
     client.operations.rewind(run, "board", even_if_completed=True)
     harness.drain()

@@ -121,7 +121,7 @@ def test_what_is_deployed_is_revision_one_and_who_worked_on_it_may_read_that(har
     """A client of the release before deploys into `process` alone: that row is the current revision."""
     run = harness.run(p)
     downgrade(harness.database, "0008")
-    harness.database.rows("GRANT SELECT, UPDATE ON perennial.process TO pg_monitor")
+    harness.database.rows("GRANT SELECT, INSERT, UPDATE ON perennial.process TO pg_monitor")
     harness.database.close()
     migrate.upgrade(harness.database.engine)
     (row,) = harness.database.rows(
@@ -137,3 +137,8 @@ def test_what_is_deployed_is_revision_one_and_who_worked_on_it_may_read_that(har
         False,
     )
     assert harness.client.get(run).code_revision == 1
+    (row,) = harness.database.rows(
+        """SELECT has_table_privilege('pg_monitor', 'perennial.process_history', 'INSERT') AS may_add,
+        has_table_privilege('pg_monitor', 'perennial.process_history', 'UPDATE') AS may_change"""
+    )
+    assert (row.may_add, row.may_change) == (True, False)

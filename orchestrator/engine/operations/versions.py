@@ -1,9 +1,11 @@
-"""Which version new runs take, and which take none any more: a team's word, kept with who said it."""
+"""Which version new runs take, and which take none any more: a team's word, kept with who said it, when and why."""
 
 from __future__ import annotations
 
 from difflib import get_close_matches
 
+from orchestrator.core import codec
+from orchestrator.core.checks import check_words, composed
 from orchestrator.errors import UnknownProcess, VersionRefused
 from orchestrator.store.statement import AnyConnection
 from orchestrator.store.transitions import processes, serving
@@ -11,15 +13,18 @@ from orchestrator.store.transitions import processes, serving
 NAMES_MAX = 1_000
 
 
-def set_current(connection: AnyConnection, name: str, version: int | None, *, by: str) -> None:
+def set_current(
+    connection: AnyConnection, name: str, version: int | None, *, by: str, reason: str = ""
+) -> None:
     """New runs take that version from here on. None: the newest that is served, as by default.
 
     Raises UnknownProcess, and VersionRefused for a version that is retired.
     """
+    by, reason = _said(by, reason)
     if version is None:
         _known(connection, name, None)
-        serving.unset_current(connection, name)
-    elif not serving.set_current(connection, name, version, by=by):
+        serving.unset_current(connection, name, by=by, reason=reason)
+    elif not serving.set_current(connection, name, version, by=by, reason=reason):
         said = _known(connection, name, version)
         raise VersionRefused(
             f"{name} version {version} was retired{_by(said.retired_by)}: no new run takes it. "
@@ -28,13 +33,20 @@ def set_current(connection: AnyConnection, name: str, version: int | None, *, by
 
 
 def retire(
-    connection: AnyConnection, name: str, version: int, *, by: str, even_the_last: bool = False
+    connection: AnyConnection,
+    name: str,
+    version: int,
+    *,
+    by: str,
+    reason: str = "",
+    even_the_last: bool = False,
 ) -> None:
     """No new run takes that version; those that are there go on. It isn't the current one any more, if it was.
 
     Raises UnknownProcess, and VersionRefused for one that is retired, or the last of its process that isn't.
     """
-    if serving.retire(connection, name, version, by=by, even_the_last=even_the_last):
+    by, reason = _said(by, reason)
+    if serving.retire(connection, name, version, by=by, reason=reason, even_the_last=even_the_last):
         return
     said = _known(connection, name, version)
     if said.retired_at is not None:
@@ -45,11 +57,21 @@ def retire(
     )
 
 
-def unretire(connection: AnyConnection, name: str, version: int) -> None:
+def unretire(
+    connection: AnyConnection, name: str, version: int, *, by: str, reason: str = ""
+) -> None:
     """New runs may take that version again. Raises UnknownProcess, and VersionRefused for one that isn't retired."""
-    if not serving.unretire(connection, name, version):
+    by, reason = _said(by, reason)
+    if not serving.unretire(connection, name, version, by=by, reason=reason):
         _known(connection, name, version)
         raise VersionRefused(f"{name} version {version} is not retired")
+
+
+def _said(by: str, reason: str) -> tuple[str, str]:
+    """Who and why, as history keeps them. Raises for words that the record doesn't take."""
+    if by:
+        check_words(by, what="an operator", where="by")
+    return composed(by), codec.readable(reason)
 
 
 def _known(connection: AnyConnection, name: str, version: int | None) -> serving.Said:

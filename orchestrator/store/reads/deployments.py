@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.core.views import DeployedRevision, DeployedVersion
+from orchestrator.core.views import DeployedRevision, DeployedVersion, ProcessEvent
 from orchestrator.store.parts import MAY_START, THE_CURRENT_FIRST
 from orchestrator.store.statement import AnyConnection, Statement
 from orchestrator.store.transitions.capabilities import is_alive
@@ -44,6 +44,39 @@ LEFT JOIN open o ON o.process = s.name AND o.version = s.version AND o.code_revi
 ORDER BY v.name, v.version DESC, s.code_revision DESC
 """,
 )
+
+
+# A version that nobody has used is deployed anew in its place: then its last deployment is what is told.
+_HISTORY = Statement(
+    "history_of_process",
+    """
+SELECT h.at, h.by, h.event, h.version, h.former_version, NULL::int AS code_revision, h.reason, h.id AS place
+FROM perennial.process_history h WHERE h.process = %(process)s
+UNION ALL
+SELECT v.deployed_at, v.deployed_by, CASE WHEN v.code_revision = 1 THEN 'deployed' ELSE 'amended' END, v.version, NULL,
+    v.code_revision, v.reason, 0
+FROM perennial.process_revision v WHERE v.process = %(process)s
+ORDER BY at DESC, place DESC, version DESC, code_revision DESC LIMIT %(limit)s
+""",
+)
+
+
+def history_of_process(
+    connection: AnyConnection, process: str, *, limit: int
+) -> list[ProcessEvent]:
+    """The newest first."""
+    return [
+        ProcessEvent(
+            row.at,
+            row.by,
+            row.event,
+            row.version,
+            row.former_version,
+            row.code_revision,
+            row.reason,
+        )
+        for row in _HISTORY.rows(connection, process=process, limit=limit)
+    ]
 
 
 def deployed_versions(connection: AnyConnection, process: str | None) -> list[DeployedVersion]:

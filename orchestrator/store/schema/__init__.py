@@ -44,6 +44,7 @@ TABLES = (
     "operation_run",
     "outbox",
     "process",
+    "process_history",
     "process_revision",
     "run",
     "schema_version",

@@ -8,6 +8,7 @@ from sqlalchemy import (
     Column,
     Double,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     Table,
@@ -90,6 +91,23 @@ operation_run = Table(
     _time("at"),
     CheckConstraint("state IN ('to do', 'done', 'skipped', 'refused', 'failed')", name="state"),
     CheckConstraint("(at IS NULL) = (state = 'to do')", name="at"),
+)
+
+# What a team has said of a process: nothing of it is changed. `version` and `former_version` of 'current' are None
+# for the newest version that is served.
+process_history = Table(
+    "process_history",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("process", Text, nullable=False),
+    _now("at"),
+    Column("by", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("version", Integer),
+    Column("former_version", Integer),
+    Column("reason", Text, nullable=False, server_default=""),
+    CheckConstraint("event IN ('current', 'retired', 'unretired')", name="event"),
+    Index("process_history_of_process", "process", "id"),
 )
 
 # What a plan of migration has changed of a run, so that it can be undone until the run's next step.

@@ -22,6 +22,7 @@ RIGHTS = {
     "operation_run": "SELECT, INSERT, UPDATE",
     "outbox": "SELECT, INSERT, UPDATE, DELETE",
     "process": "SELECT, INSERT, UPDATE",
+    "process_history": "SELECT, INSERT",
     "process_revision": "SELECT, INSERT, UPDATE",
     "run": "SELECT, INSERT, UPDATE",
     "schema_version": "SELECT",

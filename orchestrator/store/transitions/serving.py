@@ -4,6 +4,8 @@ mark_served                            which versions living workers can run, fo
 set_current, unset_current             a team's word
 retire, unretire                       no new runs; those that are there go on
 
+Each of a team's words adds a line to `process_history`, in the same statement.
+
 Whether a version is served stands in its row, so that a start asks for nothing more. Workers keep it: as they come
 and go, and while they live. A version whose last worker has gone stays served for `GRACE_SECONDS`, since workers are
 started again; and for as long as no other version of its process is served, since then nothing is gained.
@@ -57,49 +59,83 @@ FROM held h WHERE p.name = h.name AND p.version = h.version
 """,
 )
 
+# All of its versions are locked, in their order, before one is changed: so what was before is what history says, and
+# of two that retire the last two at once, one is refused. An aggregate, since a row that the statement itself has
+# changed meanwhile would be left out.
+_BEFORE = """locked AS MATERIALIZED (
+    SELECT o.version, o.retired_at, o.current_since FROM perennial.process o WHERE o.name = %(name)s
+    ORDER BY o.version FOR NO KEY UPDATE
+), before AS MATERIALIZED (
+    SELECT max(l.version) FILTER (WHERE l.current_since IS NOT NULL) AS set_version, array_agg(l.version) AS versions,
+        array_agg(l.version) FILTER (WHERE l.retired_at IS NULL) AS not_retired
+    FROM locked l
+)"""
+
+_WAS_SET = "(SELECT b.set_version FROM before b)"
+
+_NOTE = (
+    "INSERT INTO perennial.process_history (process, by, event, version, former_version, reason)"
+)
+
 _SET = Statement(
     "set_current_version",
-    """
-UPDATE perennial.process p SET
+    f"""
+WITH {_BEFORE}, set_now AS (UPDATE perennial.process p SET
     current_since = CASE WHEN p.version = %(version)s THEN perennial.now() END,
     current_by = CASE WHEN p.version = %(version)s THEN %(by)s ELSE '' END
-WHERE p.name = %(name)s AND EXISTS (SELECT FROM perennial.process o WHERE o.name = %(name)s
-    AND o.version = %(version)s
-    AND o.retired_at IS NULL  /* guard: what is retired is not set as current */
+WHERE p.name = %(name)s AND EXISTS (SELECT FROM before b WHERE %(version)s = ANY(b.versions)
+    AND %(version)s = ANY(b.not_retired)  /* guard: what is retired is not set as current */
     )
 RETURNING p.version
+)
+{_NOTE}
+SELECT %(name)s, %(by)s, 'current', %(version)s, {_WAS_SET}, %(reason)s WHERE EXISTS (SELECT FROM set_now)
+RETURNING version
 """,
 )
 
 _UNSET = Statement(
     "unset_current_version",
-    """
-UPDATE perennial.process p SET current_since = NULL, current_by = ''
-WHERE p.name = %(name)s AND p.current_since IS NOT NULL
+    f"""
+WITH {_BEFORE}, unset_now AS (
+    UPDATE perennial.process p SET current_since = NULL, current_by = ''
+    WHERE p.name = %(name)s AND p.version = {_WAS_SET}
+    RETURNING p.version
+)
+{_NOTE}
+SELECT %(name)s, %(by)s, 'current', NULL, u.version, %(reason)s FROM unset_now u
 """,
 )
 
-# All of its versions are locked, in their order, so that two that retire the last two at once leave one.
 _RETIRE = Statement(
     "retire_version",
-    """
-WITH versions AS (
-    SELECT o.version, o.retired_at FROM perennial.process o WHERE o.name = %(name)s ORDER BY o.version FOR NO KEY UPDATE
-)
+    f"""
+WITH {_BEFORE}, retired AS (
 UPDATE perennial.process p SET retired_at = perennial.now(), retired_by = %(by)s, current_since = NULL, current_by = ''
 WHERE p.name = %(name)s AND p.version = %(version)s AND p.retired_at IS NULL
-    AND (%(even_the_last)s OR EXISTS (SELECT FROM versions v WHERE v.version <> %(version)s
-        AND v.retired_at IS NULL))  /* guard: the last version is not retired unasked */
+    AND (%(even_the_last)s OR (SELECT b.not_retired <> ARRAY[%(version)s::int]
+        FROM before b))  /* guard: the last version is not retired unasked */
 RETURNING p.version
+)
+{_NOTE}
+SELECT %(name)s, %(by)s, e.event, e.version, e.former_version, %(reason)s FROM retired r, LATERAL (VALUES
+    (1, 'current', NULL::int, r.version), (2, 'retired', r.version, NULL)) e(place, event, version, former_version)
+WHERE e.event = 'retired' OR r.version = {_WAS_SET} ORDER BY e.place
+RETURNING version
 """,
 )
 
 _UNRETIRE = Statement(
     "unretire_version",
-    """
-UPDATE perennial.process p SET retired_at = NULL, retired_by = ''
-WHERE p.name = %(name)s AND p.version = %(version)s AND p.retired_at IS NOT NULL
-RETURNING p.version
+    f"""
+WITH unretired AS (
+    UPDATE perennial.process p SET retired_at = NULL, retired_by = ''
+    WHERE p.name = %(name)s AND p.version = %(version)s AND p.retired_at IS NOT NULL
+    RETURNING p.version
+)
+{_NOTE}
+SELECT %(name)s, %(by)s, 'unretired', u.version, NULL, %(reason)s FROM unretired u
+RETURNING version
 """,
 )
 
@@ -125,27 +161,43 @@ def mark_served(connection: AnyConnection) -> None:
     _MARK.rows(connection)
 
 
-def set_current(connection: AnyConnection, name: str, version: int, *, by: str) -> bool:
+def set_current(
+    connection: AnyConnection, name: str, version: int, *, by: str, reason: str
+) -> bool:
     """New runs take that version. False: it isn't deployed, or is retired."""
-    return bool(_SET.rows(connection, name=name, version=version, by=by))
+    return bool(_SET.rows(connection, name=name, version=version, by=by, reason=reason))
 
 
-def unset_current(connection: AnyConnection, name: str) -> None:
+def unset_current(connection: AnyConnection, name: str, *, by: str, reason: str) -> None:
     """New runs take the newest version that is served."""
-    _UNSET.rows(connection, name=name)
+    _UNSET.rows(connection, name=name, by=by, reason=reason)
 
 
 def retire(
-    connection: AnyConnection, name: str, version: int, *, by: str, even_the_last: bool
+    connection: AnyConnection,
+    name: str,
+    version: int,
+    *,
+    by: str,
+    reason: str,
+    even_the_last: bool,
 ) -> bool:
     """No new run takes it. False: it isn't deployed, is retired, or is the last one."""
-    row = _RETIRE.row(connection, name=name, version=version, by=by, even_the_last=even_the_last)
+    row = _RETIRE.row(
+        connection,
+        name=name,
+        version=version,
+        by=by,
+        reason=reason,
+        even_the_last=even_the_last,
+    )
     return row is not None
 
 
-def unretire(connection: AnyConnection, name: str, version: int) -> bool:
+def unretire(connection: AnyConnection, name: str, version: int, *, by: str, reason: str) -> bool:
     """New runs may take it again. False: it isn't retired."""
-    return _UNRETIRE.row(connection, name=name, version=version) is not None
+    row = _UNRETIRE.row(connection, name=name, version=version, by=by, reason=reason)
+    return row is not None
 
 
 def read_versions(connection: AnyConnection, name: str) -> dict[int, Said]:

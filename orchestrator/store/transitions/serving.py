@@ -61,7 +61,7 @@ FROM held h WHERE p.name = h.name AND p.version = h.version
 
 # All of its versions are locked, in their order, before one is changed: so what was before is what history says, and
 # of two that retire the last two at once, one is refused. An aggregate, since a row that the statement itself has
-# changed meanwhile would be left out.
+# changed by then would be left out.
 _BEFORE = """locked AS MATERIALIZED (
     SELECT o.version, o.retired_at, o.current_since FROM perennial.process o WHERE o.name = %(name)s
     ORDER BY o.version FOR NO KEY UPDATE

@@ -73,6 +73,11 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("PERENNIAL_EAGER_SECONDS", "PERENNIAL_IN_PLACE_SECONDS"),
         description="So long a worker goes on with runs without messages between their stages. 0: never.",
     )
+    async_stages_max: int = Field(
+        1000,
+        ge=1,
+        description="So many `async def` stages a worker's process awaits side by side.",
+    )
     batch_size: int = Field(
         500, ge=1, le=10_000, description="Rows of each kind that are done before looking up again."
     )

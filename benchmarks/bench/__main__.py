@@ -34,6 +34,7 @@ class Part(StrEnum):
     PARKED = "parked"
     RETAINED = "retained"
     SCALING = "scaling"
+    ASYNCHRONOUS = "asynchronous"
 
 
 class Pool(StrEnum):

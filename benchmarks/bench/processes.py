@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from orchestrator import Flow, Registry, process, stage
@@ -86,3 +87,16 @@ async def wait_for_word(flow: Flow) -> int:
     """How long after it was sent a signal has moved the run on. Its payload says when that was."""
     sent: int = await flow.signal("word", type=int)
     return await flow.step(now_nanoseconds) - sent
+
+
+@stage(registry=registry)
+async def wait_a_second(number: int) -> int:
+    """What an `async def` stage mostly does: it waits for somebody else."""
+    await asyncio.sleep(1)
+    return number
+
+
+@process(version=1, registry=registry)
+async def waits_a_second(flow: Flow, number: int) -> int:
+    """One `async def` stage."""
+    return await flow.stage(wait_a_second, number)

@@ -13,17 +13,20 @@ the two sides meet through a socket alone. (docs/adr/0053)
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from types import CoroutineType
 from typing import Any, TypeVar
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -191,7 +194,7 @@ class EventLoop:
                 loop = self._loop
                 if loop is None:
                     self._aside = _Aside()
-                    loop = self._loop = asyncio.new_event_loop()
+                    loop = self._loop = _new_loop(self._aside)
                     _start_native(loop.run_forever)
         return loop
 
@@ -219,7 +222,7 @@ class _Aside:
 
     def do(self, function: Callable[[], object]) -> None:
         if self._asked is None:
-            self._executor.submit(function)
+            self._executor.submit(_said, function)
             return
         self._asked.append(function)
         _wake(self._number)
@@ -228,7 +231,15 @@ class _Aside:
         asked = self._asked
         while asked is not None and self._ours.recv(4096):
             while asked:
-                self._executor.submit(asked.popleft())
+                self._executor.submit(_said, asked.popleft())
+
+
+def _said(function: Callable[[], object]) -> None:
+    """Call it. Nobody waits for what it raises."""
+    try:
+        function()
+    except BaseException:
+        log.exception("what was done aside failed")
 
 
 def _wake(number: int) -> None:
@@ -240,6 +251,37 @@ def _wake(number: int) -> None:
 def _gevent_has_patched() -> bool:
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+class _OnThePoolsSide(ThreadPoolExecutor):
+    """The loop's executor under gevent, whose greenlets have no hub on the loop's thread: names are resolved so."""
+
+    def __init__(self, aside: _Aside) -> None:
+        super().__init__(1)
+        self._its_aside = aside
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        done: Future[T] = Future()
+
+        def call() -> None:
+            try:
+                value = fn(*args, **kwargs)
+            except BaseException as error:  # noqa: BLE001 - it is the coroutine's to judge
+                done.set_exception(error)
+            else:
+                done.set_result(value)
+
+        self._its_aside.do(call)
+        return done
+
+
+def _new_loop(aside: _Aside) -> asyncio.AbstractEventLoop:
+    if not _gevent_has_patched():
+        return asyncio.new_event_loop()
+    selector: Any = sys.modules["gevent.monkey"].get_original("selectors", "DefaultSelector")
+    loop = asyncio.SelectorEventLoop(selector())
+    loop.set_default_executor(_OnThePoolsSide(aside))
+    return loop
 
 
 def _start_native(function: Callable[[], None]) -> None:

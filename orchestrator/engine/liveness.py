@@ -67,6 +67,8 @@ class Identity:
         self._held: set[UUID] = set()
         self._said: set[UUID] = set()
         """Those that the helper beats for. What is held no more it is told in time: a claim may follow at once."""
+        self._spare: list[UUID] = []
+        """Of those that `hold` gave, which are held no more."""
         self._busy = threading.Event()
         self._troubles = Troubles(log)
 
@@ -84,30 +86,32 @@ class Identity:
             held = self._own.held = _Leased(uuid7())
         if not held.blocks:  # within another block, all of this is so already
             with self._lock:
-                self._held.add(held.id)
-                if self.helper is not None and held.id not in self._said:
-                    self._said.add(held.id)
-                    self.helper.acquire((held.id,), self.name)
-                self._busy.set()
+                self._hold(held.id)
         held.blocks += 1  # last: a time limit that strikes above leaves no block that nobody ends
         return held
 
     def release(self, held: _Leased, error: BaseException | None) -> None:
         """For `lease`: a block ends."""
-        if error is None:
-            self._troubles.over("claims")
-        else:
-            self._troubles.meet(
-                "claims",
-                "claims of %s are abandoned; they will be handed out again (%s)",
-                held.id,
-                one_line(error),
-                kind=kind_of(error),
-            )
+        self._say_how_it_ended(held.id, error)
+        if error is not None:
             self._own.held = None  # guard: a failure gives a new identity
         held.blocks -= 1
         if not held.blocks:
             self._forget(held.id, is_abandoned=error is not None)
+
+    def hold(self) -> UUID:
+        """An id that no thread has, for one claim: this process is answerable for it until it is let go of."""
+        with self._lock:
+            own = self._spare.pop() if self._spare else uuid7()
+            self._hold(own)
+        return own
+
+    def let_go(self, held: UUID, error: BaseException | None = None) -> None:
+        """Of what `hold` gave. `error`: what was claimed is abandoned, and the id falls silent."""
+        self._say_how_it_ended(held, error)
+        self._forget(held, is_abandoned=error is not None)
+        if error is None:  # an id for each claim would leave a row for each
+            self._spare.append(held)
 
     def leased_ids(self) -> list[UUID]:
         """The ids with claims in hand: those that beat."""
@@ -126,6 +130,25 @@ class Identity:
                 self.helper.acquire(self._said, self.name)
             if not self._held:
                 self._busy.clear()
+
+    def _hold(self, own: UUID) -> None:
+        self._held.add(own)
+        if self.helper is not None and own not in self._said:
+            self._said.add(own)
+            self.helper.acquire((own,), self.name)
+        self._busy.set()
+
+    def _say_how_it_ended(self, held_as: UUID, error: BaseException | None) -> None:
+        if error is None:
+            self._troubles.over("claims")
+        else:
+            self._troubles.meet(
+                "claims",
+                "claims of %s are abandoned; they will be handed out again (%s)",
+                held_as,
+                one_line(error),
+                kind=kind_of(error),
+            )
 
     def _forget(self, held_as: UUID, *, is_abandoned: bool) -> None:
         with self._lock:

@@ -7,7 +7,8 @@ and this code can't read parks the run. `work_and_settle` is what follows a clai
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -66,17 +67,27 @@ def claim_stage(
         return claim
 
 
-def work_and_settle(context: EngineContext, claim: Claim) -> Claim | None:
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A stage's work that is done already, as its coroutine has ended. `result` answers or raises, once."""
+
+    started: float
+    result: Callable[[], str]
+
+
+def work_and_settle(
+    context: EngineContext, claim: Claim, ended: Ended | None = None
+) -> Claim | None:
     """Do what is claimed, and record its end. The caller holds the identity it is claimed by.
 
-    The claim's connection went back to the pool: a stage may take an hour. Returns the stage that was
-    taken over with the commit, if one was.
+    The claim's connection went back to the pool: a stage may take an hour. `ended`: the work is done. Returns the
+    stage that was taken over with the commit, if one was.
     """
     run_id = claim.run.context.id
     stage = context.registry.stage(claim.name)
-    started = context.monotonic()
+    started = context.monotonic() if ended is None else ended.started
     try:
-        result = _work(context, stage, claim)
+        result = _work(context, stage, claim) if ended is None else ended.result()
         error = None
     except AttemptLost:
         log.warning(
@@ -230,26 +241,29 @@ class _Failure:
 
 def _work(context: EngineContext, stage: Stage[..., Any], claim: Claim) -> str:
     """The stage's result as JSON text; raises what the stage raises."""
+    standing, arguments = prepare(context, stage, claim)
+    with working_on(standing), around("work"), context.calling(stage.name):
+        value = context.call_stage(stage, claim, arguments)
+    return encoded(stage, value)
+
+
+def prepare(
+    context: EngineContext, stage: Stage[..., Any], claim: Claim
+) -> tuple[StageContext, dict[str, Any]]:
+    """What the stage's code works on, and its arguments. Raises PayloadMismatch where they can't be read."""
+    codec.check_declared(stage.result_type, what=f"result of stage {stage.name}")
     what = f"argument of stage {stage.name}"
-    of_result = f"result of stage {stage.name}"
-    codec.check_declared(stage.result_type, what=of_result)
     arguments = {
         name: codec.decode_recorded(value, stage.parameters.get(name, Any), what=f"{what}: {name}")
         for name, value in claim.input.items()
     }
-    steps = StepsOfStage(context, claim)
-    with (
-        working_on(_standing(stage, claim, steps)),
-        around("work"),
-        context.calling(stage.name),
-    ):
-        value = context.call_stage(stage, claim, arguments)
-    return codec.encode(value, stage.result_type, what=of_result)
+    run, steps = claim.run.context, StepsOfStage(context, claim)
+    return StageContext(run.id, claim.key, claim.attempt, steps, stage.is_asynchronous), arguments
 
 
-def _standing(stage: Stage[..., Any], claim: Claim, steps: StepsOfStage) -> StageContext:
-    run = claim.run.context
-    return StageContext(run.id, claim.key, claim.attempt, steps, stage.is_asynchronous)
+def encoded(stage: Stage[..., Any], value: Any) -> str:
+    """A stage's result as JSON text. Raises PayloadError."""
+    return codec.encode(value, stage.result_type, what=f"result of stage {stage.name}")
 
 
 def _is_left_to_another(context: EngineContext, claim: Claim, mismatch: PayloadMismatch) -> bool:

@@ -26,6 +26,7 @@ from celery.app import trace
 from celery.app.routes import MapRoute
 from celery.concurrency import prefork
 from celery.exceptions import Retry
+from celery.worker import state as worker_state
 from kombu.messaging import Producer
 from kombu.serialization import registry as serializers
 
@@ -155,6 +156,12 @@ def sends_events_now(worker: Any) -> bool | None:
     """
     dispatcher = getattr(getattr(worker, "consumer", None), "event_dispatcher", None)
     return None if dispatcher is None else not dispatcher.groups or "task" in dispatcher.groups
+
+
+def is_told_to_terminate() -> bool:
+    """`celery.worker.state.should_terminate`: whether a worker that goes down has to do so at once. Since 3.0."""
+    told = worker_state.should_terminate
+    return told is not None and told is not False
 
 
 CONSUMER_LOG = "celery.worker.consumer.consumer"

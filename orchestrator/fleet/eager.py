@@ -19,17 +19,17 @@ from typing import Any
 from uuid import UUID
 
 from celery import Celery, Task, uuid
-from celery.states import RETRY
 
-from orchestrator.core.failures import repr_of
 from orchestrator.core.kinds.base import NewActivity
-from orchestrator.engine.context import UntimedCalls
-from orchestrator.engine.eager.batch import BATCH_MAX, advance_batch
+from orchestrator.engine.async_stages import Settling
+from orchestrator.engine.context import EngineContext, UntimedCalls
+from orchestrator.engine.eager.batch import BATCH_MAX, advance_batch, settle_batch
 from orchestrator.engine.eager.call_durations import CallDurations
 from orchestrator.engine.eager.execution import run_stage_eagerly
 from orchestrator.fleet.compat import tracer_of
 from orchestrator.fleet.forwarding import QUEUE_HEADER
 from orchestrator.fleet.routes import Routes
+from orchestrator.fleet.traced import tell_end
 from orchestrator.fleet.way import Worker
 from orchestrator.store.transitions.claim import Claim
 
@@ -80,6 +80,10 @@ class Eager:
         """Whether the task that is traced now is none of those that were taken over."""
         return _taken_over.get() is None
 
+    def settle_together(self, context: EngineContext, settlings: Sequence[Settling]) -> None:
+        """Side by side: one statement for several."""
+        settle_batch(context, settlings)
+
     def _execution(self) -> EagerTasks:
         """For the message that this process works on now: how long it may go on with its run."""
         worker = self._worker
@@ -123,6 +127,8 @@ class EagerTasks:
         task = self._app.tasks.get(stage.request.name)
         if task is None or task.rate_limit or self._monotonic() >= self._until:
             return False
+        if task.is_asynchronous:  # guard: others wait for no coroutine
+            return False
         # guard: limits of a pool are those of the message
         return self._limits is None or self._may_keep(_limits_of(task))
 
@@ -154,24 +160,8 @@ class EagerTasks:
         finally:
             _taken_over.reset(token)
         if is_heard:
-            self._send_end(task_id, traced)
+            tell_end(self._send_event, task_id, traced, runtime=traced.runtime)
         return current.taken
-
-    def _send_end(self, task_id: str, traced: Any) -> None:
-        """As a worker tells it of a task that came by a message."""
-        ended, which = traced.info, {"uuid": task_id}
-        if ended is None:
-            self._send_event("task-succeeded", result="None", runtime=traced.runtime, **which)
-            return
-        printed = str(getattr(traced.retval, "traceback", ""))
-        if ended.state == RETRY:
-            self._send_event(
-                "task-retried", exception=repr_of(ended.retval.exc), traceback=printed, **which
-            )
-        else:
-            self._send_event(
-                "task-failed", exception=repr_of(ended.retval), traceback=printed, **which
-            )
 
     def _request_of(self, task: Task, task_id: str, arguments: tuple[Any, ...]) -> dict[str, Any]:
         of = self._request

@@ -23,6 +23,7 @@ from orchestrator.engine.fire import fire_all
 from orchestrator.engine.troubles import kind_of, one_line
 from orchestrator.errors import DefinitionError
 from orchestrator.fleet import failures
+from orchestrator.fleet.async_tasks import is_ending
 from orchestrator.fleet.compat import TRACE_LOG, tasks_so_far
 from orchestrator.fleet.failures import OnRun
 from orchestrator.fleet.forwarding import UnknownTasksStep
@@ -89,11 +90,27 @@ def _register_stage(member: Member, stage: Stage[..., Any]) -> None:
     def work(run_id: str, key: str, attempt: int) -> None:
         member.way.run_stage(run_id, key, attempt)
 
+    def begin_or_finish(run_id: str, key: str, attempt: int) -> bool:
+        asynchronous = member.async_tasks
+        if asynchronous.finish(run_id, key, attempt):
+            return True
+        if asynchronous.may_begin():
+            return not asynchronous.begin(stage, run_id, key, attempt)
+        member.way.run_stage(run_id, key, attempt)
+        return True
+
+    if stage.is_asynchronous:  # its own event loop keeps its time
+        begin_or_finish.__doc__ = stage.__doc__
+        _register(member, stage.name, begin_or_finish, is_asynchronous=True)
+        return
     work.__doc__ = stage.__doc__
     _register(member, stage.name, work, soft_time_limit=stage.timeout_seconds)
 
 
-def _register(member: Member, name: str, function: Callable[..., None], **options: Any) -> None:
+def _register(
+    member: Member, name: str, function: Callable[..., bool | None], **options: Any
+) -> None:
+    """`function` does what a message asks for; False: its end is yet to come, and to be told."""
     app = member.app
     existing = tasks_so_far(app).get(name)
     if existing is not None and not getattr(existing, "is_perennial", False):
@@ -109,12 +126,13 @@ def _register(member: Member, name: str, function: Callable[..., None], **option
     def once_or_twice(*arguments: Any) -> None:
         with failures.raising_what_fails():
             try:
-                if member.way.came_by_message() and give_back_if_strange(
+                comes_by_message = member.way.came_by_message() and not is_ending()
+                if comes_by_message and give_back_if_strange(
                     app.current_worker_task, member.record, member.troubles
                 ):
                     raise Ignore
                 # guard: a cut connection consumes no message
-                once_more_if_cut(lambda: function(*arguments))
+                is_over = once_more_if_cut(lambda: function(*arguments))
             except DBAPIError as error:
                 if not is_a_servers_trouble(error):
                     raise
@@ -128,10 +146,13 @@ def _register(member: Member, name: str, function: Callable[..., None], **option
                 clear_frames(error)
                 raise Ignore from None
             member.troubles.over(POSTGRES)
+            if is_over is False:
+                raise Ignore  # here: Celery copies each frame that it comes through
 
-    app.task(
-        name=name, is_perennial=True, after_return=_let_go_of_failure, **_TASK_OPTIONS, **options
-    )(once_or_twice)
+    options = {"is_asynchronous": False, **_TASK_OPTIONS, **options}
+    app.task(name=name, is_perennial=True, after_return=_let_go_of_failure, **options)(
+        once_or_twice
+    )
 
 
 def _let_go_of_failure(task: Task, status: str, outcome: object, *rest: Any) -> None:

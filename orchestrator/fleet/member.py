@@ -25,6 +25,7 @@ from orchestrator.engine.foreign import Foreign
 from orchestrator.engine.liveness import Heartbeat, Identity
 from orchestrator.engine.reports import Reports
 from orchestrator.engine.troubles import Troubles
+from orchestrator.fleet.async_tasks import AsyncTasks
 from orchestrator.fleet.event_listeners import EventListeners
 from orchestrator.fleet.existing_tasks import call_stage
 from orchestrator.fleet.forwarding import SendsOn, UnknownTasks
@@ -75,6 +76,7 @@ class Member:
         self._settings = settings
         self._lock = threading.Lock()
         self._context: EngineContext | None = None
+        self._async_tasks: AsyncTasks | None = None
         os.register_at_fork(after_in_child=self._forget)
 
     @property
@@ -101,6 +103,15 @@ class Member:
         from orchestrator.fleet.eager import Eager
 
         return Eager(self)
+
+    @property
+    def async_tasks(self) -> AsyncTasks:
+        """The `async def` stages of this process."""
+        if self._async_tasks is None:
+            with self._lock:
+                if self._async_tasks is None:
+                    self._async_tasks = AsyncTasks(self)
+        return self._async_tasks
 
     @property
     def timer_index(self) -> TimerIndex | None:
@@ -161,6 +172,7 @@ class Member:
     def _forget(self) -> None:
         """In a forked child: what the parent had is not ours, and is left unclosed."""
         self._lock = threading.Lock()
+        self._async_tasks = None
         self.troubles = Troubles(log)  # a thread of the parent's may have held its lock
         if self.heartbeats is not None:
             self.heartbeats.forget()

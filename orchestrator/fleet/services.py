@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from celery import bootsteps
+from celery import bootsteps, signals
 from kombu.entity import Exchange
 
 from orchestrator.engine.troubles import Troubles, kind_of, one_line
@@ -23,6 +23,7 @@ from orchestrator.fleet.celery_settings import check_worker
 from orchestrator.fleet.child_exits import ChildExits
 from orchestrator.fleet.compat import (
     ends_what_overruns,
+    is_told_to_terminate,
     pool_class_of,
     queues_consumed,
     transport_of,
@@ -144,7 +145,7 @@ def limit_stages(member: Member) -> None:
     """Celery ends a stage's process a grace after its soft limit. Now that settings may be read."""
     grace_seconds = member.settings.timeout_grace_seconds
     for stage in member.registry.stages.values():
-        if stage.timeout_seconds is not None:
+        if stage.timeout_seconds is not None and not stage.is_asynchronous:
             member.app.tasks[stage.name].time_limit = stage.timeout_seconds + grace_seconds
 
 
@@ -168,6 +169,9 @@ class ServicesStep(bootsteps.StartStopStep):
         member.heartbeats.look()
         _take_from_queue_of_code(member)
         member.unknown_tasks = UnknownTasks(member)
+        # In each process of a pool, when it goes: with its worker, or after so many tasks.
+        self._drain = lambda **_: member.async_tasks.drain()
+        signals.worker_process_shutdown.connect(self._drain)
         super().__init__(parent, **options)
 
     def start(self, parent: Any) -> None:
@@ -193,8 +197,14 @@ class ServicesStep(bootsteps.StartStopStep):
         for service in self._services:
             service.start()
 
+    def terminate(self, parent: Any) -> None:
+        """The worker goes down at once."""
+        parent.app.perennial.async_tasks.give_back()
+
     def stop(self, parent: Any) -> None:
         """The worker goes down: end with it."""
+        signals.worker_process_shutdown.disconnect(self._drain)
+        parent.app.perennial.async_tasks.drain(is_hurried=is_told_to_terminate)
         parent.app.perennial.refusals.stopped.set()
         if self._child_exits is not None:
             self._child_exits.unwatch()

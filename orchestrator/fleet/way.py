@@ -13,6 +13,7 @@ from uuid import UUID
 
 from celery import Celery
 
+from orchestrator.engine.async_stages import Settling, one_by_one
 from orchestrator.engine.context import EngineContext, UntimedCalls
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
@@ -26,6 +27,10 @@ class Worker(Protocol):
     app: Celery
     routes: Routes
     pool_keeps_limits: bool
+
+    @property
+    def way(self) -> Way:
+        """How it goes on."""
 
     @property
     def settings(self) -> Settings:
@@ -57,6 +62,9 @@ class Way(Protocol):
     def came_by_message(self) -> bool:
         """Whether a message brought the task at work."""
 
+    def settle_together(self, context: EngineContext, settlings: Sequence[Settling]) -> None:
+        """Settle `async def` stages that have ended."""
+
 
 class ByMessage:
     """Each turn and each attempt is a message's."""
@@ -81,3 +89,7 @@ class ByMessage:
     def came_by_message(self) -> bool:
         """All tasks do."""
         return True
+
+    def settle_together(self, context: EngineContext, settlings: Sequence[Settling]) -> None:
+        """One after the other."""
+        one_by_one(context, settlings)

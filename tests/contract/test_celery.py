@@ -339,6 +339,15 @@ def test_a_worker_knows_whether_it_was_started_with_events(app: Celery, *, event
         assert is_started(worker_of(app, pool="solo", task_events=events)) is events
 
 
+def test_a_worker_that_goes_down_knows_whether_it_has_time(monkeypatch) -> None:
+    with door("is_told_to_terminate", "celery.worker.state.should_terminate", "celery") as is_told:
+        assert not is_told()
+        monkeypatch.setattr("celery.worker.state.should_terminate", 1)
+        assert is_told()
+        monkeypatch.setattr("celery.worker.state.should_terminate", 0)  # an exit code, and a yes
+        assert is_told()
+
+
 def test_a_workers_events_are_switched_on_and_off_in_its_dispatchers_groups(app: Celery) -> None:
     with door("sends_events_now", "EventDispatcher.groups", "celery") as sends_events_now:
         worker = worker_of(app, pool="solo")

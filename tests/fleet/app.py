@@ -8,6 +8,7 @@ test sees it waiting in `pg_locks`.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 from functools import cache
@@ -96,6 +97,30 @@ def first_step() -> int:
 def second_step() -> int:
     """The step after the gate."""
     return count_effect("second")
+
+
+async def first_async_step() -> int:
+    """The step before the gate."""
+    return await asyncio.to_thread(count_effect, "first")
+
+
+async def second_async_step() -> int:
+    """The step after the gate."""
+    return await asyncio.to_thread(count_effect, "second")
+
+
+@stage(registry=registry, retry=Retry(max_attempts=3, delay_seconds=0.1, jitter=0))
+async def gated_async(gate: int) -> int:
+    """The same as a coroutine."""
+    first = await step(first_async_step)
+    await asyncio.to_thread(pass_gate, gate)
+    return first + await step(second_async_step)
+
+
+@process(version=1, registry=registry)
+async def async_gate(flow: Flow, gate: int) -> int:
+    """One gated coroutine."""
+    return await flow.stage(gated_async, gate)
 
 
 @stage(registry=registry, queue="elsewhere")

@@ -41,6 +41,7 @@ RE_ENTRY = "tests/race/test_re_entry.py::"
 ASKINGS = "tests/testing/test_askings.py::"
 BULK = "tests/engine/test_bulk.py::"
 ASYNC = "tests/testing/test_async_stages.py::"
+ASYNC_FLEET = "tests/fleet/test_async_stages.py::"
 WRONG = "tests/unit/test_wrong_flows.py::"
 
 SCHEMA = "tests/store/test_schema.py::"
@@ -228,6 +229,23 @@ GUARDS = [
         "who ends a wait cancels what it waits for",
         "A stage whose time is over doesn't go on in secret.",
         (f"{ASYNC}test_who_ends_its_wait_cancels_it",),
+    ),
+    Guard(
+        "so many async stages at once",
+        "No more coroutines than the setting says are under way in a process.",
+        (
+            f"{ASYNC_FLEET}test_as_many_as_are_stated_are_awaited_side_by_side_and_the_next_waits_for_a_place",
+        ),
+    ),
+    Guard(
+        "an async stage whose end is not recorded falls silent",
+        "A claim whose end can't be recorded is handed out again, though its process lives.",
+        (f"{ASYNC_FLEET}test_one_whose_end_is_not_recorded_falls_silent",),
+    ),
+    Guard(
+        "others wait for no coroutine",
+        "A worker that goes on with many runs doesn't wait for the coroutine of one of them.",
+        (f"{ASYNC_FLEET}test_a_message_only_begins_it_and_its_end_is_told_when_it_has_ended[5]",),
     ),
     Guard(
         "memory of a stage's steps",

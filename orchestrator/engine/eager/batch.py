@@ -29,6 +29,7 @@ from greenlet import getcurrent, greenlet
 from sqlalchemy import Connection
 
 from orchestrator.core.kinds.base import NewActivity
+from orchestrator.engine.async_stages import Settling, one_by_one
 from orchestrator.engine.context import Batch, EngineContext
 from orchestrator.engine.database_errors import is_a_servers_trouble, is_refused
 from orchestrator.engine.eager.execution import EagerExecution, advance_eagerly
@@ -67,6 +68,17 @@ def advance_batch(
                 for run_id in dict.fromkeys(run_ids)
             ]
         )
+
+
+def settle_batch(context: EngineContext, settlings: Sequence[Settling]) -> None:
+    """Settle each `async def` stage that has ended, in the context of the batch."""
+    if len(settlings) == 1:
+        one_by_one(context, settlings)
+        return
+    batch = RunBatch(context, until=context.monotonic() + context.settings.eager_seconds)
+    in_batch = context.in_batch(batch)
+    with context.identity.lease():
+        batch.go([partial(settling, in_batch) for settling in settlings])
 
 
 @dataclass(slots=True, eq=False)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from orchestrator.client import Client
     from orchestrator.core.approvals import Decision, Outcome
+    from orchestrator.core.callback_token import CallbackToken
     from orchestrator.core.declarative import DeclarativeResult, load_process
     from orchestrator.core.decorators import approval, process, stage
     from orchestrator.core.definition import Process, Registry, Stage, default_registry
@@ -28,12 +29,16 @@ if TYPE_CHECKING:
         ApprovalChanged,
         BadBrokerURL,
         BadDatabaseURL,
+        CallbackFailed,
+        CallbackRefused,
+        CallbackTimedOut,
         CorrelationTaken,
         DecisionRefused,
         DecisionTooEarly,
         DecisionTooLate,
         DefinitionError,
         Fail,
+        HeartbeatTimedOut,
         InvalidArguments,
         InvalidInput,
         NotAssigned,
@@ -69,6 +74,10 @@ __all__ = [
     "BadBrokerURL",
     "BadDatabaseURL",
     "Between",
+    "CallbackFailed",
+    "CallbackRefused",
+    "CallbackTimedOut",
+    "CallbackToken",
     "Client",
     "CorrelationTaken",
     "Decision",
@@ -79,6 +88,7 @@ __all__ = [
     "DefinitionError",
     "Fail",
     "Flow",
+    "HeartbeatTimedOut",
     "InvalidArguments",
     "InvalidInput",
     "NotAssigned",
@@ -191,6 +201,11 @@ _HOMES = {
     "step": "orchestrator.core.steps",
     "TooManySignals": "orchestrator.errors",
     "CorrelationTaken": "orchestrator.errors",
+    "CallbackFailed": "orchestrator.errors",
+    "CallbackRefused": "orchestrator.errors",
+    "CallbackTimedOut": "orchestrator.errors",
+    "HeartbeatTimedOut": "orchestrator.errors",
+    "CallbackToken": "orchestrator.core.callback_token",
 }
 
 

@@ -170,6 +170,26 @@ class CorrelationTaken(PerennialError):
         super().__init__(f"{message} (activity {key})")
 
 
+class CallbackTimedOut(WaitTimedOut):
+    """Nobody answered a callback in time; raised at its `await`."""
+
+    what = "callback {!r} was not answered in time"
+
+
+class HeartbeatTimedOut(WaitTimedOut):
+    """Whoever holds a callback's token gave no sign of life for too long; raised at its `await`."""
+
+    what = "no heartbeat of callback {!r} came in time"
+
+
+class CallbackFailed(ActivityFailed):
+    """A partner answered a callback with a failure: `error_type` and `message` as it was told."""
+
+
+class CallbackRefused(PerennialError):
+    """A callback's token counts no more, or is none; the message says why. Nothing was recorded."""
+
+
 # -- runs ----------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from orchestrator.cli import (
+    callbacks,
     check,
     database,
     decisions,
@@ -130,6 +131,7 @@ app.add_typer(migrate.commands, name="migrate", rich_help_panel="Processes")
 app.add_typer(runs.commands)
 app.add_typer(reentry.commands)
 app.add_typer(decisions.commands)
+app.add_typer(callbacks.commands)
 app.add_typer(incidents.commands, name="incidents", rich_help_panel="Operate")
 app.add_typer(operations.commands, name="operations", rich_help_panel="Operate")
 app.add_typer(database.commands, name="db", rich_help_panel="Operate")

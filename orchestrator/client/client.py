@@ -22,6 +22,7 @@ from uuid import UUID
 from pydantic import SecretStr
 from sqlalchemy import URL, Engine
 
+from orchestrator.client.callbacks import Callbacks
 from orchestrator.client.door import Door, RunReference
 from orchestrator.client.operations import Operations
 from orchestrator.client.processes import Processes
@@ -58,7 +59,7 @@ _FIRST_LOOK_SECONDS = 0.02
 _SLOWEST_LOOK_SECONDS = 1.0
 
 
-class Client:
+class Client(Callbacks):
     """A thread-safe door to the record. Close it, or use it as a context manager."""
 
     def __init__(

@@ -34,6 +34,8 @@ class Stage(Generic[P, R_co]):
     instead_in_flow = STAGE_INSTEAD
     is_asynchronous = False
     """Whether it is an `async def`."""
+    hands_on_tokens = False
+    """Whether this process has given it a callback's token."""
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ from orchestrator.core.checks import check_moment, composed, due_in
 from orchestrator.core.combinators import Combinators
 from orchestrator.core.definition import Stage
 from orchestrator.core.durations import Duration, seconds_of
+from orchestrator.core.flow_callbacks import Callbacks
 from orchestrator.core.flow_waits import Waits
 from orchestrator.core.kinds import (
     KINDS,
@@ -39,7 +40,7 @@ _ONCE = Retry()
 _frame = sys._getframe  # noqa: SLF001 - one frame, where `inspect.stack` would take them all
 
 
-class Flow(Combinators, Waits):
+class Flow(Combinators, Callbacks, Waits):
     """Handed to a process's `async def`. Everything it returns can be awaited, and may take weeks."""
 
     def __init__(
@@ -204,13 +205,15 @@ class Flow(Combinators, Waits):
             )
         return self._asked(composed(name), key, ask)
 
-    def _asked(self, name: str, key: str | None, ask: Ask) -> Pending[Any]:
+    def _asked(
+        self, name: str, key: str | None, ask: Ask, made: type[Pending[Any]] = Pending
+    ) -> Pending[Any]:
         """Called by the very method that the flow calls, whose line is remembered."""
         if key is not None and not isinstance(key, str):
             raise DefinitionError(
                 f"{ask.kind} {name} is given the key {key!r}", remedy="Keys are text: str(…)."
             )
         request = self._recorder.request(name, key, ask)
-        pending: Pending[Any] = Pending(request, self._unawaited)
+        pending = made(request, self._unawaited)
         self._unawaited.note(request.key, pending, _frame(2), must_be_awaited=ask.is_work)
         return pending

@@ -27,7 +27,9 @@ class Waits:
 
     _recorder: Recorder
 
-    def _asked(self, name: str, key: str | None, ask: Ask) -> Pending[Any]:
+    def _asked(
+        self, name: str, key: str | None, ask: Ask, made: type[Pending[Any]] = Pending
+    ) -> Pending[Any]:
         raise NotImplementedError  # Flow's own
 
     # -- signals -----------------------------------------------------------------------------
@@ -237,29 +239,27 @@ def _wait_of(
         raise DefinitionError(
             f'flow.signal(on_invalid) is "set_aside" or "raise", not {on_invalid!r}'
         )
-    if timeout is not None and until is not None:
-        raise DefinitionError(
-            f"the wait for signal {name!r} is given a timeout and until",
-            remedy="Give one of the two.",
-        )
-    if until is not None:
-        check_until(until, what=f"the wait for signal {name!r}")
-    timeout_seconds = seconds_or_none(timeout, what=f"the timeout of signal {name!r}")
-    if timeout_seconds is not None:
-        timeout_seconds = due_in(timeout_seconds, what=f"the timeout of signal {name!r}")
+    timeout_seconds = end_of(timeout, until, what=f"signal {name!r}")
     if not isinstance(default, NoDefault):
         _check_default(name, default, ends=timeout is not None or until is not None)
     return SignalWait(timeout_seconds, declared, on_invalid, until, default, correlation)
 
 
-def check_until(until: object, *, what: str) -> None:
-    """A moment by which a wait ends. Raises DefinitionError."""
-    if not isinstance(until, datetime):
+def end_of(timeout: Duration | None, until: datetime | None, *, what: str) -> float | None:
+    """The seconds of a timeout, if there is one; the moment is looked at too. Raises DefinitionError."""
+    if timeout is not None and until is not None:
         raise DefinitionError(
-            f"{what} is given until={until!r}, a {type(until).__name__}",
-            remedy="Give a datetime with a time zone, or a timeout.",
+            f"the wait for {what} is given a timeout and until", remedy="Give one of the two."
         )
-    check_moment(until, what=f"until of {what}")
+    if until is not None:
+        if not isinstance(until, datetime):
+            raise DefinitionError(
+                f"the wait for {what} is given until={until!r}, a {type(until).__name__}",
+                remedy="Give a datetime with a time zone, or a timeout.",
+            )
+        check_moment(until, what=f"until of the wait for {what}")
+    seconds = seconds_or_none(timeout, what=f"the timeout of {what}")
+    return None if seconds is None else due_in(seconds, what=f"the timeout of {what}")
 
 
 def _check_default(name: str, default: Any, *, ends: bool) -> None:

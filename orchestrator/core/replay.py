@@ -335,15 +335,15 @@ class _Pass:
             stage=unsettled[0].key if unsettled else None,
             waiting_for=_waiting_for(unsettled),
             outstanding=len(unsettled) if is_counted else None,
-            goes_on=self.postponed_step is not None or self._has_claimed(),
+            goes_on=(
+                self.postponed_step is not None
+                or self._has_claimed()  # guard: what was kept is read
+            ),
         )
 
     def _has_claimed(self) -> bool:
-        """Whether there may be signals that were kept for a wait of this turn: they are read before it goes on."""
-        return any(
-            each.claims  # guard: what was kept is read
-            for each in self.requests.opened.values()
-        )
+        """Whether signals may have been kept for a wait of this turn: they are read before it goes on."""
+        return any(each.claims for each in self.requests.opened.values())
 
     def _is_counted(self, unsettled: Sequence[Request]) -> bool:
         """Whether the flow waits for several stages, for nothing else, and for all of them."""

@@ -17,6 +17,7 @@ from uuid import UUID
 from sqlalchemy.exc import DataError
 
 from orchestrator.core import codec
+from orchestrator.core.callback_token import handing_over
 from orchestrator.core.definition import Stage
 from orchestrator.core.failures import FAILURES, error_of, presentable
 from orchestrator.core.journal import ActivityKind, ActivityState
@@ -25,6 +26,7 @@ from orchestrator.core.run import RunStatus
 from orchestrator.core.run_notice import Resting, RunNotice
 from orchestrator.core.steps import StageContext, working_on
 from orchestrator.engine.attempt_errors import error_of_attempt
+from orchestrator.engine.callbacks import TokensOfStage, forget_tokens
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.database_errors import once_more_if_cut
 from orchestrator.engine.park import park_attempt
@@ -89,6 +91,7 @@ def work_and_settle(
     try:
         result = _work(context, stage, claim) if ended is None else ended.result()
         error = None
+        forget_tokens(context, claim, stage)
     except AttemptLost:
         log.warning(
             "%s of run %s was taken from this worker",
@@ -253,10 +256,13 @@ def prepare(
     """What the stage's code works on, and its arguments. Raises PayloadMismatch where they can't be read."""
     codec.check_declared(stage.result_type, what=f"result of stage {stage.name}")
     what = f"argument of stage {stage.name}"
-    arguments = {
-        name: codec.decode_recorded(value, stage.parameters.get(name, Any), what=f"{what}: {name}")
-        for name, value in claim.input.items()
-    }
+    with handing_over(TokensOfStage(context, claim.run.context.id, claim.key, stage)):
+        arguments = {
+            name: codec.decode_recorded(
+                value, stage.parameters.get(name, Any), what=f"{what}: {name}"
+            )
+            for name, value in claim.input.items()
+        }
     run, steps = claim.run.context, StepsOfStage(context, claim)
     return StageContext(run.id, claim.key, claim.attempt, steps, stage.is_asynchronous), arguments
 

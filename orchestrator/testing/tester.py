@@ -162,6 +162,30 @@ class ProcessTester:
         self.client.signal(run, name, payload, signal_id=signal_id, connection=connection)
         return self._after(run, connection)
 
+    def complete(
+        self, token: str, result: Any = None, *, connection: CallersConnection | None = None
+    ) -> RunView:
+        """Answer a callback, as its partner. Raises what `Client.complete` does."""
+        return self._after(self.client.complete(token, result, connection=connection), connection)
+
+    def fail_callback(
+        self,
+        token: str,
+        message: str,
+        *,
+        error_type: str = "CallbackFailed",
+        connection: CallersConnection | None = None,
+    ) -> RunView:
+        """Answer a callback with a failure, as its partner. Raises what `Client.fail_callback` does."""
+        run = self.client.fail_callback(
+            token, message, error_type=error_type, connection=connection
+        )
+        return self._after(run, connection)
+
+    def heartbeat(self, token: str, *, connection: CallersConnection | None = None) -> RunView:
+        """Say that a callback's work goes on, as its partner. Raises what `Client.heartbeat` does."""
+        return self._after(self.client.heartbeat(token, connection=connection), connection)
+
     def answer(
         self,
         run: RunReference,

@@ -216,6 +216,12 @@ ELSEWHERE = {
     "run_of_id",
     "signal_run",
     "signals_held",
+    # of partners, and of a stage that hands a token on: tests/engine/test_callbacks.py
+    "hand_token",
+    "forget_token",
+    "callback_of_token",
+    "answer_callback",
+    "beat_callback",
     # of senders by a correlation key, and now and then: tests/engine/test_correlations.py
     "correlation_meeting",
     "keep_signal",

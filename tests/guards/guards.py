@@ -16,6 +16,7 @@ RACE = "tests/race/test_races.py::test_the_loser_writes_nothing_and_no_wake_up_i
 STARTS = "tests/race/test_starts.py::"
 INPUTS = "tests/engine/test_start_inputs.py::"
 RESTARTS = "tests/engine/test_restarts.py::"
+CALLBACKS = "tests/engine/test_callbacks.py::"
 CORRELATIONS = "tests/engine/test_correlations.py::"
 GROUP_COMMIT = "tests/unit/test_group_commit.py::"
 EARLY = "tests/store/test_plans_made_early.py::test_a_plan_that_was_made_early_finds_its_rows_by_key[analysed empty]"
@@ -120,6 +121,26 @@ GUARDS = [
         "a run holds so many signals",
         "Whoever sends without end fills neither the record nor the memory of a turn.",
         ("tests/engine/test_waits.py::test_a_run_holds_no_more_signals_than_it_may",),
+    ),
+    Guard(
+        "a token counts once",
+        "Of two answers by one token, the second writes nothing and is told who was first.",
+        (f"{CALLBACKS}test_two_partners_that_answer_at_once_have_one_winner",),
+    ),
+    Guard(
+        "each attempt hands on one token",
+        "A partner that is asked twice is given the same token, so that the second request is the first.",
+        (f"{CALLBACKS}test_each_attempt_hands_on_one_token_which_the_record_forgets",),
+    ),
+    Guard(
+        "a token is of one asking",
+        "A token of a stage that was taken back answers nothing.",
+        (f"{CALLBACKS}test_a_token_is_of_one_asking",),
+    ),
+    Guard(
+        "a timer that was put off does not fire",
+        "A heartbeat that comes as its deadline fires is heard.",
+        (f"{CALLBACKS}test_a_heartbeat_that_comes_as_its_deadline_fires_is_heard",),
     ),
     Guard(
         "one run claims a correlation key",

@@ -4,6 +4,7 @@
     stage.py     a function of the fleet's, handed off
     step.py      a short call in the turn itself
     signal.py    a fact from outside
+    callback.py  an answer that was promised to a partner, who holds its token
     sleep.py     time
     approval.py  a decision of people
     patch.py     the mark of changed code, which a flow asks for and doesn't await
@@ -35,6 +36,7 @@ from orchestrator.core.kinds.base import (
     TimerRule,
     Unregistered,
 )
+from orchestrator.core.kinds.callback import CallbackWait
 from orchestrator.core.kinds.origin import Origin
 from orchestrator.core.kinds.patch import Patch
 from orchestrator.core.kinds.peek import Peek
@@ -46,7 +48,17 @@ from orchestrator.errors import DefinitionError
 
 KINDS: dict[ActivityKind, type[Ask]] = {
     each.kind: each
-    for each in (StageCall, StepCall, SignalWait, Sleep, AskPeople, Patch, Peek, Origin)
+    for each in (
+        StageCall,
+        StepCall,
+        SignalWait,
+        Sleep,
+        AskPeople,
+        Patch,
+        Peek,
+        Origin,
+        CallbackWait,
+    )
 }
 """Each by its name in the record."""
 
@@ -89,6 +101,7 @@ __all__ = [
     "Answer",
     "Ask",
     "AskPeople",
+    "CallbackWait",
     "NewActivity",
     "NewTimer",
     "Request",

@@ -17,6 +17,7 @@ from orchestrator.core import codec
 from orchestrator.core.approvals import ApprovalRequest, Decision
 from orchestrator.core.definition import Registry
 from orchestrator.core.journal import (
+    SETTLED,
     Activity,
     ActivityKind,
     ActivityState,
@@ -93,7 +94,7 @@ class TimerRule:
 
     `timer` is the timer's kind, and `event` its word in history; with none, history gets no line.
 
-    `leads_to` is the state that the activity comes to: DONE or TIMED_OUT end its wait, and PENDING is its next
+    `leads_to` is the state that the activity comes to: DONE, TIMED_OUT or FAILED end its wait, and PENDING is its next
     attempt's. A signal that came in time ends the wait of a kind that takes signals, and an open approval ends with
     the wait of a kind that asks people. None: more people are asked, those of the timer's level.
     """
@@ -106,7 +107,7 @@ class TimerRule:
     @property
     def ends_wait(self) -> bool:
         """Whether the flow goes on when it fires."""
-        return self.leads_to in (ActivityState.DONE, ActivityState.TIMED_OUT)
+        return self.leads_to in SETTLED
 
 
 @dataclass(frozen=True, slots=True)

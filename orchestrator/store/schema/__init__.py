@@ -36,6 +36,7 @@ TABLES = (
     "activity",
     "approval",
     "approval_vote",
+    "callback",
     "cause",
     "correlation",
     "history",

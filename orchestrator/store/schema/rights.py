@@ -14,6 +14,7 @@ RIGHTS = {
     "activity": "SELECT, INSERT, UPDATE",
     "approval": "SELECT, INSERT, UPDATE",
     "approval_vote": "SELECT, INSERT",
+    "callback": "SELECT, INSERT, UPDATE",
     "cause": "SELECT, INSERT, UPDATE",
     "correlation": "SELECT, INSERT, UPDATE, DELETE",
     "history": "SELECT, INSERT",

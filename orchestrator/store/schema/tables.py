@@ -316,6 +316,28 @@ signal = Table(
     Index("signal_buffered", "run_id", postgresql_where=text("consumed_key IS NULL")),
 )
 
+# What a partner answers with, by its hash; the token itself only while the stage that hands it on may be tried again
+# (docs/adr/0050).
+callback = Table(
+    "callback",
+    metadata,
+    Column("hash", Text, primary_key=True),
+    _run_id(),
+    Column("key", Text, nullable=False),
+    Column("stage_key", Text, nullable=False),
+    Column("token", Text),
+    _now("made_at"),
+    Index("callback_of_run", "run_id"),
+    Index(
+        "callback_in_clear",
+        "run_id",
+        "key",
+        "stage_key",
+        unique=True,
+        postgresql_where=text("token IS NOT NULL"),
+    ),
+)
+
 # Where a signal by a correlation key and the wait for it meet: `paid[PAY-1]` (docs/adr/0050).
 correlation = Table(
     "correlation",

@@ -5,6 +5,7 @@
     turns       a turn is held, released, and freed of a dead holder
     commit      a turn's end: all that it writes
     settle      an attempt's end without a turn
+    callbacks   a partner's token is handed on, and comes back with an answer
     correlations  a signal by a key meets the wait that claims it
     outside     a fact from outside: a signal, a decision (signals, approvals), an answer
     fire        timers come due

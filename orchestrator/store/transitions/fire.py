@@ -81,6 +81,7 @@ WITH rule AS MATERIALIZED (
         AND asked.come_before = 0  /* guard: timers of one activity fire in order */
         AND r.revision = asked.revision  /* guard: a timer fires on the revision it read */
         AND t.state NOT IN ('fired', 'cancelled')  /* guard: a timer fires once */
+        AND t.due_at <= perennial.now()  /* guard: a timer that was put off does not fire */
     FOR NO KEY UPDATE OF r, t {when_locked}
 ), due AS MATERIALIZED (
     SELECT locked.*, row_number() OVER (PARTITION BY run_id ORDER BY due_at, id) AS place

@@ -102,10 +102,12 @@ class Fleet:
         self.client.close()
         self.engine.dispose()
 
-    def wait_for(self, what: str, look: Callable[[], Any]) -> Any:
+    def wait_for(
+        self, what: str, look: Callable[[], Any], *, patience_seconds: float = PATIENCE_SECONDS
+    ) -> Any:
         """Look until it is so; fails with what was waited for, and the workers' last words."""
         deadline = threading.Event()
-        timer = threading.Timer(PATIENCE_SECONDS, deadline.set)
+        timer = threading.Timer(patience_seconds, deadline.set)
         timer.start()
         try:
             while not (found := look()):

@@ -3,7 +3,7 @@
     edited = Edited(fleet, folder)
     edited.park(old, each=25)     so many runs at each place, moved there by old's workers, which are stopped then
     ...                           a door: deploy, amend, migrate
-    edited.finish(new)            workers of both; people decide, partners are back, timers come due, until all is over
+    edited.finish(new)            workers of it, or of both; people decide, partners are back, timers come due, until all is over
 
 Timers are weeks long, and no clock is moved: whoever tests says in the record that they are due.
 """
@@ -157,11 +157,11 @@ class Edited:
 
     # -- after -------------------------------------------------------------------------------------
 
-    def finish(self, new: Code) -> None:
-        """Both codes' workers are there, and the world does what each run waits for, until all have ended."""
+    def finish(self, new: Code, *, with_old: bool) -> None:
+        """Workers of the new code, or of both, and the world does what each run waits for, until all have ended."""
         assert self._old is not None
         self.worker(new)
-        self.fleet.kill(self._old, signal.SIGCONT)
+        self.fleet.kill(self._old, signal.SIGCONT if with_old else signal.SIGKILL)
         self.fleet.execute("DELETE FROM held")
 
         def are_over() -> bool:

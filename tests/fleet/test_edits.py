@@ -44,7 +44,8 @@ def test_an_edit_on_a_real_fleet_strands_no_run_and_changes_none_in_silence(
         parked = time.monotonic()
         record_property("door", go_through(edit, new))
         moved = time.monotonic()
-        edited.finish(new)
+        # Where it is the same content, whichever worker has a stage does it as its own code says.
+        edited.finish(new, with_old=edit.door is not Door.DEPLOY)
         ended = time.monotonic()
         record_property(
             "seconds",

@@ -3,7 +3,7 @@
     edited = Edited(fleet, folder)
     edited.park(old, each=25)     so many runs at each place, moved there by old's workers, which are stopped then
     ...                           a door: deploy, amend, migrate
-    edited.finish(new)            workers of it, or of both; people decide, partners are back, timers come due, until all is over
+    edited.finish(new)            its workers, or those of both; people decide and timers come due, until all is over
 
 Timers are weeks long, and no clock is moved: whoever tests says in the record that they are due.
 """

@@ -224,7 +224,7 @@ SELECT r.business_key AS key, jsonb_build_object(
     'run', jsonb_build_array(r.version, r.code_revision, r.status, r.stage, r.waiting_for, r.error->>'type', r.input,
         r.output, r.queue, r.expires_at, r.reentries),
     'journal', (SELECT jsonb_agg(jsonb_build_array(a.key, a.scope, a.ordinal, a.parent_key, a.kind, a.name, a.state,
-        a.attempt, a.input, a.result, a.error->>'type', a.policy) ORDER BY a.key)
+        a.attempt, a.input, CASE WHEN a.kind <> 'origin' THEN a.result END, a.error->>'type', a.policy) ORDER BY a.key)
         FROM perennial.activity a WHERE a.run_id = r.id),
     'approvals', (SELECT jsonb_agg(jsonb_build_array(p.key, p.state, p.assignees, p.deadline, p.edition, p.former_keys)
         ORDER BY p.key) FROM perennial.approval p WHERE p.run_id = r.id),

@@ -55,7 +55,7 @@ def fork(harness: Harness, run: Any, **how: Any) -> Any:
 
 def said(harness: Harness, line: Any, fails: bool = False) -> Any:
     run = harness.run(line, fails, key="k")
-    harness.client.signal(run, "go", 1)
+    harness.client.signal(run, "go", 1, signal_id="go-1")
     harness.client.signal(run, "last", 2)
     harness.drain()
     return run
@@ -115,6 +115,22 @@ def test_what_is_open_is_asked_for_anew_in_the_copy(harness, line, calls):
     harness.client.cancel(copy)
     for each in (run, copy, at_rest.new_run_id):
         harness.assert_ended_cleanly(each)
+
+
+def test_a_copy_that_goes_back_takes_the_signals_again_that_its_run_has_taken(harness, line):
+    """A copy has them, as taken by the waits that it has copied; who sends them again says nothing new."""
+    run = said(harness, line)
+    copy = fork(harness, run, at="boss").new_run_id
+    harness.drain()
+    assert not harness.client.signal(copy, "go", 3, signal_id="go-1")
+    harness.client.operations.rewind(copy, "go", by="ann")
+    harness.drain()
+    (asked,) = harness.client.approvals(run=copy)
+    harness.client.approve(copy, asked, by="bob")
+    harness.drain()
+    assert harness.client.result(copy) == [1, "approved", 2]
+    with pytest.raises(OperationRefused, match="the mark of a copy, which nobody goes back to"):
+        harness.client.operations.rewind(copy, "origin#", even_if_completed=True)
 
 
 @modes_of(NORMAL, because="what is refused is the same in all")

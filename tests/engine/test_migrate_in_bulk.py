@@ -1,14 +1,17 @@
 """Many parked runs are moved and moved back, by a command that dies at random places and is called again.
 
-Thirty runs; with `--all` ten thousand.
+Once it is cut off by an exception, at a statement or a commit; once it is a process of its own, and is killed by
+SIGKILL at any moment. Thirty runs; with `--all` ten thousand.
 """
 
 from __future__ import annotations
 
 import random
+import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +21,9 @@ from orchestrator.core.versions.plans import Plan
 from orchestrator.engine.operations import migrate
 from orchestrator.engine.operations.undo_migration import undo
 from orchestrator.errors import PerennialError
+from tests.chaos import mover
+from tests.fleet.harness import PATIENCE_SECONDS
+from tests.forks import FORKS
 from tests.harness import Harness
 from tests.modes import NORMAL, modes_of
 
@@ -107,6 +113,61 @@ def test_a_command_that_is_killed_at_random_leaves_each_run_on_one_side(
     assert told(harness, "migration undone") == {1: runs}
     assert whole(harness) == before
     assert effects == {"a": runs}, "no effect is repeated"
+
+
+LATER_SECONDS = 0.02
+
+
+def killed(
+    harness: Harness, dice: random.Random, command: Callable[[], Any], done: str, least: int
+) -> int:
+    """The command in a process of its own, which is killed some random moments after it has moved more than so many
+    runs; how many were moved when it was gone.
+    """
+    process = FORKS.Process(target=command)
+    process.start()
+    nobody = threading.Event()
+    while harness.database.value(done) <= least and process.is_alive():
+        nobody.wait(0.001)
+    nobody.wait(dice.uniform(0, LATER_SECONDS))
+    process.kill()
+    process.join(PATIENCE_SECONDS)
+    return int(harness.database.value(done))
+
+
+@pytest.mark.timeout(3600)
+def test_a_process_that_is_killed_at_any_moment_leaves_each_run_on_one_side(harness, request):
+    """Once on its way there; with `--all` ten times, and ten times on its way back."""
+    runs, kills = (10_000, (10, 10)) if request.config.getoption("--all") else (30, (1, 0))
+    dice = random.Random(SEED)
+    mover.effects.clear()
+    first, second = mover.versions(harness.registry)
+    harness.client.processes.deploy(first)
+    for start in range(0, runs, 1000):
+        harness.client.start_many("many", [None] * min(1000, runs - start))
+        harness.drain(bound=10_000)
+    harness.client.processes.deploy(second)
+    seen = harness.client.processes.preview_migration(mover.PLAN)
+    before = whole(harness)
+    one_by_one = (
+        "SELECT count(*) FROM perennial.run WHERE version = 2",
+        "SELECT count(*) FROM perennial.migration WHERE undone_at IS NOT NULL",
+    )
+    for digest, event, done, at, times in zip(
+        (seen.digest, ""), ("migrated", "migration undone"), one_by_one, (2, 1), kills, strict=True
+    ):
+        command, moved = partial(mover.move, harness.database.url, digest), [0]
+        for kill in range(times):
+            least = dice.randint(moved[-1], runs * (kill + 1) // (times + 1))
+            moved.append(killed(harness, dice, command, done, least))
+        print(f"seed {SEED}: {event} when it was killed: {moved[1:]}")
+        assert moved == sorted(moved)
+        assert (0 < moved[-1] <= runs) == (times > 0)
+        mover.move(harness.database.url, digest)
+        assert versions(harness) == {at: runs}
+        assert told(harness, event) == {1: runs}, "nothing twice"
+    assert whole(harness) == before
+    assert mover.effects == {"a": runs}, "no effect is repeated"
 
 
 def versions(harness: Harness) -> dict[int, int]:

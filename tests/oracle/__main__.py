@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ from sqlalchemy import make_url
 from orchestrator.testing.databases import fresh_database
 from tests.harness import Database
 from tests.oracle.adversary import Theatre
+from tests.oracle.operators import EVENTS
 
 SHOWN_MAX = 20
 
@@ -31,6 +33,7 @@ def main(
     chosen = range(first, first + seeds) if seed is None else range(seed, seed + 1)
     bad: dict[int, tuple[str, ...]] = {}
     runs = repeats = losses = 0
+    operated: Counter[str] = Counter()
     with (
         fresh_database() as url,
         Progress(
@@ -48,6 +51,7 @@ def main(
                 runs += len(play.runs)
                 repeats += sum(run.verdict.repeats for run in play.runs)
                 losses += sum(run.verdict.losses for run in play.runs)
+                operated.update({verb: play.done[verb] for verb in (*EVENTS, "edit")})
                 if play.contradictions:
                     bad[each] = tuple(play.contradictions)
                 if seed is not None:
@@ -57,6 +61,9 @@ def main(
     console.print(
         f"{len(chosen)} seeds, {runs} runs: {losses} attempts lost and handed out again, "
         f"{repeats} calls again, each cut off in its middle; {len(bad)} seeds contradict."
+    )
+    console.print(
+        "What operators did: " + ", ".join(f"{verb} {times}" for verb, times in operated.items())
     )
     for each, found in list(bad.items())[:SHOWN_MAX]:
         console.print(f"seed {each}: {found[0]}\n    again: make oracle SEED={each}", markup=False)

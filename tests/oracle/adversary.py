@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, get_args
 from uuid import UUID
 
 from psycopg.rows import namedtuple_row
@@ -29,9 +29,11 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from orchestrator import PerennialError, Registry, RunStatus
 from orchestrator.core.kinds.base import NewActivity
 from orchestrator.engine.context import EngineContext
+from orchestrator.engine.definitions import Definitions
 from orchestrator.engine.eager.execution import advance_eagerly, run_stage_eagerly
 from orchestrator.engine.fire import fire
 from orchestrator.engine.liveness import Identity
+from orchestrator.engine.operations import amend
 from orchestrator.engine.relay import relay
 from orchestrator.engine.sweep import rebuild_index, sweep
 from orchestrator.engine.turn import advance
@@ -41,11 +43,12 @@ from orchestrator.store.transitions.claim import Claim
 from orchestrator.store.transitions.outbox import Handoff
 from tests.eager import go_in_a_batch
 from tests.harness import TABLES, CollectingMessenger, Database, Harness
-from tests.oracle.check import Verdict, check, read_record
+from tests.oracle.check import Operated, Verdict, check, read_record
 from tests.oracle.effects import effects
-from tests.oracle.flow import random_program, registry
-from tests.oracle.predict import predict
-from tests.oracle.programs import EXPIRY_SECONDS, Program, generate
+from tests.oracle.flow import random_program, registry, revision
+from tests.oracle.operators import Operators
+from tests.oracle.predict import Hand, predict
+from tests.oracle.programs import EXPIRY_SECONDS, EditOf, Program, edited, generate, place_of
 from tests.oracle.tasks import (
     BEGINNING,
     Clock,
@@ -68,6 +71,15 @@ TURN_LOSSES_MAX = 4
 MOVES = (80, 220)
 """Of trouble; then it is calm."""
 
+OPERATE = 0.15
+"""How often an operator acts between two moves."""
+
+LIVES = 6
+"""So many verbs are tried when all have ended."""
+
+EDIT_AT = (3, 70)
+"""After so many moves the code is another."""
+
 ROUNDS_MAX = 150
 DEAD_SECONDS = 7.0
 
@@ -82,8 +94,15 @@ SELECT least(
 
 _STATUSES = "SELECT r.id, r.status FROM perennial.run r"
 
+_STANDS = """
+SELECT r.closed_at IS NULL AS is_open, r.turn_token IS NOT NULL AS is_held,
+    ARRAY(SELECT a.key FROM perennial.activity a WHERE a.run_id = r.id AND a.parent_key IS NULL) AS keys
+FROM perennial.run r WHERE r.id = %(run_id)s
+"""
+
 _APPROVALS = """
-SELECT p.name, p.state, p.assignees, p.deadline FROM perennial.approval p WHERE p.run_id = %(run_id)s ORDER BY p.key
+SELECT p.name, p.state, p.assignees, p.deadline, p.edition FROM perennial.approval p WHERE p.run_id = %(run_id)s
+ORDER BY p.key
 """
 
 
@@ -102,6 +121,8 @@ class Theatre:
         self.workers = [self.harness.worker(f"worker-{number}") for number in range(WORKERS)]
         self.ignorant = self.harness.worker("ignorant", registry=Registry())
         self.caretaker = self.harness.context
+        self.operator = self.harness.worker("operator")
+        self.is_amended = False
         self.effects_engine = create_engine(database.url, isolation_level="AUTOCOMMIT")
         self.connection = database.psycopg(autocommit=True)
 
@@ -113,8 +134,9 @@ class Theatre:
             context.monotonic = self._monotonic
             for engine in (context.database, context.reads):
                 self.hooks.follow(engine, is_disturbed=True, may_break=True)
-        for engine in (self.client._context.database, self.client._context.reads):
-            self.hooks.follow(engine, is_disturbed=False)
+        for context in (self.client._context, self.operator):
+            for engine in (context.database, context.reads):
+                self.hooks.follow(engine, is_disturbed=False)
         self.hooks.follow(self.effects_engine, is_disturbed=True)
         return self
 
@@ -136,10 +158,23 @@ class Theatre:
         """Everybody who has a messenger."""
         return [self.caretaker, *self.workers, self.ignorant]
 
-    def play(self, seed: int, *, runs: int = RUNS) -> Play:
-        """Empty the record, and play that seed to its end."""
+    def play(
+        self,
+        seed: int,
+        *,
+        runs: int = RUNS,
+        operators: bool | None = None,
+        edits: bool | None = None,
+    ) -> Play:
+        """Empty the record, and play that seed to its end. `operators`, `edits` None: as the seed says."""
         self._empty()
-        play = Play(self, seed, [generate(f"{seed}/{number}") for number in range(runs)])
+        play = Play(
+            self,
+            seed,
+            [generate(f"{seed}/{number}") for number in range(runs)],
+            operators=has_operators(seed) if operators is None else operators,
+            edits=is_edited(seed) if edits is None else edits,
+        )
         self.disturber = play
         try:
             play.run()
@@ -170,9 +205,21 @@ class Theatre:
         allowed = "SET LOCAL perennial.drop_history_before = 'infinity'"
         self.connection.execute("; ".join(["BEGIN", allowed, *statements, "COMMIT"]), prepare=False)
         self.clock.now = BEGINNING
+        if self.is_amended:
+            self.connection.execute("DELETE FROM perennial.process", prepare=False)
+            self.client.processes.deploy(random_program)
+            self.is_amended = False
+            for context in (*self.workers, self.client._context):
+                with_code(context, registry)
         for context in self.contexts:
             context.messenger = CollectingMessenger()
             context.identity = Identity(context.identity.name)
+
+
+def with_code(context: EngineContext, code: Registry) -> None:
+    """It is another release, which has read nothing yet."""
+    context.registry = code
+    context.definitions = Definitions(code, context.monotonic)
 
 
 @dataclass
@@ -186,6 +233,8 @@ class Worker:
     """Whose turns it may be taking."""
     stages_of: set[UUID] = field(default_factory=set)
     """Whose stages it may be doing."""
+    next_code: Registry | None = None
+    """It is replaced by one of another release, when it has done what it is at."""
     silent_since: datetime | None = None
     """It stands still, and doesn't beat: soon it is thought dead. It wakes up when it has been."""
 
@@ -220,12 +269,34 @@ class Run:
     is_paused: bool = False
     verdict: Verdict | None = None
     troubles: list[str] = field(default_factory=list)
+    by_hand: dict[str, Hand] = field(default_factory=dict)
+    operated: Operated = field(default_factory=Operated)
+    edit: EditOf | None = None
+    """What the code that it stands on makes of its program."""
+
+
+def is_edited(seed: int) -> bool:
+    """Whether the code of this seed's runs is amended in mid-flight."""
+    return seed % 4 == 1
+
+
+def has_operators(seed: int) -> bool:
+    """Whether operators let runs of this seed go another way."""
+    return seed % 2 == 0
 
 
 class Play:
     """One seed."""
 
-    def __init__(self, theatre: Theatre, seed: int, programs: list[Program]) -> None:
+    def __init__(
+        self,
+        theatre: Theatre,
+        seed: int,
+        programs: list[Program],
+        *,
+        operators: bool,
+        edits: bool,
+    ) -> None:
         self.theatre, self.seed, self.clock = theatre, seed, theatre.clock
         self.chance = random.Random(f"adversary {seed}")
         self.log: list[str] = []
@@ -243,6 +314,11 @@ class Play:
         self.programs = programs
         self.runs: list[Run] = []
         self.done: Counter[str] = Counter()
+        self.operators = Operators(theatre.client, seed, self.rows) if operators else None
+        self.lives_left = LIVES
+        luck = random.Random(f"edit {seed}")
+        self.edit: EditOf | None = luck.choice(get_args(EditOf)) if edits else None
+        self.edit_at = luck.randrange(*EDIT_AT)
 
     @property
     def contradictions(self) -> list[str]:
@@ -266,23 +342,97 @@ class Play:
                 self.theatre.client, started.run_id, program, now=lambda: self.clock.now
             )
             self.runs.append(Run(number, program, started.run_id, player))
-        for _ in range(self.chance.randint(*MOVES)):
+        for number in range(self.chance.randint(*MOVES)):
+            if self.edit is not None and number == self.edit_at:
+                self.amend(self.edit)
             self.move()
-            if len(self.ended) == len(self.runs):
+            self.let_operate(OPERATE)
+            if len(self.ended) == len(self.runs) and not self.begins_another_life():
                 break
         self.calm()
         self.storm()
         for run in self.runs:
             with self.theatre.caretaker.connection() as connection:
                 record = read_record(self.theatre.client, connection, run.run_id)
-            prediction = predict(run.program, is_cancelled=run.player.is_cancelled)
+            prediction = predict(
+                edited(run.program, run.edit),
+                is_cancelled=run.player.is_cancelled,
+                by_hand=run.by_hand,
+            )
             run.verdict = check(
                 record,
                 prediction,
                 turns_lost=run.turns_lost,
                 attempts_lost=run.attempts_lost,
                 sent=run.player.sent,
+                operated=run.operated,
             )
+
+    def let_operate(self, how_often: float) -> None:
+        """An operator lets a run go another way. Their luck is their own: it is nobody else's that they use up."""
+        if self.operators is None or self.operators.chance.random() >= how_often:
+            return
+        run = self.operators.chance.choice(self.runs)
+        self.clock.move(0.001)
+        did = self.operators.act(run)
+        if did is not None:
+            self.done[did.partition(" ")[0]] += 1
+            self.was_knocked = True
+            self.say(f"run {run.number}: {did} by an operator")
+            if not run.player.has_ended:
+                self.ended.discard(run.run_id)
+            for copied in self.operators.copies[len(self.runs) - len(self.programs) :]:
+                self.runs.append(
+                    Run(
+                        len(self.runs),
+                        copied.program,
+                        copied.run_id,
+                        copied.player,
+                        by_hand=copied.by_hand,
+                        operated=copied.operated,
+                    )
+                )
+
+    def amend(self, edit: EditOf) -> None:
+        """A release with other code: its version is amended, and every other worker is replaced by one of it.
+
+        A run that has asked for nothing from where the edit is goes on with it; the others stay as they are.
+        """
+        code, content = revision(edit)
+        context = self.theatre.operator
+        with_code(context, code)
+        self.clock.move(0.001)
+        may_move = {run.run_id: self.may_move(run, edit) for run in self.runs}
+        self.theatre.is_amended = True
+        amend.apply(context, content, amend.preview(context, content), by="an operator")
+        for row in self.rows("SELECT r.id, r.code_revision FROM perennial.run r"):
+            run = self.runs[self.number_of(row.id)]
+            if (row.code_revision == 2) != may_move[row.id]:
+                run.troubles.append(f"{edit}: it stands on revision {row.code_revision}")
+            if row.code_revision == 2:
+                run.edit = edit
+                self.done["edit"] += 1
+        for worker in self.workers[::2]:
+            worker.next_code = code
+        self.was_knocked = True
+        self.say(f"the code has a stage {edit}")
+
+    def may_move(self, run: Run, edit: EditOf) -> bool:
+        """Whether it goes on with that edit. One whose turn is held is busy."""
+        (row,) = self.rows(_STANDS, run_id=run.run_id)
+        before = run.program.body[: place_of(run.program, edit)]
+        same = predict(run.program.model_copy(update={"body": before}))
+        is_before = set(row.keys) <= same.work.keys() | same.waits.keys()
+        return is_before and row.is_open and not row.is_held
+
+    def begins_another_life(self) -> bool:
+        """All have ended; an operator may let one go on again."""
+        while self.operators is not None and self.lives_left:
+            self.lives_left -= 1
+            self.let_operate(1.0)
+            if len(self.ended) < len(self.runs):
+                return True
+        return False
 
     def move(self) -> None:
         """One random thing that can happen now."""
@@ -478,6 +628,9 @@ class Play:
         """On a free worker; it may be stopped at a statement, or goes through to its end."""
         worker = self.chance.choice([each for each in self.workers if each.task is None])
         worker.turns_of, worker.stages_of = set(), set()
+        if worker.next_code is not None:
+            with_code(worker.context, worker.next_code)
+            worker.next_code = None
         worker.task = Task(f"{name} on {worker.name}", lambda: work(worker))
         self.say(f"{name} on {worker.name}")
         self.let_go_on(worker)
@@ -640,7 +793,7 @@ class Play:
             worker.silent_since = None
             while worker.task is not None:
                 self.let_go_on(worker)
-        for _ in range(ROUNDS_MAX):
+        for _ in range(ROUNDS_MAX * (1 if self.edit is None else 4)):
             self.clock.move(0.001)
             self.collect()
             if self.bag or self.due():

@@ -11,7 +11,9 @@ What at-least-once allows, and nothing more:
   one before it broke off or later.
 - Each loss of a turn explains one more call of one inline step of the run. History doesn't tell of
   these: whoever disturbed the fleet says how many there can have been (`turns_lost`).
-- Without losses there is not one call beyond those that were planned.
+- What an operator has let go on again (`again`, by key) explains as many calls more as its retries allow, each time;
+  and one of each of its steps.
+- Without losses and operators there is not one call beyond those that were planned.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
@@ -30,6 +32,7 @@ from orchestrator import Client
 from tests.oracle.effects import Call, Effects
 from tests.oracle.effects import effects as the_effects
 from tests.oracle.predict import Prediction, Result, Wait, Work
+from tests.oracle.programs import FRAIL_ATTEMPTS
 
 LOST = ("attempt handed out again", "incident")
 """The events of an attempt that was lost; only recovery gives them a key."""
@@ -98,6 +101,32 @@ class Record:
     calls: tuple[Call, ...]
 
 
+ORIGIN = "origin#"
+"""In the journal of a copy: which run it was made of."""
+
+
+@dataclass
+class Operated:
+    """What operators have done to a run. `told`: how often each verb was, by its event in history.
+
+    `again`: how often what has that key was let go on again; `reopened`: how often the run was, after it had ended.
+    `former`: what was to be called before an operator let the run go another way. `kept`: what a copy has from the run
+    that it was made of, for which nothing is called.
+    """
+
+    told: Counter[str] = field(default_factory=Counter)
+    again: Counter[str] = field(default_factory=Counter)
+    reopened: int = 0
+    former: dict[str, Work] = field(default_factory=dict)
+    kept: set[str] = field(default_factory=set)
+    is_copy: bool = False
+
+
+BY_HAND = ("skipped", "completed by hand", "failed by hand")
+OPERATED = (*BY_HAND, "retried", "rewound", "forked")
+"""The events of what operators do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """`contradictions` is empty where all is well.
@@ -163,14 +192,18 @@ def check(
     attempts_lost: int | None = 0,
     sent: Collection[str] | None = None,
     forgiven: Collection[str] = (),
+    operated: Operated | None = None,
 ) -> Verdict:
     """Every contradiction.
 
     `turns_lost`, `attempts_lost`: by workers that died, or that were thought dead; None: nobody knows.
     `sent`: the ids of all signals that were taken. `forgiven`: types of errors that the disturbance
-    itself may raise in a stage or step, as a lost connection of theirs; each costs an attempt.
+    itself may raise in a stage or step, as a lost connection of theirs; each costs an attempt. `operated`: what
+    operators have done, and were told that it is done.
     """
-    checker = _Checker(record, prediction, turns_lost, attempts_lost, sent, forgiven)
+    checker = _Checker(
+        record, prediction, turns_lost, attempts_lost, sent, forgiven, operated or Operated()
+    )
     return Verdict(tuple(checker.contradictions()), checker.repeats(), checker.losses())
 
 
@@ -183,7 +216,9 @@ class _Checker:
         attempts_lost: int | None,
         sent: Collection[str] | None,
         forgiven: Collection[str],
+        operated: Operated,
     ) -> None:
+        self.operated = operated
         self.record, self.prediction = record, prediction
         self.turns_lost, self.attempts_lost = turns_lost, attempts_lost
         self.sent, self.forgiven = sent, forgiven
@@ -249,10 +284,13 @@ class _Checker:
         for family in ENDS:
             counted = Counter(each.key for each in self.record.history if each.event in family)
             for key, count in counted.items():
-                if count > 1:
+                if count > 1 + self.operated.again[key or ""]:
                     yield f"{key} ended {count} times: {' or '.join(family)}"
         closings = [each.event for each in self.record.history if each.event in CLOSED]
-        if len(closings) != 1:
+        told = Counter(each.event for each in self.record.history if each.event in OPERATED)
+        if told != self.operated.told:
+            yield f"operators have done {dict(self.operated.told)}, and history tells {dict(told)}"
+        if len(closings) != 1 + self.operated.reopened:
             yield f"the run was closed {len(closings)} times: {closings}"
         for each in self.record.history:
             if each.event == "attempt failed" and each.error_type not in ("Broken", *self.forgiven):
@@ -268,30 +306,37 @@ class _Checker:
 
     def is_explained(self, incident: Event) -> bool:
         """Its worker was lost at the last of few attempts."""
-        work = self.prediction.work.get(incident.key or "")
+        key = incident.key or ""
+        work = self.prediction.work.get(key) or self.operated.former.get(key)
         return work is not None and work.is_limited and incident.error_type == "WorkerLost"
 
     def of_what_nobody_asked_for(self) -> Iterator[str]:
         known = self.prediction.work.keys() | self.prediction.waits.keys()
+        known |= {ORIGIN} if self.operated.is_copy else set()
         yield from (
             f"{key} is in the journal, and nobody was to ask for it"
             for key in self.record.entries.keys() - known
         )
+        former = self.operated.former
         yield from (
-            f"{key} was called, and nobody was to call it" for key in self.calls.keys() - known
+            f"{key} was called, and nobody was to call it"
+            for key in self.calls.keys() - known - former.keys()
         )
+        for key in (self.calls.keys() & former.keys()) - known:
+            yield from self.of_calls(former[key])
 
     # -- what was called -------------------------------------------------------------------------
 
     def of_work(self, work: Work) -> Iterator[str]:
         calls, entry = len(self.calls.get(work.key, ())), self.record.entries.get(work.key)
-        least = 0 if not work.is_certain else 1 if work.is_limited else work.calls
-        lost = self.lost[work.parent or work.key]
+        is_vague = not work.is_certain or work.hand is not None or work.key in self.operated.kept
+        least = 0 if is_vague else 1 if work.is_limited else work.calls
         if calls < least:
             yield f"{work.key} was called {calls} times, and not {least} times at least"
-        if work.kind != "inline" and calls > work.calls + lost:
-            yield f"{work.key} was called {calls} times: {work.calls} were planned, {lost} attempts lost"
-        if work.kind == "stage":
+        yield from self.of_calls(work)
+        if (
+            work.kind == "stage" and not self.operated.again[work.key]
+        ):  # its steps may go again, too
             yield from self.of_repeated_steps(work)
         if entry is None or entry.state == "cancelled":
             if work.is_certain:
@@ -299,10 +344,30 @@ class _Checker:
             return
         if entry.state != work.state:
             yield f"{work.key} is {entry.state}, not {work.state}"
+        elif work.hand is not None:
+            if (entry.result, entry.error_type) != (work.hand.result, work.hand.error):
+                yield f"{work.key} has not the end that it was given, {work.hand}: {entry}"
         elif work.state == "failed" and not self.fits(work, entry.error_type):
             yield f"{work.key} failed by {entry.error_type}, not by {work.error}"
         elif work.state == "done":
             yield from self.of_result(work, entry.result)
+
+    def of_calls(self, work: Work) -> Iterator[str]:
+        """Not too many."""
+        calls = len(self.calls.get(work.key, ()))
+        lost, again = self.lost[work.parent or work.key], self.allowed_again(work)
+        planned = self.planned(work)
+        if work.kind != "inline" and calls > planned + lost + again:
+            yield f"{work.key} was called {calls} times: {planned} were planned, {lost} attempts lost, {again} again"
+
+    def planned(self, work: Work) -> int:
+        """So many calls. Where a copy has kept a step of a stage that it does itself, that is not called."""
+        return 0 if work.key in self.operated.kept else work.calls
+
+    def allowed_again(self, work: Work) -> int:
+        """So many calls more than planned, because operators have let it go on again."""
+        again = self.operated.again[work.parent or work.key]
+        return again * (FRAIL_ATTEMPTS if work.error == "Broken" or work.is_limited else 1)
 
     def fits(self, work: Work, error_type: str) -> bool:
         return error_type == work.error or (work.is_limited and error_type in self.forgiven)
@@ -321,6 +386,8 @@ class _Checker:
         told = found[3].split(",") if found[3] else []
         if sorted(told) != sorted(map(str, steps)):
             yield f"{work.key} tells of its steps {told}, and recorded are {steps}"
+        if work.key in self.operated.kept:
+            return  # the run that it was copied from is asked
         call = next(
             (each for each in self.calls.get(work.key, ()) if each.call == int(found[2])), None
         )
@@ -346,9 +413,11 @@ class _Checker:
 
     def of_lost_turns(self) -> Iterator[str]:
         extra = {
-            work.key: count - work.calls
+            work.key: count - planned
             for work in self.prediction.work.values()
-            if work.kind == "inline" and (count := len(self.calls.get(work.key, ()))) > work.calls
+            if work.kind == "inline"
+            and (count := len(self.calls.get(work.key, ())))
+            > (planned := self.planned(work) + self.allowed_again(work))
         }
         if self.turns_lost is not None and sum(extra.values()) > self.turns_lost:
             yield f"{extra} more calls of inline steps than planned, and {self.turns_lost} turns were lost"
@@ -365,13 +434,15 @@ class _Checker:
             yield from self.of_approval(wait)
         elif entry.state != wait.end:
             yield f"{wait.key} is {entry.state}, not {wait.end}"
+        elif wait.hand is not None and entry.result != wait.hand.result:
+            yield f"{wait.key} has not the result that it was given, {wait.hand}: {entry}"
 
     def of_approval(self, wait: Wait) -> Iterator[str]:
         state, by = self.record.approvals.get(wait.key, ("missing", None))
         if (state, by) != (wait.end, wait.by):
             yield f"approval {wait.key} is {state} by {by}, not {wait.end} by {wait.by}"
         votes = [person for key, person in self.record.votes if key == wait.key]
-        if votes != ([wait.by] if wait.by else []):
+        if votes != ([wait.by] if wait.by and wait.key not in self.operated.kept else []):
             yield f"the votes on {wait.key} are {votes}"
 
     def of_signals(self) -> Iterator[str]:

@@ -21,6 +21,7 @@ from orchestrator import (
     Fail,
     Flow,
     PerennialError,
+    Process,
     Registry,
     Retry,
     SignalTimedOut,
@@ -37,6 +38,7 @@ from tests.oracle.programs import (
     Await,
     Beside,
     Block,
+    EditOf,
     Forever,
     Gather,
     Inline,
@@ -48,6 +50,7 @@ from tests.oracle.programs import (
     Stage,
     Step,
     Try,
+    edited,
 )
 
 registry = Registry()
@@ -144,6 +147,46 @@ async def random_program(flow: Flow, program: Program) -> list[Any]:
     scope = Scope(flow)
     await scope.run(program.body)
     return scope.told
+
+
+# -- the same in other revisions ------------------------------------------------------------------
+
+
+async def appended(flow: Flow, program: Program) -> list[Any]:
+    """There is a stage more at the end."""
+    scope = Scope(flow)
+    await scope.run(edited(program, "appended").body)
+    return scope.told
+
+
+async def inserted(flow: Flow, program: Program) -> list[Any]:
+    """There is one more in the middle."""
+    scope = Scope(flow)
+    await scope.run(edited(program, "inserted").body)
+    return scope.told
+
+
+async def prepended(flow: Flow, program: Program) -> list[Any]:
+    """There is one more at the beginning."""
+    scope = Scope(flow)
+    await scope.run(edited(program, "prepended").body)
+    return scope.told
+
+
+async def removed(flow: Flow, program: Program) -> list[Any]:
+    """What came last is done no more."""
+    scope = Scope(flow)
+    await scope.run(edited(program, "removed").body)
+    return scope.told
+
+
+def revision(edit: EditOf) -> tuple[Registry, Process]:
+    """The code of workers that have that edit: the same stages, another content of the same version."""
+    flows = {"appended": appended, "inserted": inserted, "prepended": prepended, "removed": removed}
+    there = Registry()
+    for each in registry.stages.values():
+        there.add_stage(each)
+    return there, process(version=1, name=random_program.name, registry=there)(flows[edit])
 
 
 @dataclass

@@ -1,14 +1,17 @@
 """What must become of a program. Pure, and not a line of it is the engine's or the flow's.
 
-    Prediction = predict(program, is_cancelled=...)
+    Prediction = predict(program, is_cancelled=..., by_hand=...)
 
 `is_cancelled`: somebody cancelled the run, and was told that it is done. From then on nothing must
 happen that had not, and what had is anybody's guess; what could never happen still must not.
+`by_hand`: what operators have given an end to, and were told that it has it. It comes to that end, whatever it
+would have come to; whether it was called before is anybody's guess.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -39,6 +42,19 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Hand:
+    """An end that an operator has given: a `result`, or with `error` a failure of that type."""
+
+    result: Any = None
+    error: str = ""
+
+    @property
+    def state(self) -> Literal["done", "failed"]:
+        """As the journal has it."""
+        return "failed" if self.error else "done"
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """A stage, a step of one (`parent`), or an inline step, that is called.
 
@@ -56,6 +72,7 @@ class Work:
     parent: str | None = None
     is_limited: bool = False
     is_certain: bool = True
+    hand: Hand | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +84,14 @@ class Wait:
     end: str
     by: str | None = None
     is_certain: bool = True
+    hand: Hand | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """`output` where it completes, with a Result where a value hangs on which call was the last;
+    """`failed_by`: what it fails by, of a gather all that fail.
+
+    `output` where it completes, with a Result where a value hangs on which call was the last;
     `error` (its type, and what its message says) where it does not.
     """
 
@@ -80,33 +100,39 @@ class Prediction:
     error: tuple[str, tuple[str, ...]] | None = None
     work: dict[str, Work] = field(default_factory=dict)
     waits: dict[str, Wait] = field(default_factory=dict)
+    failed_by: frozenset[str] = frozenset()
 
 
 class _Failure(Exception):
     """The flow meets this. `told` is how it describes it; `says`, what the run's error says."""
 
-    def __init__(self, error_type: str, told: str, *says: str) -> None:
+    def __init__(self, error_type: str, told: str, *says: str, key: str = "") -> None:
         super().__init__(told)
         self.error_type, self.told, self.says = error_type, told, says
+        self.keys = frozenset([key] if key else ())
 
 
 class _WaitsForEver(Exception):
     """Nothing follows."""
 
 
-def predict(program: Program, *, is_cancelled: bool = False) -> Prediction:
+def predict(
+    program: Program, *, is_cancelled: bool = False, by_hand: Mapping[str, Hand] | None = None
+) -> Prediction:
     """What must become of the program's run."""
-    reader = _Reader(program)
+    reader = _Reader(program, by_hand or {})
     scope = _Scope("")
     try:
         reader.block(program.body, scope)
     except _Failure as failure:
-        ended = Prediction("failed", error=(failure.error_type, failure.says))
+        ended = Prediction(
+            "failed", error=(failure.error_type, failure.says), failed_by=failure.keys
+        )
     except _WaitsForEver:
         ended = Prediction("expired", error=("Expired", ()))
     else:
         ended = Prediction("completed", output=scope.told)
-    work, waits = reader.work, reader.waits
+    work, waits = reader.with_hands()
     if is_cancelled:
         ended = Prediction("cancelled", error=("Cancelled", ()))
         work = {key: replace(each, is_certain=False) for key, each in work.items()}
@@ -129,13 +155,29 @@ class _Scope:
 
 
 class _Reader:
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, by_hand: Mapping[str, Hand]) -> None:
+        self.by_hand = by_hand
         self.payloads = {
             name: [send.payload for send in program.sends if send.name == name]
             for name in {send.name for send in program.sends}
         }
         self.work: dict[str, Work] = {}
         self.waits: dict[str, Wait] = {}
+
+    def with_hands(self) -> tuple[dict[str, Work], dict[str, Wait]]:
+        """What they have ended has their end; what was done within it, or for it, nobody knows."""
+        work, waits = dict(self.work), dict(self.waits)
+        for key, each in self.work.items():
+            hand = self.by_hand.get(key)
+            if hand is not None:
+                work[key] = replace(each, state=hand.state, error=hand.error, hand=hand)
+            elif each.parent in self.by_hand:
+                work[key] = replace(each, is_certain=False)
+        for key, wait in self.waits.items():
+            hand = self.by_hand.get(key)
+            if hand is not None:
+                waits[key] = replace(wait, end=hand.state, hand=hand)
+        return work, waits
 
     def block(self, block: Block, scope: _Scope) -> None:
         for part in block:
@@ -164,7 +206,9 @@ class _Reader:
             case Forever():
                 key = scope.key(part.name)
                 self.waits[key] = Wait(key, "signal", "cancelled")
-                raise _WaitsForEver
+                if key not in self.by_hand:
+                    raise _WaitsForEver
+                self.answer(part, key, scope)
             case _:
                 self.answer(part, self.ask(part, scope), scope)
 
@@ -195,6 +239,7 @@ class _Reader:
             except _Failure as failure:
                 failures.append(failure)
         if failures:
+            failures[0].keys = frozenset().union(*(each.keys for each in failures))
             raise failures[0]
         scope.told.append([branch.told for branch in branches])
         scope.seen = branches[0].seen
@@ -262,6 +307,10 @@ class _Reader:
 
     def answer(self, part: Any, key: str, scope: _Scope) -> None:
         """What the flow learns of it. Raises _Failure."""
+        hand = self.by_hand.get(key)
+        if hand is not None:
+            self.answer_by_hand(part, key, hand, scope)
+            return
         match part:
             case Stage() | Inline():
                 work = self.work[key]
@@ -271,6 +320,7 @@ class _Reader:
                         f"ActivityFailed: {key} by {work.error}",
                         f"{key} failed after ",
                         f" attempt(s): {work.error}: ",
+                        key=key,
                     )
                 scope.told.append(Result(key))
                 scope.seen = key
@@ -279,10 +329,29 @@ class _Reader:
             case Await():
                 if not part.comes:
                     words = f"no signal {part.name!r} arrived in time (activity {key})"
-                    raise _Failure("SignalTimedOut", f"SignalTimedOut: {words}", words)
+                    raise _Failure("SignalTimedOut", f"SignalTimedOut: {words}", words, key=key)
                 scope.told.append(f"{part.name}: {self.payloads[part.name].pop(0)}")
             case Ask():
                 scope.told.append(f"{part.name}: {_verdict_of(part)}")
+
+    def answer_by_hand(self, part: Any, key: str, hand: Hand, scope: _Scope) -> None:
+        """The same, of what an operator has ended."""
+        if hand.error:
+            raise _Failure(
+                "ActivityFailed",
+                f"ActivityFailed: {key} by {hand.error}",
+                f"{key} failed after ",
+                f" attempt(s): {hand.error}: ",
+                key=key,
+            )
+        match part:
+            case Stage() | Inline():
+                scope.told.append(Result(key))
+                scope.seen = key
+            case Sleep():
+                scope.told.append(f"{part.key} is over")
+            case Await():
+                scope.told.append(f"{part.name}: {hand.result}")
 
 
 def _verdict_of(part: Ask) -> str:

@@ -194,6 +194,28 @@ class Program(Part):
         return tuple(part for part in parts_of(self.body) if isinstance(part, Ask))
 
 
+# -- edits ---------------------------------------------------------------------------------------
+
+EditOf = Literal["appended", "inserted", "prepended", "removed"]
+"""What a new revision of the code does to every program: a stage more, or its last instruction less."""
+
+
+def edited(program: Program, edit: EditOf | None) -> Program:
+    """The program as that code plays it."""
+    if edit is None:
+        return program
+    body, place = program.body, place_of(program, edit)
+    more = () if edit == "removed" else (Stage(key=edit),)
+    rest = body[place + 1 :] if edit == "removed" else body[place:]
+    return program.model_copy(update={"body": (*body[:place], *more, *rest)})
+
+
+def place_of(program: Program, edit: EditOf) -> int:
+    """So many instructions are as they were; what comes from there on is not."""
+    size = len(program.body)
+    return {"appended": size, "inserted": size // 2, "prepended": 0, "removed": size - 1}[edit]
+
+
 def parts_of(block: Block) -> list[Instruction]:
     """Every instruction, those inside others too."""
     found: list[Instruction] = []

@@ -12,7 +12,7 @@ run that has ended meanwhile needs it no more.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -42,6 +42,8 @@ class Asked(Protocol):
     def assignees(self) -> Sequence[str]: ...
     @property
     def deadline(self) -> datetime | None: ...
+    @property
+    def edition(self) -> int: ...
 
 
 class Player:
@@ -51,10 +53,12 @@ class Player:
         self, client: Client, run_id: UUID, program: Program, *, now: Callable[[], datetime]
     ) -> None:
         self.client, self.run_id, self.now = client, run_id, now
+        self._program = program
         self.letters: list[Send] = [send for send in program.sends for _ in range(send.copies)]
         self.sent: set[str] = set()
         self._tried: set[str] = set()
         self.asks: dict[str, Ask] = {ask.name: ask for ask in program.asks}
+        self._all_asks = dict(self.asks)
         self.objections: list[Objection] = list(program.objections)
         self.may_cancel = program.is_cancelled
         self.is_cancelled = False
@@ -96,6 +100,22 @@ class Player:
         views = {view.name: view for view in (self.look() if approvals is None else approvals)}
         acts = self._possible(views, tries_early=tries_early)
         return chance.choice(acts)() if acts else None
+
+    def is_asked_again(self, keys: Iterable[str]) -> None:
+        """These have left the journal: who has decided is asked anew."""
+        names = {key.rpartition("/")[2] for key in keys}
+        self.asks |= {name: ask for name, ask in self._all_asks.items() if name in names}
+
+    def of_copy(self, run_id: UUID, kept: Collection[str]) -> Player:
+        """The world of a copy: what was sent to the run has come to it, too; of who was asked, those in what is `kept`
+        have decided.
+        """
+        copy = Player(self.client, run_id, self._program, now=self.now)
+        copy.letters = [letter for letter in copy.letters if letter.signal_id not in self.sent]
+        copy.sent = set(self.sent)
+        names = {key.rpartition("/")[2] for key in kept}
+        copy.asks = {name: ask for name, ask in copy.asks.items() if name not in names}
+        return copy
 
     def cancel(self) -> str:
         """Try to end the run, once."""
@@ -155,7 +175,12 @@ class Player:
         may_decide = view.state == "open" and verdict.by in view.assignees
         try:
             decision = self.client.decide(
-                self.run_id, ask.name, verdict.outcome, by=verdict.by, comment=verdict.reason
+                self.run_id,
+                ask.name,
+                verdict.outcome,
+                by=verdict.by,
+                comment=verdict.reason,
+                edition=view.edition,
             )
         except DecisionRefused as refusal:
             if isinstance(refusal, DecisionTooLate) and self._run_has_ended():
@@ -177,7 +202,13 @@ class Player:
         self.objections.remove(objection)
         what = f"{objection.approval} {objection.outcome} by {objection.by} ({objection.why})"
         try:
-            self.client.decide(self.run_id, objection.approval, objection.outcome, by=objection.by)
+            self.client.decide(
+                self.run_id,
+                objection.approval,
+                objection.outcome,
+                by=objection.by,
+                edition=None if view is None else view.edition,
+            )
         except DecisionRefused as refusal:
             if not isinstance(refusal, self._fitting(objection, view)):
                 self.troubles.append(f"{what} was refused by a {type(refusal).__name__}: {refusal}")

@@ -13,6 +13,7 @@ from orchestrator.core.branches import TurnAbandoned
 from orchestrator.core.definition import Process, Registry
 from orchestrator.core.journal import Activity, ActivityState, BufferedSignal
 from orchestrator.core.kinds.base import Request
+from orchestrator.core.kinds.origin import ORIGIN_KEY
 from orchestrator.core.outcome import RunContext, TurnOutcome
 from orchestrator.core.replay import take_turn
 from orchestrator.core.run import RunStatus
@@ -96,6 +97,10 @@ class Standing:
     def entry(self, key: str) -> Entry:
         """The flow's activity of that key. Raises OperationRefused, with the key that may have been meant."""
         own = {entry.key: entry for entry in self.own()}
+        if key == ORIGIN_KEY and key in own:
+            raise OperationRefused(
+                f"{key!r} of run {self.name} is the mark of a copy, which nobody goes back to: name an activity"
+            )
         if key in own:
             return own[key]
         inner = next((each for each in self.entries if each.key == key), None)

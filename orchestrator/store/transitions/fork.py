@@ -59,10 +59,12 @@ WITH forked AS (
     FROM forked, perennial.approval p WHERE p.run_id = %(run_id)s AND p.key = ANY(%(kept)s::text[])
         AND p.state <> 'open'
 ), buffered AS (
-    INSERT INTO perennial.signal (id, run_id, name, signal_id, payload, sender, received_at, received_revision)
-    SELECT gen_random_uuid(), forked.id, s.name, s.signal_id, s.payload, s.sender, s.received_at, s.received_revision
+    INSERT INTO perennial.signal (id, run_id, name, signal_id, payload, sender, received_at, received_revision,
+        consumed_key)
+    SELECT gen_random_uuid(), forked.id, s.name, s.signal_id, s.payload, s.sender, s.received_at, s.received_revision,
+        CASE WHEN s.consumed_key = ANY(%(kept)s::text[]) THEN s.consumed_key END
     FROM forked, perennial.signal s WHERE s.run_id = %(run_id)s
-        AND (s.consumed_key IS NULL OR s.consumed_key = ANY(%(put_back)s::text[]))
+        AND (s.consumed_key IS NULL OR s.consumed_key = ANY(%(put_back)s::text[] || %(kept)s::text[]))
 ), armed AS (
     INSERT INTO perennial.timer (id, run_id, key, kind, due_at)
     SELECT forked.id, forked.id, '', 'expiry', forked.expires_at FROM forked WHERE forked.expires_at IS NOT NULL

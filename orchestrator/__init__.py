@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.core.definition import Process, Registry, Stage, default_registry
     from orchestrator.core.durations import days, hours, minutes, seconds
     from orchestrator.core.flow import Flow
+    from orchestrator.core.flow_poll import Backoff
     from orchestrator.core.retries import Retry
     from orchestrator.core.run import RunStatus
     from orchestrator.core.selection import Between, RunFilter
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         PayloadError,
         PayloadMismatch,
         PerennialError,
+        PollTimedOut,
         PoolerBetween,
         ProcessChanged,
         RunClosed,
@@ -71,6 +73,7 @@ __all__ = [
     "ActivityFailed",
     "AlreadyDecided",
     "ApprovalChanged",
+    "Backoff",
     "BadBrokerURL",
     "BadDatabaseURL",
     "Between",
@@ -97,6 +100,7 @@ __all__ = [
     "PayloadError",
     "PayloadMismatch",
     "PerennialError",
+    "PollTimedOut",
     "PoolerBetween",
     "Process",
     "ProcessChanged",
@@ -206,6 +210,8 @@ _HOMES = {
     "CallbackTimedOut": "orchestrator.errors",
     "HeartbeatTimedOut": "orchestrator.errors",
     "CallbackToken": "orchestrator.core.callback_token",
+    "Backoff": "orchestrator.core.flow_poll",
+    "PollTimedOut": "orchestrator.errors",
 }
 
 

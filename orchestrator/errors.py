@@ -182,6 +182,15 @@ class HeartbeatTimedOut(WaitTimedOut):
     what = "no heartbeat of callback {!r} came in time"
 
 
+class PollTimedOut(WaitTimedOut):
+    """A poll came to no end in its time or its attempts: `checks` were made, and `last` is what the last one found."""
+
+    def __init__(self, name: str, *, checks: int, last: Any = None) -> None:
+        super().__init__(name, name=name)
+        self.checks, self.last = checks, last
+        self.args = (f"poll {name!r} came to no end in {checks} check(s)",)
+
+
 class CallbackFailed(ActivityFailed):
     """A partner answered a callback with a failure: `error_type` and `message` as it was told."""
 

@@ -20,6 +20,7 @@ from orchestrator.core.combinators import Combinators
 from orchestrator.core.definition import Stage
 from orchestrator.core.durations import Duration, seconds_of
 from orchestrator.core.flow_callbacks import Callbacks
+from orchestrator.core.flow_poll import Polls
 from orchestrator.core.flow_waits import Waits
 from orchestrator.core.kinds import (
     KINDS,
@@ -40,7 +41,7 @@ _ONCE = Retry()
 _frame = sys._getframe  # noqa: SLF001 - one frame, where `inspect.stack` would take them all
 
 
-class Flow(Combinators, Callbacks, Waits):
+class Flow(Combinators, Callbacks, Polls, Waits):
     """Handed to a process's `async def`. Everything it returns can be awaited, and may take weeks."""
 
     def __init__(

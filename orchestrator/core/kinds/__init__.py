@@ -5,6 +5,7 @@
     step.py      a short call in the turn itself
     signal.py    a fact from outside
     callback.py  an answer that was promised to a partner, who holds its token
+    poll.py      the pause before a poll's next check
     sleep.py     time
     approval.py  a decision of people
     patch.py     the mark of changed code, which a flow asks for and doesn't await
@@ -40,6 +41,7 @@ from orchestrator.core.kinds.callback import CallbackWait
 from orchestrator.core.kinds.origin import Origin
 from orchestrator.core.kinds.patch import Patch
 from orchestrator.core.kinds.peek import Peek
+from orchestrator.core.kinds.poll import PollPause
 from orchestrator.core.kinds.signal import SignalWait
 from orchestrator.core.kinds.sleep import Sleep
 from orchestrator.core.kinds.stage import StageCall
@@ -58,6 +60,7 @@ KINDS: dict[ActivityKind, type[Ask]] = {
         Peek,
         Origin,
         CallbackWait,
+        PollPause,
     )
 }
 """Each by its name in the record."""

@@ -209,8 +209,9 @@ class Theatre:
             self.connection.execute("DELETE FROM perennial.process", prepare=False)
             self.client.processes.deploy(random_program)
             self.is_amended = False
-            for context in (*self.workers, self.client._context):
-                with_code(context, registry)
+        for context in (self.caretaker, *self.workers, self.client._context):
+            with_code(context, registry)  # whatever they have read in a play before
+        with_code(self.ignorant, self.ignorant.registry)
         for context in self.contexts:
             context.messenger = CollectingMessenger()
             context.identity = Identity(context.identity.name)

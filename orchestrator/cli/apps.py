@@ -59,7 +59,12 @@ def load_app_if_there(session: Session) -> str:
     except (AppNotFound, PerennialError) as error:
         if session.names_app:
             raise
-        return str(error)
+        if isinstance(error, AppNotFound):
+            return str(error)
+        return (
+            f"no app is named, and {session.app} can't be imported here ({error}). Name yours: --app module:app, or "
+            "PERENNIAL_APP."
+        )
     return ""
 
 

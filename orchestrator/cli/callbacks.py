@@ -26,10 +26,11 @@ def _read(token: str) -> str:
 
 
 @commands.command(
+    "complete-callback",
     rich_help_panel=_PARTNERS,
-    epilog=examples("""perennial complete TOKEN '{"paid": true}'""", json_shape=_SHAPE),
+    epilog=examples("""perennial complete-callback TOKEN '{"paid": true}'""", json_shape=_SHAPE),
 )
-def complete(
+def complete_callback(
     context: typer.Context,
     *,
     token: Token,

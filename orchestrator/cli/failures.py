@@ -131,12 +131,13 @@ def _as_named(message: str, run: str | None) -> str:
     """With the run as it was typed: a key, say, and not the id that it stands for."""
     if run is None:
         return message
-    message = message.replace(" RUN`", f" {shlex.quote(run)}`")
+    message = _RUN_IN_COMMAND.sub(lambda found: f"{found[1]}{shlex.quote(run)}", message)
     return (
         _RUN_ID.sub(lambda _: f"run {run}", message) if not _RUN_ID.match(f"run {run}") else message
     )
 
 
+_RUN_IN_COMMAND = re.compile(r"(`perennial (?:[^`]* )?)RUN(?=[ `])")
 _RUN_ID = re.compile(r"\brun [0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 
 

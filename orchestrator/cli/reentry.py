@@ -396,7 +396,7 @@ def _do(
 def _how_code_comes(session: Session, no_app: str) -> str:
     """What to do about code that wasn't at hand. `no_app`: why no app was imported."""
     why = no_app or (
-        f"{session.app} has other code than the run stands on: name an app that has it (--app). "
+        f"{session.app} hasn't the code that the run stands on: name an app that has it (--app). "
         "`perennial processes` says which workers do."
     )
     return f"The run's code could not be looked at: {why}"

@@ -124,7 +124,7 @@ def test_an_app_with_other_code_is_named(perennial, client, tmp_path, monkeypatc
     client.answers["rewind"] = Result(RUN_ID, "rewind", is_applied=True, preview=LACKING)
     told = perennial("--app", "app_of_other_code", "rewind", *VERBS["rewind"], "--yes")
     del sys.modules["app_of_other_code"]
-    assert "app_of_other_code has other code than the run stands on" in told.stderr
+    assert "app_of_other_code hasn't the code that the run stands on" in told.stderr
 
 
 @pytest.mark.parametrize(("verb", "words"), [(v, w) for v, each in WRONG.items() for w in each])
@@ -141,6 +141,8 @@ def test_a_refusal_is_one_sentence_with_the_run_as_it_was_typed(perennial, clien
     assert told.exit_code == 1
     assert "run permit-17 is cancelled" in told.stderr
     assert "`perennial restart permit-17`" in told.stderr
+    client.answers["retry"] = OperationRefused(f"run {RUN_ID} waits: `perennial approve RUN boss`")
+    assert "`perennial approve permit-17 boss`" in perennial("retry", "permit-17").stderr
 
 
 def test_options_of_retry_reach_it(perennial, client):

@@ -102,4 +102,4 @@ class CallbackWait(Ask):
     @classmethod
     def typed(cls, _names: RunNames, _key: str, _name: str, _who: tuple[str, ...]) -> str:
         """Complete it."""
-        return "perennial complete TOKEN '{...}'"
+        return "perennial complete-callback TOKEN '{...}'"

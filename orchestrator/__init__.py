@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.client import Client
+    from orchestrator.client.asynchronous import AsyncClient
     from orchestrator.core.approvals import Decision, Outcome
     from orchestrator.core.callback_token import CallbackToken
     from orchestrator.core.declarative import DeclarativeResult, load_process
@@ -73,6 +74,7 @@ __all__ = [
     "ActivityFailed",
     "AlreadyDecided",
     "ApprovalChanged",
+    "AsyncClient",
     "Backoff",
     "BadBrokerURL",
     "BadDatabaseURL",
@@ -146,6 +148,7 @@ __all__ = [
 _HOMES = {
     "ActivityFailed": "orchestrator.errors",
     "AlreadyDecided": "orchestrator.errors",
+    "AsyncClient": "orchestrator.client.asynchronous",
     "BadBrokerURL": "orchestrator.errors",
     "BadDatabaseURL": "orchestrator.errors",
     "Between": "orchestrator.core.selection",

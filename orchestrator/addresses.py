@@ -83,13 +83,27 @@ class DatabaseAddress:
         """Another database of the same server."""
         return DatabaseAddress({**self.parameters, "dbname": database})
 
-    def engine(self, *, connect_args: Mapping[str, Any] | None = None, **options: Any) -> Engine:
-        """An engine on it, as `create_engine` makes it. Its representation holds no secret."""
+    def engine(
+        self,
+        *,
+        connect_args: Mapping[str, Any] | None = None,
+        is_async: bool = False,
+        **options: Any,
+    ) -> Engine:
+        """An engine on it, as `create_engine` makes it. Its representation holds no secret.
+
+        `is_async`: the `sync_engine` of one of SQLAlchemy's asyncio.
+        """
         from sqlalchemy import create_engine
 
         shown = {name: value for name, value in self.parameters.items() if not _is_secret(name)}
         secrets = {name: value for name, value in self.parameters.items() if _is_secret(name)}
         arguments = {**secrets, **(connect_args or {})}
+        if is_async:
+            from sqlalchemy.ext.asyncio import create_async_engine
+
+            url = self._url(shown)
+            return create_async_engine(url, connect_args=arguments, **options).sync_engine
         return create_engine(self._url(shown), connect_args=arguments, **options)
 
     def connect(self, **options: Any) -> psycopg.Connection[Any]:

@@ -1,5 +1,6 @@
 """`Client`: what producer apps, approvers' tools and operators use. It needs Postgres alone.
 
+asynchronous.py `AsyncClient`: the same verbs, awaited
 client.py       producers and people: start, signal, cancel, approve, get, result
 operations.py   `client.operations`: pause, resume, restart, counts
 processes.py    `client.processes`: deploy

@@ -28,7 +28,7 @@ class Bulk:
         self._context = context
 
     def preview(
-        self, verb: str, asked: RunFilter, *, by: str = "", reason: str = "", **arguments: Any
+        self, /, verb: str, asked: RunFilter, *, by: str = "", reason: str = "", **arguments: Any
     ) -> Preview:
         """What `verb` would do, and to which runs exactly. No run is touched.
 

@@ -89,12 +89,24 @@ class Client(Callbacks):
 
     def _stand_on(self, context: EngineContext) -> None:
         self._context = context
-        self._starts, self._forms = _starts_of(context), SignalForms()
+        self._starts, self._forms = self._starts_on(context), SignalForms()
         self._door = Door(context, self._schema)
         self.processes = Processes(context, self._starts)
         """What may be started: `client.processes.deploy`."""
         self.operations = Operations(self._door, self._starts)
         """An operator's verbs: `client.operations.resume`."""
+
+    def _starts_on(self, context: EngineContext) -> Starts:
+        """Each in a statement of its own; or several threads' in one, where speed is there."""
+        if find_spec("orchestrator.engine.eager") is None:
+            return Starts(context)
+        from orchestrator.engine.eager.starts import GroupedStarts
+
+        return GroupedStarts(context)
+
+    def _pause(self, seconds: float) -> None:
+        """The caller has asked to wait: this thread is theirs, and no worker's."""
+        time.sleep(seconds)
 
     def __enter__(self) -> Self:
         return self
@@ -406,7 +418,7 @@ class Client(Callbacks):
             left = give_up_at - time.monotonic()
             if left <= 0:
                 raise RunNotClosed(why_not_closed(found))
-            _pause_between_looks(min(pause_seconds, left))
+            self._pause(min(pause_seconds, left))
             pause_seconds = min(pause_seconds * 1.5, _SLOWEST_LOOK_SECONDS)
             found = self.get(found.id)
         if found.status is not RunStatus.COMPLETED:
@@ -420,17 +432,3 @@ class Client(Callbacks):
             return self._registry.process(run.process, run.version).result_type
         except UnknownProcess:
             return Any
-
-
-def _pause_between_looks(seconds: float) -> None:
-    """The caller has asked to wait: this thread is theirs, and no worker's."""
-    time.sleep(seconds)
-
-
-def _starts_of(context: EngineContext) -> Starts:
-    """Each in a statement of its own; or several threads' in one, where speed is there."""
-    if find_spec("orchestrator.engine.eager") is None:
-        return Starts(context)
-    from orchestrator.engine.eager.starts import GroupedStarts
-
-    return GroupedStarts(context)

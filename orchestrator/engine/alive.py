@@ -21,8 +21,10 @@ def connect_alive(engine: Engine) -> Connection:
     """A connection of the pool whose session lives, as far as this machine knows."""
     for _ in range(LOOKS_MAX):
         connection = engine.connect()
-        driver: Any = connection.connection.dbapi_connection
-        if not isinstance(driver, psycopg.Connection) or not is_cut(driver):
+        driver: Any = connection.connection.driver_connection
+        if not isinstance(driver, psycopg.Connection | psycopg.AsyncConnection) or not is_cut(
+            driver
+        ):
             return connection
         connection.invalidate()
         connection.close()  # and not used again: another session would lack its isolation level

@@ -33,6 +33,7 @@ from orchestrator.errors import PerennialError
 from orchestrator.faults import reach
 from orchestrator.settings import Settings, SettingsError
 from orchestrator.store.batched import BatchConnection
+from orchestrator.store.driver import as_plain
 from orchestrator.store.schema import checked, options_in, schema_of
 from orchestrator.store.session import connection_arguments, set_up
 from orchestrator.store.statement import COMMITS_EACH, lack_in, pooler_in
@@ -201,6 +202,7 @@ def connect(
     pool_size: int = POOL_SIZE,
     commits_each: bool = True,
     finds_by_key: bool = False,
+    is_async: bool = False,
 ) -> Engine:
     """A lazy SQLAlchemy engine on the settings' database, for transitions; connects on first use.
 
@@ -209,6 +211,7 @@ def connect(
 
     `commits_each`: each statement commits by itself, as nearly all verbs want it. False: for whoever uses the
     engine beside us, as SQLAlchemy's own engines are. `finds_by_key`: for workers, whose connections live long.
+    `is_async`: its connections wait on an event loop, for who is on a stack that can (`driver.await_here`).
     """
     return _engine(
         settings,
@@ -218,10 +221,13 @@ def connect(
         prepare_threshold=0,
         commits_each=commits_each,
         needs_session=finds_by_key,
+        is_async=is_async,
     )
 
 
-def connect_for_reads(settings: Settings, *, pool_size: int = POOL_SIZE) -> Engine:
+def connect_for_reads(
+    settings: Settings, *, pool_size: int = POOL_SIZE, is_async: bool = False
+) -> Engine:
     """Another on the same database, for reads and bulk work: each statement is planned for what it is asked.
 
     `pool_size`: so many connections at most, each opened when it is first needed. (docs/adr/0041)
@@ -234,6 +240,7 @@ def connect_for_reads(settings: Settings, *, pool_size: int = POOL_SIZE) -> Engi
         prepare_threshold=None,
         commits_each=True,
         needs_session=False,
+        is_async=is_async,
     )
 
 
@@ -246,8 +253,10 @@ def _engine(
     prepare_threshold: int | None,
     commits_each: bool,
     needs_session: bool,
+    is_async: bool,
 ) -> Engine:
     engine = settings.database_address().engine(
+        is_async=is_async,
         pool_size=pool_size,
         max_overflow=max_overflow,
         pool_reset_on_return=None,
@@ -272,7 +281,7 @@ def _engine(
 
     def prepare(connection: Any, _record: object) -> None:
         set_up(
-            connection,
+            as_plain(connection),
             also=also,
             keeps=frozenset() if commits_each else frozenset({"search_path"}),
             pooler=settings.database_pooler,

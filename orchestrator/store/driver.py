@@ -14,7 +14,7 @@ from __future__ import annotations
 import select
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import psycopg
 from psycopg.adapt import AdaptersMap
@@ -23,6 +23,7 @@ from psycopg.pq import ConnStatus, PipelineStatus
 from psycopg.types import TypesRegistry
 from psycopg.types.array import register_all_arrays
 from sqlalchemy import Connection, CursorResult
+from sqlalchemy.util.concurrency import await_only, greenlet_spawn
 
 # -- SQLAlchemy ----------------------------------------------------------------------------------
 
@@ -47,7 +48,84 @@ def types_of(result: CursorResult[Any]) -> dict[str, object]:
     return {column[0]: column[1] for column in result.cursor.description}
 
 
+on_a_stack_of_its_own = greenlet_spawn
+"""`sqlalchemy.util.concurrency.greenlet_spawn`: runs a function that waits, on a loop. SQLAlchemy's asyncio stands on
+it; `AsyncConnection.run_sync` is the same with a connection that is there already. Since SQLAlchemy 1.4."""
+
+await_here = await_only
+"""`sqlalchemy.util.concurrency.await_only`: on such a stack, gives way to the loop until it is there. Since 1.4."""
+
+
 # -- psycopg -------------------------------------------------------------------------------------
+
+
+class PlainCursor:
+    """A cursor of psycopg's asyncio that waits where it is used, on a stack that can give way."""
+
+    __slots__ = ("_cursor",)
+
+    def __init__(self, cursor: psycopg.AsyncCursor[Any]) -> None:
+        self._cursor = cursor
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        await_here(self._cursor.close())
+
+    @property
+    def pgresult(self) -> Any:
+        return self._cursor.pgresult
+
+    def execute(self, *arguments: Any, **options: Any) -> None:
+        await_here(self._cursor.execute(*arguments, **options))
+
+    def fetchone(self) -> Any:
+        return await_here(self._cursor.fetchone())
+
+    def fetchall(self) -> Any:
+        return await_here(self._cursor.fetchall())
+
+
+class PlainConnection:
+    """A connection of psycopg's asyncio, with what we ask of a plain one."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self._connection = connection
+
+    @property
+    def info(self) -> psycopg.ConnectionInfo:
+        return self._connection.info
+
+    @property
+    def autocommit(self) -> bool:
+        return self._connection.autocommit
+
+    @autocommit.setter
+    def autocommit(self, value: bool) -> None:
+        await_here(self._connection.set_autocommit(value))
+
+    @property
+    def prepare_threshold(self) -> int | None:
+        return self._connection.prepare_threshold
+
+    @prepare_threshold.setter
+    def prepare_threshold(self, value: int | None) -> None:
+        self._connection.prepare_threshold = value
+
+    def cursor(self, *, row_factory: Any) -> PlainCursor:
+        return PlainCursor(self._connection.cursor(row_factory=row_factory))
+
+    def close(self) -> None:
+        await_here(self._connection.close())
+
+
+def as_plain(connection: Any) -> Any:
+    """The same connection, or one that can be asked as a plain one; SQLAlchemy's around psycopg's is taken too."""
+    driver = getattr(connection, "driver_connection", connection)
+    return PlainConnection(driver) if isinstance(driver, psycopg.AsyncConnection) else connection
 
 
 def untouched_adapters() -> AdaptersMap:
@@ -92,7 +170,7 @@ def is_all_sent(connection: psycopg.Connection[Any]) -> bool:
     return connection.pgconn.flush() == 0
 
 
-def is_cut(connection: psycopg.Connection[Any]) -> bool:
+def is_cut(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
     """Whether the session of a connection that rests has ended. No round trip.
 
     `PGconn.status`, `socket` and `consume_input`: between statements Postgres sends nothing, so that a socket which

@@ -111,7 +111,7 @@ def set_up(
         was_autocommit = connection.autocommit
         connection.autocommit = True  # nothing but the one statement
         backend_pid = connection.info.backend_pid if pooler is None else None
-        with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+        with connection.cursor(row_factory=tuple_row) as cursor:
             cursor.execute(settings_sql(also, keeps, backend_pid).encode(), prepare=False)
             row = cursor.fetchone() or ("", False)
             if not row[1]:

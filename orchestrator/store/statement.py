@@ -28,6 +28,7 @@ from sqlalchemy.orm import Session
 from orchestrator.errors import PoolerBetween, SchemaNotReady
 from orchestrator.faults import reach
 from orchestrator.store.driver import (
+    as_plain,
     cursor_with,
     is_all_sent,
     is_in_pipeline,
@@ -147,6 +148,8 @@ class Statement:
         if not is_ours and not connection.in_transaction():
             connection.begin()  # as SQLAlchemy's own way of executing does; its caller commits
         driver: Any = connection.connection.driver_connection
+        if is_ours and connection.dialect.is_async:
+            driver = as_plain(driver)
         try:
             if not is_ours:
                 return self._rows_of_caller(driver, parameters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import select as selectors
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,7 @@ import psycopg
 import pytest
 from psycopg.adapt import Dumper, Loader
 from psycopg.pq import Format
-from psycopg.rows import namedtuple_row
+from psycopg.rows import namedtuple_row, tuple_row
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
@@ -26,8 +27,12 @@ def driver(database: Database) -> Iterator[psycopg.Connection[Any]]:
 
 
 def connected(database: Database) -> psycopg.Connection[Any]:
+    return psycopg.connect(address_of(database), autocommit=True)
+
+
+def address_of(database: Database) -> str:
     address = database.engine.url.set(drivername="postgresql")
-    return psycopg.connect(address.render_as_string(hide_password=False), autocommit=True)
+    return address.render_as_string(hide_password=False)
 
 
 # -- SQLAlchemy ----------------------------------------------------------------------------------
@@ -90,6 +95,42 @@ def test_a_result_knows_what_its_driver_calls_types(database: Database) -> None:
     ):
         result = connection.execute(text("SELECT gen_random_uuid() AS id, 1 AS number"))
         assert types_of(result) == {"id": 2950, "number": 23}
+
+
+def test_a_function_that_waits_gives_way_to_a_loop(database: Database) -> None:
+    with (
+        door("on_a_stack_of_its_own", "greenlet_spawn", "sqlalchemy", named_in=DRIVER) as spawn,
+        door("await_here", "await_only", "sqlalchemy", named_in=DRIVER) as await_here,
+    ):
+        seen = []
+
+        def waits() -> int:
+            seen.append(await_here(asyncio.sleep(0, "slept")))
+            return 7
+
+        assert asyncio.run(spawn(waits)) == 7
+        assert seen == ["slept"]
+    with door("as_plain", "psycopg.AsyncConnection", "psycopg", named_in=DRIVER) as as_plain:
+
+        async def asks() -> None:
+            connection = await psycopg.AsyncConnection.connect(address_of(database))
+            await spawn(ask, as_plain(connection))
+            assert connection.closed
+
+        def ask(plain: Any) -> None:
+            plain.autocommit = not plain.autocommit
+            assert plain.autocommit
+            plain.prepare_threshold = None
+            assert plain.prepare_threshold is None
+            assert plain.info.backend_pid
+            with plain.cursor(row_factory=tuple_row) as cursor:
+                cursor.execute("SELECT 1 UNION SELECT 2 ORDER BY 1")
+                assert cursor.pgresult.nfields == 1
+                assert cursor.fetchone() == (1,)
+                assert cursor.fetchall() == [(2,)]
+            plain.close()
+
+        asyncio.run(asks())
 
 
 # -- psycopg -------------------------------------------------------------------------------------

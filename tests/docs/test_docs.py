@@ -31,6 +31,19 @@ PAGES = [
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 HIRE_STARTS_WITH_ITS_INSERT = """
+import asyncio
+
+from sqlalchemy.ext.asyncio import create_async_engine
+
+
+async def hire_later_on_a_loop(url) -> None:
+    engine = create_async_engine(url)
+    async with AsyncClient(engine) as client, AsyncSession(engine) as session:
+        await hire_later(session, client, "cy")
+        await session.commit()
+    await engine.dispose()
+
+
 def test_hire_starts_with_its_insert_or_not_at_all() -> None:
     with ProcessTester() as tester:
         with tester.database.begin() as connection:
@@ -41,6 +54,8 @@ def test_hire_starts_with_its_insert_or_not_at_all() -> None:
             hire(connection, tester.client, "ada")
             connection.commit()
         assert [run.business_key for run in tester.client.list()] == ["hire ada"]
+        asyncio.run(hire_later_on_a_loop(tester.database.url))
+        assert tester.client.list()[0].business_key == "hire cy"
         assert tester.get("hire ada").waits[0].who == ("ann",)
 """
 PROOFS = {"README.md": HIRE_STARTS_WITH_ITS_INSERT}

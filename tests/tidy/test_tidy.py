@@ -51,6 +51,9 @@ DELAYS = {"eta", "countdown"}
 
 
 PAUSES = {
+    "orchestrator/client/asynchronous.py": {
+        "asyncio.sleep()": "`result(timeout_seconds=…)` of AsyncClient: the task is its caller's, who asked to wait"
+    },
     "orchestrator/client/bulk.py": {
         "time.sleep()": "a rate that an operator has asked for: the thread is its caller's"
     },

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import assert_type
 
-from orchestrator import Decision, Flow, Retry, approval, hours, process, stage, step
+from orchestrator import AsyncClient, Decision, Flow, Retry, approval, hours, process, stage, step
+from orchestrator.core.views import RunView, Started
 
 
 @dataclass
@@ -37,6 +38,13 @@ async def read(path: str) -> bytes:
 
 async def price(user: str) -> int:
     return len(user)
+
+
+async def produces(client: AsyncClient) -> None:
+    run = await client.start("p", "ada", key="o-1")
+    assert_type(run, Started)
+    assert_type(await client.get(run), RunView)
+    assert_type(await client.operations.restart(run, by="bob"), Started)
 
 
 async def direct() -> None:

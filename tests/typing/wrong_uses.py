@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator import Flow, Retry, hours, process, stage, step
+from orchestrator import AsyncClient, Flow, Retry, hours, process, stage, step
 
 
 @stage
@@ -25,6 +25,12 @@ async def without_a_version(flow: Flow) -> None: ...
 
 @process(version="1")  # E: arg-type
 async def with_a_word(flow: Flow) -> None: ...
+
+
+async def produces(client: AsyncClient) -> None:
+    await client.start(5)  # E: arg-type
+    await client.start("p", kee="o-1")  # E: call-arg
+    client.approve("o-1", by="bob")  # E: unused-coroutine
 
 
 async def flow_of(flow: Flow) -> None:

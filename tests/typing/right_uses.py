@@ -6,7 +6,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import assert_type
 
-from orchestrator import AsyncClient, Decision, Flow, Retry, approval, hours, process, stage, step
+from orchestrator import (
+    AsyncClient,
+    CallbackToken,
+    Decision,
+    Flow,
+    Retry,
+    approval,
+    hours,
+    process,
+    stage,
+    step,
+)
 from orchestrator.core.views import RunView, Started
 
 
@@ -51,6 +62,11 @@ async def direct() -> None:
     assert_type(await charge("ada"), Paid)
 
 
+@stage
+def submit(token: CallbackToken, user: str) -> str:
+    return token.secret + user
+
+
 def grant(user: str, *, role: str) -> str:
     return user + role
 
@@ -77,6 +93,11 @@ async def p(flow: Flow, user: str) -> tuple[str, int]:
     assert_type(await flow.signal("paid", type=Paid, timeout=60, default=None), Paid | None)
     async for paid in flow.signals("paid", type=Paid, max=3):
         assert_type(paid, Paid)
+    promised = flow.callback("payment", type=Paid, timeout=60)
+    await flow.stage(submit, promised.token, user)
+    assert_type(await promised, Paid)
+    assert_type(await flow.poll(count, 1, until=lambda number: number > 3, every=60), int)
+    assert_type(await flow.poll(upload, "a", until=bool, every=60, attempts=3), bytes)
     assert_type(await flow.stage(charge, user, amount=2), Paid)
     assert_type(await flow.stage(read, user, key="again"), bytes)
     assert_type(await flow.step(price, user), int)

@@ -61,8 +61,8 @@ claiming AS MATERIALIZED (
         s.each ->> 'sender', (s.each ->> 'received_at')::timestamptz, c.recorded_revision
     FROM claimed JOIN claiming c ON c.name = claimed.name,
         jsonb_array_elements(claimed.signals) WITH ORDINALITY s(each, place)
-    WHERE s.place > claimed.taken_before  /* guard: a kept signal is handed over once */
-        AND (s.each ->> 'expires_at')::timestamptz > perennial.now()
+    WHERE (s.each ->> 'expires_at')::timestamptz > perennial.now()
+        AND s.place > claimed.taken_before  /* guard: a kept signal is handed over once */
     ON CONFLICT (run_id, signal_id) DO NOTHING
     RETURNING run_id, name, sender
 ), told_of_kept AS (
@@ -108,11 +108,11 @@ ON CONFLICT (name) DO UPDATE SET taken = 0, expires_at = greatest(k.expires_at, 
     signals = (SELECT coalesce(jsonb_agg(s.each ORDER BY s.place), '[]')
         FROM jsonb_array_elements(k.signals) WITH ORDINALITY s(each, place)
         WHERE s.place > k.taken AND (s.each ->> 'expires_at')::timestamptz > perennial.now()) || excluded.signals
-WHERE k.claims = %(claims)s  /* guard: a signal is kept on the claim that was read */
+WHERE pg_column_size(k.signals) < %(bytes_max)s::int
+    AND k.claims = %(claims)s  /* guard: a signal is kept on the claim that was read */
     AND (%(signal_id)s::text IS NULL OR NOT EXISTS (SELECT FROM jsonb_array_elements(k.signals) s(each)
         WHERE s.each ->> 'signal_id' = %(signal_id)s::text))  /* guard: a kept signal is kept once */
     AND jsonb_array_length(k.signals) - k.taken < %(kept_max)s::int
-    AND pg_column_size(k.signals) < %(bytes_max)s::int
 RETURNING k.name
 """,
 )

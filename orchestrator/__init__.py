@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from orchestrator.client import Client
     from orchestrator.client.asynchronous import AsyncClient
     from orchestrator.core.approvals import Decision, Outcome
+    from orchestrator.core.branch_results import (
+        BranchOutcome,
+        BranchResults,
+        BranchState,
+        RaceResult,
+        WhyCompleted,
+    )
     from orchestrator.core.callback_token import CallbackToken
     from orchestrator.core.declarative import DeclarativeResult, load_process
     from orchestrator.core.decorators import approval, process, stage
@@ -26,11 +33,14 @@ if TYPE_CHECKING:
     from orchestrator.core.steps import idempotency_key, step
     from orchestrator.engine.reports import RunReport
     from orchestrator.errors import (
+        ActivityCancelled,
         ActivityFailed,
         AlreadyDecided,
         ApprovalChanged,
         BadBrokerURL,
         BadDatabaseURL,
+        BlockTimedOut,
+        BranchCancelled,
         CallbackFailed,
         CallbackRefused,
         CallbackTimedOut,
@@ -60,6 +70,7 @@ if TYPE_CHECKING:
         SettingsError,
         SignalTimedOut,
         StalePreview,
+        TooFewSucceeded,
         TooManySignals,
         UnknownProcess,
         UnknownStage,
@@ -71,6 +82,7 @@ if TYPE_CHECKING:
     from orchestrator.settings import Settings
 
 __all__ = [
+    "ActivityCancelled",
     "ActivityFailed",
     "AlreadyDecided",
     "ApprovalChanged",
@@ -79,6 +91,11 @@ __all__ = [
     "BadBrokerURL",
     "BadDatabaseURL",
     "Between",
+    "BlockTimedOut",
+    "BranchCancelled",
+    "BranchOutcome",
+    "BranchResults",
+    "BranchState",
     "CallbackFailed",
     "CallbackRefused",
     "CallbackTimedOut",
@@ -106,6 +123,7 @@ __all__ = [
     "PoolerBetween",
     "Process",
     "ProcessChanged",
+    "RaceResult",
     "Registry",
     "Retry",
     "RunClosed",
@@ -122,11 +140,13 @@ __all__ = [
     "SignalTimedOut",
     "Stage",
     "StalePreview",
+    "TooFewSucceeded",
     "TooManySignals",
     "UnknownProcess",
     "UnknownStage",
     "UnusableConnection",
     "WaitTimedOut",
+    "WhyCompleted",
     "WorkerLost",
     "approval",
     "days",
@@ -146,6 +166,15 @@ __all__ = [
 # Each is imported when it is used: a process's module needs neither SQLAlchemy nor Celery, a producer no
 # Celery, and `perennial --help` none of them.
 _HOMES = {
+    "ActivityCancelled": "orchestrator.errors",
+    "BlockTimedOut": "orchestrator.errors",
+    "BranchCancelled": "orchestrator.errors",
+    "BranchOutcome": "orchestrator.core.branch_results",
+    "BranchResults": "orchestrator.core.branch_results",
+    "BranchState": "orchestrator.core.branch_results",
+    "RaceResult": "orchestrator.core.branch_results",
+    "TooFewSucceeded": "orchestrator.errors",
+    "WhyCompleted": "orchestrator.core.branch_results",
     "ActivityFailed": "orchestrator.errors",
     "AlreadyDecided": "orchestrator.errors",
     "AsyncClient": "orchestrator.client.asynchronous",

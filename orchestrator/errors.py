@@ -199,6 +199,36 @@ class CallbackRefused(PerennialError):
     """A callback's token counts no more, or is none; the message says why. Nothing was recorded."""
 
 
+class BlockTimedOut(WaitTimedOut):
+    """A block under `flow.timeout` was not done in time, and is left with this. What it awaited is cancelled."""
+
+    what = "what stands under {!r} was not done in time"
+
+
+class ActivityCancelled(PerennialError):
+    """An activity that is awaited was cancelled: the race or the block that it was a part of is over."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(f"{key} was cancelled: the race or the block that it belonged to is over")
+
+
+class TooFewSucceeded(PerennialError):
+    """So many branches of a `flow.first` failed that it can't be won. `branches`: the BranchOutcome of each."""
+
+    def __init__(self, key: str, *, count: int, branches: tuple[Any, ...], message: str) -> None:
+        self.key, self.count, self.branches = key, count, branches
+        super().__init__(f"{key} needed {count} of {len(branches)} branches to succeed: {message}")
+
+
+class BranchCancelled(BaseException):
+    """Raised at the await of a branch that is cancelled, or of a block that is not done in time.
+
+    So their `finally` blocks run, awaits in them too. Let it go on: a branch that catches it is waited for, and what it
+    returns counts for nothing. As asyncio's CancelledError it is no Exception.
+    """
+
+
 # -- runs ----------------------------------------------------------------------------------------
 
 

@@ -1,35 +1,84 @@
-"""What a flow awaits of several things together: `Flow.gather`.
+"""What a flow awaits of several things together, as objects: `core.branches` drives them, `core.tallies` decides.
 
-The flow gets an object that says what is to be awaited, and `core.branches` drives it.
+Gather    all of them
+First     a race
+Many      by a completion policy, so many at a time; its branches are started by it
+Scoped    one coroutine, whose keys stand under a name, and whose result may be recorded
 """
 
 from __future__ import annotations
 
 import inspect
-import sys
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from typing import Any, Generic, TypeVar, cast, overload
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
-from orchestrator.core.checks import check_key, composed
-from orchestrator.core.pending import Pending, Recorder
+from orchestrator.core.kinds.base import Request
+from orchestrator.core.pending import Pending
+from orchestrator.core.tallies import CompletionPolicy, Everything, Many, Race, Tally
 from orchestrator.core.unawaited import Unawaited
-from orchestrator.errors import DefinitionError
 
 T = TypeVar("T")
-A = TypeVar("A")
-B = TypeVar("B")
-C = TypeVar("C")
-D = TypeVar("D")
-E = TypeVar("E")
-F = TypeVar("F")
 
-_frame = sys._getframe  # noqa: SLF001 - one frame, where `inspect.stack` would take them all
+Start = Callable[[], Awaitable[Any]]
+"""What starts a branch once it is its turn."""
 
 
-class Gather(Generic[T]):
-    """Several awaitables, awaited together. `shape` rebuilds what the author passed."""
+class Combination(Generic[T]):
+    """Several awaitables, awaited together. `branches`: each by its name, or what starts it."""
 
-    __slots__ = ("__weakref__", "branches", "key", "shape", "unawaited")
+    __slots__ = ("__weakref__", "branches", "key", "unawaited")
+
+    starts_later: ClassVar[bool] = False
+    """The branches are what starts them, each in a scope of its own."""
+
+    def __init__(self, key: str, branches: Sequence[tuple[str, Any]], unawaited: Unawaited) -> None:
+        self.key, self.branches, self.unawaited = key, branches, unawaited
+
+    @property
+    def max_concurrency(self) -> int | None:
+        """So many are under way at a time. None: all."""
+        return None
+
+    @property
+    def waits_for_all(self) -> bool:
+        """Whatever its branches come to, it waits for every one of them."""
+        return False
+
+    @property
+    def request(self) -> Request | None:
+        """What its result is recorded as. None: it isn't."""
+        return None
+
+    def tally(self) -> Tally:
+        """A new count of how its branches end."""
+        raise NotImplementedError
+
+    def is_awaited(self) -> None:
+        """It is somebody's to wait for, and so is each of its branches."""
+        self.unawaited.awaited(self, self.key)
+        for _, branch in self.branches:
+            each = branch.branch if isinstance(branch, Later) else branch
+            if isinstance(each, Pending | Combination):
+                each.is_awaited()
+
+    def scope_of(self, index: int, /) -> str:
+        """Where the keys of that branch stand."""
+        return f"{self.key}/{self.branches[index][0]}"
+
+    def drop_unstarted(self, since: int) -> None:
+        """Those from there on are never started: Python is not to say that nobody has awaited them."""
+        for _, branch in self.branches[since:]:
+            discard(branch)
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        self.is_awaited()
+        return cast("T", (yield self))
+
+
+class Gather(Combination[T]):
+    """All of them. `shape` rebuilds what the author passed."""
+
+    __slots__ = ("shape",)
 
     def __init__(
         self,
@@ -38,125 +87,123 @@ class Gather(Generic[T]):
         shape: Callable[[list[Any]], T],
         unawaited: Unawaited,
     ) -> None:
-        self.key, self.branches, self.shape, self.unawaited = key, branches, shape, unawaited
+        super().__init__(key, branches, unawaited)
+        self.shape = shape
 
-    def is_awaited(self) -> None:
-        """It is somebody's to wait for, and so is each of its branches."""
-        self.unawaited.awaited(self, self.key)
-        for _, branch in self.branches:
-            if isinstance(branch, Pending | Gather):
-                branch.is_awaited()
+    @property
+    def waits_for_all(self) -> bool:
+        """It does."""
+        return True
 
-    def __await__(self) -> Generator[Any, Any, T]:
-        self.is_awaited()
-        return cast("T", (yield self))
+    def tally(self) -> Tally:
+        """Of everything."""
+        return Everything(len(self.branches), self.shape)
 
 
-class Combinators:
-    """The methods of `Flow` that await several things together."""
+class First(Combination[T]):
+    """A race: the first `count` that succeed."""
 
-    _recorder: Recorder
-    _unawaited: Unawaited
+    __slots__ = ("cancel_rest", "count")
 
-    @overload
-    def gather(  # type: ignore[overload-overlap]  # a list where all are of one type, as it always was
-        self, *awaitables: Pending[T], key: str | None = ...
-    ) -> Gather[list[T]]: ...
-    @overload
-    def gather(
-        self, awaitables: Mapping[str, Awaitable[T]], /, *, key: str | None = ...
-    ) -> Gather[dict[str, T]]: ...
-    @overload
-    def gather(
-        self, a: Awaitable[A], b: Awaitable[B], /, *, key: str | None = ...
-    ) -> Gather[tuple[A, B]]: ...
-    @overload
-    def gather(
-        self, a: Awaitable[A], b: Awaitable[B], c: Awaitable[C], /, *, key: str | None = ...
-    ) -> Gather[tuple[A, B, C]]: ...
-    @overload
-    def gather(
+    def __init__(
         self,
-        a: Awaitable[A],
-        b: Awaitable[B],
-        c: Awaitable[C],
-        d: Awaitable[D],
-        /,
+        key: str,
+        branches: list[tuple[str, Awaitable[Any]]],
+        unawaited: Unawaited,
         *,
-        key: str | None = ...,
-    ) -> Gather[tuple[A, B, C, D]]: ...
-    @overload
-    def gather(
+        count: int,
+        cancel_rest: bool,
+    ) -> None:
+        super().__init__(key, branches, unawaited)
+        self.count, self.cancel_rest = count, cancel_rest
+
+    def tally(self) -> Tally:
+        """Of a race."""
+        names = [name for name, _ in self.branches]
+        return Race(names, self.count, key=self.key, leaves_rest=not self.cancel_rest)
+
+
+class ManyBranches(Combination[T]):
+    """Each is started when it is its turn, in a scope of its own."""
+
+    __slots__ = ("policy",)
+
+    starts_later: ClassVar = True
+
+    def __init__(
         self,
-        a: Awaitable[A],
-        b: Awaitable[B],
-        c: Awaitable[C],
-        d: Awaitable[D],
-        e: Awaitable[E],
-        /,
-        *,
-        key: str | None = ...,
-    ) -> Gather[tuple[A, B, C, D, E]]: ...
-    @overload
-    def gather(
-        self,
-        a: Awaitable[A],
-        b: Awaitable[B],
-        c: Awaitable[C],
-        d: Awaitable[D],
-        e: Awaitable[E],
-        f: Awaitable[F],
-        /,
-        *,
-        key: str | None = ...,
-    ) -> Gather[tuple[A, B, C, D, E, F]]: ...
-    @overload
-    def gather(self, *awaitables: Awaitable[T], key: str | None = ...) -> Gather[list[T]]: ...
-    def gather(self, *awaitables: Any, key: str | None = None) -> Gather[Any]:
-        """Wait for all; awaiting gives a list, or a dict for a mapping.
+        key: str,
+        branches: list[tuple[str, Start]],
+        unawaited: Unawaited,
+        policy: CompletionPolicy,
+    ) -> None:
+        super().__init__(key, branches, unawaited)
+        self.policy = policy
 
-        Branches may be requested activities or coroutines of your own, which then run side by side,
-        their keys under `<key>/<position or name>/`. When some fail, all are waited for, and the first
-        by position is raised. To type checkers two to six of different types are a tuple, so that each
-        keeps its type; it is a list all the same.
-        """
-        if not (len(awaitables) == 1 and isinstance(awaitables[0], Mapping)):
-            _check_branches(awaitables)
-        own_key = self._recorder.gather_key(key)
-        branches: list[tuple[str, Awaitable[Any]]]
-        if len(awaitables) == 1 and isinstance(awaitables[0], Mapping):
-            names = [composed(str(name)) for name in awaitables[0]]
-            for name in names:
-                check_key(name, where="flow.gather")
-            if len(set(names)) < len(names):
-                raise DefinitionError(
-                    f"flow.gather was given two branches of one name: {', '.join(sorted(names))}",
-                    remedy="Name each otherwise; 1 and '1' are one name, and so is é however it is typed.",
-                )
-            branches = list(zip(names, awaitables[0].values(), strict=True))
-            shape: Callable[[list[Any]], Any] = _mapping_of(names)
-        else:
-            branches = [(str(index), branch) for index, branch in enumerate(awaitables)]
-            shape = list
-        gather = Gather(own_key, branches, shape, self._unawaited)
-        self._unawaited.note(own_key, gather, _frame(1), must_be_awaited=True)
-        return gather
+    @property
+    def waits_for_all(self) -> bool:
+        """Where its policy lets it end no sooner."""
+        return self.policy.waits_for_all
+
+    @property
+    def max_concurrency(self) -> int | None:
+        """By its policy."""
+        return self.policy.max_concurrency
+
+    def tally(self) -> Tally:
+        """By its policy."""
+        return Many([name for name, _ in self.branches], self.policy)
 
 
-def _check_branches(branches: Sequence[Any]) -> None:
-    for branch in branches:
-        if not isinstance(branch, Pending | Gather) and not inspect.iscoroutine(branch):
-            is_bundle = isinstance(branch, list | tuple | set | Generator)
-            for each in branches:
-                if inspect.iscoroutine(each):
-                    each.close()
-            raise DefinitionError(
-                f"flow.gather is given a {type(branch).__name__}",
-                remedy="Unpack it: flow.gather(*branches)."
-                if is_bundle
-                else "Give it what flow's own methods return, or coroutines of `async def`s of yours.",
-            )
+class Scoped(Combination[T]):
+    """One coroutine, in a scope of its own. `request`: what its result is recorded as, if it is to be."""
+
+    __slots__ = ("_request",)
+
+    starts_later: ClassVar = True
+
+    def __init__(
+        self, key: str, start: Start, unawaited: Unawaited, request: Request | None
+    ) -> None:
+        super().__init__(key, [("", start)], unawaited)
+        self._request = request
+
+    @property
+    def request(self) -> Request | None:
+        """As it was asked for."""
+        return self._request
+
+    def scope_of(self, _index: int, /) -> str:
+        """Its key is its scope."""
+        return self.key
+
+    def tally(self) -> Tally:
+        """Of the one."""
+        return Everything(1, _the_one)
 
 
-def _mapping_of(names: Sequence[str]) -> Callable[[list[Any]], dict[str, Any]]:
-    return lambda results: dict(zip(names, results, strict=True))
+def _the_one(values: list[Any]) -> Any:
+    return values[0]
+
+
+class Later:
+    """A branch of `Flow.parallel`, which is started when it is its turn: a coroutine, or what gives an awaitable."""
+
+    __slots__ = ("branch",)
+
+    def __init__(self, branch: Any) -> None:
+        self.branch = branch
+
+    def __call__(self) -> Any:
+        """The awaitable."""
+        return self.branch if not callable(self.branch) else self.branch()
+
+
+def discard(branch: Any) -> None:
+    """It was never started."""
+    if isinstance(branch, Later):
+        branch = branch.branch
+    if inspect.iscoroutine(branch):
+        branch.close()
+    elif isinstance(branch, Combination):
+        branch.drop_unstarted(0)

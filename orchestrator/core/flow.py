@@ -16,9 +16,9 @@ from uuid import UUID
 from orchestrator.core.approvals import Decision, Escalate, request_approval
 from orchestrator.core.callables import check_step, name_of, own_names
 from orchestrator.core.checks import check_moment, composed, due_in
-from orchestrator.core.combinators import Combinators
 from orchestrator.core.definition import Stage
 from orchestrator.core.durations import Duration, seconds_of
+from orchestrator.core.flow_branches import FlowBranches
 from orchestrator.core.flow_callbacks import Callbacks
 from orchestrator.core.flow_poll import Polls
 from orchestrator.core.flow_waits import Waits
@@ -41,7 +41,7 @@ _ONCE = Retry()
 _frame = sys._getframe  # noqa: SLF001 - one frame, where `inspect.stack` would take them all
 
 
-class Flow(Combinators, Callbacks, Polls, Waits):
+class Flow(FlowBranches, Callbacks, Polls, Waits):
     """Handed to a process's `async def`. Everything it returns can be awaited, and may take weeks."""
 
     def __init__(

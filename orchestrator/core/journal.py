@@ -8,6 +8,7 @@ stage's key as `parent_key`, and replay never looks at it.
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -43,6 +44,8 @@ ActivityKind.STEP = ActivityKind("step")
 ActivityKind.APPROVAL = ActivityKind("approval")
 ActivityKind.SIGNAL = ActivityKind("signal")
 ActivityKind.SLEEP = ActivityKind("sleep")
+SCOPE = ActivityKind("scope")
+"""A scope that has ended: what stands in it is not asked for any more."""
 
 
 class ActivityState(StrEnum):
@@ -97,6 +100,11 @@ class Activity:
         return self.state in SETTLED
 
     @property
+    def is_open(self) -> bool:
+        """True when somebody or something is to answer it."""
+        return self.state not in SETTLED and self.state is not ActivityState.CANCELLED
+
+    @property
     def place(self) -> Place:
         """Of its end among the facts of its run."""
         revision = self.settled_revision  # guard: order of facts
@@ -111,6 +119,15 @@ class Activity:
 def describe(kind: ActivityKind, name: str, key: str) -> str:
     """`stage provision-access (key iam/provision-access)`, the key only where it differs."""
     return f"{kind} {name}" + (f" (key {key})" if key != name else "")
+
+
+def is_within(scope: str, scopes: AbstractSet[str]) -> bool:
+    """Whether it is one of them, or stands in one: `a/0/b` in `a/0`."""
+    while scope:
+        if scope in scopes:
+            return True
+        scope = scope.rpartition("/")[0]
+    return False
 
 
 @dataclass(frozen=True, slots=True)

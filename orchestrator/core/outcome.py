@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,8 +11,8 @@ from uuid import UUID
 from orchestrator.core import codec
 from orchestrator.core.causes import cause_of, in_flow, marked
 from orchestrator.core.failures import traceback_of
-from orchestrator.core.journal import Activity, ActivityState
-from orchestrator.core.kinds.base import NewActivity
+from orchestrator.core.journal import Activity, ActivityKind, ActivityState
+from orchestrator.core.kinds.base import NewActivity, Request
 from orchestrator.core.run import RunStatus
 
 
@@ -51,6 +51,15 @@ class SetAsideSignal:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelledActivity:
+    """An open activity that the flow has cancelled, and why: a race or a block is over without it."""
+
+    key: str
+    kind: ActivityKind
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class TurnOutcome:
     """What a turn decided: the commands to record, and how the run stands after them."""
 
@@ -58,6 +67,10 @@ class TurnOutcome:
     opened: tuple[NewActivity, ...] = ()
     consumed: tuple[ConsumedSignal, ...] = ()
     set_aside: tuple[SetAsideSignal, ...] = ()
+    cancelled: tuple[CancelledActivity, ...] = ()
+    given_back: tuple[str, ...] = ()
+    """Keys of cancelled waits that a deadline has given a signal since: it is waited for again, and they are cancelled.
+    """
     unsettled: tuple[str, ...] = ()
     stage: str | None = None
     waiting_for: str | None = None
@@ -70,7 +83,9 @@ class TurnOutcome:
     outstanding: int | None = None
     """How many stages must end before the flow has anything to do. None: each end may be enough."""
     goes_on: bool = False
-    """The flow wants an inline step, but on facts not recorded yet: commit, and take another turn."""
+    """The flow wants an inline step, or the end of a scope, but on facts not recorded yet: commit, and take another
+    turn.
+    """
 
 
 def park(
@@ -87,7 +102,7 @@ def park(
     """
     return TurnOutcome(
         status=RunStatus.INCIDENT,
-        unsettled=tuple(activity.key for activity in journal if not activity.is_settled),
+        unsettled=tuple(activity.key for activity in journal if activity.is_open),
         error=marked(
             {
                 "type": kind,
@@ -111,4 +126,43 @@ def done_by(consumed: ConsumedSignal, activity: NewActivity) -> NewActivity:
         result=payload,
         settled_at=consumed.received_at,
         settled_revision=consumed.received_revision,
+    )
+
+
+def cancelled_at(activity: NewActivity, at: datetime, why: str) -> NewActivity:
+    """What was cancelled before it was ever recorded: nobody is handed it, asked, or given a deadline."""
+    return replace(
+        activity,
+        state=ActivityState.CANCELLED,
+        settled_at=at,
+        timers=(),
+        approval=None,
+        claims=False,
+        error=error_of_cancelled(why),
+    )
+
+
+def error_of_cancelled(why: str) -> dict[str, Any]:
+    """What the record says of an activity that its flow has cancelled."""
+    return {"type": "Cancelled", "message": why}
+
+
+def waiting_for(unsettled: Sequence[Request]) -> str | None:
+    """`approval manager`, or the first of several and how many more."""
+    if not unsettled:
+        return None
+    people_first = sorted(
+        unsettled, key=lambda request: (request.ask.bounds_others, not request.ask.asks_people)
+    )
+    first = people_first[0]
+    text = first.ask.in_words(first.name)
+    return text if len(unsettled) == 1 else f"{text} and {len(unsettled) - 1} more"
+
+
+def are_counted(unsettled: Sequence[Request], together: Mapping[str, Request]) -> bool:
+    """Whether the flow waits for several stages, for nothing else, and for all of them."""
+    return (
+        len(unsettled) > 1
+        and len(together) == len(unsettled)
+        and all(request.key in together and request.ask.is_handed_off for request in unsettled)
     )

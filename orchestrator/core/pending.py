@@ -60,8 +60,20 @@ class Recorder(Protocol):
     def draw(self, name: str) -> bytes:
         """32 bytes that look random, the next of that name in the current scope; the same at each replay."""
 
-    def gather_key(self, key: str | None) -> str:
-        """The key of a gather in the current scope."""
+    def gather_key(self, key: str | None, name: str = ...) -> str:
+        """The key of several branches in the current scope."""
+
+    def enter_block(self, request: Request) -> Any:
+        """The code that runs now is under that deadline, until it leaves the block."""
+
+    def leave_block(self, block: Any) -> None:
+        """It is under it no longer."""
+
+    def enter_scope(self, scope: str) -> str:
+        """What the code that runs now asks for stands in that scope. Returns the one of before."""
+
+    def leave_scope(self, before: str) -> None:
+        """It stands in the one of before again."""
 
     def find_stage(self, name: str) -> Stage[..., Any]:
         """The registered stage of that name."""

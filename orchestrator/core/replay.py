@@ -18,6 +18,7 @@ from typing import Any
 from orchestrator.core import codec
 from orchestrator.core.branches import Branches, TurnAbandoned
 from orchestrator.core.bugs import explain
+from orchestrator.core.cancellations import Cancellations, took_signal
 from orchestrator.core.causes import cause_of_end, marked
 from orchestrator.core.definition import Process, Registry
 from orchestrator.core.driving import driven_by
@@ -30,13 +31,15 @@ from orchestrator.core.outcome import (
     RunContext,
     SetAsideSignal,
     TurnOutcome,
+    are_counted,
     done_by,
     park,
+    waiting_for,
 )
 from orchestrator.core.pending import FlowCoroutine
 from orchestrator.core.requests import Requests
 from orchestrator.core.run import RunStatus
-from orchestrator.errors import PayloadError
+from orchestrator.errors import ActivityCancelled, PayloadError
 
 PerformStep = Callable[[Request, Activity | None], Activity]
 """Runs an inline step and records it; the answer is settled, or retrying."""
@@ -96,7 +99,7 @@ def take_turn(
 
 
 @dataclass(slots=True)
-class _Pass:
+class _Pass(Cancellations):
     process: Process
     run: RunContext
     journal: Sequence[Activity]
@@ -126,6 +129,11 @@ class _Pass:
     together: dict[str, Request] = field(default_factory=dict)
     """What must all be answered before the flow goes on."""
     postponed_step: str | None = None
+    dropped: dict[str, str] = field(default_factory=dict)
+    """Keys of what this pass has cancelled before it had its answer, and why: the same at each pass."""
+    given_back: list[str] = field(default_factory=list)
+    """Waits that a signal has answered since they were cancelled: it is somebody else's."""
+    scopes_ended: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         requests = self.requests = self.requests_of(
@@ -133,7 +141,7 @@ class _Pass:
         )
         self.entries = requests.entries
         self.branches = requests.branches = Branches(
-            self._look,
+            self,
             requests,
             requests.unawaited,
             where=self.process.where,
@@ -181,7 +189,7 @@ class _Pass:
 
     def _come_to_next_fact(self) -> bool:
         """Go on to the next fact that somebody awaits. False: there is none."""
-        while self.facts_past < len(self.facts):
+        while self.facts_past < len(self.facts) and not self.given_back:
             fact = self.facts[self.facts_past]
             self.facts_past += 1
             if isinstance(fact, BufferedSignal):
@@ -189,6 +197,9 @@ class _Pass:
             else:
                 key = fact.key
                 self.arrived.add(fact.key)
+                # guard: a signal for a cancelled wait stays
+                if key in self.dropped and took_signal(fact):
+                    self.given_back.append(key)
             if key is not None and self.branches.is_awaited(key):
                 self.branches.answer(key)
                 return True
@@ -232,6 +243,7 @@ class _Pass:
             not self.may_perform
             or self.consumed  # guard: signals before steps
             or self.unfit
+            or self.given_back
             or self.requests.opened  # guard: asked before performed
         ):
             self.postponed_step = key
@@ -256,7 +268,7 @@ class _Pass:
 
         Whoever awaits it is the only one that is ready, so it would be the next to run anyway.
         """
-        if self.facts_past < len(self.facts):
+        if self.facts_past < len(self.facts) and not self.given_back:
             if entry is not self.facts[self.facts_past] or self.branches.is_awaited(request.key):
                 return False
             self.facts_past += 1
@@ -264,6 +276,7 @@ class _Pass:
             return True
         return (
             request.ask.is_inline
+            and request.ask.is_performed
             and _is_due(entry)
             and not self.due_steps
             and self._may_perform(request.key)
@@ -272,8 +285,10 @@ class _Pass:
 
     # -- the journal -------------------------------------------------------------------------
 
-    def _look(self, request: Request, scope: str, is_alone: bool) -> Answer | None:  # noqa: FBT001 - a callback
+    def look(self, request: Request, scope: str, is_alone: bool) -> Answer | None:  # noqa: FBT001 - on the main path
         """The answer that the flow has come past. None: it has to wait."""
+        if request.key in self.dropped:
+            return Answer(error=ActivityCancelled(request.key))
         entry, ask = self.entries.get(request.key), request.ask
         if request.key in self.arrived or (is_alone and self._is_next(request, entry)):
             entry = self.entries[request.key]
@@ -286,7 +301,7 @@ class _Pass:
             return None
         if ask.takes_signals:
             return self._look_among_signals(request, scope)
-        if ask.is_inline and _is_due(entry):
+        if ask.is_inline and ask.is_performed and _is_due(entry):
             self.due_steps[request.key] = request
         return None
 
@@ -319,8 +334,14 @@ class _Pass:
         unsettled = [
             request for request in self.requests.asked.values() if self._is_awaited(request)
         ]
+        if unsettled and unsettled[0].ask.bounds_others:
+            unsettled.sort(key=lambda request: request.ask.bounds_others)
         is_at_work = any(request.ask.is_work for request in unsettled)
-        is_counted = self._is_counted(unsettled)
+        is_counted = (
+            self.postponed_step is None
+            and not self._open_ahead()
+            and are_counted(unsettled, self.together)
+        )
         opened = self._opened()
         if is_counted:
             opened = [
@@ -331,30 +352,18 @@ class _Pass:
             opened=tuple(opened),
             consumed=tuple(self.consumed.values()),
             set_aside=tuple(self.unfit),
+            cancelled=self.cancelled(),
+            given_back=tuple(self.given_back),
             unsettled=(*(request.key for request in unsettled), *self._open_ahead()),
             stage=unsettled[0].key if unsettled else None,
-            waiting_for=_waiting_for(unsettled),
+            waiting_for=waiting_for(unsettled),
             outstanding=len(unsettled) if is_counted else None,
             goes_on=(
                 self.postponed_step is not None
-                or self._has_claimed()  # guard: what was kept is read
+                or bool(self.scopes_ended)
+                or bool(self.given_back)
+                or self.has_claimed()  # guard: what was kept is read
             ),
-        )
-
-    def _has_claimed(self) -> bool:
-        """Whether signals may have been kept for a wait of this turn: they are read before it goes on."""
-        return any(each.claims for each in self.requests.opened.values())
-
-    def _is_counted(self, unsettled: Sequence[Request]) -> bool:
-        """Whether the flow waits for several stages, for nothing else, and for all of them."""
-        return (
-            len(unsettled) > 1
-            and self.postponed_step is None
-            and len(self.together) == len(unsettled)
-            and all(
-                request.key in self.together and request.ask.is_handed_off for request in unsettled
-            )
-            and not self._open_ahead()
         )
 
     def _open_ahead(self) -> list[str]:
@@ -368,7 +377,11 @@ class _Pass:
     def _is_awaited(self, request: Request) -> bool:
         """Not answered; and a step that nobody has awaited yet is not at work."""
         entry = self.entries.get(request.key)
-        if request.key in self.answered or (entry is not None and entry.is_settled):
+        if (
+            request.key in self.answered
+            or request.key in self.dropped
+            or (entry is not None and entry.is_settled)
+        ):
             return False
         return (
             entry is not None
@@ -425,21 +438,12 @@ class _Pass:
 
     def _opened(self) -> list[NewActivity]:
         """New activities; a wait whose signal was there already is recorded as done."""
-        return [
+        opened = [
             done_by(self.consumed[key], activity) if key in self.consumed else activity
             for key, activity in self.requests.opened.items()
         ]
+        return self.without_cancelled(opened) if self.dropped else opened
 
 
 def _is_due(entry: Activity | None) -> bool:
     return entry is None or entry.state is ActivityState.PENDING
-
-
-def _waiting_for(unsettled: Sequence[Request]) -> str | None:
-    """`approval manager`, or the first of several and how many more."""
-    if not unsettled:
-        return None
-    people_first = sorted(unsettled, key=lambda request: not request.ask.asks_people)
-    first = people_first[0]
-    text = first.ask.in_words(first.name)
-    return text if len(unsettled) == 1 else f"{text} and {len(unsettled) - 1} more"

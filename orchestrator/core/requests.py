@@ -23,7 +23,8 @@ from orchestrator.core.branches import Branches, TurnAbandoned, TurnOver
 from orchestrator.core.checks import check_key, check_name, check_words, composed
 from orchestrator.core.contradictions import explain_contradiction
 from orchestrator.core.definition import Process, Registry, Stage
-from orchestrator.core.journal import AHEAD, Activity
+from orchestrator.core.gatherings import Block
+from orchestrator.core.journal import AHEAD, SCOPE, Activity, is_within
 from orchestrator.core.kinds.base import Ask, NewActivity, Request
 from orchestrator.core.kinds.origin import ORIGIN_KEY
 from orchestrator.core.kinds.patch import key_of, new_patch
@@ -67,6 +68,7 @@ class Requests:
         "parked",
         "parked_as",
         "patches",
+        "recorded_scopes",
         "unawaited",
     )
 
@@ -97,9 +99,13 @@ class Requests:
         self._names: dict[str, int] = {}
         self._ordinals: dict[str, int] = {}
         self._gathers: set[str] = set()
+        self.recorded_scopes: set[str] = set()
+        """What stands in them isn't asked for any more."""
         for activity in journal:
             if activity.parent_key is None:
                 self.entries[activity.key] = activity
+                if activity.kind is SCOPE and activity.is_settled:
+                    self.recorded_scopes.add(activity.key)
                 if activity.ordinal == AHEAD:
                     self.ahead.append(activity)
                 else:
@@ -174,16 +180,36 @@ class Requests:
             entry.key not in self.asked
             and entry.ordinal != AHEAD
             and (entry.scope == scope or entry.scope.startswith(inside))
+            and not self._is_in_recorded_scope(entry)
             for entry in self.entries.values()
         )
 
-    def gather_key(self, key: str | None) -> str:
-        """The key of a gather: a head for its branches' keys."""
+    def _is_in_recorded_scope(self, entry: Activity) -> bool:
+        return bool(self.recorded_scopes) and is_within(entry.scope, self.recorded_scopes)
+
+    def gather_key(self, key: str | None, name: str = "gather") -> str:
+        """The key of several branches together: a head for their keys. `name`: where the author gives none."""
         if self.branches.is_over:
             raise TurnOver
-        found = self._free_key(key or "gather", named=key is not None)
+        found = self._free_key(key or name, named=key is not None)
         self._gathers.add(found)
         return found
+
+    def enter_block(self, request: Request) -> Block:
+        """The code that runs now is under that deadline, until it leaves the block."""
+        return self.branches.enter_block(request)
+
+    def leave_block(self, block: Block) -> None:
+        """It is under it no longer."""
+        self.branches.leave_block(block)
+
+    def enter_scope(self, scope: str) -> str:
+        """What the code that runs now asks for stands in that scope. Returns the one of before."""
+        return self.branches.enter_scope(scope)
+
+    def leave_scope(self, before: str) -> None:
+        """It stands in the one of before again."""
+        self.branches.leave_scope(before)
 
     def find_stage(self, name: str) -> Stage[..., Any]:
         """The registered stage of that name. Abandons the turn where this worker lacks it."""
@@ -246,7 +272,11 @@ class Requests:
     def refuse_forgotten(self) -> None:
         """Park the run if its journal holds what the flow hasn't asked for."""
         for activity in self.entries.values():
-            if activity.key not in self.asked and activity.ordinal != AHEAD:
+            if (
+                activity.key not in self.asked
+                and activity.ordinal != AHEAD
+                and not self._is_in_recorded_scope(activity)
+            ):
                 self._park(self._diff(activity.scope))
 
     def refuse_unawaited(self) -> None:

@@ -33,6 +33,7 @@ from orchestrator.engine.reports import REPORTED, RunReport
 from orchestrator.engine.turn_commit import (
     facts_of,
     handoffs_of,
+    is_handed_off,
     is_still_ours,
     run_after,
     with_settlement,
@@ -339,13 +340,19 @@ class _Turn:
     def _to_take(self, loaded: LoadedRun, outcome: TurnOutcome) -> NewActivity | None:
         """The stage to go on with. What else this turn has recorded would be missing in the run we go on with."""
         # guard: nothing is taken over unseen
-        if self.held.steps_recorded or outcome.consumed or outcome.set_aside or outcome.goes_on:
+        if (
+            self.held.steps_recorded
+            or outcome.consumed
+            or outcome.set_aside
+            or outcome.given_back
+            or outcome.goes_on
+        ):
             return None
         before = loaded.attempts_before or {}
         for each in outcome.opened:
             if each.request.key in before:  # guard: steps of earlier attempts are read by a claim
                 continue
-            if each.request.ask.is_handed_off and self.context.may_take(each):
+            if is_handed_off(each) and self.context.may_take(each):
                 return each
         return None
 
@@ -405,7 +412,7 @@ def _send_on(context: EngineContext, connection: AnyConnection, asks: Handoff, l
 
 def _log_lost(run_id: UUID, settlement: Settlement) -> None:
     log.warning(
-        "attempt %s of %s in run %s was handed out again; this worker's outcome is dropped",
+        "attempt %s of %s in run %s was handed out again or cancelled; this worker's outcome is dropped",
         settlement.attempt,
         settlement.key,
         run_id,

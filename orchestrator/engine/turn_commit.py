@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from orchestrator.core import codec
 from orchestrator.core.failures import without_traceback
-from orchestrator.core.journal import Activity, ActivityState
+from orchestrator.core.journal import Activity, ActivityKind, ActivityState
+from orchestrator.core.kinds import kind_of
 from orchestrator.core.kinds.base import NewActivity
 from orchestrator.core.outcome import TurnOutcome
 from orchestrator.core.retries import attempts_of
@@ -54,6 +56,11 @@ def _settled(activity: Activity, settlement: Settlement, revision: int) -> Activ
     )
 
 
+def cancelled_event(kind: ActivityKind) -> str:
+    """What history says of an activity that its flow has cancelled."""
+    return kind_of(kind).cancelled_event or f"{kind} cancelled"
+
+
 def is_still_ours(loaded: LoadedRun, settlement: Settlement) -> bool:
     return any(
         activity.key == settlement.key
@@ -83,6 +90,12 @@ def run_after(
         )
         for each in outcome.opened
     ]
+    if outcome.cancelled:
+        gone = {each.key for each in outcome.cancelled}
+        journal = tuple(
+            replace(each, state=ActivityState.CANCELLED) if each.key in gone else each
+            for each in journal
+        )
     return LoadedRun(
         context=loaded.context,
         status=outcome.status,
@@ -97,12 +110,17 @@ def run_after(
     )
 
 
+def is_handed_off(opened: NewActivity) -> bool:
+    """A worker is to do it; one that was cancelled in the turn that asked for it is nobody's."""
+    return opened.request.ask.is_handed_off and opened.state is not ActivityState.CANCELLED
+
+
 def handoffs_of(
     loaded: LoadedRun, outcome: TurnOutcome, taken: NewActivity | None
 ) -> Iterator[Handoff]:
     run_id = loaded.context.id
     for opened in outcome.opened:
-        if opened.request.ask.is_handed_off and opened is not taken:
+        if is_handed_off(opened) and opened is not taken:
             key = opened.request.key
             attempt = attempts_of(loaded.attempts_before, key) + 1
             yield Handoff(run_id, key, attempt, opened.request.name, opened.queue)
@@ -130,8 +148,16 @@ def facts_of(
     for opened in outcome.opened:
         key, ask = opened.request.key, opened.request.ask
         event = "stage taken over" if opened is taken else ask.opened_event
+        if opened.state is ActivityState.CANCELLED:
+            event = cancelled_event(opened.request.kind)
         actor = context.identity.name if opened is taken else FLOW
-        facts.append(Fact(event, actor, key, attempts_of(before, key) + 1))
+        facts.append(Fact(event, actor, key, attempts_of(before, key) + 1, opened.error))
+    facts += [
+        Fact(cancelled_event(each.kind), FLOW, each.key, detail={"why": each.why})
+        for each in outcome.cancelled
+        if not outcome.status.is_closed
+    ]
+    facts += [Fact("signal given back", FLOW, key) for key in outcome.given_back]
     facts += [Fact("signal consumed", FLOW, consumed.key) for consumed in outcome.consumed]
     facts += [
         Fact(SIGNAL_SET_ASIDE, FLOW, unfit.key, detail={"name": unfit.name, "why": unfit.why})

@@ -64,6 +64,9 @@ would make a plan over all approvals that are open, if it made one while the tab
 COUNTED = "counted"
 """In the policy of a stage: its end is counted down from what is outstanding, and the last one asks for a turn."""
 
+WITHDRAW = "UPDATE perennial.approval p SET state = 'cancelled'"
+"""Nobody is asked any more: its WHERE, and which approvals, are the statement's own."""
+
 # -- versions ------------------------------------------------------------------------------------------
 
 MAY_START = "p.retired_at IS NULL"
@@ -147,7 +150,7 @@ dropped AS (
     WHERE t.run_id = ANY(ARRAY(SELECT run_id FROM fence)) AND t.state = 'armed'
     RETURNING t.run_id, t.id
 ), withdrawn AS (
-    UPDATE perennial.approval p SET state = 'cancelled'
+    {WITHDRAW}
     WHERE p.run_id = ANY(ARRAY(SELECT run_id FROM fence)) AND p.state NOT IN {CLOSED_APPROVAL}
 ), emptied AS (
     DELETE FROM perennial.outbox o

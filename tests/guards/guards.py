@@ -888,6 +888,25 @@ GUARDS = [
         (f"{WRONG}test_work_whose_await_an_error_has_skipped_is_not_forgotten[stage]",),
     ),
     Guard(
+        "a signal for a cancelled wait stays",
+        "A signal that a deadline gave to a wait that had lost its race is waited for again.",
+        (
+            "tests/engine/test_branches.py::test_a_signal_that_a_deadline_took_for_a_cancelled_wait_stays_for_the_next",
+        ),
+    ),
+    Guard(
+        "a recorded scope isn't run again",
+        "What stands in it would be asked for once more, beside what is recorded.",
+        (
+            "tests/unit/test_maps_and_blocks.py::test_a_scope_whose_result_is_recorded_is_not_run_again",
+        ),
+    ),
+    Guard(
+        "of two deadlines the outer one counts",
+        "The inner block would leave with an error of its own, and its flow go on in the outer one.",
+        ("tests/unit/test_maps_and_blocks.py::test_of_two_deadlines_the_outer_one_counts",),
+    ),
+    Guard(
         "a branch that was let go has forgotten nothing",
         "What it kept it could no longer await: a flow that outlives a sibling's bug goes on.",
         (f"{WRONG}test_a_branch_that_was_let_go_in_its_middle_has_forgotten_nothing[stage]",),

@@ -48,6 +48,7 @@ def commits() -> Iterator[Statement]:
     of_both += (commit._ARMED, commit._ASKED)
     ways = (
         (commit._DISARMED, commit._SEEN),
+        (commit.CANCELLED, commit.GIVEN_BACK, commit._DISARMED, commit._SEEN),
         (commit._DISARMED, commit._GOES_ON),
         (commit._DROPPED,),
     )

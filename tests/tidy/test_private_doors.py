@@ -60,7 +60,7 @@ KNOWN = {
     ("orchestrator/core/failures.py", "'celery.app.autoretry'"): (
         "a module's name in a list of those whose frames are no author's; core knows no Celery"
     ),
-    ("orchestrator/core/combinators.py", "sys._getframe"): "of Python itself, one frame",
+    ("orchestrator/core/flow_branches.py", "sys._getframe"): "of Python itself, one frame",
     ("orchestrator/core/flow.py", "sys._getframe"): "of Python itself, one frame",
     ("orchestrator/fleet/services.py", "'celery.worker.components:Pool'"): (
         "what a bootstep comes after is documented by this name"

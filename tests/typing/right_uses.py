@@ -8,9 +8,11 @@ from typing import assert_type
 
 from orchestrator import (
     AsyncClient,
+    BranchResults,
     CallbackToken,
     Decision,
     Flow,
+    RaceResult,
     Retry,
     approval,
     hours,
@@ -110,6 +112,21 @@ async def p(flow: Flow, user: str) -> tuple[str, int]:
     assert_type(numbers, list[int])
     assert_type(await flow.gather(*[flow.stage(count, n) for n in numbers]), list[int])
     assert_type(await flow.gather({"a": flow.stage(count, 1)}), dict[str, int])
+    race = await flow.first(flow.stage(count, 1), flow.stage(provision, "ann"))
+    assert_type(race, RaceResult[int | str])
+    assert_type(race.value, int | str)
+    assert_type((await flow.first({"a": flow.stage(count, 1)}, count=1)).values, list[int])
+    assert_type((await flow.first(*[flow.stage(count, n) for n in numbers])).value, int)
+    mapped = await flow.map(count, [1, 2], max_concurrency=1, tolerated_failure_percentage=50)
+    assert_type(mapped, BranchResults[int])
+    assert_type(mapped.raise_if_failed(), list[int])
+    assert_type((await flow.map(length, ["a"])).values, list[int])
+    assert_type((await flow.parallel([branch(flow), branch(flow)])).values, list[int])
+    assert_type((await flow.parallel({"a": lambda: branch(flow)})).values, list[int])
+    with flow.timeout(hours(1)):
+        async with flow.timeout(60, key="soon"), flow.scope("part"):
+            assert_type(await flow.scope("inner", branch, flow), int)
+    assert_type(await flow.scope("kept", branch, flow, record=True), int)
     both = await flow.gather(flow.step(grant, user, role="x"), branch(flow))
     assert_type(both, tuple[str, int])
     return both
@@ -118,3 +135,7 @@ async def p(flow: Flow, user: str) -> tuple[str, int]:
 async def branch(flow: Flow) -> int:
     await flow.sleep(60)
     return await flow.stage(count, 2)
+
+
+async def length(item: str) -> int:
+    return len(item)

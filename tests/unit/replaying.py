@@ -102,6 +102,12 @@ class World:
                 settled_revision=opened.settled_revision,
                 asked=request.asked,
             )
+            if request.kind == "scope":  # the commit gives it its place
+                self.tick()
+                self._put(request.key, settled_revision=self.revision)
+        for cancelled in outcome.cancelled:
+            assert self.journal[cancelled.key].is_open, f"{cancelled.key} is cancelled twice"
+            self._put(cancelled.key, state=ActivityState.CANCELLED, settled_at=self.now)
         unfit = {signal.signal_id for signal in outcome.set_aside}
         self.signals = [signal for signal in self.signals if signal.id not in unfit]
         for consumed in outcome.consumed:
@@ -153,7 +159,7 @@ class World:
         return [
             activity
             for activity in self.journal.values()
-            if not activity.is_settled and (not kinds or activity.kind in kinds)
+            if activity.is_open and (not kinds or activity.kind in kinds)
         ]
 
     def settle(
@@ -164,7 +170,7 @@ class World:
         state: ActivityState = ActivityState.DONE,
         error: dict[str, Any] | None = None,
     ) -> None:
-        assert not self.journal[key].is_settled
+        assert self.journal[key].is_open
         at = self.tick()
         self._put(
             key,

@@ -9,13 +9,26 @@ from __future__ import annotations
 import itertools
 import random
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from orchestrator import ActivityFailed, Flow, Registry, RunStatus, SignalTimedOut, hours, stage
+from orchestrator import (
+    ActivityCancelled,
+    ActivityFailed,
+    BlockTimedOut,
+    BranchCancelled,
+    Flow,
+    Registry,
+    RunStatus,
+    SignalTimedOut,
+    TooFewSucceeded,
+    hours,
+    stage,
+)
 from orchestrator.core.kinds import Request
 from tests.unit.replaying import World, define
 from tests.unit.test_replay import run_to_its_end, something_happens
@@ -42,6 +55,14 @@ programs = st.recursive(
         st.one_of(
             st.sampled_from(ALONE),
             st.tuples(st.just("gather"), st.lists(inner, min_size=2, max_size=4)),
+            st.tuples(st.just("race"), st.lists(inner, min_size=2, max_size=3)),
+            st.tuples(st.just("race, the rest left"), st.lists(inner, min_size=2, max_size=3)),
+            st.tuples(st.just("two of them"), st.lists(inner, min_size=3, max_size=3)),
+            st.tuples(st.just("map"), st.lists(inner, min_size=0, max_size=4)),
+            st.tuples(st.just("timeout"), inner),
+            st.tuples(st.just("scope"), inner),
+            st.tuples(st.just("recorded scope"), inner),
+            st.tuples(st.just("clean up after"), inner),
         ),
         min_size=1,
         max_size=4,
@@ -67,7 +88,7 @@ class Shared:
 async def answer_of(awaited: Any) -> str:
     try:
         return str(await awaited)
-    except (ActivityFailed, SignalTimedOut) as error:
+    except (ActivityFailed, SignalTimedOut, ActivityCancelled) as error:
         return f"{type(error).__name__}: {error}"
 
 
@@ -126,8 +147,61 @@ async def interpret(  # noqa: PLR0912 - an interpreter
                 shared.kept.append(flow.stage(work, shared.counter))
             case ("gather", branches):
                 await flow.gather(*(interpret(flow, branch, shared, trace) for branch in branches))
+            case ("race" | "race, the rest left" | "two of them", branches):
+                # A branch that fails has not won.
+                race = await told(
+                    flow.first(
+                        *(interpret(flow, branch, shared, trace) for branch in branches),
+                        flow.signal("ping"),
+                        count=2 if operation[0] == "two of them" else 1,
+                        cancel_rest=operation[0] != "race, the rest left",
+                    )
+                )
+                trace.append(race)
+            case ("map", branches):
+                results = await flow.map(
+                    partial(interpret, flow, shared=shared, trace=trace),
+                    branches,
+                    max_concurrency=2,
+                    min_successful=3,
+                )
+                trace.append(("map", str(results.why), [str(each.state) for each in results]))
+            case ("timeout", inner):
+                try:
+                    with flow.timeout(60):
+                        await interpret(flow, inner, shared, trace)
+                except BlockTimedOut as error:
+                    trace.append(("timed out", error.key))
+            case ("scope", inner):
+                async with flow.scope("part"):
+                    await interpret(flow, inner, shared, trace)
+            case ("recorded scope", inner):
+                # What stands in it isn't replayed: so it shares nothing, and gives its result alone.
+                seen = await flow.scope("recorded", apart, flow, inner, record=True)
+                trace.append(("recorded", seen))
+            case ("clean up after", inner):
+                try:
+                    await interpret(flow, inner, shared, trace)
+                except BranchCancelled:  # not `finally`: that runs each time the flow is let go
+                    await see("stage")
+                    raise
             case str():
                 await see(operation)
+
+
+async def told(race: Any) -> Any:
+    try:
+        return [str(each.state) for each in (await race).branches]
+    except TooFewSucceeded as error:
+        return [str(each.state) for each in error.branches]
+
+
+async def apart(flow: Flow, program: list[Any]) -> list[str]:
+    shared = Shared()
+    await interpret(flow, program, shared, [])
+    for each in shared.kept:
+        await answer_of(each)
+    return [str(each) for each in shared.seen]
 
 
 class Traced:

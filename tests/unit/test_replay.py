@@ -146,6 +146,8 @@ def something_happens(world: World, chance: random.Random) -> bool:
             world.decide(activity.key, chance.choice(["approved", "rejected", "timed_out"]))
         case ActivityKind.SLEEP:
             world.settle(activity.key)
+        case "timeout":
+            world.settle(activity.key, state=ActivityState.TIMED_OUT)
     return True
 
 

@@ -8,6 +8,8 @@
     poll.py      the pause before a poll's next check
     sleep.py     time
     approval.py  a decision of people
+    timeout.py   the deadline of a block
+    scope.py     the end of a scope, where that is recorded
     patch.py     the mark of changed code, which a flow asks for and doesn't await
     peek.py      whether a signal was there, asked for and not awaited
     origin.py    the mark of a copy: which run it is a copy of
@@ -42,10 +44,12 @@ from orchestrator.core.kinds.origin import Origin
 from orchestrator.core.kinds.patch import Patch
 from orchestrator.core.kinds.peek import Peek
 from orchestrator.core.kinds.poll import PollPause
+from orchestrator.core.kinds.scope import ScopeCall
 from orchestrator.core.kinds.signal import SignalWait
 from orchestrator.core.kinds.sleep import Sleep
 from orchestrator.core.kinds.stage import StageCall
 from orchestrator.core.kinds.step import StepCall
+from orchestrator.core.kinds.timeout import BlockDeadline
 from orchestrator.errors import DefinitionError
 
 KINDS: dict[ActivityKind, type[Ask]] = {
@@ -56,6 +60,8 @@ KINDS: dict[ActivityKind, type[Ask]] = {
         SignalWait,
         Sleep,
         AskPeople,
+        BlockDeadline,
+        ScopeCall,
         Patch,
         Peek,
         Origin,
@@ -104,10 +110,12 @@ __all__ = [
     "Answer",
     "Ask",
     "AskPeople",
+    "BlockDeadline",
     "CallbackWait",
     "NewActivity",
     "NewTimer",
     "Request",
+    "ScopeCall",
     "SignalWait",
     "Sleep",
     "SoFar",

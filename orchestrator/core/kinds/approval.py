@@ -32,6 +32,7 @@ class AskPeople(Ask):
 
     kind: ClassVar = ActivityKind.APPROVAL
     opened_event: ClassVar = "approval asked"
+    cancelled_event: ClassVar = "approval withdrawn"
     asks_people: ClassVar = True
     timers: ClassVar = (
         TimerRule("escalation", "approval escalated", leads_to=None, then=Then.NOTHING),

@@ -25,15 +25,24 @@ from orchestrator.core.journal import (
     describe,
 )
 from orchestrator.errors import (
+    ActivityCancelled,
     ActivityFailed,
     CorrelationTaken,
     Fail,
     PayloadError,
+    TooFewSucceeded,
     WaitTimedOut,
     activity_failed,
 )
 
-OUTCOMES = (ActivityFailed, WaitTimedOut, CorrelationTaken, Fail)
+OUTCOMES = (
+    ActivityFailed,
+    WaitTimedOut,
+    CorrelationTaken,
+    ActivityCancelled,
+    TooFewSucceeded,
+    Fail,
+)
 """What a flow may meet in the course of things; any other exception is a bug of its."""
 
 
@@ -129,6 +138,7 @@ class NewActivity:
     approval: ApprovalRequest | None = None
     is_counted: bool = False
     """Its end asks for a turn only where it is the last that the flow waits for: its claim needs no journal."""
+    error: dict[str, Any] | None = None
 
 
 class SoFar(NamedTuple):
@@ -172,6 +182,8 @@ class Ask(ABC):
     kind: ClassVar[ActivityKind]
     opened_event: ClassVar[str] = "asked for"
     """What history calls its opening."""
+    cancelled_event: ClassVar[str] = ""
+    """And that its flow needs it no more; "": that the kind is cancelled."""
     answered_event: ClassVar[str] = ""
     """What history calls an answer from outside (`Client.answer`); "": it takes none in this way."""
     is_work: ClassVar[bool] = False
@@ -180,8 +192,12 @@ class Ask(ABC):
     """It is done by a message's receiver; its name is a task's, and was looked at when it was defined."""
     is_inline: ClassVar[bool] = False
     """It is done in the turn, and recorded before the flow goes on."""
+    is_performed: ClassVar[bool] = True
+    """Of what is done in the turn: a function of the author's is called for it, once."""
     takes_signals: ClassVar[bool] = False
     """A signal that has come may answer it."""
+    bounds_others: ClassVar[bool] = False
+    """It is not waited for by itself: of several waits, it is named last."""
     asks_people: ClassVar[bool] = False
     """People answer it: of several waits, that is the one to name first."""
     timers: ClassVar[tuple[TimerRule, ...]] = ()

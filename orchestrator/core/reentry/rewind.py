@@ -113,11 +113,10 @@ def behind(
 
     Raises OperationRefused: what would be left is no journal of that flow.
     """
-    gone = {entry.key}
-    if standing.status.is_closed:
-        gone |= {
-            each.key for each in standing.own() if each.activity.state is ActivityState.CANCELLED
-        }
+    # What the flow had cancelled it cancels again, if it still does: it is asked for anew.
+    gone = {entry.key} | {
+        each.key for each in standing.own() if each.activity.state is ActivityState.CANCELLED
+    }
     notes: list[str] = []
     if code is None:
         gone |= {each.key for each in standing.own() if _is_later(each, entry)}

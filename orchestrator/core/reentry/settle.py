@@ -148,6 +148,11 @@ def _refuse(verb: str, standing: Standing, entry: Entry) -> None:
         raise OperationRefused(
             f"{entry.key} of run {run} is done already. `perennial rewind RUN --to {entry.key}` does it again"
         )
+    if activity.state is ActivityState.CANCELLED and not standing.status.is_closed:
+        raise OperationRefused(
+            f"{entry.key} of run {run} was cancelled by its flow, which has gone on without it."
+            " `perennial rewind RUN --to KEY` goes back to before that"
+        )
     if activity.is_settled and not standing.status.is_closed:
         raise OperationRefused(
             f"{entry.key} of run {run} {activity.state}, and its flow has gone on from there."

@@ -236,7 +236,9 @@ class _Migration:
         """What the new flow has not come to: it stands ahead, leaves the journal, or refuses the run."""
         entry, says = self.former[key], self.plan.insertion(key)
         where = f"version {self.process.version}"
-        if says == RUN:
+        if entry.state is ActivityState.CANCELLED:
+            self._drop(key, "was cancelled, and is left out")
+        elif says == RUN:
             self._drop(key, "is done again")
         elif entry.is_settled and (says is not None or is_behind_new):
             if isinstance(says, Skip):
@@ -272,6 +274,8 @@ class _Migration:
             name=request.name,
             asked=request.asked,
         )
+        if entry.state is ActivityState.CANCELLED:
+            return Moved(old_key, placed)
         if entry.is_settled:
             self._refuse_other_arguments(old_key, entry, request)
             unfit = why_unfit(request, placed)

@@ -1,6 +1,6 @@
 """The commit of a turn: one statement, one transaction, composed of only the parts that this turn needs.
 
-    turns → fence → settled, opened, consumed, armed, asked, disarmed, handed off, told
+    turns → fence → settled, cancelled, opened, consumed, armed, asked, disarmed, handed off, told
 
 Every part hangs on the fence: if a fact has raised the revision since the turn read it, if another
 worker holds the turn, or if the attempt was handed out again, nothing at all is written. (docs/adr/0002)
@@ -35,6 +35,7 @@ from orchestrator.store.parts import (
 )
 from orchestrator.store.statement import AnyConnection, Statement
 from orchestrator.store.transitions import correlations
+from orchestrator.store.transitions.cancel import CANCELLED, GIVEN_BACK, cancelled_rows
 from orchestrator.store.transitions.commit_rows import (
     ACTIVITIES,
     APPROVALS,
@@ -90,10 +91,10 @@ _FENCE_WITH_ATTEMPT = _fence(ATTEMPT_HOLDS)
 
 def _opened(is_refused: str = "") -> str:
     """`is_refused`: SQL, which waits are settled at once, since another run has their key; "": none claims one."""
-    state, error, settled_at = "o.state", "NULL::jsonb", "o.settled_at"
+    state, error, settled_at = "o.state", "o.error", "o.settled_at"
     if is_refused:
         state = f"CASE WHEN {is_refused} THEN 'failed' ELSE o.state END"
-        error = f"CASE WHEN {is_refused} THEN {correlations.WHY_REFUSED} END"
+        error = f"CASE WHEN {is_refused} THEN {correlations.WHY_REFUSED} ELSE o.error END"
         settled_at = f"CASE WHEN {is_refused} THEN perennial.now() ELSE o.settled_at END"
     return f"""
 opened AS (
@@ -254,16 +255,19 @@ class TurnCommit:
     def parts(self) -> tuple[str, ...]:
         """Only what this transition needs: a stage handed on costs six parts, not ten."""
         outcome = self.outcome
-        is_closed = outcome.status.is_closed
+        is_closed = outcome.status.is_closed  # then it takes along what it would cancel
+        is_cancelling = bool(outcome.cancelled or outcome.given_back) and not is_closed
         claims = not is_closed and any(opened.claims for opened in outcome.opened)
         wanted = (
             (_FENCE_WITH_ATTEMPT if self.settlement is not None else _FENCE_ALONE, True),
             (SETTLED, self.settlement is not None),
+            (CANCELLED, is_cancelling),
+            (GIVEN_BACK, bool(outcome.given_back) and is_cancelling),
             (_OPENED_AS_CLAIMED if claims else _OPENED, bool(outcome.opened)),
             (_CONSUMED, bool(outcome.consumed or outcome.set_aside)),
             (_ARMED, any(opened.timers for opened in outcome.opened)),
             (_ASKED, any(opened.approval is not None for opened in outcome.opened)),
-            (_DISARMED, not is_closed and not self.is_in_hand),
+            (_DISARMED, not is_closed and (is_cancelling or not self.is_in_hand)),
             (_DROPPED, is_closed),
             (_SEEN, not is_closed and not outcome.goes_on and not self.is_in_hand),
             (_GOES_ON, outcome.goes_on),  # guard: advance of a turn that goes on
@@ -302,6 +306,7 @@ def commit_turn_if_unchanged(
             for commit in commits
             for key, signal_id in _taken_signals(commit.outcome)
         ),
+        **cancelled_rows((commit.run_id, commit.outcome) for commit in commits),
         **TIMERS.of(
             {"run_id": commit.run_id, **timer}
             for commit in commits
@@ -400,6 +405,7 @@ def _activity_row(commit: TurnCommit, opened: NewActivity) -> dict[str, Any]:
         "asked": request.asked,
         "input": opened.input,
         "result": opened.result,
+        "error": opened.error,
         "settled_at": opened.settled_at,
         "settled_revision": opened.settled_revision,
         "claims": opened.claims,

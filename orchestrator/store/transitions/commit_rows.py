@@ -15,7 +15,7 @@ TURNS = RowSet(
 ACTIVITIES = RowSet(
     "opened",
     """run_id uuid, key text, scope text, ordinal int, kind text, name text, state text, attempt int, queue text,
-    policy jsonb, timeout_seconds float8, asked text, input text, result text, settled_at timestamptz,
+    policy jsonb, timeout_seconds float8, asked text, input text, result text, error jsonb, settled_at timestamptz,
     settled_revision bigint, worker_id uuid, claims boolean""",
 )
 SIGNALS = RowSet("consumed", "run_id uuid, key text, signal_id uuid")

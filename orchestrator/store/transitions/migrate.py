@@ -298,7 +298,7 @@ def park_unmigrated(
 def _moved_row(moved: Moved) -> dict[str, Any]:
     activity, content = moved.activity, moved.content
     ask = content.approval if content is not None else None
-    is_shown = activity.kind == "approval" and not activity.is_settled
+    is_shown = activity.kind == "approval" and activity.is_open
     return {
         "old_key": moved.old_key,
         "key": activity.key,
@@ -309,7 +309,7 @@ def _moved_row(moved: Moved) -> dict[str, Any]:
         "result": activity.result
         if activity.state is ActivityState.DONE and activity.ordinal == AHEAD
         else None,
-        "is_open": not activity.is_settled,
+        "is_open": activity.is_open,
         "has_content": content is not None,
         "input": None if content is None or content.input is None else json.loads(content.input),
         "policy": None if content is None else content.policy,

@@ -172,6 +172,25 @@ def is_asynchronous(function: Any) -> bool:
     return inspect.iscoroutinefunction(_what_is_called(function))
 
 
+def time_limit_of_task(function: Any) -> float | None:
+    """A Celery task's own, in seconds, the soft one first. Of anything else: none."""
+    if not _is_celery_task(function):
+        return None
+    return getattr(function, "soft_time_limit", None) or getattr(function, "time_limit", None)
+
+
+def remedy_for_no_stage(given: Any) -> str:
+    """What to write where `flow.stage` is given what is no stage."""
+    if not _is_celery_task(given):
+        return "Decorate it, or use flow.step for a function."
+    name = name_of(given)
+    return (
+        f"Make the Celery task a stage where it is defined, so that every worker knows it: "
+        f"{name.replace('-', '_')}_stage = stage(name={name!r})({name.replace('-', '_')}). Its routes, time limit "
+        "and autoretry_for stay what they are."
+    )
+
+
 def _is_celery_task(function: Any) -> bool:
     return hasattr(function, "apply_async") and hasattr(function, "run")
 

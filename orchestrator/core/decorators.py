@@ -22,6 +22,7 @@ from orchestrator.core.callables import (
     is_asynchronous,
     name_of,
     place_of,
+    time_limit_of_task,
     where_of,
 )
 from orchestrator.core.checks import check_delay, check_name, check_queue
@@ -83,7 +84,8 @@ def stage(
     """Make a function, an `async def`, or a Celery task that exists a stage.
 
     `name`: by default the function's, with dashes; also the Celery task's name. `queue`: None is the
-    app's default. `timeout_seconds`: of one attempt, in seconds or as a timedelta. `always`: in a
+    app's default. `timeout_seconds`: of one attempt, in seconds or as a timedelta. A Celery task's own time limit,
+    the soft one first, stands where none is given. `always`: in a
     declarative process, run it even after an approval was refused or timed out. Raises DefinitionError.
     """
 
@@ -92,7 +94,11 @@ def stage(
         chosen = name or _own_name(target, "stage")
         check_name("stage", chosen, place_of(target))
         check_queue(queue, where=place_of(target))
-        timeout = seconds_or_none(timeout_seconds, what="timeout_seconds")
+        own_limit = time_limit_of_task(target)
+        is_given = timeout_seconds is not STAGE_TIMEOUT_SECONDS or own_limit is None
+        timeout = seconds_or_none(
+            timeout_seconds if is_given else own_limit, what="timeout_seconds"
+        )
         if timeout is not None:
             if not timeout > 0:
                 raise DefinitionError("timeout_seconds must be positive", where=place_of(target))

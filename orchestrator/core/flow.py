@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 from uuid import UUID
 
 from orchestrator.core.approvals import Decision, Escalate, request_approval
-from orchestrator.core.callables import check_step, name_of, own_names
+from orchestrator.core.callables import check_step, name_of, own_names, remedy_for_no_stage
 from orchestrator.core.checks import check_moment, composed, due_in
 from orchestrator.core.definition import Stage
 from orchestrator.core.durations import Duration, seconds_of
@@ -85,7 +85,7 @@ class Flow(FlowBranches, Callbacks, Polls, Waits):
         if not isinstance(found, Stage):
             raise DefinitionError(
                 f"flow.stage takes a @stage, not {found!r}",
-                remedy="Decorate it, or use flow.step for a function.",
+                remedy=remedy_for_no_stage(found),
             )
         key = None if "key" in found.parameters else kwargs.pop("key", None)
         call = StageCall(found, found.bind(args, kwargs))

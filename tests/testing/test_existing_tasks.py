@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import pairwise
@@ -379,3 +380,31 @@ def test_a_task_of_a_base_class_with_a_call_of_its_own(app, registry, tester):
         return amount
 
     assert tester.result(tester.start(flow_of(registry, pay, 3))) == ["called", 3]
+
+
+def test_a_tasks_own_time_limit_is_its_stages_where_none_is_given(app, registry):
+    @app.task(soft_time_limit=20, time_limit=30)
+    def pay() -> None: ...
+
+    @app.task(time_limit=30)
+    def plain() -> None: ...
+
+    assert stage(registry=registry)(pay).timeout_seconds == 20
+    assert stage(registry=registry, name="other", timeout_seconds=5)(pay).timeout_seconds == 5
+    assert stage(registry=registry)(plain).timeout_seconds == 30
+
+
+def test_a_task_that_is_no_stage_yet_is_refused_with_the_line_that_makes_it_one(
+    app, registry, tester
+):
+    @app.task
+    def send_mail() -> None: ...
+
+    @process(version=1, registry=registry)
+    async def order(flow: Flow) -> None:
+        await flow.stage(send_mail)
+
+    run = tester.get(tester.start(order))
+    assert run.status is RunStatus.INCIDENT
+    remedy = r"every worker knows it: send_mail_stage = stage\(name='send-mail'\)\(send_mail\)"
+    assert re.search(remedy, run.error["message"])

@@ -13,9 +13,10 @@ from __future__ import annotations
 import importlib.util
 import signal
 import sys
-from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,14 @@ def imported(path: Path) -> Registry:
     spec.loader.exec_module(module)
     registry: Registry = module.registry
     return registry
+
+
+class Old(StrEnum):
+    """Where the old code's worker is while runs go to their ends."""
+
+    BESIDE = "beside the new one"
+    AFTERWARDS = "back when all that have moved have ended"
+    GONE = "gone"
 
 
 @dataclass
@@ -157,34 +166,39 @@ class Edited:
 
     # -- after -------------------------------------------------------------------------------------
 
-    def finish(self, new: Code, *, with_old: bool) -> None:
-        """Workers of the new code, or of both, and the world does what each run waits for, until all have ended."""
+    def finish(self, new: Code, *, old: Old, stay: Sequence[str] = ()) -> None:
+        """The world does what each run waits for, until all have ended. `stay`: places that need the old code."""
         assert self._old is not None
         self.worker(new)
-        self.fleet.kill(self._old, signal.SIGCONT if with_old else signal.SIGKILL)
+        self.fleet.kill(self._old, signal.SIGCONT if old is Old.BESIDE else signal.SIGKILL)
         self.fleet.execute("DELETE FROM held")
+        if old is Old.AFTERWARDS:
+            self._play(new, tuple(place for place in PLACES if place not in stay))
+            self.worker(self._codes[0])
+        self._play(new, PLACES)
 
+    def _play(self, code: Code, places: tuple[str, ...]) -> None:
         def are_over() -> bool:
             if not self.fleet.scalar(
-                f"SELECT count(*) FROM perennial.run r WHERE r.closed_at IS NULL AND {_of(PLACES)}"
+                f"SELECT count(*) FROM perennial.run r WHERE r.closed_at IS NULL AND {_of(places)}"
             ):
                 return True
-            self._fire(PLACES)
+            self._fire(places)
             for name in ("manager", "security"):
-                self._decide(new, name, PLACES)
+                self._decide(code, name, places)
             return False
 
-        self.fleet.wait_for("the end of all", are_over, patience_seconds=PARKING_SECONDS)
+        self.fleet.wait_for("their ends", are_over, patience_seconds=PARKING_SECONDS)
 
-    def ends(self) -> dict[str, Counter[Any]]:
-        """By place: how many runs ended how."""
+    def ends(self) -> dict[str, list[Any]]:
+        """By place: how each run ended, in the order in which they were started."""
         found = {}
         for place, runs in self.runs.items():
             views = [self.fleet.client.get(run) for run in runs]
-            found[place] = Counter(
+            found[place] = [
                 view.output if view.status is RunStatus.COMPLETED else str(view.status)
                 for view in views
-            )
+            ]
         return found
 
     def audits(self) -> dict[str, float]:

@@ -34,7 +34,7 @@ no_more AS MATERIALIZED (
     FROM no_more WHERE p.run_id = no_more.run_id AND p.key = no_more.key
         AND p.run_id = ANY(ARRAY(SELECT run_id FROM fence))
         AND p.state NOT IN {CLOSED_APPROVAL}
-), recalled AS (
+), emptied AS (
     DELETE FROM perennial.outbox o USING no_more
     WHERE o.run_id = no_more.run_id AND o.key = no_more.key
         AND o.run_id = ANY(ARRAY(SELECT run_id FROM fence))

@@ -329,7 +329,11 @@ class _Checker:
 
     def of_work(self, work: Work) -> Iterator[str]:
         calls, entry = len(self.calls.get(work.key, ())), self.record.entries.get(work.key)
-        is_vague = not work.is_certain or work.hand is not None or work.key in self.operated.kept
+        kept = (
+            self.operated.kept
+        )  # a step that a copy has kept, or a stage of which it has kept one
+        is_kept = work.key in kept or any(each.rpartition("/")[0] == work.key for each in kept)
+        is_vague = not work.is_certain or work.hand is not None or is_kept
         least = 0 if is_vague else 1 if work.is_limited else work.calls
         if calls < least:
             yield f"{work.key} was called {calls} times, and not {least} times at least"

@@ -213,8 +213,8 @@ class UnknownTasks:
         except Empty:
             pass
         else:
-            # guard: another record's message goes back though its task is unknown
             if task.record is not None and self._member.record.is_stranger(task.record):
+                # guard: another record's message goes back though its task is unknown
                 self._strange.append(task)
             else:
                 self._send_on(task)

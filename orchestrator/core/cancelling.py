@@ -20,7 +20,7 @@ from orchestrator.core.pending import Pending
 from orchestrator.errors import ActivityCancelled, BranchCancelled
 
 NOT_IN_TIME = "its block was not done in time"
-NOT_NEEDED = "its block was done in time"
+NOT_NEEDED = "its block has ended"
 LET_GO = "its branch was cancelled"
 
 

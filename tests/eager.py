@@ -13,9 +13,12 @@ from orchestrator.engine.context import EngineContext
 from orchestrator.engine.eager.batch import STATEMENT_RUNS_MAX, BatchedExecution, RunBatch
 from orchestrator.engine.eager.call_durations import CallDurations
 from orchestrator.engine.eager.execution import EagerExecution, advance_eagerly, run_stage_eagerly
+from orchestrator.engine.eager.kept_flows import KeptFlows
 from orchestrator.store.parts import ADVANCE
 from orchestrator.store.transitions.claim import Claim
 from orchestrator.store.transitions.outbox import Handoff
+
+__all__ = ["KeptFlows"]
 
 
 class GoesOn:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
@@ -31,6 +32,7 @@ from sqlalchemy import Engine, create_engine, event, text
 
 from orchestrator import Client, Registry, Settings
 from orchestrator.core.definition import Process
+from orchestrator.core.outcome import TurnOutcome
 from orchestrator.core.run import RunStatus
 from orchestrator.core.run_notice import RunNotice
 from orchestrator.core.schemas import InputSchema
@@ -46,7 +48,7 @@ from orchestrator.store.transitions import processes, workers
 from orchestrator.store.transitions.amend import amend_if_current
 from orchestrator.store.transitions.outbox import Handoff
 from orchestrator.store.transitions.timers import ArmedTimer
-from tests.modes import NORMAL, Mode, leaving_early
+from tests.modes import NORMAL, Mode, TakeTurn, leaving_early
 
 TABLES = [
     "history",
@@ -214,6 +216,24 @@ def deliver(message: Handoff | UUID, context: EngineContext) -> None:
         run_stage(context, message.run_id, message.key, message.attempt)
 
 
+class Leaving:
+    """What `Replay` is, of a worker that leaves early."""
+
+    may_perform = True
+
+    def __init__(self, take_turn: TakeTurn, *of: Any) -> None:
+        *self._of, self._registry, self._perform_step = of
+        self._take_turn = take_turn
+
+    def turn(self, _keeps: object) -> TurnOutcome:
+        return self._take_turn(
+            *self._of,
+            registry=self._registry,
+            perform_step=self._perform_step,
+            may_perform=self.may_perform,
+        )
+
+
 class Harness:
     """A fleet of one, and more with `worker()`. Messages are delivered when the test says so."""
 
@@ -236,7 +256,7 @@ class Harness:
     def __enter__(self) -> Self:
         if self.mode.leaves_early:
             take_turn = leaving_early(lambda run: self._left.append(Handoff.advance(run, None)))
-            self._closing.enter_context(patch.object(turn, "take_turn", take_turn))
+            self._closing.enter_context(patch.object(turn, "Replay", partial(Leaving, take_turn)))
         if not self.mode.hears_workers:
             relay = sweep.relay
 
@@ -267,6 +287,8 @@ class Harness:
             identity=Identity(name),
             random=lambda: 0.5,
         )
+        if self.mode.goes_on:
+            context.kept_flows = import_module("tests.eager").KeptFlows(least_lines=1)
         if beats:
             self.beat(context)
         return context

@@ -6,8 +6,8 @@
     SWEEPS_ONLY   nothing that a worker says arrives, neither handoffs nor timers: sweeps find it all
     NOTIFY_OFF    no relay is woken by a producer: a sweep finds what producers left
     BATCH_OF_ONE  a sweep takes one row of each kind
-    EAGER      whoever commits a turn goes on with the first stage that it opens, without a message, and runs
-                  whose turns are asked for go on together
+    EAGER      whoever commits a turn goes on with the first stage that it opens, without a message, runs
+                  whose turns are asked for go on together, and each flow stays where its last turn has left it
 
 tests/harness.py makes them without Celery, tests/fleet/app.py in a real worker. Production code knows
 nothing of modes: what they change is what a process can meet anyway.

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from orchestrator.core import codec
-from orchestrator.core.causes import cause_of, in_flow, marked
-from orchestrator.core.failures import traceback_of
+from orchestrator.core.causes import cause_of, cause_of_end, in_flow, marked
+from orchestrator.core.failures import message_of, traceback_of, type_of
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState
 from orchestrator.core.kinds.base import NewActivity, Request
 from orchestrator.core.run import RunStatus
@@ -145,6 +145,15 @@ def cancelled_at(activity: NewActivity, at: datetime, why: str) -> NewActivity:
 def error_of_cancelled(why: str) -> dict[str, Any]:
     """What the record says of an activity that its flow has cancelled."""
     return {"type": "Cancelled", "message": why}
+
+
+def error_of_end(
+    error: BaseException, *, process: str, names: Callable[[str], str | None]
+) -> dict[str, Any]:
+    """What is recorded of an error that has ended its run. `names`: of an activity by its key."""
+    kept = {"type": type_of(error), "message": message_of(error)}
+    cause = cause_of_end(error, kept, process=process, names=names)
+    return marked({**kept, "traceback": traceback_of(error)}, cause)
 
 
 def waiting_for(unsettled: Sequence[Request]) -> str | None:

@@ -13,36 +13,37 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from itertools import islice
 
 from orchestrator.core import codec
 from orchestrator.core.branches import Branches, TurnAbandoned
 from orchestrator.core.bugs import explain
-from orchestrator.core.cancellations import Cancellations, took_signal
-from orchestrator.core.causes import cause_of_end, marked
+from orchestrator.core.cancellations import took_signal
 from orchestrator.core.definition import Process, Registry
 from orchestrator.core.driving import driven_by
-from orchestrator.core.failures import FAILURES, message_of, traceback_of, type_of
+from orchestrator.core.endings import Endings
+from orchestrator.core.failures import FAILURES, type_of
 from orchestrator.core.flow import Flow
-from orchestrator.core.journal import Activity, ActivityState, BufferedSignal
-from orchestrator.core.kinds.base import OUTCOMES, Answer, NewActivity, Request
+from orchestrator.core.journal import Activity, ActivityKind, ActivityState, BufferedSignal
+from orchestrator.core.kinds.base import OUTCOMES, Answer, Request
 from orchestrator.core.outcome import (
     ConsumedSignal,
     RunContext,
     SetAsideSignal,
     TurnOutcome,
     are_counted,
-    done_by,
-    park,
     waiting_for,
 )
 from orchestrator.core.pending import FlowCoroutine
 from orchestrator.core.requests import Requests
 from orchestrator.core.run import RunStatus
-from orchestrator.errors import ActivityCancelled, PayloadError
+from orchestrator.errors import ActivityCancelled
 
 PerformStep = Callable[[Request, Activity | None], Activity]
 """Runs an inline step and records it; the answer is settled, or retrying."""
+
+Keep = Callable[["Replay"], bool]
+"""Whether a flow that waits stays where it is."""
 
 MakeRequests = Callable[..., Requests]
 """Makes the recorder of one pass: `Requests`, or one that holds what is asked against the journal in its own way."""
@@ -65,49 +66,28 @@ def take_turn(
     `may_perform` False: the journal holds what isn't recorded yet, so no inline step may build on it.
     `asked` is filled with all that the flow has asked for in this pass, by key.
 
-    Raises TurnAbandoned when this worker lacks a stage the flow asks for (another worker may have it),
-    or when `perform_step` does because the turn is no longer ours.
+    Raises TurnAbandoned when this worker lacks a stage the flow asks for, or when `perform_step` does because the
+    turn is no longer ours.
     """
-    one = _Pass(process, run, journal, signals, registry, perform_step, may_perform, requests_of)
-    requests = one.requests
-    try:
-        answer = one.drive()
-        requests.refuse_forgotten()  # guard: what the flow forgot parks
-        if answer is not None:  # guard: a forgotten await at the end
-            requests.refuse_unawaited()
-    except OUTCOMES as error:
-        outcome = one.ended_by(error)
-    except TurnAbandoned:
-        raise
-    except FAILURES as error:  # any bug of a flow parks its run, explained
-        why = explain(error, file=process.flow.__code__.co_filename)
-        outcome = one.incident(type_of(error), why, raised=error)
-    except BaseException:
-        if requests.parked is None:
-            raise
-        outcome = one.incident(requests.parked_as, requests.parked)
-    else:
-        outcome = one.blocked() if answer is None else one.completed(answer.value)
-    # Whatever a flow made of it: what parks a run can't be caught.
-    if requests.parked is not None:  # guard: a contradiction can't be caught
-        outcome = one.incident(requests.parked_as, requests.parked)
+    one = Replay(process, run, journal, signals, registry, perform_step, may_perform, requests_of)
+    outcome = one.turn()
     if asked is not None:
-        asked.update(requests.asked)
-    return (
-        replace(outcome, patches=tuple(requests.patches.items())) if requests.patches else outcome
-    )
+        asked.update(one.requests.asked)
+    return outcome
 
 
 @dataclass(slots=True)
-class _Pass(Cancellations):
+class Replay(Endings):
+    """A flow, and how far it has come in its run's story."""
+
     process: Process
     run: RunContext
     journal: Sequence[Activity]
     signals: Sequence[BufferedSignal]
     registry: Registry
     perform_step: PerformStep
-    may_perform: bool
-    requests_of: MakeRequests
+    may_perform: bool = True
+    requests_of: MakeRequests = Requests
     branches: Branches = field(init=False)
     requests: Requests = field(init=False)
     entries: dict[str, Activity] = field(init=False)
@@ -134,6 +114,10 @@ class _Pass(Cancellations):
     given_back: list[str] = field(default_factory=list)
     """Waits that a signal has answered since they were cancelled: it is somebody else's."""
     scopes_ended: list[str] = field(default_factory=list)
+    resting_steps: bool = False  # any that are to be tried again, by their timers
+    undecided: list[Request] = field(default_factory=list)
+    asked_before: int = 0
+    """What had no answer as the last turn ended, and how much had been asked for by then."""
 
     def __post_init__(self) -> None:
         requests = self.requests = self.requests_of(
@@ -166,26 +150,67 @@ class _Pass(Cancellations):
             flow, codec.decode_recorded(self.run.input, self.process.input_type, what=what)
         )
 
+    def turn(self, keeps: Keep | None = None) -> TurnOutcome:
+        """Drive the flow, from its start or from where it stands, and say what comes of it."""
+        requests, is_kept = self.requests, False
+        try:
+            answer = self.drive()
+            if answer is not None:  # guard: a forgotten await at the end
+                requests.refuse_unawaited()
+        except OUTCOMES as error:
+            outcome = self.ended_by(error)
+        except TurnAbandoned:
+            raise
+        except FAILURES as error:  # any bug of a flow parks its run, explained
+            why = explain(error, file=self.process.flow.__code__.co_filename)
+            outcome = self.incident(type_of(error), why, raised=error)
+        except BaseException:
+            if requests.parked is None:
+                raise
+            outcome = self.incident(requests.parked_as, requests.parked)
+        else:
+            outcome = self.blocked() if answer is None else self.completed(answer.value)
+            waits = answer is None and requests.parked is None
+            is_kept = waits and keeps is not None and keeps(self)
+        if not is_kept:
+            self.branches.close()
+        if requests.parked is not None:  # guard: a contradiction can't be caught
+            outcome = self.incident(requests.parked_as, requests.parked)
+        if requests.patches:
+            return replace(outcome, patches=tuple(requests.patches.items()))
+        return outcome
+
     def drive(self) -> Answer | None:
         """Fact by fact, then step by step, until nothing more can be answered. None: the flow waits.
 
         Between two facts whatever is ready runs until it waits. So what has happened before a fact hangs on
         earlier facts alone: it is the same whether the later ones are recorded yet or not.
         """
-        self.facts += self.signals
-        self.facts += (entry for entry in self.entries.values() if entry.is_settled)
-        self.facts.sort(key=lambda fact: fact.place)
+        waits, is_new = False, not self.requests.asked
         try:
-            self.branches.start(self._start_flow())
+            if is_new:
+                self._begin()
             self.branches.run()
             while self.branches.answer_of_flow is None and (
                 self._come_to_next_fact() or self._perform_next_step()
             ):
                 self.branches.run()
+            if is_new:
+                self.requests.refuse_forgotten()  # guard: what the flow forgot parks
             self.together = self.branches.awaited_together()
+            waits = self.branches.answer_of_flow is None
         finally:
-            self.branches.close()
+            if not waits:
+                self.branches.close()
         return self.branches.answer_of_flow
+
+    def _begin(self) -> None:
+        self.facts += self.signals
+        self.facts += (entry for entry in self.entries.values() if entry.is_settled)
+        self.facts.sort(key=lambda fact: fact.place)
+        steps = (entry for entry in self.entries.values() if entry.kind == ActivityKind.STEP)
+        self.resting_steps = any(step.is_open for step in steps)
+        self.branches.start(self._start_flow())
 
     def _come_to_next_fact(self) -> bool:
         """Go on to the next fact that somebody awaits. False: there is none."""
@@ -261,6 +286,8 @@ class _Pass(Cancellations):
             driven_by.set(driver)
         if entry.is_settled:
             self.arrived.add(key)
+        else:
+            self.resting_steps = True
         return entry.is_settled
 
     def _is_next(self, request: Request, entry: Activity | None) -> bool:
@@ -331,18 +358,20 @@ class _Pass(Cancellations):
     # -- how turns end -----------------------------------------------------------------------
 
     def blocked(self) -> TurnOutcome:
-        unsettled = [
-            request for request in self.requests.asked.values() if self._is_awaited(request)
-        ]
+        asked = self.requests.asked
+        since = islice(asked.values(), self.asked_before, None)
+        self.undecided = [each for each in (*self.undecided, *since) if not self._is_decided(each)]
+        self.asked_before = len(asked)
+        unsettled = [request for request in self.undecided if self._is_there(request)]
         if unsettled and unsettled[0].ask.bounds_others:
             unsettled.sort(key=lambda request: request.ask.bounds_others)
         is_at_work = any(request.ask.is_work for request in unsettled)
         is_counted = (
             self.postponed_step is None
-            and not self._open_ahead()
+            and not self.requests.open_ahead()
             and are_counted(unsettled, self.together)
         )
-        opened = self._opened()
+        opened = self.newly_opened()
         if is_counted:
             opened = [
                 replace(each, is_counted=each.request.key in self.together) for each in opened
@@ -354,7 +383,7 @@ class _Pass(Cancellations):
             set_aside=tuple(self.unfit),
             cancelled=self.cancelled(),
             given_back=tuple(self.given_back),
-            unsettled=(*(request.key for request in unsettled), *self._open_ahead()),
+            unsettled=(*(request.key for request in unsettled), *self.requests.open_ahead()),
             stage=unsettled[0].key if unsettled else None,
             waiting_for=waiting_for(unsettled),
             outstanding=len(unsettled) if is_counted else None,
@@ -366,83 +395,17 @@ class _Pass(Cancellations):
             ),
         )
 
-    def _open_ahead(self) -> list[str]:
-        """What a migration has left open for later keeps its deadlines."""
-        return [
-            entry.key
-            for entry in self.requests.ahead
-            if not entry.is_settled and entry.key not in self.requests.asked
-        ]
-
-    def _is_awaited(self, request: Request) -> bool:
-        """Not answered; and a step that nobody has awaited yet is not at work."""
-        entry = self.entries.get(request.key)
-        if (
-            request.key in self.answered
-            or request.key in self.dropped
-            or (entry is not None and entry.is_settled)
-        ):
-            return False
-        return (
-            entry is not None
-            or request.key in self.requests.opened
-            or request.key == self.postponed_step
-        )
-
-    def completed(self, value: Any) -> TurnOutcome:
-        try:
-            output = codec.encode(
-                value, self.process.result_type, what=f"result of {self.run.process}"
-            )
-        except PayloadError as error:
-            return self.incident(type(error).__name__, str(error))
-        return self._closed(RunStatus.COMPLETED, output=output)
-
-    def ended_by(self, error: Exception) -> TurnOutcome:
-        kept = {"type": type_of(error), "message": message_of(error)}
-        traced = {"traceback": traceback_of(error)}
-        cause = cause_of_end(error, kept, process=self.run.process, names=self._name_of)
-        return self._closed(RunStatus.FAILED, error=marked({**kept, **traced}, cause), raised=error)
-
-    def _name_of(self, key: str) -> str | None:
+    def _is_decided(self, request: Request) -> bool:
+        key = request.key
         entry = self.entries.get(key)
-        return None if entry is None else entry.name
-
-    def _closed(
-        self,
-        status: RunStatus,
-        *,
-        output: str | None = None,
-        error: dict[str, Any] | None = None,
-        raised: Exception | None = None,
-    ) -> TurnOutcome:
-        """The run ends: what it had asked for and nobody needs any more is not opened."""
-        answered = tuple(
-            activity for activity in self._opened() if activity.state is ActivityState.DONE
-        )
-        return TurnOutcome(
-            status=status,
-            opened=answered,
-            consumed=tuple(self.consumed.values()),
-            set_aside=tuple(self.unfit),
-            output=output,
-            error=error,
-            raised=raised,
+        return (
+            key in self.answered or key in self.dropped or (entry is not None and entry.is_settled)
         )
 
-    def incident(
-        self, kind: str, message: str, *, raised: BaseException | None = None
-    ) -> TurnOutcome:
-        journal = tuple(self.entries.values())
-        return park(self.run, journal, kind=kind, message=message, raised=raised)
-
-    def _opened(self) -> list[NewActivity]:
-        """New activities; a wait whose signal was there already is recorded as done."""
-        opened = [
-            done_by(self.consumed[key], activity) if key in self.consumed else activity
-            for key, activity in self.requests.opened.items()
-        ]
-        return self.without_cancelled(opened) if self.dropped else opened
+    def _is_there(self, request: Request) -> bool:
+        """A step that nobody has awaited yet is not at work."""
+        key = request.key
+        return key in self.entries or key in self.requests.opened or key == self.postponed_step
 
 
 def _is_due(entry: Activity | None) -> bool:

@@ -103,13 +103,17 @@ class Requests:
         """What stands in them isn't asked for any more."""
         for activity in journal:
             if activity.parent_key is None:
-                self.entries[activity.key] = activity
+                self.enter(activity)
                 if activity.kind is SCOPE and activity.is_settled:
                     self.recorded_scopes.add(activity.key)
                 if activity.ordinal == AHEAD:
                     self.ahead.append(activity)
-                else:
-                    self._places[activity.scope, activity.ordinal] = activity
+
+    def enter(self, activity: Activity) -> None:
+        """What the journal has there."""
+        self.entries[activity.key] = activity
+        if activity.ordinal != AHEAD:
+            self._places[activity.scope, activity.ordinal] = activity
 
     # -- what flows ask (Recorder) -----------------------------------------------------------
 
@@ -266,6 +270,14 @@ class Requests:
             if not different_arguments(entry.asked, request.asked):
                 return
         self._park(self._diff(request.scope))  # guard: a contradiction parks
+
+    def open_ahead(self) -> list[str]:
+        """What a migration has left open for later keeps its deadlines."""
+        return [
+            entry.key
+            for entry in self.ahead
+            if not entry.is_settled and entry.key not in self.asked
+        ]
 
     # -- what parks a run --------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from threading import BoundedSemaphore
 from typing import Any, Self
+from uuid import UUID
 
 from pydantic import SecretStr
 from sqlalchemy import URL, Connection, Engine, event
@@ -19,7 +20,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.core import jsonb
 from orchestrator.core.definition import Registry, Stage
+from orchestrator.core.kept_flow import KeptFlow, Known
 from orchestrator.core.kinds.base import NewActivity
+from orchestrator.core.replay import Replay
 from orchestrator.engine.alive import connect_alive
 from orchestrator.engine.definitions import Definitions
 from orchestrator.engine.elsewhere import Elsewhere
@@ -74,6 +77,30 @@ class Batch(BatchConnection):
         """Before a call that others shouldn't wait for: wait for them, or be handed back."""
 
 
+class NoKeptFlows:
+    """Each turn replays its flow: the rule, and all there is without `engine.eager.kept_flows`."""
+
+    def wants(self, replay: Replay) -> bool:
+        """Whether this flow is to be kept once its turn is committed."""
+        del replay
+        return False
+
+    def known(self, run_id: UUID) -> Known | None:
+        """What is known of that run."""
+        del run_id
+        return None
+
+    def take(self, run_id: UUID, revision: int, process: object) -> KeptFlow | None:
+        """Its flow, as that revision has left it. Whoever takes it puts it back, or closes it."""
+        del run_id, revision, process
+        return None
+
+    def put(self, run_id: UUID, flow: KeptFlow) -> None:
+        """Keep it until its next turn."""
+        del run_id
+        flow.close()
+
+
 class UntimedCalls:
     """Nobody asks how long calls take: the rule, and all there is without `engine.eager.call_durations`."""
 
@@ -98,6 +125,7 @@ class EngineContext:
     random: Callable[[], float] = random.random
     monotonic: Callable[[], float] = time.monotonic
     call_durations: UntimedCalls = field(default_factory=UntimedCalls)
+    kept_flows: NoKeptFlows = field(default_factory=NoKeptFlows)
     reports: Reports = field(default_factory=Reports)
     """Who is told of what has failed."""
     call_stage: StageCall = call_plainly

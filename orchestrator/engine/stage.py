@@ -62,7 +62,10 @@ def claim_stage(
 ) -> Claim | None:
     """Claim the attempt, if it is to be done now. The caller holds `worker_id`, which it is claimed by."""
     with context.connection() as connection:
-        claim = claim_activity_if_pending(connection, run_id, key, attempt, worker_id=worker_id)
+        known = context.kept_flows.known(run_id)
+        claim = claim_activity_if_pending(
+            connection, run_id, key, attempt, worker_id=worker_id, known=known
+        )
         if claim is None:
             outbox.forget_handoff_if_stale(connection, run_id, key, attempt)
             log.debug("%s of run %s, attempt %s, is not to be done now", key, run_id, attempt)

@@ -12,37 +12,40 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Self
 from uuid import UUID
 
 from sqlalchemy.exc import DataError
 
 from orchestrator.core import codec
 from orchestrator.core.branches import TurnAbandoned
+from orchestrator.core.definition import Process
 from orchestrator.core.failures import clear_frames
 from orchestrator.core.journal import Activity
-from orchestrator.core.kinds.base import NewActivity
+from orchestrator.core.kept_flow import FlowMoved, KeptFlow
+from orchestrator.core.kinds.base import NewActivity, Request
 from orchestrator.core.outcome import TurnOutcome, park
-from orchestrator.core.replay import take_turn
+from orchestrator.core.replay import Replay
 from orchestrator.core.requests import StageIsMissing
 from orchestrator.core.run import RunStatus
 from orchestrator.core.run_notice import notice_of_turn
+from orchestrator.engine.begin_anew import begin_anew
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.inline_steps import FactCame, HandedBack, TurnLease, TurnPoisoned
+from orchestrator.engine.leave import Lack, leave, send_on
 from orchestrator.engine.reports import REPORTED, RunReport
 from orchestrator.engine.turn_commit import (
     facts_of,
     handoffs_of,
     is_handed_off,
     is_still_ours,
+    opened_after,
     run_after,
     with_settlement,
 )
 from orchestrator.errors import CodeDiffers, DefinitionError, UnknownProcess, UnknownStage
 from orchestrator.store.reads.loading import LoadedRun, load_run
 from orchestrator.store.statement import AnyConnection
-from orchestrator.store.transitions import capabilities, outbox
-from orchestrator.store.transitions.amend import AsChecked, move_if_unchanged
+from orchestrator.store.transitions import outbox
 from orchestrator.store.transitions.claim import Claim
 from orchestrator.store.transitions.commit import (
     Taking,
@@ -71,7 +74,7 @@ def advance(context: EngineContext, run_id: UUID) -> Claim | None:
 
 
 def _advance(context: EngineContext, connection: AnyConnection, run_id: UUID) -> Claim | None:
-    loaded = load_run(connection, run_id)
+    loaded = load_run(connection, run_id, context.kept_flows.known(run_id))
     if loaded is None or loaded.status.is_closed:
         outbox.forget_advance(connection, run_id)
         return None
@@ -118,7 +121,7 @@ def settle_and_advance(
         on_settled()
         return _advance(context, connection, loaded.context.id) if recorded.asks_turn else None
     asks = Handoff.advance(loaded.context.id, recorded.queue)
-    if lacks is None or not _send_on(context, connection, asks, lacks):
+    if lacks is None or not send_on(context, connection, asks, lacks):
         context.messenger.hand_off([asks])
     on_settled()
     return None
@@ -166,7 +169,7 @@ def take_turns(
                 # Not here: the stage's own time limits still count in its task.
                 context.messenger.hand_off([Handoff.advance(run_id, loaded.queue)])
                 return Progress(is_recorded=True)
-            again = load_run(connection, run_id)
+            again = turn.read_again(loaded)
             if again is None or again.status.is_closed:
                 return Progress(is_recorded=True)
             # guard: a conflict over a lost attempt
@@ -175,41 +178,26 @@ def take_turns(
                 return Progress(is_recorded=True)
             if tried is Tried.OVERTAKEN and again.revision == loaded.revision:
                 break  # no fact came: another worker holds the turn, and will see ours
-            if tried is Tried.OVERTAKEN and not held.steps_recorded:
+            if tried is not Tried.GOES_ON and not held.steps_recorded:
                 conflicts += 1  # a try that has recorded something is no vain one
             loaded = again
     # Its turn is free again. What a stage has come to is recorded first: only then may another take the turn.
     if lacks is not None and settlement is None:
-        _leave(context, connection, loaded, lacks)
+        leave(context, connection, loaded, lacks)
     return Progress(is_recorded=settlement is None, lacks=lacks)
 
 
-@dataclass(frozen=True, slots=True)
-class Lack:
-    """What this worker lacks for a run's turn: what another must be able to run, and why this one can't."""
-
-    needs: tuple[str, ...]
-    why: str
-    revision: str = ""
-    """Said of the version, where that alone would not say what is lacking."""
-
-    @classmethod
-    def of(cls, loaded: LoadedRun, raised: BaseException) -> Self:
-        """By what was raised for it."""
-        run = loaded.context
-        needs = [capabilities.turn_of(run.process, run.version, run.code_revision)]
-        if isinstance(raised, StageIsMissing):
-            needs.append(capabilities.stage_of(raised.stage))
-        revision = f" revision {run.code_revision}" if isinstance(raised, CodeDiffers) else ""
-        return cls(tuple(needs), str(raised), revision)
-
-
 class Tried(Enum):
-    """What became of one try. GOES_ON: committed, and the flow wants its inline step now."""
+    """What became of one try.
+
+    GOES_ON: committed, and the flow wants its inline step now. FORGOTTEN: the run was read for a flow that isn't kept
+    any more.
+    """
 
     COMMITTED = auto()
     GOES_ON = auto()
     OVERTAKEN = auto()
+    FORGOTTEN = auto()
 
 
 class _Turn:
@@ -226,6 +214,8 @@ class _Turn:
         self.held = held
         self.on_settled: Callable[[], None] = lambda: None
         self.taken: Claim | None = None
+        self.flow: KeptFlow | None = None
+        """It is to be kept if its turn is committed, and else let go."""
 
     def try_once(self, loaded: LoadedRun, settlement: Settlement | None) -> Tried:
         """Replay the flow over what was read, and commit."""
@@ -235,7 +225,7 @@ class _Turn:
                 self.connection, run.process, run.version, run.code_revision
             )
         except CodeDiffers:
-            if not _begin_anew(self.context, self.connection, loaded):
+            if not begin_anew(self.context, self.connection, loaded):
                 raise
             return Tried.OVERTAKEN
         self.held.begin_try()
@@ -243,25 +233,56 @@ class _Turn:
         try:
             if loaded.sends >= SUSPICIOUS_SENDS:  # guard: a flow that kills its workers parks
                 self.held.acquire(loaded)
-            outcome = take_turn(
-                process,
-                loaded.context,
-                journal,
-                loaded.signals,
-                registry=self.context.registry,
-                perform_step=lambda request, entry: self.held.perform(loaded, request, entry),
-                may_perform=settlement is None,  # guard: facts before steps
-            )
+            replay = self._replay(process, loaded, journal)
+            replay.may_perform = settlement is None  # guard: facts before steps
+            outcome = replay.turn(self._keeps)
             return self._commit(loaded, outcome, settlement, journal)
         except FactCame:
             return Tried.OVERTAKEN
+        except FlowMoved:
+            return Tried.FORGOTTEN
         except TurnPoisoned as poison:
             kind, message = "WorkerLost", str(poison)
         except DataError as error:
             # Postgres can't keep what the flow asked for, and never will: no use in trying again.
             kind, message = "DataError", f"Postgres refuses what the flow asked for: {error.orig}"
+        finally:
+            self._let_go()
         parked = park(loaded.context, journal, kind=kind, message=message)
         return self._commit(loaded, parked, settlement, journal)
+
+    def read_again(self, loaded: LoadedRun) -> LoadedRun | None:
+        """The run as it is now; the whole of it where what is known led to nothing."""
+        known = self.context.kept_flows.known(self.run_id)
+        if known is not None and known.revision == loaded.known_revision:
+            known = None
+        return load_run(self.connection, self.run_id, known)
+
+    def _replay(self, process: Process, loaded: LoadedRun, journal: tuple[Activity, ...]) -> Replay:
+        """The flow from where it stands, if it was kept; else from its start. Raises FlowMoved."""
+
+        def perform(request: Request, entry: Activity | None) -> Activity:
+            return self.held.perform(loaded, request, entry)
+
+        context, run = self.context, loaded.context
+        if loaded.known_revision is None:
+            return Replay(process, run, journal, loaded.signals, context.registry, perform)
+        self.flow = context.kept_flows.take(self.run_id, loaded.known_revision, process)
+        if self.flow is None:
+            raise FlowMoved
+        return self.flow.take_in(journal, loaded.signals, perform)
+
+    def _keeps(self, replay: Replay) -> bool:
+        if not self.context.kept_flows.wants(replay):
+            self.flow = None
+            return False
+        self.flow = self.flow or KeptFlow(replay)
+        return True
+
+    def _let_go(self) -> None:
+        flow, self.flow = self.flow, None
+        if flow is not None:
+            flow.close()
 
     def _commit(
         self,
@@ -299,8 +320,13 @@ class _Turn:
             clear_frames(outcome.raised)
             return Tried.OVERTAKEN
         self.held.committed()
+        opened = opened_after(loaded, outcome, taken)
+        flow = self._keep_flow(loaded, outcome, opened)
         if taken is not None and committed.taken_at is not None:
-            after = run_after(loaded, outcome, journal, taken)
+            lines = (*journal, *opened) if flow is None else flow.lines
+            # Read for a flow that is not kept any more, it is read again, and the whole of it.
+            is_known = flow is not None or loaded.known_revision is not None
+            after = run_after(loaded, outcome, lines, is_known=is_known)
             self.taken = Claim(
                 run=after,
                 key=taken.request.key,
@@ -322,6 +348,20 @@ class _Turn:
         if outcome.status in REPORTED:
             self._report(loaded, outcome)
         return Tried.GOES_ON if outcome.goes_on else Tried.COMMITTED
+
+    def _keep_flow(
+        self, loaded: LoadedRun, outcome: TurnOutcome, opened: tuple[Activity, ...]
+    ) -> KeptFlow | None:
+        """Its turn is committed: it waits here for its next one."""
+        flow, self.flow = self.flow, None
+        # Whoever counts down needs no journal before the last of many ends.
+        if flow is not None and outcome.status.is_moving and outcome.outstanding is None:
+            flow.note(outcome, opened, loaded.revision + self.held.steps_recorded + 1)
+            self.context.kept_flows.put(self.run_id, flow)
+            return flow
+        if flow is not None:
+            flow.close()
+        return None
 
     def _report(self, loaded: LoadedRun, outcome: TurnOutcome) -> None:
         run = loaded.context
@@ -355,59 +395,6 @@ class _Turn:
             if is_handed_off(each) and self.context.may_take(each):
                 return each
         return None
-
-
-def _begin_anew(context: EngineContext, connection: AnyConnection, loaded: LoadedRun) -> bool:
-    """A run that has had no turn stands on nothing yet: it takes the current content, if that is this worker's.
-
-    A producer may have started it as the version was amended, or be of a release that knows of no revisions.
-    """
-    run = loaded.context
-    if loaded.journal or loaded.turn_revision >= 0:  # guard: only a run without a past begins anew
-        return False
-    current = context.definitions.current_at_hand(connection, run.process, run.version)
-    if current is None:
-        return False
-    as_read = AsChecked(
-        run.id,
-        loaded.revision,
-        run.code_revision,
-        needs_turn=True,
-        detail={"from": run.code_revision, "to": current, "found": "no turn was taken yet"},
-    )
-    moved = move_if_unchanged(
-        connection, [as_read], to=current, queue=loaded.queue, actor=context.identity.name
-    )
-    return bool(moved)
-
-
-def _leave(
-    context: EngineContext, connection: AnyConnection, loaded: LoadedRun, lack: Lack
-) -> None:
-    """Rule 8: what this worker can't run goes to one that can. Where none lives it parks, in sight, until one comes."""
-    run = loaded.context
-    asks = Handoff.advance(run.id, loaded.queue)
-    if _send_on(context, connection, asks, lack):  # guard: a miss is sent on
-        return
-    log.warning(
-        "run %s is left for another worker: %s", run.id, lack.why, extra=_extra("leave", run.id)
-    )
-    capabilities.note_needs_of_turn(
-        connection,
-        run.id,
-        loaded.revision,
-        lack.needs,
-        waiting_for=f"a worker that can run {run.process} version {run.version}{lack.revision}",
-        why=codec.readable(lack.why),
-        actor=context.identity.name,
-    )
-    # guard: who comes while it is noted is seen
-    _send_on(context, connection, asks, lack)
-
-
-def _send_on(context: EngineContext, connection: AnyConnection, asks: Handoff, lack: Lack) -> bool:
-    elsewhere = context.elsewhere
-    return elsewhere is not None and elsewhere.send_on(connection, asks, lack.needs)
 
 
 def _log_lost(run_id: UUID, settlement: Settlement) -> None:

@@ -70,11 +70,11 @@ def is_still_ours(loaded: LoadedRun, settlement: Settlement) -> bool:
     )
 
 
-def run_after(
-    loaded: LoadedRun, outcome: TurnOutcome, journal: tuple[Activity, ...], taken: NewActivity
-) -> LoadedRun:
-    """The run as our commit left it: what comes later raises its revision, and will be seen."""
-    opened = [
+def opened_after(
+    loaded: LoadedRun, outcome: TurnOutcome, taken: NewActivity | None
+) -> tuple[Activity, ...]:
+    """What the turn has opened, as its commit leaves it."""
+    return tuple(
         Activity(
             key=each.request.key,
             scope=each.request.scope,
@@ -83,15 +83,26 @@ def run_after(
             name=each.request.name,
             state=ActivityState.CLAIMED if each is taken else each.state,
             attempt=attempts_of(loaded.attempts_before, each.request.key) + 1,
-            asked=each.request.asked,
             result=None if each.result is None else codec.parse(each.result),
             settled_at=each.settled_at,
-            settled_revision=loaded.revision + 1 if each.settled_at is not None else None,
+            settled_revision=each.settled_revision
+            or (loaded.revision + 1 if each.settled_at is not None else None),
+            asked=each.request.asked,
         )
         for each in outcome.opened
-    ]
-    if outcome.cancelled:
-        gone = {each.key for each in outcome.cancelled}
+    )
+
+
+def run_after(
+    loaded: LoadedRun, outcome: TurnOutcome, journal: tuple[Activity, ...], *, is_known: bool
+) -> LoadedRun:
+    """The run as our commit left it: what comes later raises its revision, and will be seen.
+
+    `is_known`: these are its open lines alone, and a kept flow has the rest.
+    """
+    revision = loaded.revision + 1
+    gone = {each.key for each in outcome.cancelled}
+    if gone:
         journal = tuple(
             replace(each, state=ActivityState.CANCELLED) if each.key in gone else each
             for each in journal
@@ -99,14 +110,15 @@ def run_after(
     return LoadedRun(
         context=loaded.context,
         status=outcome.status,
-        revision=loaded.revision + 1,
-        turn_revision=loaded.revision + 1,
+        revision=revision,
+        turn_revision=revision,
         queue=loaded.queue,
-        journal=(*journal, *opened),
+        journal=journal,
         signals=loaded.signals,
         sends=0,
         attempts_before=loaded.attempts_before,
         is_in_hand=True,
+        known_revision=revision if is_known else None,
     )
 
 

@@ -22,10 +22,11 @@ from celery import Celery, Task, uuid
 
 from orchestrator.core.kinds.base import NewActivity
 from orchestrator.engine.async_stages import Settling
-from orchestrator.engine.context import EngineContext, UntimedCalls
+from orchestrator.engine.context import EngineContext, NoKeptFlows, UntimedCalls
 from orchestrator.engine.eager.batch import BATCH_MAX, advance_batch, settle_batch
 from orchestrator.engine.eager.call_durations import CallDurations
 from orchestrator.engine.eager.execution import run_stage_eagerly
+from orchestrator.engine.eager.kept_flows import KeptFlows
 from orchestrator.fleet.compat import tracer_of
 from orchestrator.fleet.forwarding import QUEUE_HEADER
 from orchestrator.fleet.routes import Routes
@@ -66,6 +67,7 @@ class Eager:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self.call_durations: UntimedCalls = CallDurations()
+        self.kept_flows: NoKeptFlows = KeptFlows()
 
     def advance(self, run_ids: Sequence[UUID]) -> None:
         """Side by side, each with the stages that follow at once."""

@@ -142,6 +142,7 @@ class Member:
             reports=self._reports,
             call_stage=call_stage,
             call_durations=self.way.call_durations,
+            kept_flows=self.way.kept_flows,
             elsewhere=Elsewhere(SendsOn(self, publisher)),
         )
         context.foreign = Foreign(self.registry, context.definitions)

@@ -14,7 +14,7 @@ from uuid import UUID
 from celery import Celery
 
 from orchestrator.engine.async_stages import Settling, one_by_one
-from orchestrator.engine.context import EngineContext, UntimedCalls
+from orchestrator.engine.context import EngineContext, NoKeptFlows, UntimedCalls
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
 from orchestrator.fleet.routes import Routes
@@ -52,6 +52,7 @@ class Way(Protocol):
 
     batch_max: int
     call_durations: UntimedCalls
+    kept_flows: NoKeptFlows
 
     def advance(self, run_ids: Sequence[UUID]) -> None:
         """Take the turns that a message asks for."""
@@ -74,6 +75,7 @@ class ByMessage:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self.call_durations = UntimedCalls()
+        self.kept_flows = NoKeptFlows()
 
     def advance(self, run_ids: Sequence[UUID]) -> None:
         """One after the other."""

@@ -33,6 +33,9 @@ ADVANCE = "perennial.advance"
 RAISED = "r.revision + 1"
 """The revision that a fact gives its run: `revision = {RAISED}`. A turn commits only on the one that it read."""
 
+NO_TURN = "least(r.turn_revision, 0)"
+"""As `turn_revision`: the journal is not as a turn has left it. Nobody knows it who doesn't read all of it."""
+
 NO_HOLDER = (
     "turn_token = NULL, turn_worker = NULL, turn_claimed_at = NULL, turn_lease_seconds = NULL"
 )
@@ -47,6 +50,16 @@ JOURNAL_LINE = """jsonb_build_object(
     'error', a.error - 'traceback',
     'settled_at', a.settled_at, 'settled_revision', a.settled_revision, 'asked', a.asked)"""
 """The columns of a journal line, as JSON. Times travel as text with their zone."""
+
+IS_KNOWN = "(%(known_revision)s::bigint IN (r.turn_revision, r.revision))"
+"""Whether the journal is as that revision's turn has left it, but for the lines that were open then.
+
+It is while no later turn was committed. Whatever else adds to a journal, or rewrites it, sets `NO_TURN`.
+"""
+
+KNOWN_LINES = f"""(SELECT coalesce(jsonb_agg({JOURNAL_LINE}), '[]') FROM perennial.activity a
+        WHERE a.run_id = r.id AND a.key = ANY(%(known_keys)s))"""
+"""Those lines, as they are now."""
 
 BUFFERED_SIGNALS = """(SELECT coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'name', s.name, 'payload', s.payload,
             'received_at', s.received_at, 'received_revision', s.received_revision)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator import Flow, RunStatus, process, stage
+from tests.modes import NORMAL, TWICE, modes_of
 
 TRICKY = [
     1e22,
@@ -21,6 +22,7 @@ TRICKY = [
 ]
 
 
+@modes_of(NORMAL, TWICE, because="a flow that stays where it is meets its journal when replayed")
 def test_another_argument_parks_the_run_until_the_code_is_put_back(harness):
     paid = []
 

@@ -13,6 +13,7 @@ import pytest
 from orchestrator import Flow, Retry, RunStatus, process, stage, step
 from orchestrator.core import requests
 from orchestrator.engine.turn import advance
+from tests.modes import NORMAL, TWICE, modes_of
 
 
 class WorkerKilled(BaseException):
@@ -29,6 +30,7 @@ def assert_parks(harness, run) -> None:
     assert view.error is not None
 
 
+@modes_of(NORMAL, TWICE, because="a flow that stays where it is meets its journal when replayed")
 def test_a_contradiction_met_with_a_finally_that_awaits_is_an_incident(harness):
     """The first contradiction is kept on the turn, and the turn ends with it whatever comes out of
     the flow, also from a `finally` that asks for more. Else the turn would crash at every
@@ -57,6 +59,7 @@ def test_a_contradiction_met_with_a_finally_that_awaits_is_an_incident(harness):
     assert_parks(harness, run)
 
 
+@modes_of(NORMAL, TWICE, because="a flow that stays where it is meets its journal when replayed")
 def test_a_bare_except_does_not_swallow_a_contradiction(harness):
     """A flow that catches BaseException around its await may return, but the kept contradiction is
     what the turn ends with: the run must not complete over a journal that is not its own.

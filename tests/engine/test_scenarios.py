@@ -854,6 +854,9 @@ def test_a_mended_incident_goes_on_where_it_stood(harness, r):
     harness.assert_ended_cleanly(run)
 
 
+@modes_of(
+    *all_but(EAGER), because="a flow that stays where it is meets its journal when it is replayed"
+)
 def test_a_contradiction_parks_the_run_with_a_diff_and_goes_on_when_the_code_is_put_back(
     harness, r
 ):

@@ -35,6 +35,7 @@ TOGETHER = "tests/engine/test_batch.py::"
 HEARTBEATS = "tests/fleet/test_heartbeats.py::"
 SERVICES = "tests/fleet/test_services_live.py::"
 
+KEPT = "tests/engine/test_kept_flows.py::"
 GATHERS = "tests/engine/test_gathers.py::"
 EAGER = "tests/engine/test_eager_execution.py::"
 RETRY = "tests/engine/test_retry.py::"
@@ -441,6 +442,16 @@ GUARDS = [
         "A stage's result gets its turn, though the worker that recorded it dies.",
         (f"{LOST_MESSAGE}[settled_without_a_turn]",),
         cut=NEVER,
+    ),
+    Guard(
+        "a step of a turn that was lost is known",
+        "Whoever keeps the flow of a run reads its journal again, where a lost turn has added a step.",
+        (f"{KEPT}test_a_step_of_a_turn_that_was_lost_is_known",),
+    ),
+    Guard(
+        "a journal that an operator has rewritten is read again",
+        "Whoever keeps the flow of a run does not go on from what an operator has taken out of its journal.",
+        (f"{KEPT}test_a_journal_that_an_operator_has_rewritten_is_read_again",),
     ),
     Guard(
         "a count of an earlier turn",

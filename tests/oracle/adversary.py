@@ -28,9 +28,10 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from orchestrator import PerennialError, Registry, RunStatus
 from orchestrator.core.kinds.base import NewActivity
-from orchestrator.engine.context import EngineContext
+from orchestrator.engine.context import EngineContext, NoKeptFlows
 from orchestrator.engine.definitions import Definitions
 from orchestrator.engine.eager.execution import advance_eagerly, run_stage_eagerly
+from orchestrator.engine.eager.kept_flows import KeptFlows
 from orchestrator.engine.fire import fire
 from orchestrator.engine.liveness import Identity
 from orchestrator.engine.operations import amend
@@ -305,6 +306,13 @@ class Play:
         self.is_calm, self.was_knocked = False, True
         self.at_work: Worker | None = None
         self.workers = [Worker(context.identity.name, context) for context in theatre.workers]
+        memory = random.Random(f"memory {seed}")
+        for context in theatre.workers:  # what a lost worker has in its memory is used all the same
+            context.kept_flows = (
+                KeptFlows(least_lines=1, lines_max=memory.choice((20, 1000)))
+                if memory.random() < 0.7
+                else NoKeptFlows()
+            )
         self.ignorant = Worker("ignorant", theatre.ignorant)
         self.bag: list[Handoff] = []
         self.delivered: list[Handoff] = []

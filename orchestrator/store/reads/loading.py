@@ -8,20 +8,25 @@ from typing import Any
 from uuid import UUID
 
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState, BufferedSignal
+from orchestrator.core.kept_flow import Known
 from orchestrator.core.outcome import RunContext
 from orchestrator.core.run import RunStatus
 from orchestrator.store.batched import BatchVerb
 from orchestrator.store.loaders import moment
 from orchestrator.store.parts import (
     BUFFERED_SIGNALS,
+    IS_KNOWN,
     JOURNAL_LINE,
+    KNOWN_LINES,
     RUN_COLUMNS,
 )
 from orchestrator.store.statement import AnyConnection, Statement
 
+_JOURNAL = f"""(SELECT coalesce(jsonb_agg({JOURNAL_LINE}), '[]') FROM perennial.activity a
+        WHERE a.run_id = r.id AND a.parent_key IS NULL)"""
+
 _AS_IT_IS = f"""{RUN_COLUMNS},
-    (SELECT coalesce(jsonb_agg({JOURNAL_LINE}), '[]') FROM perennial.activity a
-        WHERE a.run_id = r.id AND a.parent_key IS NULL) AS journal,
+    {_JOURNAL} AS journal,
     {BUFFERED_SIGNALS} AS signals"""
 """The columns of a LoadedRun."""
 
@@ -31,6 +36,17 @@ _LOAD = Statement(
 SELECT {_AS_IT_IS},
     (SELECT o.publishes FROM perennial.outbox o WHERE o.run_id = r.id AND o.key = '') AS sends
 FROM perennial.run r WHERE r.id = ANY(%(run_ids)s::uuid[])
+""",
+)
+
+_LOAD_KNOWN = Statement(
+    "load_run",
+    f"""
+SELECT {RUN_COLUMNS}, {IS_KNOWN} AS is_known,
+    CASE WHEN {IS_KNOWN} THEN {KNOWN_LINES} ELSE {_JOURNAL} END AS journal,
+    {BUFFERED_SIGNALS} AS signals,
+    (SELECT o.publishes FROM perennial.outbox o WHERE o.run_id = r.id AND o.key = '') AS sends
+FROM perennial.run r WHERE r.id = %(run_id)s
 """,
 )
 
@@ -65,15 +81,31 @@ class LoadedRun:
     is_in_hand: bool = False
     """It is as our own commit left it, and wasn't read again: while its revision stands, no fact has come."""
 
+    known_revision: int | None = None
+    """Its journal has the lines alone that were open at that revision: a worker's kept flow has the rest."""
+
     @property
     def needs_turn(self) -> bool:
         """True when a fact has come since the last turn: every fact raises the revision."""
         return self.revision != self.turn_revision
 
 
-def load_run(connection: AnyConnection, run_id: UUID) -> LoadedRun | None:
-    """The run, its journal and its unconsumed signals. None: no such run."""
-    return _LOADING(connection, run_id)
+def load_run(
+    connection: AnyConnection, run_id: UUID, known: Known | None = None
+) -> LoadedRun | None:
+    """The run, its journal and its unconsumed signals. None: no such run.
+
+    `known`: what this worker knows of it. Where that still holds, the journal is left out but for what was open.
+    """
+    if known is None:
+        return _LOADING(connection, run_id)
+    row = _LOAD_KNOWN.row(connection, run_id=run_id, **known_as_parameters(known))
+    return None if row is None else loaded_from(row, known)
+
+
+def known_as_parameters(known: Known) -> dict[str, Any]:
+    """For `IS_KNOWN` and `KNOWN_LINES`."""
+    return {"known_revision": known.revision, "known_keys": known.open_keys}
 
 
 def _load_all(connection: AnyConnection, run_ids: Sequence[UUID]) -> Sequence[LoadedRun | None]:
@@ -105,8 +137,8 @@ def load_runs(connection: AnyConnection, run_ids: Sequence[UUID]) -> list[Loaded
     return [loaded_from(row) for row in _LOAD.rows(connection, run_ids=list(run_ids))]
 
 
-def loaded_from(row: Any) -> LoadedRun:
-    """A LoadedRun from any row that has the run's columns, `journal` and `signals`."""
+def loaded_from(row: Any, known: Known | None = None) -> LoadedRun:
+    """A LoadedRun from any row that has the run's columns, `journal` and `signals`; where it is `known`, `is_known`."""
     return LoadedRun(
         context=RunContext(
             row.id,
@@ -134,6 +166,7 @@ def loaded_from(row: Any) -> LoadedRun:
         ),
         sends=getattr(row, "sends", None) or 0,
         attempts_before=row.attempts_before,
+        known_revision=known.revision if known is not None and row.is_known else None,
     )
 
 

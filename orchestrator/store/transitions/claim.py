@@ -19,25 +19,29 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from orchestrator.core.journal import ActivityState
+from orchestrator.core.kept_flow import Known
 from orchestrator.store.batched import BatchVerb, if_many
 from orchestrator.store.parts import (
     APPEND_HISTORY,
     BUFFERED_SIGNALS,
     COUNTED,
+    IS_KNOWN,
     JOURNAL_LINE,
+    KNOWN_LINES,
+    NO_TURN,
     RAISED,
     RUN_COLUMNS,
 )
-from orchestrator.store.reads.loading import LoadedRun, loaded_from
+from orchestrator.store.reads.loading import LoadedRun, known_as_parameters, loaded_from
 from orchestrator.store.rowset import RowSet
 from orchestrator.store.statement import AnyConnection, Statement
 from orchestrator.store.transitions.timers import ArmedTimer
 
+
 # Lock order: the activity, then its outbox row (which waits for `claimed`). The run isn't locked: a
 # turn that closes it afterwards cancels the claim, and the attempt fence tells the worker.
-_CLAIM = Statement(
-    "claim_activity",
-    f"""
+def _claim(knows: str = "false", known_lines: str = "NULL") -> str:
+    return f"""
 WITH claimed AS (
     UPDATE perennial.activity a SET state = 'claimed', worker_id = %(worker_id)s, claimed_at = perennial.now()
     WHERE a.run_id = %(run_id)s AND a.key = %(key)s
@@ -53,15 +57,23 @@ WITH claimed AS (
 SELECT {RUN_COLUMNS}, claimed.name AS claimed_name, claimed.input AS claimed_input, claimed.claimed_at,
     (claimed.policy ->> 'attempts_before')::int AS claimed_before,
     coalesce(claimed.policy ? '{COUNTED}', false) AS claimed_counted,
-    CASE WHEN claimed.policy ? '{COUNTED}' AND claimed.attempt = 1 THEN '[]' ELSE (
+    {knows} AS is_known,
+    CASE WHEN claimed.policy ? '{COUNTED}' AND claimed.attempt = 1 THEN '[]' WHEN {knows} THEN {known_lines} ELSE (
         SELECT coalesce(jsonb_agg({JOURNAL_LINE}), '[]') FROM perennial.activity a
         WHERE a.run_id = r.id AND (a.parent_key IS NULL
             OR a.parent_key = claimed.key  /* guard: memory of a stage's steps */
         )) END AS journal,
     {BUFFERED_SIGNALS} AS signals
 FROM claimed JOIN perennial.run r ON r.id = claimed.run_id
-""",
+"""
+
+
+_CLAIM = Statement("claim_activity", _claim())
+_CLAIM_KNOWN = Statement(
+    "claim_activity", _claim(f"({IS_KNOWN} AND claimed.attempt = 1)", KNOWN_LINES)
 )
+"""A first attempt has no steps to be remembered."""
+
 
 # The stage's row is locked, so that an attempt that was handed out again is seen, and this one writes
 # nothing.
@@ -101,6 +113,7 @@ WITH ends AS MATERIALIZED (
     SELECT t.* FROM {_ENDS.called("t")}{whose_run_is_free}
 ), holder AS (
     UPDATE perennial.run r SET turn_losses = 0,
+        turn_revision = {NO_TURN},  /* guard: a step of a turn that was lost is known */
         revision = {RAISED}  /* guard: revision of an inline step */
     FROM ends WHERE r.id = ends.run_id AND r.id = ANY(ARRAY(SELECT run_id FROM ends))
         AND r.turn_token = ends.turn_token  /* guard: inline step's turn token */
@@ -185,14 +198,24 @@ class Claim:
 
 
 def claim_activity_if_pending(
-    connection: AnyConnection, run_id: UUID, key: str, attempt: int, *, worker_id: UUID
+    connection: AnyConnection,
+    run_id: UUID,
+    key: str,
+    attempt: int,
+    *,
+    worker_id: UUID,
+    known: Known | None = None,
 ) -> Claim | None:
-    """Claim this attempt. None: it is claimed, done, handed out again, or its run doesn't move."""
-    row = _CLAIM.row(connection, run_id=run_id, key=key, attempt=attempt, worker_id=worker_id)
+    """Claim this attempt. None: it is claimed, done, handed out again, or its run doesn't move. `known`: of its run."""
+    claimed = {"run_id": run_id, "key": key, "attempt": attempt, "worker_id": worker_id}
+    if known is None:
+        row = _CLAIM.row(connection, **claimed)
+    else:
+        row = _CLAIM_KNOWN.row(connection, **claimed, **known_as_parameters(known))
     if row is None:
         return None
     steps = {line["key"]: line["result"] for line in row.journal if line["parent_key"] is not None}
-    run = loaded_from(row)
+    run = loaded_from(row, known)
     return Claim(
         run,
         key,

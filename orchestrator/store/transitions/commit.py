@@ -27,6 +27,7 @@ from orchestrator.store.parts import (
     COUNTED,
     HAND_OFF,
     NO_HOLDER,
+    NO_TURN,
     RAISED,
     REPLACES,
     SENT_AT_ONCE,
@@ -66,7 +67,7 @@ def _fence(attempt_holds: str = "true") -> str:
 fence AS (
     UPDATE perennial.run r SET
         revision = {RAISED}, status = t.status, turn_losses = 0,
-        turn_revision = CASE WHEN t.goes_on THEN r.turn_revision ELSE {RAISED} END,
+        turn_revision = CASE WHEN t.goes_on THEN {NO_TURN} ELSE {RAISED} END,
         previous_stage = CASE WHEN r.stage IS DISTINCT FROM t.stage THEN r.stage ELSE r.previous_stage END,
         stage = t.stage, waiting_for = t.waiting_for, output = t.output::jsonb, error = t.error,
         started_at = coalesce(r.started_at, perennial.now()), last_progress_at = perennial.now(),

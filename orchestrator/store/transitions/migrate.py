@@ -25,6 +25,7 @@ from orchestrator.store.parts import (
     APPEND_HISTORY,
     FOR_A_RELAY,
     HAND_OFF,
+    NO_TURN,
     RAISED,
     REPLACES,
     WAKE_RELAYS,
@@ -95,8 +96,8 @@ WITH moved AS MATERIALIZED (
 ), {_WAS}, fence AS (
     UPDATE perennial.run r SET revision = {RAISED}, version = %(to_version)s, code_revision = p.code_revision,
         queue = p.queue,
-        turn_revision = CASE WHEN %(asks_turn)s OR r.turn_revision <> r.revision THEN r.turn_revision
-            ELSE {RAISED} END,
+        turn_revision = CASE WHEN %(asks_turn)s OR r.turn_revision <> r.revision THEN {NO_TURN}
+            ELSE {RAISED} END, outstanding = NULL,
         input = CASE WHEN %(has_input)s THEN %(input)s::jsonb ELSE r.input END,
         status = CASE WHEN r.status = 'paused' THEN r.status WHEN r.status = 'incident' THEN 'running'
             WHEN %(asks_turn)s THEN r.status ELSE %(status)s END,

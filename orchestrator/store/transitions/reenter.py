@@ -34,6 +34,7 @@ from orchestrator.store.parts import (
     CLOSED_APPROVAL,
     FOR_A_RELAY,
     HAND_OFF,
+    NO_TURN,
     RAISED,
     REPLACES,
     WAKE_RELAYS,
@@ -84,7 +85,8 @@ WITH entries AS (
     UPDATE perennial.run r SET revision = {RAISED}, status = %(status)s, last_progress_at = perennial.now(),
         error = CASE WHEN %(status)s IN ('running', 'waiting') THEN NULL ELSE r.error END,
         output = NULL, closed_at = NULL, waiting_for = CASE WHEN %(status)s = r.status THEN r.waiting_for END,
-        reentries = r.reentries + CASE WHEN r.closed_at IS NULL THEN 0 ELSE 1 END,
+        turn_revision = {NO_TURN},  /* guard: a journal that an operator has rewritten is read again */
+        outstanding = NULL, reentries = r.reentries + CASE WHEN r.closed_at IS NULL THEN 0 ELSE 1 END,
         input = CASE WHEN %(input)s::text IS NULL THEN r.input ELSE %(input)s::jsonb END,
         version = coalesce(%(version)s::int, r.version),
         code_revision = coalesce(%(code_revision)s::int, r.code_revision),

@@ -11,6 +11,7 @@ from orchestrator.store.parts import (
     APPEND_HISTORY,
     FOR_A_RELAY,
     HAND_OFF,
+    NO_TURN,
     RAISED,
     REPLACES,
     WAKE_RELAYS,
@@ -28,8 +29,8 @@ WITH m AS MATERIALIZED (
 ), fence AS (
     UPDATE perennial.run r SET revision = {RAISED}, version = m.from_version,
         code_revision = (m.before -> 'run' ->> 'code_revision')::int, queue = m.before -> 'run' ->> 'queue',
-        turn_revision = CASE WHEN (m.before -> 'run' ->> 'needs_turn')::boolean THEN r.turn_revision
-            ELSE {RAISED} END,
+        turn_revision = CASE WHEN (m.before -> 'run' ->> 'needs_turn')::boolean THEN {NO_TURN}
+            ELSE {RAISED} END, outstanding = NULL,
         input = nullif(m.before -> 'run' -> 'input', 'null'), error = nullif(m.before -> 'run' -> 'error', 'null'),
         status = CASE WHEN r.status = 'paused' THEN r.status ELSE m.before -> 'run' ->> 'status' END,
         stage = m.before -> 'run' ->> 'stage',

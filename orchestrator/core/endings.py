@@ -1,0 +1,85 @@
+"""How a pass over the journal ends, where it doesn't wait: the run completes, fails, or is parked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.core import codec
+from orchestrator.core.cancellations import Cancellations
+from orchestrator.core.definition import Process
+from orchestrator.core.journal import ActivityState
+from orchestrator.core.kinds.base import NewActivity
+from orchestrator.core.outcome import (
+    ConsumedSignal,
+    RunContext,
+    SetAsideSignal,
+    TurnOutcome,
+    done_by,
+    error_of_end,
+    park,
+)
+from orchestrator.core.run import RunStatus
+from orchestrator.errors import PayloadError
+
+
+class Endings(Cancellations):
+    """A part of a pass."""
+
+    __slots__ = ()
+
+    process: Process
+    run: RunContext
+    consumed: Mapping[str, ConsumedSignal]
+    unfit: list[SetAsideSignal]
+
+    def completed(self, value: Any) -> TurnOutcome:
+        try:
+            output = codec.encode(
+                value, self.process.result_type, what=f"result of {self.run.process}"
+            )
+        except PayloadError as error:
+            return self.incident(type(error).__name__, str(error))
+        return self._closed(RunStatus.COMPLETED, output=output)
+
+    def ended_by(self, error: Exception) -> TurnOutcome:
+        names = {key: entry.name for key, entry in self.entries.items()}
+        kept = error_of_end(error, process=self.run.process, names=names.get)
+        return self._closed(RunStatus.FAILED, error=kept, raised=error)
+
+    def _closed(
+        self,
+        status: RunStatus,
+        *,
+        output: str | None = None,
+        error: dict[str, Any] | None = None,
+        raised: Exception | None = None,
+    ) -> TurnOutcome:
+        """The run ends: what it had asked for and nobody needs any more is not opened."""
+        answered = tuple(
+            activity for activity in self.newly_opened() if activity.state is ActivityState.DONE
+        )
+        return TurnOutcome(
+            status=status,
+            opened=answered,
+            consumed=tuple(self.consumed.values()),
+            set_aside=tuple(self.unfit),
+            output=output,
+            error=error,
+            raised=raised,
+        )
+
+    def incident(
+        self, kind: str, message: str, *, raised: BaseException | None = None
+    ) -> TurnOutcome:
+        return park(
+            self.run, tuple(self.entries.values()), kind=kind, message=message, raised=raised
+        )
+
+    def newly_opened(self) -> list[NewActivity]:
+        """New activities; a wait whose signal was there already is recorded as done."""
+        opened = [
+            done_by(self.consumed[key], activity) if key in self.consumed else activity
+            for key, activity in self.requests.opened.items()
+        ]
+        return self.without_cancelled(opened) if self.dropped else opened

@@ -35,6 +35,7 @@ class Part(StrEnum):
     RETAINED = "retained"
     SCALING = "scaling"
     ASYNCHRONOUS = "asynchronous"
+    MANY = "many"
 
 
 class Pool(StrEnum):

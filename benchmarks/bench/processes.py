@@ -100,3 +100,18 @@ async def wait_a_second(number: int) -> int:
 async def waits_a_second(flow: Flow, number: int) -> int:
     """One `async def` stage."""
     return await flow.stage(wait_a_second, number)
+
+
+@process(version=1, registry=registry)
+async def many(flow: Flow, count: int) -> int:
+    """So many stages, all waited for."""
+    return sum(await flow.gather(*[flow.stage(first, number) for number in range(count)]))
+
+
+@process(version=1, registry=registry)
+async def long(flow: Flow, count: int) -> int:
+    """So many stages, one after the other."""
+    number = 0
+    for _ in range(count):
+        number = await flow.stage(first, number)
+    return number

@@ -346,7 +346,6 @@ class Branches(Cancelling):
         if branch.is_over:
             return
         branch.is_over = True
-        self.abandoned.add(branch.scope)  # guard: a branch that was let go has forgotten nothing
         if branch.awaits is not None:
             self._close_gathering(branch.awaits)
         was_over, self.is_over = self.is_over, True

@@ -918,11 +918,6 @@ GUARDS = [
         ("tests/unit/test_maps_and_blocks.py::test_of_two_deadlines_the_outer_one_counts",),
     ),
     Guard(
-        "a branch that was let go has forgotten nothing",
-        "What it kept it could no longer await: a flow that outlives a sibling's bug goes on.",
-        (f"{WRONG}test_a_branch_that_was_let_go_in_its_middle_has_forgotten_nothing[stage]",),
-    ),
-    Guard(
         "a stage that a flow calls itself",
         "It would be done unrecorded, and again at each replay.",
         (f"{WRONG}test_what_a_flow_calls_itself_is_an_incident_before_it_is_done[stage]",),

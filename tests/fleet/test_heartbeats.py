@@ -200,7 +200,7 @@ def test_a_helper_ends_with_its_worker_however_that_ends(fleet: Fleet) -> None:
         lambda: [
             each
             for each in psutil.Process(worker.pid).children()
-            if Path(module.heartbeat.__file__).name in " ".join(each.cmdline())
+            if Path(module.heartbeat_helper.__file__).name in " ".join(each.cmdline())
         ],
     )
     worker.send_signal(signal.SIGKILL)

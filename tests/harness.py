@@ -32,7 +32,6 @@ from sqlalchemy import Engine, create_engine, event, text
 
 from orchestrator import Client, Registry, Settings
 from orchestrator.core.definition import Process
-from orchestrator.core.outcome import TurnOutcome
 from orchestrator.core.run import RunStatus
 from orchestrator.core.run_notice import RunNotice
 from orchestrator.core.schemas import InputSchema
@@ -48,7 +47,7 @@ from orchestrator.store.transitions import processes, workers
 from orchestrator.store.transitions.amend import amend_if_current
 from orchestrator.store.transitions.outbox import Handoff
 from orchestrator.store.transitions.timers import ArmedTimer
-from tests.modes import NORMAL, Mode, TakeTurn, leaving_early
+from tests.modes import NORMAL, Leaving, Mode, leaving_early
 
 TABLES = [
     "history",
@@ -214,24 +213,6 @@ def deliver(message: Handoff | UUID, context: EngineContext) -> None:
             turn.advance(context, message.run_id)
     else:
         run_stage(context, message.run_id, message.key, message.attempt)
-
-
-class Leaving:
-    """What `Replay` is, of a worker that leaves early."""
-
-    may_perform = True
-
-    def __init__(self, take_turn: TakeTurn, *of: Any) -> None:
-        *self._of, self._registry, self._perform_step = of
-        self._take_turn = take_turn
-
-    def turn(self, _keeps: object) -> TurnOutcome:
-        return self._take_turn(
-            *self._of,
-            registry=self._registry,
-            perform_step=self._perform_step,
-            may_perform=self.may_perform,
-        )
 
 
 class Harness:

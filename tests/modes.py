@@ -78,6 +78,24 @@ class TakeTurn(Protocol):
     ) -> TurnOutcome: ...
 
 
+class Leaving:
+    """What `Replay` is, of a worker that leaves early."""
+
+    may_perform = True
+
+    def __init__(self, take_turn: TakeTurn, *of: Any) -> None:
+        *self._of, self._registry, self._perform_step = of
+        self._take_turn = take_turn
+
+    def turn(self, _keeps: object) -> TurnOutcome:
+        return self._take_turn(
+            *self._of,
+            registry=self._registry,
+            perform_step=self._perform_step,
+            may_perform=self.may_perform,
+        )
+
+
 def leaving_early(on_leave: Callable[[UUID], None]) -> TakeTurn:
     """A `take_turn` for EVICT: an answer is recorded first, and its flow goes on from the record, replayed.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -26,7 +27,7 @@ from orchestrator.fleet.timer_index import TimerIndex
 from orchestrator.fleet.way import ByMessage
 from orchestrator.store.transitions.claim import Claim
 from orchestrator.store.transitions.outbox import Handoff
-from tests.modes import MODES, Mode, leaving_early
+from tests.modes import MODES, Leaving, Mode, leaving_early
 
 VARIABLE = "FLEET_TESTS_MODE"
 
@@ -58,7 +59,8 @@ def live_in(name: str) -> None:
         log.warning("mode %s: %s", mode.name, what)
 
     if mode.leaves_early:
-        turn.take_turn = leaving_early(lambda run_id: say(f"left a turn of {run_id}"))
+        take_turn = leaving_early(lambda run_id: say(f"left a turn of {run_id}"))
+        turn.Replay = partial(Leaving, take_turn)
     if mode.delivers_twice:
         _deliver_twice(say)
     if not mode.hears_producers:

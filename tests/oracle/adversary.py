@@ -12,6 +12,7 @@ After a while all trouble ends, and what was promised must come true by recovery
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -310,7 +311,7 @@ class Play:
         for context in theatre.workers:  # what a lost worker has in its memory is used all the same
             context.kept_flows = (
                 KeptFlows(least_lines=1, lines_max=memory.choice((20, 1000)))
-                if memory.random() < 0.7
+                if memory.random() < 0.7 and "ORACLE_TENS" not in os.environ
                 else NoKeptFlows()
             )
         self.ignorant = Worker("ignorant", theatre.ignorant)

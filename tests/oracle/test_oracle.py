@@ -11,8 +11,8 @@ import pytest
 
 from tests.oracle.adversary import Theatre
 
-TENS = [int(seed) for seed in os.environ.get("ORACLE_TENS", "").split()] or range(1, 101, 10)
-"""The first seed of each ten: of a hundred, or of those that test_cuts asks for."""
+TENS = [int(seed) for seed in os.environ.get("ORACLE_TENS", "").split()] or range(1, 51, 10)
+"""The first seed of each ten: of fifty, or of those that test_cuts asks for."""
 
 IS_CUT = "ORACLE_TENS" in os.environ
 """For test_cuts no operator acts and no code is edited: its seeds are played as they were when a cut was seen."""

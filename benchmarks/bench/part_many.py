@@ -18,7 +18,6 @@ from benchmarks.bench.celery_app import BROKER
 from benchmarks.bench.figures import Figure, ratio
 from benchmarks.bench.fleet import Stand, wait_for
 from benchmarks.bench.options import Options
-from benchmarks.bench.plain_app import DONE
 from benchmarks.bench.processes import registry
 from benchmarks.bench.rounds import in_turns
 from benchmarks.bench.throughput import APP
@@ -103,18 +102,18 @@ def _seconds(
 def _chord(stand: Stand, count: int, *, workers: int, pool: str) -> float:
     with stand.fleet(CHORD_APP, workers=workers, pool=pool) as fleet:
         os.environ[BROKER] = stand.broker_url
-        theirs = import_module(CHORD_APP)
+        theirs = import_module(CHORD_APP)  # not before there is a broker
         if theirs.app.conf.broker_url != stand.broker_url:
             theirs.app.conf.update(broker_url=stand.broker_url, result_backend=stand.broker_url)
             theirs.app.pool.force_close_all()
         redis = fleet.redis()
 
         def call(many: int) -> float:
-            redis.delete(DONE)
+            redis.delete(theirs.DONE)
             began = time.time()
             chord(theirs.add_one.s(number) for number in range(many))(theirs.ended.s())
-            wait_for("the chord to end", lambda: redis.llen(DONE) >= 1, every_seconds=0.01)
-            return float(redis.lrange(DONE, 0, -1)[0]) - began
+            wait_for("the chord to end", lambda: redis.llen(theirs.DONE) >= 1, every_seconds=0.01)
+            return float(redis.lrange(theirs.DONE, 0, -1)[0]) - began
 
         call(WARM_UP)
         return call(count)

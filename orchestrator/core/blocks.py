@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,7 +11,7 @@ from orchestrator.core.pending import Recorder
 from orchestrator.errors import BlockTimedOut, DefinitionError
 
 
-class _Block:
+class _Block(ABC):
     """Either way in, and either way out. Each is entered once."""
 
     __slots__ = ("_is_entered", "_recorder", "key")
@@ -19,11 +20,13 @@ class _Block:
         self._recorder, self.key = recorder, key
         self._is_entered = False
 
+    @abstractmethod
     def _enter(self) -> None:
-        raise NotImplementedError
+        """On the way in."""
 
+    @abstractmethod
     def _leave(self, error: BaseException | None) -> None:
-        raise NotImplementedError
+        """On the way out, with what was raised."""
 
     def __enter__(self) -> Self:
         if self._is_entered:

@@ -9,6 +9,7 @@ Scoped    one coroutine, whose keys stand under a name, and whose result may be 
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
@@ -23,7 +24,7 @@ Start = Callable[[], Awaitable[Any]]
 """What starts a branch once it is its turn."""
 
 
-class Combination(Generic[T]):
+class Combination(ABC, Generic[T]):
     """Several awaitables, awaited together. `branches`: each by its name, or what starts it."""
 
     __slots__ = ("__weakref__", "branches", "key", "unawaited")
@@ -49,9 +50,9 @@ class Combination(Generic[T]):
         """What its result is recorded as. None: it isn't."""
         return None
 
+    @abstractmethod
     def tally(self) -> Tally:
         """A new count of how its branches end."""
-        raise NotImplementedError
 
     def is_awaited(self) -> None:
         """It is somebody's to wait for, and so is each of its branches."""

@@ -36,10 +36,10 @@ from orchestrator.core.combinators import (
 )
 from orchestrator.core.definition import Stage
 from orchestrator.core.durations import Duration, seconds_of
+from orchestrator.core.flow_part import FlowPart
 from orchestrator.core.kinds.scope import ScopeCall
-from orchestrator.core.pending import Pending, Recorder
+from orchestrator.core.pending import Pending
 from orchestrator.core.tallies import CompletionPolicy
-from orchestrator.core.unawaited import Unawaited
 from orchestrator.errors import DefinitionError
 
 P = ParamSpec("P")
@@ -56,15 +56,8 @@ Together = TypeVar("Together", bound=Combination[Any])
 _frame = sys._getframe  # noqa: SLF001 - one frame, where `inspect.stack` would take them all
 
 
-class FlowBranches:
+class FlowBranches(FlowPart):
     """The part of `Flow` that is about branches and blocks."""
-
-    _recorder: Recorder
-    _unawaited: Unawaited
-
-    def stage(self, stage: Any, /, *args: Any, **kwargs: Any) -> Pending[Any]:
-        """As `Flow` has it."""
-        raise NotImplementedError
 
     @overload
     def gather(  # type: ignore[overload-overlap]  # a list where all are of one type, as it always was

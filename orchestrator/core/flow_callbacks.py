@@ -9,8 +9,8 @@ from orchestrator.core.callback_token import CallbackToken
 from orchestrator.core.checks import composed
 from orchestrator.core.definition import Stage
 from orchestrator.core.durations import Duration
+from orchestrator.core.flow_part import FlowPart
 from orchestrator.core.flow_waits import end_of
-from orchestrator.core.kinds.base import Ask
 from orchestrator.core.kinds.callback import CallbackWait
 from orchestrator.core.pending import Pending
 from orchestrator.errors import DefinitionError
@@ -29,17 +29,8 @@ class Callback(Pending[T]):
         return CallbackToken("", key=self.request.key)
 
 
-class Callbacks:
+class Callbacks(FlowPart):
     """What a `Flow` promises to partners."""
-
-    def _asked(
-        self, name: str, key: str | None, ask: Ask, made: type[Pending[Any]] = Pending
-    ) -> Pending[Any]:
-        raise NotImplementedError  # Flow's own
-
-    def stage(self, stage: Any, /, *args: Any, **kwargs: Any) -> Pending[Any]:
-        """Hand off to a stage."""
-        raise NotImplementedError  # Flow's own
 
     @overload
     def callback(

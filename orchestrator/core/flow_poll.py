@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, TypeVar, overload
 
 from orchestrator.core.callables import name_of
 from orchestrator.core.checks import check_delay, composed
 from orchestrator.core.definition import Stage
 from orchestrator.core.durations import Duration, seconds_of
+from orchestrator.core.flow_part import FlowPart
 from orchestrator.core.flow_waits import end_of
-from orchestrator.core.kinds.base import Ask
 from orchestrator.core.kinds.poll import PollPause
-from orchestrator.core.pending import Pending
 from orchestrator.errors import DefinitionError, PollTimedOut
 
 R = TypeVar("R")
@@ -50,26 +49,8 @@ class Backoff:
         return min(grown, longest)
 
 
-class Polls:
+class Polls(FlowPart):
     """What a `Flow` asks again and again."""
-
-    @property
-    def now(self) -> datetime:
-        """Flow's own."""
-        raise NotImplementedError
-
-    def _asked(
-        self, name: str, key: str | None, ask: Ask, made: type[Pending[Any]] = Pending
-    ) -> Pending[Any]:
-        raise NotImplementedError  # Flow's own
-
-    def stage(self, stage: Any, /, *args: Any, **kwargs: Any) -> Pending[Any]:
-        """Flow's own."""
-        raise NotImplementedError
-
-    def step(self, function: Any, /, *args: Any, **kwargs: Any) -> Pending[Any]:
-        """Flow's own."""
-        raise NotImplementedError
 
     @overload
     async def poll(

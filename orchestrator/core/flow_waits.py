@@ -10,9 +10,10 @@ from uuid import UUID
 from orchestrator.core import codec
 from orchestrator.core.checks import check_moment, check_words, composed, due_in
 from orchestrator.core.durations import Duration, seconds_or_none
+from orchestrator.core.flow_part import FlowPart
 from orchestrator.core.kinds.base import Ask
 from orchestrator.core.kinds.signal import NO_DEFAULT, NoDefault, OnInvalid, SignalWait
-from orchestrator.core.pending import Pending, Recorder
+from orchestrator.core.pending import Pending
 from orchestrator.errors import DefinitionError, PayloadError, SignalTimedOut
 
 T = TypeVar("T")
@@ -22,15 +23,8 @@ _DOUBLES = 1 << 53
 """How many numbers `Flow.random` chooses from: as many as Python's own."""
 
 
-class Waits:
+class Waits(FlowPart):
     """What a `Flow` waits for from outside."""
-
-    _recorder: Recorder
-
-    def _asked(
-        self, name: str, key: str | None, ask: Ask, made: type[Pending[Any]] = Pending
-    ) -> Pending[Any]:
-        raise NotImplementedError  # Flow's own
 
     # -- signals -----------------------------------------------------------------------------
 

@@ -1,7 +1,5 @@
 """A year of a team that edits its processes while runs are open, and takes the advice that it is given each time.
 
-    Release        the code at one time: some versions of some processes, and the bodies of their stages
-    edits          what a team may do to a definition, drawn by chance
     Year           starts runs, deploys edits, lets people answer as slowly as they do, and knows what must come out
 
 Only the workers of the two newest releases are alive. A definition stays in the code as long as runs are open on it.
@@ -14,272 +12,26 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from orchestrator import RunStatus
+from orchestrator.core.definition import Process
 from orchestrator.core.versions.classes import EditClass
 from orchestrator.core.versions.plans import Plan
 from orchestrator.engine.operations import migrate
 from orchestrator.errors import DecisionRefused
 from tests.change import effects
+from tests.change.definitions import (
+    SKIPPED,
+    Definition,
+    Edit,
+    Edits,
+    Node,
+    Release,
+    key_of,
+)
 from tests.change.world import Generation, World
-
-HEAD = """from typing import Any
-
-from pydantic import BaseModel
-
-from orchestrator import Flow, Registry, hours, process, stage
-from tests.change.effects import stamped
-
-registry = Registry()
-
-
-class Request(BaseModel):
-    number: int
-"""
-
-
-@dataclass(frozen=True)
-class Node:
-    """What a process waits for at one place. `id`: what it is, whatever it is called in the meantime."""
-
-    id: int
-    kind: Literal["stage", "sleep", "approval"]
-    name: str
-    level: int = 0
-    """Of a stage: what it is called with."""
-    hours: int = 0
-    """Of a sleep, and of an approval's deadline."""
-    person: str = ""
-
-    def written(self) -> str:
-        """As a line of the flow."""
-        match self.kind:
-            case "stage":
-                return f"told.append(await flow.stage({self.name}, request, {self.level}))"
-            case "sleep":
-                return f'await flow.sleep(hours({self.hours}), key="{self.name}")'
-            case "approval":
-                return (
-                    f'told.append((await flow.approval("{self.name}", assign=["{self.person}"], '
-                    f"timeout=hours({self.hours}))).outcome)"
-                )
-
-
-@dataclass(frozen=True)
-class Definition:
-    """One version of a process. `remarks`: how many comments its source has."""
-
-    process: str
-    version: int
-    nodes: tuple[Node, ...]
-    remarks: int = 0
-
-    def written(self) -> str:
-        """As source."""
-        lines = [*(f"# remark {number}" for number in range(self.remarks)), "told: list[Any] = []"]
-        lines += [node.written() for node in self.nodes]
-        body = "\n    ".join([*lines, "return told"])
-        return (
-            f'@process(version={self.version}, registry=registry, name="{self.process}")\n'
-            f"async def {self.process}_{self.version}(flow: Flow, request: Request) -> list[Any]:\n    {body}\n"
-        )
-
-
-@dataclass(frozen=True)
-class Release:
-    """All code of a time. `bodies`: which release of its body each stage has; `fields`: of the input, with defaults."""
-
-    definitions: dict[tuple[str, int], Definition]
-    bodies: dict[str, int]
-    fields: int = 0
-
-    def newest(self, process: str) -> Definition:
-        """The version that new runs take."""
-        return max(
-            (each for each in self.definitions.values() if each.process == process),
-            key=lambda each: each.version,
-        )
-
-    def with_(self, definition: Definition) -> Release:
-        """With that version in it, in place of what it was."""
-        place = definition.process, definition.version
-        return replace(self, definitions={**self.definitions, place: definition})
-
-    def text(self) -> str:
-        """As the source of a module."""
-        names = {
-            node.name
-            for each in self.definitions.values()
-            for node in each.nodes
-            if node.kind == "stage"
-        }
-        fields = "".join(f"    field_{number}: int = 0\n" for number in range(self.fields))
-        stages = "".join(
-            f"\n\n@stage(registry=registry)\ndef {name}(request: Request, level: int) -> str:\n"
-            f'    return stamped("{name}", level, {self.bodies.get(name, 0)})\n'
-            for name in sorted(names)
-        )
-        flows = "".join("\n\n" + each.written() for _, each in sorted(self.definitions.items()))
-        return HEAD + fields + stages + flows
-
-
-@dataclass(frozen=True)
-class Edit:
-    """What a team does. `plan`: how runs of the version before come to it, if it takes another version."""
-
-    name: str
-    release: Release
-    process: str
-    definition: Definition | None = None
-    plan: dict[str, Any] | None = None
-    skipped: int | None = None
-    """The node that a migration may skip."""
-
-
-class Edits:
-    """Edits by chance. Each is of one kind of those that the issue of change knows."""
-
-    def __init__(self, chance: random.Random) -> None:
-        self.chance = chance
-        self.ids = 0
-        self.of_name: dict[str, int] = {}
-        """By every name that a node has ever had."""
-
-    def node(self, kind: Literal["stage", "sleep", "approval"]) -> Node:
-        """A new one."""
-        self.ids += 1
-        chance = self.chance
-        name = f"{kind}_{self.ids}"
-        self.of_name[name] = self.ids
-        match kind:
-            case "stage":
-                return Node(self.ids, kind, name, level=chance.randrange(100))
-            case "sleep":
-                return Node(self.ids, kind, name, hours=chance.choice([1, 12, 48, 240]))
-            case "approval":
-                return Node(self.ids, kind, name, hours=24 * 60, person=chance.choice(PEOPLE))
-
-    def first(self) -> Release:
-        """What the year begins with."""
-        shapes = {
-            "access": ("stage", "approval", "stage", "sleep", "approval", "stage"),
-            "purchase": ("stage", "sleep", "stage", "approval", "stage", "stage"),
-            "leave": ("approval", "stage", "approval", "sleep", "stage"),
-        }
-        definitions = [
-            Definition(process, 1, tuple(self.node(kind) for kind in shape))  # type: ignore[arg-type]
-            for process, shape in shapes.items()
-        ]
-        return Release({(each.process, each.version): each for each in definitions}, {})
-
-    def edit(self, release: Release) -> Edit:
-        """The next."""
-        process = self.chance.choice(sorted({name for name, _ in release.definitions}))
-        of = release.newest(process)
-        kinds = [
-            self.formatted,
-            self.body,
-            self.level,
-            self.inserted,
-            self.inserted,
-            self.removed,
-            self.renamed,
-            self.people,
-            self.deadline,
-            self.field,
-            self.swapped,
-        ]
-        return self.chance.choice(kinds)(release, of)
-
-    def formatted(self, release: Release, of: Definition) -> Edit:
-        changed = replace(of, remarks=of.remarks % 5 + 1)
-        return Edit("formatted", release, of.process, changed)
-
-    def body(self, release: Release, of: Definition) -> Edit:
-        stage = self._one(of, "stage")
-        bodies = {**release.bodies, stage.name: release.bodies.get(stage.name, 0) + 1}
-        return Edit("a stage's body", replace(release, bodies=bodies), of.process)
-
-    def level(self, release: Release, of: Definition) -> Edit:
-        stage = self._one(of, "stage")
-        changed = self._with(of, replace(stage, level=stage.level + 100))
-        return Edit("another argument", release, of.process, changed)
-
-    def inserted(self, release: Release, of: Definition) -> Edit:
-        new = self.node("stage")
-        at = self.chance.randint(0, len(of.nodes))
-        nodes = (*of.nodes[:at], new, *of.nodes[at:])
-        plan = {"insert": {key_of(new): {"skip": SKIPPED}}}
-        return Edit("a stage inserted", release, of.process, replace(of, nodes=nodes), plan, new.id)
-
-    def removed(self, release: Release, of: Definition) -> Edit:
-        stages = [node for node in of.nodes if node.kind == "stage"]
-        if len(stages) < 3:
-            return self.inserted(release, of)
-        gone = self.chance.choice(stages)
-        nodes = tuple(node for node in of.nodes if node is not gone)
-        plan = {"remove": [key_of(gone)]}
-        return Edit("a stage removed", release, of.process, replace(of, nodes=nodes), plan)
-
-    def renamed(self, release: Release, of: Definition) -> Edit:
-        stage = self._one(of, "stage")
-        name = f"{stage.name.partition('_again_')[0]}_again_{len(self.of_name)}"
-        self.of_name[name] = stage.id
-        new = replace(stage, name=name)
-        bodies = {**release.bodies, name: release.bodies.get(stage.name, 0)}
-        plan = {"map": {key_of(stage): key_of(new)}}
-        return Edit(
-            "a stage renamed",
-            replace(release, bodies=bodies),
-            of.process,
-            self._with(of, new),
-            plan,
-        )
-
-    def people(self, release: Release, of: Definition) -> Edit:
-        asked = self._one(of, "approval")
-        others = [person for person in PEOPLE if person != asked.person]
-        changed = self._with(of, replace(asked, person=self.chance.choice(others)))
-        return Edit("other people", release, of.process, changed, {"timers": "keep"})
-
-    def deadline(self, release: Release, of: Definition) -> Edit:
-        asked = self._one(of, "approval")
-        changed = self._with(of, replace(asked, hours=asked.hours + 24))
-        return Edit("another deadline", release, of.process, changed, {"timers": "keep"})
-
-    def field(self, release: Release, of: Definition) -> Edit:
-        return Edit("a field added", replace(release, fields=release.fields + 1), of.process)
-
-    def swapped(self, release: Release, of: Definition) -> Edit:
-        at = self.chance.randrange(len(of.nodes) - 1)
-        before, first, second, after = (
-            of.nodes[:at],
-            of.nodes[at],
-            of.nodes[at + 1],
-            of.nodes[at + 2 :],
-        )
-        changed = replace(of, nodes=(*before, second, first, *after))
-        return Edit("two swapped", release, of.process, changed)
-
-    def _one(self, of: Definition, kind: str) -> Node:
-        return self.chance.choice([node for node in of.nodes if node.kind == kind])
-
-    @staticmethod
-    def _with(of: Definition, changed: Node) -> Definition:
-        nodes = tuple(changed if node.id == changed.id else node for node in of.nodes)
-        return replace(of, nodes=nodes)
-
-
-PEOPLE = ("ann", "bob", "cleo")
-SKIPPED = "skipped"
-"""What a migration says of a stage that was inserted behind where a run stands."""
-
-
-def key_of(node: Node) -> str:
-    """The key that it has in a journal."""
-    return node.name.replace("_", "-") if node.kind == "stage" else node.name
 
 
 @dataclass
@@ -366,8 +118,7 @@ class Year:
     # -- edits -----------------------------------------------------------------------------------
 
     def _deploy(self, generation: Generation, release: Release) -> None:
-        processes = list(generation.registry.processes.values())
-        for deployed in generation.client.processes.deploy(*processes):
+        for deployed in generation.client.processes.deploy(*processes_of(generation)):
             of = release.definitions[deployed.name, deployed.version]
             self.stood_on[deployed.name, deployed.version, self._revision(of)] = of
 
@@ -386,9 +137,7 @@ class Year:
         release = edit.release if edit.definition is None else edit.release.with_(edit.definition)
         tried = self.world.release(release.text())
         changed = [
-            each
-            for each in tried.registry.processes.values()
-            if tried.client.processes.needs_amendment(each)
+            each for each in processes_of(tried) if tried.client.processes.needs_amendment(each)
         ]
         shown = [tried.client.processes.preview_amendment(each) for each in changed]
         if all(each.edit in HARMLESS for each in shown):
@@ -465,16 +214,29 @@ class Year:
                 yield f"{row.process} {row.version}.{row.code_revision} {row.id} is {view.status}: {view.error}"
                 continue
             of = self.stood_on[row.process, row.version, row.code_revision]
-            told = iter(view.output)
+            told = self._told(of, view.output)
             for node in of.nodes:
                 if node.kind == "sleep":
                     continue
                 found, expected = next(told, "nothing"), self._expected(row.id, node, stamps)
                 if found not in expected:
                     yield f"{row.process} {row.id}: {node.name} is {found}, not {expected}"
+                if of.is_yaml and node.kind == "approval" and found != "approved":
+                    yield from (f"{row.process} {row.id}: {more} after a refusal" for more in told)
+                    break
         for (run_id, node), values in stamps.items():
             if len(values) > 1:
                 yield f"{run_id}: node {node} had its effect {len(values)} times: {values}"
+
+    @staticmethod
+    def _told(of: Definition, output: Any) -> Iterator[Any]:
+        """What the run says of each of its stages and approvals, in their order."""
+        if not of.is_yaml:
+            return iter(output)
+        keys = [key_of(node) for node in of.nodes]
+        found = {key: output["results"].get(key) for key in output["results"]}
+        found |= {key: made["outcome"] for key, made in output["decisions"].items()}
+        return iter([found[key] for key in keys if key in found])
 
     def _expected(
         self, run_id: UUID, node: Node, stamps: dict[tuple[str, int], list[str]]
@@ -492,3 +254,8 @@ class Year:
 
 
 HARMLESS = (EditClass.NONE, EditClass.COSMETIC, EditClass.COMPATIBLE)
+
+
+def processes_of(generation: Generation) -> list[Process]:
+    """Of its code and of its YAML."""
+    return [*generation.registry.processes.values(), *generation.module.declared]

@@ -22,7 +22,8 @@ class ScopeCall(Ask):
     """A call of a function of the flow's own, and what it is given."""
 
     function: Callable[..., Any] = field(compare=False)
-    args: tuple[Any, ...]
+    args: tuple[Any, ...] = field(compare=False)
+    """The flow itself may be one of them, and is another object at each replay; `Request.asked` is what is compared."""
 
     kind: ClassVar = SCOPE
     opened_event: ClassVar = "scope completed"

@@ -164,7 +164,7 @@ def test_who_waits_for_several_forms_of_a_name_looks_at_what_comes_itself(harnes
 
 def test_a_signal_of_the_wrong_form_is_set_aside_in_sight_and_the_next_is_taken(harness):
     """The flow hears nothing of it; `show` and `history` say what was wrong, without the values.
-    Guards `why_unfit`, and the rows of `_taken_signals`.
+    Guards `why_unfit`, and the rows of `taken_signals`.
     """
 
     @process(version=1, registry=harness.registry)

@@ -8,23 +8,18 @@ worker holds the turn, or if the attempt was handed out again, nothing at all is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import Any
 from uuid import UUID
 
-from orchestrator.core.approvals import ApprovalRequest
-from orchestrator.core.journal import ActivityState
-from orchestrator.core.kinds.base import NewActivity
 from orchestrator.core.outcome import TurnOutcome
-from orchestrator.core.retries import attempts_of, counted_from
 from orchestrator.core.run import RunStatus
 from orchestrator.store.batched import batch_verb, if_many
 from orchestrator.store.parts import (
     APPEND_HISTORY,
-    COUNTED,
     HAND_OFF,
     NO_HOLDER,
     NO_TURN,
@@ -46,8 +41,15 @@ from orchestrator.store.transitions.commit_rows import (
     TIMERS,
     TURNS,
 )
+from orchestrator.store.transitions.commit_values import (
+    activity_row,
+    approval_row,
+    history_row,
+    taken_signals,
+    turn_row,
+)
 from orchestrator.store.transitions.outbox import Handoff
-from orchestrator.store.transitions.settle import ATTEMPT_HOLDS, SETTLED, Settlement, settled_row
+from orchestrator.store.transitions.settle import ATTEMPT_HOLDS, SETTLED, Settlement
 from orchestrator.store.transitions.timers import ArmedTimer, timer_rows
 from orchestrator.store.transitions.turns import TURN_IS_FREE
 
@@ -298,14 +300,14 @@ def commit_turn_if_unchanged(
     statement = _statement_of(commits[0].parts(), if_many(commits))
     rows = statement.rows(
         connection,
-        **TURNS.of(_turn_row(commit) for commit in commits),
+        **TURNS.of(turn_row(commit) for commit in commits),
         **ACTIVITIES.of(
-            _activity_row(commit, opened) for commit in commits for opened in commit.outcome.opened
+            activity_row(commit, opened) for commit in commits for opened in commit.outcome.opened
         ),
         **SIGNALS.of(
             {"run_id": commit.run_id, "key": key, "signal_id": signal_id}
             for commit in commits
-            for key, signal_id in _taken_signals(commit.outcome)
+            for key, signal_id in taken_signals(commit.outcome)
         ),
         **cancelled_rows((commit.run_id, commit.outcome) for commit in commits),
         **TIMERS.of(
@@ -314,7 +316,7 @@ def commit_turn_if_unchanged(
             for timer in timer_rows(commit.outcome.opened)
         ),
         **APPROVALS.of(
-            _approval_row(commit, opened, opened.approval)
+            approval_row(commit, opened, opened.approval)
             for commit in commits
             for opened in commit.outcome.opened
             if opened.approval is not None
@@ -324,7 +326,7 @@ def commit_turn_if_unchanged(
             for commit in commits
             for handoff in commit.handoffs
         ),
-        **HISTORY.of(_history_row(commit, fact) for commit in commits for fact in commit.facts),
+        **HISTORY.of(history_row(commit, fact) for commit in commits for fact in commit.facts),
         relay_after=commits[0].relay_after,
         horizon_seconds=commits[0].horizon_seconds,
     )
@@ -356,94 +358,3 @@ def _statement_of(parts: tuple[str, ...], whose_run_is_free: str) -> Statement:
         f"WITH {_turns(whose_run_is_free)}, {','.join(parts)} SELECT fence.run_id, {armed} AS armed,"
         f" {disarmed} AS disarmed, {taken_at} AS taken_at FROM fence",
     )
-
-
-def _turn_row(commit: TurnCommit) -> dict[str, Any]:
-    outcome, settlement = commit.outcome, commit.settlement
-    row = {
-        "run_id": commit.run_id,
-        "revision": commit.revision,
-        "turn_token": commit.turn_token,
-        "status": outcome.status,
-        "stage": outcome.stage,
-        "waiting_for": outcome.waiting_for,
-        "output": outcome.output,
-        "error": outcome.error,
-        "closes": outcome.status.is_closed,
-        "goes_on": outcome.goes_on,
-        "queue": commit.queue,
-        "unsettled": outcome.unsettled,
-        "consumed_keys": [consumed.key for consumed in outcome.consumed],
-        "active_milliseconds": 0,
-        "outstanding": outcome.outstanding,
-    }
-    if settlement is not None:
-        row |= settled_row(settlement)
-    return row
-
-
-def _activity_row(commit: TurnCommit, opened: NewActivity) -> dict[str, Any]:
-    request, taking = opened.request, commit.taking
-    is_taken = taking is not None and taking.key == request.key
-    before = attempts_of(commit.attempts_before, request.key) if request.ask.is_handed_off else 0
-    attempt = before + 1  # guard: attempts go on after a re-entry
-    policy = counted_from(opened.policy, before) if before else opened.policy
-    if opened.is_counted:
-        policy = {**(policy or {}), COUNTED: True}
-    return {
-        "run_id": commit.run_id,
-        "key": request.key,
-        "scope": request.scope,
-        "ordinal": request.ordinal,
-        "kind": request.kind,
-        "name": request.name,
-        "state": ActivityState.CLAIMED if is_taken else opened.state,
-        "worker_id": taking.worker_id if taking is not None and is_taken else None,
-        "attempt": attempt,
-        "queue": opened.queue,
-        "policy": policy,
-        "timeout_seconds": opened.timeout_seconds,
-        "asked": request.asked,
-        "input": opened.input,
-        "result": opened.result,
-        "error": opened.error,
-        "settled_at": opened.settled_at,
-        "settled_revision": opened.settled_revision,
-        "claims": opened.claims,
-    }
-
-
-def _approval_row(commit: TurnCommit, opened: NewActivity, ask: ApprovalRequest) -> dict[str, Any]:
-    # guard: a decision on an asking of before is no decision on this one
-    edition = attempts_of(commit.attempts_before, opened.request.key)
-    return {
-        "run_id": commit.run_id,
-        "key": opened.request.key,
-        "name": ask.name,
-        "assignees": ask.assignees,
-        "escalations": [
-            {"after_seconds": escalation.after_seconds, "assignees": escalation.assignees}
-            for escalation in ask.escalations
-        ],
-        "timeout_seconds": ask.timeout_seconds,
-        "edition": edition,
-    }
-
-
-def _taken_signals(outcome: TurnOutcome) -> Iterator[tuple[str, UUID]]:
-    """What is no longer in the buffer. The key of one that was set aside is no activity's: it answers none."""
-    yield from ((consumed.key, consumed.signal_id) for consumed in outcome.consumed)
-    yield from ((f"{unfit.key}#set-aside", unfit.signal_id) for unfit in outcome.set_aside)
-
-
-def _history_row(commit: TurnCommit, fact: Fact) -> dict[str, Any]:
-    return {
-        "run_id": commit.run_id,
-        "actor": fact.actor,
-        "event": fact.event,
-        "key": fact.key,
-        "attempt": fact.attempt,
-        "from_status": commit.from_status,
-        "to_status": commit.outcome.status,
-        "detail": fact.detail,
-    }

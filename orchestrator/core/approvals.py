@@ -97,6 +97,12 @@ def request_approval(
     assignees = _people(assign, where=where)
     if not assignees:
         raise DefinitionError("needs at least one assignee", where=where)
+    if escalate is not None and not isinstance(escalate, Mapping):
+        raise DefinitionError(
+            f"is given escalate={escalate!r}, a {type(escalate).__name__}",
+            where=where,
+            remedy="Give a mapping of durations to lists of people: {hours(24): ['bob']}.",
+        )
     escalations = tuple(
         Escalation(due_in(after_seconds, what=where), _people(people, where=where))
         for after_seconds, people in sorted(

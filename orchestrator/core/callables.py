@@ -181,6 +181,8 @@ def time_limit_of_task(function: Any) -> float | None:
 
 def remedy_for_no_stage(given: Any) -> str:
     """What to write where `flow.stage` is given what is no stage."""
+    if inspect.isgeneratorfunction(given) or inspect.isasyncgenfunction(given):
+        return "It yields: return a list, and decorate it."
     if not _is_celery_task(given):
         return "Decorate it, or use flow.step for a function."
     name = name_of(given)

@@ -80,7 +80,9 @@ def _read(value: Any) -> CallbackToken:
     return CallbackToken("" if hand_over is None else hand_over(key), key=key)
 
 
-def _written(token: CallbackToken) -> str:
+def _written(token: Any) -> str:
+    if not isinstance(token, CallbackToken):
+        raise TypeError("a callback's token comes from a flow's `flow.callback(…).token`")
     if not token.key:
         raise ValueError("a callback's token is written down nowhere")
     return f"{_REFERENCE}{token.key}"

@@ -36,6 +36,15 @@ def due_in(delay_seconds: float, *, what: str) -> float:
     return delay_seconds
 
 
+def check_count(given: int | None, *, least: int, what: str, name: str) -> None:
+    """A number of times that an author gives, or none. Raises DefinitionError."""
+    if given is not None and (type(given) is not int or given < least):
+        raise DefinitionError(
+            f"{what} is given {name}={given!r}",
+            remedy=f"Give a whole number from {least} on, or none.",
+        )
+
+
 def check_moment(at: datetime, *, what: str) -> None:
     """A moment has a time zone, and can be shown in every other. Raises DefinitionError."""
     if at.tzinfo is None or at.utcoffset() is None:
@@ -48,7 +57,15 @@ def check_moment(at: datetime, *, what: str) -> None:
 
 
 def composed(words: str) -> str:
-    """Words in Unicode's composed form (NFC), so that what looks the same is the same: é is é, however it was typed."""
+    """Words in Unicode's composed form (NFC), so that what looks the same is the same: é is é, however it was typed.
+
+    Raises DefinitionError: it is no text.
+    """
+    if not isinstance(words, str):
+        raise DefinitionError(
+            f"a name or a key is given as {str(words)[:40]}, a {type(words).__name__}",
+            remedy="Names and keys are text: str(…).",
+        )
     return words if words.isascii() else normalize("NFC", words)
 
 

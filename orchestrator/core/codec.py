@@ -33,6 +33,9 @@ PAYLOAD_BYTES_MAX = 1024 * 1024
 MESSAGE_LENGTH_MAX = 10_000
 
 # How pydantic's warnings quote a value: the words of 2.9, and those of later releases.
+_EXPECTED = re.compile(r"PydanticSerializationUnexpectedValue\(Expected (`[^`]+`)")
+"""What pydantic says of a value that isn't of the declared type."""
+
 _QUOTED_VALUE = re.compile(
     r" with value `.*?`(?= - serialized value may)|input_value=.*?, (?=input_type=[\w.]+\]\))",
     re.DOTALL,
@@ -389,6 +392,9 @@ def _problems(error: BaseException) -> str:
 
 def _why_unwritable(error: BaseException) -> str:
     """Without the values that pydantic's warnings quote: they may be secret."""
+    expected = _EXPECTED.search(str(error))
+    if expected is not None:
+        return f"Expected {expected[1]}"
     if isinstance(error, PydanticSerializationError | PydanticUserError | ValueError | TypeError):
         return _QUOTED_VALUE.sub("", str(error))
     return type(error).__name__

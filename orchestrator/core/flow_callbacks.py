@@ -10,7 +10,7 @@ from orchestrator.core.checks import composed
 from orchestrator.core.definition import Stage
 from orchestrator.core.durations import Duration
 from orchestrator.core.flow_part import FlowPart
-from orchestrator.core.flow_waits import end_of
+from orchestrator.core.flow_waits import check_type, end_of
 from orchestrator.core.kinds.callback import CallbackWait
 from orchestrator.core.pending import Pending
 from orchestrator.errors import DefinitionError
@@ -110,6 +110,7 @@ class Callbacks(FlowPart):
         heartbeat: Duration | None,
     ) -> Callback[Any]:
         what = f"callback {name!r}"
+        check_type(declared, what=what)
         timeout_seconds = end_of(timeout, until, what=what)
         silent_seconds = end_of(heartbeat, None, what=f"the heartbeat of {what}")
         if silent_seconds is not None and silent_seconds <= 0:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, TypeVar, overload
 
 from orchestrator.core.callables import name_of
-from orchestrator.core.checks import check_delay, composed
+from orchestrator.core.checks import check_count, check_delay, composed
 from orchestrator.core.definition import Stage
 from orchestrator.core.durations import Duration, seconds_of
 from orchestrator.core.flow_part import FlowPart
@@ -100,9 +100,11 @@ class Polls(FlowPart):
         result. And ActivityFailed, where a check's own attempts are used up.
         """
         pause = every if isinstance(every, Backoff) else Backoff(every, 1.0, every)
-        if attempts is not None and attempts < 1:
+        check_count(attempts, least=1, what="flow.poll", name="attempts")
+        if not callable(until):
             raise DefinitionError(
-                f"flow.poll is given attempts={attempts!r}", remedy="Give 1 or more, or none."
+                f"flow.poll is given until={until!r}",
+                remedy="Give a function that takes a check's result, and says whether it is the answer.",
             )
         is_stage = isinstance(check, Stage)
         called = composed(name or (check.name if is_stage else name_of(check)))

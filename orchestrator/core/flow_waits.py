@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar, overload
 from uuid import UUID
 
 from orchestrator.core import codec
-from orchestrator.core.checks import check_moment, check_words, composed, due_in
+from orchestrator.core.checks import check_count, check_moment, check_words, composed, due_in
 from orchestrator.core.durations import Duration, seconds_or_none
 from orchestrator.core.flow_part import FlowPart
 from orchestrator.core.kinds.base import Ask
@@ -143,10 +143,7 @@ class Waits(FlowPart):
         It ends, without an error, when none has come for `timeout`, at the moment `until`, or after `max` of them.
         Each is a wait of its own, as `signal` makes it; none is open between two of them.
         """
-        if max is not None and max < 0:
-            raise DefinitionError(
-                f"flow.signals is given max={max!r}", remedy="Give a number from 0 on, or none."
-            )
+        check_count(max, least=0, what="flow.signals", name="max")
         wait = _wait_of(name, timeout=timeout, until=until, declared=type, on_invalid=on_invalid)
         return Signals(self._asked, composed(name), wait, max)
 
@@ -233,10 +230,19 @@ def _wait_of(
         raise DefinitionError(
             f'flow.signal(on_invalid) is "set_aside" or "raise", not {on_invalid!r}'
         )
+    check_type(declared, what=f"signal {name!r}")
     timeout_seconds = end_of(timeout, until, what=f"signal {name!r}")
     if not isinstance(default, NoDefault):
         _check_default(name, default, ends=timeout is not None or until is not None)
     return SignalWait(timeout_seconds, declared, on_invalid, until, default, correlation)
+
+
+def check_type(declared: Any, *, what: str) -> None:
+    """What an answer is to be. Raises DefinitionError: no value of that type can be read."""
+    try:
+        codec.check_declared(declared, what=what)
+    except PayloadError as error:
+        raise DefinitionError(str(error)) from None
 
 
 def end_of(timeout: Duration | None, until: datetime | None, *, what: str) -> float | None:
@@ -266,6 +272,6 @@ def _check_default(name: str, default: Any, *, ends: bool) -> None:
         codec.encode(default, type(default), what=f"the default of signal {name!r}")
     except PayloadError as error:
         raise DefinitionError(
-            str(error),
+            str(error).removesuffix("."),
             remedy="A default is a value that a signal could have brought: plain data or a model.",
         ) from None

@@ -3,6 +3,7 @@
     error_of      for the record: type, message, where, and a bounded traceback
     message_of    its text; an exception whose text can't be read has words that say so
     traceback_of  bounded, without the values of variables
+    frames_of     its traceback object
     presentable   the exception itself, or one that stands for it, for loggers and others who read exceptions
     clear_frames        its tracebacks, so that no frame is kept alive by it
 
@@ -67,7 +68,7 @@ class Unreadable(Exception):
 def error_of(error: BaseException) -> dict[str, Any]:
     """An error as the record keeps it: type, message, where it was raised outside of the kernel, traceback."""
     at = ""
-    for frame, line in walk_tb(_traceback(error)):
+    for frame, line in walk_tb(frames_of(error)):
         if not _is_kernel(frame.f_globals.get("__name__")):
             at = f"{frame.f_code.co_filename}:{line}"
     kept = {"type": type_of(error), "message": message_of(error), "at": readable(at)}
@@ -123,15 +124,21 @@ def traceback_of(error: BaseException) -> str:
 
 def lines_of(error: BaseException) -> list[tuple[str, int]]:
     """File and line of each frame it came through, the innermost last."""
-    return [(frame.f_code.co_filename, line) for frame, line in walk_tb(_traceback(error))]
+    return [(frame.f_code.co_filename, line) for frame, line in walk_tb(frames_of(error))]
 
 
 def package_of(error: BaseException) -> str:
     """The top-level package whose code raised it; "" where none is known."""
     module: object = ""
-    for frame, _ in walk_tb(_traceback(error)):
+    for frame, _ in walk_tb(frames_of(error)):
         module = frame.f_globals.get("__name__")
     return module.partition(".")[0] if isinstance(module, str) else ""
+
+
+def frames_of(error: BaseException) -> TracebackType | None:
+    """Its traceback as Python keeps it, past any attribute of its own."""
+    found: TracebackType | None = _TRACEBACK.__get__(error)
+    return found
 
 
 def presentable(error: BaseException) -> BaseException:
@@ -162,7 +169,7 @@ def _is_readable(error: BaseException) -> bool:
 def standing_for(error: BaseException) -> Exception:
     """An ordinary exception with the type and text of that one in its own, and its traceback."""
     stands_for_it = Unreadable(f"{type_of(error)}: {message_of(error)[:LINE_LENGTH_MAX]}")
-    return stands_for_it.with_traceback(_traceback(error))
+    return stands_for_it.with_traceback(frames_of(error))
 
 
 def clear_frames(error: BaseException | None) -> None:
@@ -245,18 +252,13 @@ def _notes(error: BaseException) -> Iterator[str]:
 
 def _frames(error: BaseException) -> list[FrameSummary]:
     """From the first one outside of the kernel on; of very many, the first and the last."""
-    walked = list(walk_tb(_traceback(error)))
+    walked = list(walk_tb(frames_of(error)))
     names = [frame.f_globals.get("__name__") for frame, _ in walked]
     first = next((at for at, name in enumerate(names) if not _is_kernel(name)), len(walked))
     kept = walked[first:]
     if len(kept) > FRAMES_MAX:
         kept = [*kept[: FRAMES_MAX // 3], *kept[-2 * FRAMES_MAX // 3 :]]
     return list(StackSummary.extract(iter(kept), capture_locals=False))
-
-
-def _traceback(error: BaseException) -> TracebackType | None:
-    found: TracebackType | None = _TRACEBACK.__get__(error)
-    return found
 
 
 def _is_kernel(module: object) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from uuid import UUID
 
+from orchestrator.core.failures import frames_of, presentable
 from orchestrator.engine.reports import FailedAttempt, Reports, RunReport
 from orchestrator.errors import ActivityFailed
 
@@ -18,14 +19,14 @@ class Witness(Reports):
 
     def note(self, run_id: UUID, raised: BaseException) -> None:
         """What a run's code has raised."""
-        self._raised[run_id] = raised, raised.__traceback__
+        self._raised[run_id] = raised, frames_of(raised)
 
     def cause_of(self, run_id: UUID) -> BaseException | None:
-        """What it has raised last, where it was raised."""
+        """What it has raised last, where it was raised; what stands for it where nobody could print that."""
         if run_id not in self._raised:
             return None
         raised, traceback = self._raised[run_id]
-        return raised.with_traceback(traceback)
+        return presentable(BaseException.with_traceback(raised, traceback))
 
     def attempt_failed(self, failed: FailedAttempt) -> None:
         """A stage's or a step's."""
@@ -36,7 +37,7 @@ class Witness(Reports):
         """A flow's own; what it was told of an activity is that one's."""
         told = report.exception
         if told is not None and not (
-            isinstance(told, ActivityFailed) and report.run_id in self._raised
+            issubclass(type(told), ActivityFailed) and report.run_id in self._raised
         ):
             self.note(report.run_id, told)
         super().run_ended(report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -11,6 +12,7 @@ from orchestrator import Fail, Flow, Registry, Retry, process, seconds, stage, s
 from orchestrator.core.run import RunStatus
 from orchestrator.errors import RunFailed, RunNotClosed
 from orchestrator.testing import ProcessTester
+from tests.unit.hostile import exception_of
 
 HERE = __file__
 
@@ -187,3 +189,32 @@ def test_a_stage_that_crashes_each_time_ends_as_an_incident(registry, tester):
     assert tester.get("k").status is RunStatus.INCIDENT
     with pytest.raises(RunNotClosed, match="waits for an operator: WorkerLost"):
         tester.result("k")
+
+
+@pytest.mark.parametrize("sort", ["attributes-raise", "cause-raises", "class-raises"])
+def test_whatever_is_raised_is_told_and_is_a_cause_that_can_be_read(registry, tester, sort):
+    """Also an exception whose attributes raise: something that can be printed stands for it then."""
+
+    def bad() -> None:
+        raise exception_of(sort)
+
+    once = Retry(max_attempts=1)
+    raises = stage(registry=registry, retry=once)(bad)
+
+    @process(version=1, registry=registry)
+    async def p(flow: Flow, where: str) -> None:
+        if where == "flow":
+            bad()
+        await (flow.stage(raises) if where == "stage" else flow.step(bad, retry=once))
+
+    for where in ("stage", "step", "flow"):
+        run = tester.start(p, where)
+        assert run.status is (RunStatus.INCIDENT if where == "flow" else RunStatus.FAILED)
+        caught = None
+        try:  # `pytest.raises` would read more of a hostile cause than it can bear
+            tester.result(run)
+        except (RunNotClosed, RunFailed) as error:
+            caught = error
+        assert caught is not None
+        assert "in bad\n" in "".join(traceback.format_exception(caught))
+        assert type(exception_of(sort)).__name__ in str(caught.__cause__)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from orchestrator.core.flow import Flow
     from orchestrator.core.flow_poll import Backoff
     from orchestrator.core.retries import Retry
+    from orchestrator.core.retry_later import RetryLater, retry_after
     from orchestrator.core.run import RunStatus
     from orchestrator.core.selection import Between, RunFilter
     from orchestrator.core.steps import idempotency_key, step
@@ -126,6 +127,7 @@ __all__ = [
     "RaceResult",
     "Registry",
     "Retry",
+    "RetryLater",
     "RunClosed",
     "RunCompleted",
     "RunFailed",
@@ -157,6 +159,7 @@ __all__ = [
     "load_process",
     "minutes",
     "process",
+    "retry_after",
     "seconds",
     "stage",
     "step",
@@ -204,6 +207,8 @@ _HOMES = {
     "PayloadMismatch": "orchestrator.errors",
     "Registry": "orchestrator.core.definition",
     "Retry": "orchestrator.core.retries",
+    "RetryLater": "orchestrator.core.retry_later",
+    "retry_after": "orchestrator.core.retry_later",
     "RunClosed": "orchestrator.errors",
     "RunCompleted": "orchestrator.errors",
     "RunFailed": "orchestrator.errors",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from orchestrator.core.callables import is_asynchronous
 from orchestrator.core.checks import DELAY_SECONDS_MAX
-from orchestrator.core.durations import Duration, seconds_of
+from orchestrator.core.durations import Duration, seconds_of, seconds_or_none
+from orchestrator.core.failures import message_of, type_of
+from orchestrator.core.retry_later import RetryLater, delay_of
 from orchestrator.errors import DefinitionError, Fail, PayloadError
 
 
@@ -40,13 +43,33 @@ class RetryAsked(Exception):
         return None if delay is None else max(0.0, min(delay, DELAY_SECONDS_MAX / 2))
 
 
+RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
+"""Which errors are tried again: a class, several, or a function that says so of an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What follows on a failed attempt: another after `delay_seconds`, or none (None).
+
+    `why`, in words, where that isn't told by the number of attempts and the class of the error.
+    """
+
+    delay_seconds: float | None
+    why: str = ""
+
+
 @dataclass(frozen=True, slots=True, init=False)
 class Retry:
-    """How often, and how far apart, a stage or step is tried.
+    """How often, how long, how far apart, and after which errors a stage or step is tried again.
 
     The delay before attempt n+1 is `delay_seconds * backoff**(n-1)`, at most `max_delay_seconds`,
-    spread by ±`jitter` (a fraction) so that a fleet doesn't retry in step. Delays are seconds, or given as
-    timedeltas. Errors of the classes in `non_retryable`, `Fail`, and unserialisable results fail at once.
+    spread by ±`jitter` (a fraction) so that a fleet doesn't retry in step. An error may bring its own delay
+    (`RetryLater`). No attempt begins later than `give_up_after` the beginning of the first. Durations are seconds, or
+    given as timedeltas.
+
+    `retry_on`: the error's class, several of them, or a function of the error; by default every error is tried again.
+    Where that function itself raises, another attempt is made. Errors of the classes in `non_retryable`, `Fail`, and
+    unserialisable results fail at once, whatever it says.
 
     An attempt whose worker died counts like one that failed, its delay from the worker's last sign of life. When it
     was the last, nobody knows whether its work was done: `on_lost="park"` makes the run an incident, whose `resume`
@@ -60,6 +83,8 @@ class Retry:
     jitter: float = 0.1
     non_retryable: tuple[type[BaseException], ...] = ()
     on_lost: Literal["park", "raise"] = "park"
+    retry_on: RetryOn | None = None
+    give_up_after: float | None = None
 
     def __init__(  # noqa: PLR0917 - the order of its fields, as it always was
         self,
@@ -68,8 +93,11 @@ class Retry:
         backoff: float = 2.0,
         max_delay_seconds: Duration = 3600.0,
         jitter: float = 0.1,
-        non_retryable: tuple[type[BaseException], ...] = (),
+        non_retryable: type[BaseException] | tuple[type[BaseException], ...] = (),
         on_lost: Literal["park", "raise"] = "park",
+        *,
+        retry_on: RetryOn | None = None,
+        give_up_after: Duration | None = None,
     ) -> None:
         given = {
             "max_attempts": max_attempts,
@@ -77,14 +105,20 @@ class Retry:
             "backoff": backoff,
             "max_delay_seconds": seconds_of(max_delay_seconds, what="Retry(max_delay_seconds)"),
             "jitter": jitter,
-            "non_retryable": tuple(non_retryable),
+            "non_retryable": _classes_in(non_retryable, what="Retry(non_retryable)"),
             "on_lost": on_lost,
+            "retry_on": _checked_retry_on(retry_on),
+            "give_up_after": seconds_or_none(give_up_after, what="Retry(give_up_after)"),
         }
         for name, value in given.items():
             object.__setattr__(self, name, value)  # frozen for all others
         self._check()
 
     def _check(self) -> None:
+        for name in ("max_attempts", "backoff", "jitter"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise DefinitionError(f"Retry({name}) is a number, not {value!r}")
         if self.max_attempts < 1:
             raise DefinitionError(
                 "Retry(max_attempts) counts the first try too, so it is at least 1"
@@ -99,6 +133,11 @@ class Retry:
             raise DefinitionError("Retry(jitter) is a fraction from 0 to 1")
         if self.on_lost not in ("park", "raise"):
             raise DefinitionError(f'Retry(on_lost) is "park" or "raise", not {self.on_lost!r}')
+        if self.give_up_after is not None and not 0 < self.give_up_after <= DELAY_SECONDS_MAX:
+            raise DefinitionError(
+                f"Retry(give_up_after) is given {self.give_up_after:g} seconds",
+                remedy="Give a duration of more than nothing, or None for no bound.",
+            )
 
     def delay_before_next(self, attempt: int, *, random: float) -> float:
         """Seconds between the failed `attempt` (1-based) and the next. `random`: of [0, 1)."""
@@ -117,22 +156,128 @@ class Retry:
             return False  # of its type: its attributes, `__class__` too, may raise
         return attempt < self.max_attempts
 
+    def judge(
+        self,
+        attempt: int,
+        error: BaseException,
+        *,
+        random: float,
+        now: datetime,
+        tried_since: datetime,
+        asked: RetryAsked | None = None,
+    ) -> Verdict:
+        """What follows on the failed `attempt`, at `now`. `tried_since`: when the first one began.
+
+        `asked`: what the stage's code has decided itself.
+        """
+        if not self.allows_another(attempt, error) or (asked is not None and asked.is_last):
+            return Verdict(None)
+        delay = asked.delay_from(now) if asked is not None else delay_of(error, now)
+        why = ""
+        if asked is None and not issubclass(type(error), RetryLater):
+            does, why = self._names(error)
+            if not does:
+                return Verdict(None, "its Retry(retry_on) leaves this error out")
+        if delay is None:
+            delay = self.delay_before_next(attempt, random=random)
+        is_late = not self.is_in_time((now - tried_since).total_seconds() + delay)
+        if is_late:  # guard: no attempt after the total duration
+            return Verdict(None, self.too_late())
+        return Verdict(delay, why)
+
+    def is_in_time(self, tried_seconds: float) -> bool:
+        """Whether an attempt may begin so long after the first."""
+        return self.give_up_after is None or tried_seconds <= self.give_up_after
+
+    def too_late(self) -> str:
+        """Why none follows, where its time is over."""
+        return (
+            f"another attempt would come later than Retry(give_up_after), {self.give_up_after:g} s"
+        )
+
+    def _names(self, error: BaseException) -> tuple[bool, str]:
+        """Whether an error is one to be tried again; and what went wrong with the answer."""
+        if self.retry_on is None:
+            return True, ""
+        if isinstance(self.retry_on, (type, tuple)):
+            return issubclass(type(error), self.retry_on), ""
+        try:
+            return bool(self.retry_on(error)), ""
+        # guard: a retry_on that raises loses no attempt
+        except Exception as trouble:  # noqa: BLE001 - whatever an author's function raises
+            return True, f"Retry(retry_on) raised {type_of(trouble)}: {message_of(trouble)}"
+
     def as_policy(self) -> dict[str, Any]:
         """The part that travels in the record, for those who must judge without the Python class."""
-        policy = {
+        policy: dict[str, Any] = {
             "max_attempts": self.max_attempts,
             "delay_seconds": self.delay_seconds,
             "backoff": self.backoff,
             "max_delay_seconds": self.max_delay_seconds,
             "jitter": self.jitter,
         }
-        return policy if self.on_lost == "park" else {**policy, "on_lost": self.on_lost}
+        if self.on_lost != "park":
+            policy["on_lost"] = self.on_lost
+        if self.give_up_after is not None:
+            policy["give_up_after"] = self.give_up_after
+        return policy
 
     @classmethod
     def from_policy(cls, policy: dict[str, Any]) -> Retry:
         """The inverse of `as_policy`; unknown names (of a newer release) are left out."""
         known = {name: policy[name] for name in cls.__slots__ if name in policy}
         return cls(**known)
+
+
+def _classes_in(given: Any, *, what: str) -> tuple[type[BaseException], ...]:
+    classes = given if isinstance(given, (tuple, list, set, frozenset)) else (given,)
+    for each in classes:
+        if not (isinstance(each, type) and issubclass(each, BaseException)):
+            raise DefinitionError(
+                f"{what} is given {each!r}", remedy="Give classes of exceptions: (TimeoutError, …)."
+            )
+    return tuple(classes)
+
+
+def _checked_retry_on(given: Any) -> Any:
+    """A function as it is; classes as a tuple."""
+    if given is None:
+        return None
+    if callable(given) and not isinstance(given, type):
+        if is_asynchronous(given):
+            raise DefinitionError(
+                "Retry(retry_on) is given an `async def`, which nobody awaits",
+                remedy="Write a plain `def` that takes the error and says whether to try again.",
+            )
+        return given
+    return _classes_in(given, what="Retry(retry_on)")
+
+
+# -- since when an activity is tried ---------------------------------------------------------------
+
+_SINCE = "tried_since"
+
+
+def tried_since(error: Mapping[str, Any] | None, first: datetime) -> datetime:
+    """When the first attempt began, as the error of the one before says; with none, this one is the `first`."""
+    since = (error or {}).get(_SINCE)
+    try:
+        at = datetime.fromisoformat(since) if isinstance(since, str) else first
+    except ValueError:
+        return first
+    return at if at.tzinfo is not None else first
+
+
+def with_verdict(
+    error: dict[str, Any], retry: Retry, verdict: Verdict, since: datetime
+) -> dict[str, Any]:
+    """The error of a failed attempt as it is recorded, with what the next one has to know of it."""
+    more: dict[str, Any] = {}
+    if retry.give_up_after is not None and verdict.delay_seconds is not None:
+        more[_SINCE] = since.isoformat()
+    if verdict.why:
+        more["why"] = verdict.why
+    return {**error, **more} if more else error
 
 
 # -- attempts of what an operator has asked for anew ------------------------------------------------

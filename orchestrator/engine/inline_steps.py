@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -23,15 +24,21 @@ from orchestrator.core.branches import TurnAbandoned
 from orchestrator.core.failures import FAILURES, clear_frames, error_of
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState
 from orchestrator.core.kinds import Request, StepCall
+from orchestrator.core.retries import Verdict, tried_since, with_verdict
+from orchestrator.core.retry_later import RetryLater
 from orchestrator.core.steps import working_on_step
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.event_loop import awaited
 from orchestrator.engine.refusal import in_plain_characters, refused
 from orchestrator.engine.reports import FailedAttempt
+from orchestrator.store.reads.finding import now as database_now
 from orchestrator.store.reads.loading import LoadedRun
 from orchestrator.store.statement import AnyConnection
 from orchestrator.store.transitions import exits, turns
 from orchestrator.store.transitions.claim import FlowStep, Remembered, remember_flow_step_if_held
+
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+"""For whom the moment does not matter."""
 
 TURN_LOSSES_MAX = 5
 """So many workers lost in one turn, one after the other, park the run: its step kills them."""
@@ -98,7 +105,7 @@ class TurnLease:
         self.acquire(loaded)
         assert isinstance(request.ask, StepCall)  # noqa: S101 - replay asks for nothing else
         attempt = entry.attempt if entry else 1
-        end, raised = self._call(request, request.ask, attempt)
+        end, raised = self._call(request, request.ask, entry)
         try:
             remembered = self._remember(loaded, end)
         except DataError as refusal:  # and it always will: the step isn't called again for that
@@ -200,9 +207,11 @@ class TurnLease:
             turns.release_turn(self.connection, self.run_id, turn_token=self.token)
 
     def _call(
-        self, request: Request, call: StepCall, attempt: int
+        self, request: Request, call: StepCall, entry: Activity | None
     ) -> tuple[FlowStep, BaseException | None]:
         """The step's end; and what it raised, if it failed."""
+        attempt = entry.attempt if entry else 1
+        started = self.context.monotonic()
         end = partial(
             FlowStep,
             key=request.key,
@@ -222,14 +231,34 @@ class TurnLease:
             result = codec.encode(value, declared, what=what)
             return end(state=ActivityState.DONE, attempt=attempt, result=result), None
         except FAILURES as error:  # whatever a step raises is its outcome
-            failure = error_of(error)
-            if not call.retry.allows_another(attempt, error):
+            elapsed = self.context.monotonic() - started
+            verdict, since = self._judged(call, entry, error, elapsed)
+            failure = with_verdict(error_of(error), call.retry, verdict, since)
+            if verdict.delay_seconds is None:
                 return end(state=ActivityState.FAILED, attempt=attempt, error=failure), error
-            delay = call.retry.delay_before_next(attempt, random=self.context.random())
             rests = end(
                 state=ActivityState.RETRYING,
                 attempt=attempt + 1,
                 error=failure,
-                delay_seconds=delay,
+                delay_seconds=verdict.delay_seconds,
             )
             return rests, error
+
+    def _judged(
+        self, call: StepCall, entry: Activity | None, error: BaseException, elapsed: float
+    ) -> tuple[Verdict, datetime]:
+        """What follows, and when the first attempt began; by Postgres' clock where that matters."""
+        retry = call.retry
+        now = LONG_AGO
+        if retry.give_up_after is not None or issubclass(type(error), RetryLater):
+            with self.context.connection() as connection:
+                now = database_now(connection)
+        since = tried_since(entry.error if entry else None, now - timedelta(seconds=elapsed))
+        verdict = retry.judge(
+            entry.attempt if entry else 1,
+            error,
+            random=self.context.random(),
+            now=now,
+            tried_since=since,
+        )
+        return verdict, since

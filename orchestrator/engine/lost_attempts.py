@@ -14,7 +14,13 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from orchestrator.core.retries import Retry, uncounted_in
+from orchestrator.core.retries import (
+    Retry,
+    Verdict,
+    tried_since,
+    uncounted_in,
+    with_verdict,
+)
 from orchestrator.core.run import RunStatus
 from orchestrator.core.run_notice import RunNotice
 from orchestrator.engine.context import EngineContext
@@ -128,8 +134,12 @@ def _recover(
     log.warning("lost: %s of run %s, attempt %s: %s", key, run_id, attempt, error["message"])
     handoffs: list[Handoff] = []
     retry = _policy_of(locked)
-    if retry.allows_another(attempt - _uncounted(locked)):
-        rest = _rest_seconds(context, locked, retry, attempt)
+    since = tried_since(locked.error if isinstance(locked.error, dict) else None, locked.claimed_at)
+    rest = _rest_seconds(context, locked, retry, attempt)
+    tried = (locked.claimed_at - since).total_seconds() + locked.claimed_seconds + max(rest, 0.0)
+    is_in_time = retry.is_in_time(tried)
+    if retry.allows_another(attempt - _uncounted(locked)) and is_in_time:
+        error = with_verdict(error, retry, Verdict(max(rest, 0.0)), since)
         if rest > 0:
             return _rest_until_retry(
                 context,
@@ -150,6 +160,7 @@ def _recover(
             outbox.hand_off(connection, handoff, relay_after=context.settings.relay_after_seconds)
         event = "attempt handed out again"
     elif locked.timed_out or retry.on_lost == "raise":
+        error = error if is_in_time else {**error, "why": retry.too_late()}
         lost_attempts.fail_attempt_if_claimed(connection, run_id, key, attempt, error=error)
         # guard: handoff of a timed-out stage
         advance = outbox.ask_for_turn(

@@ -21,7 +21,7 @@ from orchestrator.core.callback_token import handing_over
 from orchestrator.core.definition import Stage
 from orchestrator.core.failures import FAILURES, error_of, presentable
 from orchestrator.core.journal import ActivityKind, ActivityState
-from orchestrator.core.retries import RetryAsked
+from orchestrator.core.retries import Retry, RetryAsked, tried_since, with_verdict
 from orchestrator.core.run import RunStatus
 from orchestrator.core.run_notice import Resting, RunNotice
 from orchestrator.core.steps import StageContext, working_on
@@ -201,14 +201,20 @@ class _Failure:
             raised = asked.cause
         self._raised: BaseException | None = raised
         """Until it is said. The turn that settles it may live on, and the frames of its traceback with it."""
-        self.error = error_of_attempt(claim, stage, raised)
-        self.delay_seconds: float | None = None
-        counted = claim.attempt - claim.attempts_before
-        if stage.retry.allows_another(counted, raised) and not (asked and asked.is_last):
-            now = claim.claimed_at + timedelta(seconds=elapsed)
-            self.delay_seconds = asked.delay_from(now) if asked is not None else None
-            if self.delay_seconds is None:
-                self.delay_seconds = stage.retry.delay_before_next(counted, random=context.random())
+        now = claim.claimed_at + timedelta(seconds=elapsed)
+        since = tried_since(_error_before(claim, stage.retry), claim.claimed_at)
+        verdict = stage.retry.judge(
+            claim.attempt - claim.attempts_before,
+            raised,
+            random=context.random(),
+            now=now,
+            tried_since=since,
+            asked=asked,
+        )
+        self.delay_seconds = verdict.delay_seconds
+        self.error = with_verdict(
+            error_of_attempt(claim, stage, raised), stage.retry, verdict, since
+        )
 
     def report(self) -> None:
         """Once it is recorded."""
@@ -243,6 +249,13 @@ class _Failure:
                 exc_info=presentable(raised),
                 extra=_extra("fenced", claim.run.context.id, claim.key, claim.attempt),
             )
+
+
+def _error_before(claim: Claim, retry: Retry) -> dict[str, Any] | None:
+    """What the attempt before has failed by, where it matters. A claim of a further attempt has read its own line."""
+    if claim.attempt == 1 or retry.give_up_after is None:
+        return None
+    return next((each.error for each in claim.run.journal if each.key == claim.key), None)
 
 
 def _work(context: EngineContext, stage: Stage[..., Any], claim: Claim) -> str:

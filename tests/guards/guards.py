@@ -37,6 +37,7 @@ SERVICES = "tests/fleet/test_services_live.py::"
 
 KEPT = "tests/engine/test_kept_flows.py::"
 GATHERS = "tests/engine/test_gathers.py::"
+POLICIES = "tests/engine/test_retry_policies.py::"
 EAGER = "tests/engine/test_eager_execution.py::"
 RETRY = "tests/engine/test_retry.py::"
 RE_ENTRY = "tests/race/test_re_entry.py::"
@@ -142,6 +143,16 @@ GUARDS = [
         "a timer that was put off does not fire",
         "A heartbeat that comes as its deadline fires is heard.",
         (f"{CALLBACKS}test_a_heartbeat_that_comes_as_its_deadline_fires_is_heard",),
+    ),
+    Guard(
+        "no attempt after the total duration",
+        "A retry that would begin after Retry(give_up_after) isn't made.",
+        (f"{POLICIES}test_no_attempt_begins_after_the_total_duration",),
+    ),
+    Guard(
+        "a retry_on that raises loses no attempt",
+        "An author's function that raises while it judges an error doesn't keep that error from the record.",
+        (f"{POLICIES}test_a_function_that_judges_errors_and_raises_loses_no_attempt",),
     ),
     Guard(
         "one run claims a correlation key",

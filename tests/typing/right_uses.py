@@ -14,9 +14,11 @@ from orchestrator import (
     Flow,
     RaceResult,
     Retry,
+    RetryLater,
     approval,
     hours,
     process,
+    retry_after,
     stage,
     step,
 )
@@ -44,9 +46,13 @@ async def charge(user: str, amount: int = 1) -> Paid:
     return Paid(amount)
 
 
-@stage(queue="io", timeout_seconds=30)
+@stage(
+    queue="io",
+    timeout_seconds=30,
+    retry=Retry(give_up_after=hours(1), retry_on=(OSError, TimeoutError), non_retryable=KeyError),
+)
 async def read(path: str) -> bytes:
-    return path.encode()
+    raise RetryLater("busy", after=retry_after("120"))
 
 
 async def price(user: str) -> int:
@@ -103,6 +109,9 @@ async def p(flow: Flow, user: str) -> tuple[str, int]:
     assert_type(await flow.stage(charge, user, amount=2), Paid)
     assert_type(await flow.stage(read, user, key="again"), bytes)
     assert_type(await flow.step(price, user), int)
+    assert_type(
+        await flow.step(price, user, retry=Retry(retry_on=lambda error: "busy" in str(error))), int
+    )
     assert_type(await flow.step(price, user, key="again", retry=Retry()), int)
     account: str | None = await flow.stage(provision, user) if decision.approved else None
     name, number = await flow.gather(flow.stage(provision, account or user), flow.stage(count, 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator import AsyncClient, Flow, Retry, hours, process, stage, step
+from orchestrator import AsyncClient, Flow, Retry, RetryLater, hours, process, stage, step
 
 
 @stage
@@ -55,5 +55,8 @@ async def flow_of(flow: Flow) -> None:
 def in_a_stage() -> str:
     step(grant, "ada")  # E: call-arg
     Retry(delay_seconds="2")  # E: arg-type
+    Retry(retry_on="OSError")  # E: arg-type
+    Retry(max_delay=2)  # E: call-arg
+    RetryLater(after="2")  # E: arg-type
     hours("2")  # E: arg-type
     return provision(1)  # E: arg-type

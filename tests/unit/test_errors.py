@@ -20,6 +20,7 @@ from orchestrator import errors
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 GIVEN: dict[str, Any] = {
+    "after": NOW,
     "assignees": ("ann", "bob"),
     "at": NOW,
     "attempts": 3,

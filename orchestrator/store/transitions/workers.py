@@ -49,7 +49,7 @@ _LOCK_RUN = Statement(
 _LOCK_LOST = Statement(
     "lock_lost_attempt",
     """
-SELECT a.name, a.policy, a.queue, a.claimed_at, a.timeout_seconds, r.status, r.queue AS run_queue,
+SELECT a.name, a.policy, a.queue, a.claimed_at, a.timeout_seconds, a.error, r.status, r.queue AS run_queue,
     coalesce(perennial.now() - least(a.timeout_seconds, 4e9) * interval '1 second' >= a.claimed_at, false)
         AS timed_out,
     extract(epoch FROM perennial.now() - least(perennial.now(), greatest(a.claimed_at,

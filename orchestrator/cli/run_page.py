@@ -185,11 +185,18 @@ def _incident(run: RunView, clock: Clock) -> RenderableType:
         Text(),
         text(f"{error.get('type', 'incident')}", "bold red"),
         _diff(error),
+        *_advice(error),
         *_cause(error),
         *_tracebacks(run),
         Text(),
         Text(advice, "dim"),
     )
+
+
+def _advice(error: dict[str, Any]) -> list[RenderableType]:
+    """What its flow's author might have chosen instead."""
+    advice = error.get("advice")
+    return [Padding(text(str(advice), "dim"), (0, 0, 0, 2))] if advice else []
 
 
 def _cause(error: dict[str, Any]) -> list[RenderableType]:
@@ -210,7 +217,10 @@ def _tracebacks(run: RunView) -> list[RenderableType]:
     """Those of the activities that failed; the run's own where it adds to them. Lines to read and to copy."""
     own = (run.error or {}).get("traceback")
     found = [
-        (f"{failed.key}, attempt {failed.attempt}", failed.traceback)
+        (
+            f"{failed.key}, attempt {failed.attempt}" + (f": {failed.why}" if failed.why else ""),
+            failed.traceback,
+        )
         for failed in run.failures
         if failed.traceback
     ]

@@ -10,6 +10,10 @@ from orchestrator.errors import PayloadError
 
 _LOOPS = frozenset({"asyncio", "anyio", "trio", "sniffio", "curio"})
 _NO_LOOP = ("no running event loop", "no current event loop", "unknown async library")
+WHY_PARKED = (
+    "An exception that a flow doesn't catch is taken for a bug, and parks its run: mend the flow, then resume. "
+    'Where such runs are to fail instead: @process(version=…, on_error="fail")'
+)
 OWN_AWAITABLES = (
     "Await flow.stage, flow.step, flow.sleep, flow.signal, flow.approval or flow.gather"
 )
@@ -17,12 +21,18 @@ OWN_AWAITABLES = (
 
 def explain(error: BaseException, *, file: str) -> str:
     """The error, the line of `file`, the flow's, that it came through, and what to do where we know it."""
+    line = line_of(error, file=file)
+    place = f" (at {line})" if line else ""
+    return f"{message_of(error)}{place}{_remedy_for(error)}"
+
+
+def line_of(error: BaseException, *, file: str) -> str:
+    """The line of `file` that it came through, or else the last one; as `file:line`."""
     lines = lines_of(error)
     own = [line for line in lines if line[0] == file]
     # PayloadErrors we raise ourselves, and say of what.
     elsewhere = [] if issubclass(type(error), PayloadError) else lines
-    place = "".join(f" (at {name}:{line})" for name, line in (own or elsewhere)[-1:])
-    return f"{message_of(error)}{place}{_remedy_for(error)}"
+    return "".join(f"{name}:{line}" for name, line in (own or elsewhere)[-1:])
 
 
 def _remedy_for(error: BaseException) -> str:

@@ -12,7 +12,7 @@ Defining is pure: nothing connects, and no environment is read.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Never, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Literal, Never, ParamSpec, Protocol, TypeVar, overload
 
 from orchestrator.core.annotations import hints_of, input_of
 from orchestrator.core.callables import (
@@ -161,12 +161,15 @@ def process(
     name: str | None = None,
     queue: str | None = None,
     expires_after: Duration | None = None,
+    on_error: Literal["park", "fail"] = "park",
     registry: Registry | None = None,
 ) -> Callable[[Callable[..., Coroutine[Any, Any, Any]]], Process]:
     """Make an `async def` flow a process: `@process(version=1)`.
 
     `queue`: where its turns are taken, None for the app's default. `expires_after`: a run that has not
-    ended by then is closed as `expired`. Raises DefinitionError.
+    ended by then is closed as `expired`. `on_error`: an exception that flow code raises and nothing catches is most
+    often a bug, so it parks its run as an incident, which goes on once the flow is mended; with "fail" it ends the run
+    as `failed`. Raises DefinitionError.
     """
     given: tuple[Any, ...] = (version, *misplaced)  # not every author runs mypy
     if len(given) > 1 or type(given[0]) is not int or given[0] < 1:
@@ -178,6 +181,10 @@ def process(
 
     def define(flow: Callable[..., Coroutine[Any, Any, Any]]) -> Process:
         check_flow_function(flow)
+        if on_error not in ("park", "fail"):
+            raise DefinitionError(
+                f'on_error is "park" or "fail", not {on_error!r}', where=place_of(flow)
+            )
         where = where_of(flow)
         chosen = name or name_of(flow)
         check_name("process", chosen, place_of(flow))
@@ -196,10 +203,12 @@ def process(
             result_type=hints_of(flow).get("return", Any),
             queue=queue,
             expires_after_seconds=expires or None,
+            on_error=on_error,
             spec={
                 "flow": where,
                 "source": source_of(flow),
                 "means": meaning_of(flow, decorators=(process,)),
+                **({} if on_error == "park" else {"on_error": on_error}),
             },
             where=where,
             source=text_of(flow),

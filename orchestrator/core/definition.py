@@ -10,7 +10,7 @@ import inspect
 import json
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from orchestrator.core.annotations import hints_of, parameters_of
@@ -126,6 +126,8 @@ class Process:
     takes_input: bool = True
     queue: str | None = None
     expires_after_seconds: float | None = None
+    on_error: Literal["park", "fail"] = "park"
+    """What becomes of a run whose flow raises what it doesn't catch, and what is no activity's failure."""
     spec: dict[str, Any] = field(default_factory=dict, repr=False)
     where: str = ""
     source: str | None = field(default=None, repr=False, compare=False)

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.core import codec
+from orchestrator.core.bugs import WHY_PARKED, explain, line_of
 from orchestrator.core.cancellations import Cancellations
 from orchestrator.core.definition import Process
+from orchestrator.core.failures import type_of
 from orchestrator.core.journal import ActivityState
 from orchestrator.core.kinds.base import NewActivity
 from orchestrator.core.outcome import (
@@ -20,7 +22,7 @@ from orchestrator.core.outcome import (
     park,
 )
 from orchestrator.core.run import RunStatus
-from orchestrator.errors import PayloadError
+from orchestrator.errors import PayloadError, PayloadMismatch
 
 
 class Endings(Cancellations):
@@ -42,10 +44,24 @@ class Endings(Cancellations):
             return self.incident(type(error).__name__, str(error))
         return self._closed(RunStatus.COMPLETED, output=output)
 
-    def ended_by(self, error: Exception) -> TurnOutcome:
+    def ended_by(self, error: BaseException, *, at: str = "") -> TurnOutcome:
+        """The run fails. `at`: the line that raised it, of what is no activity's failure."""
         names = {key: entry.name for key, entry in self.entries.items()}
-        kept = error_of_end(error, process=self.run.process, names=names.get)
+        kept = error_of_end(error, process=self.run.process, names=names.get, at=at)
         return self._closed(RunStatus.FAILED, error=kept, raised=error)
+
+    def ended_by_bug(self, error: BaseException) -> TurnOutcome:
+        """The flow has raised what nobody expects of a flow: as its process says. What it can't read is no bug."""
+        file = self.process.flow.__code__.co_filename
+        is_mismatch = issubclass(type(error), PayloadMismatch)
+        if self.process.on_error == "fail" and not is_mismatch:
+            return self.ended_by(error, at=line_of(error, file=file))
+        return self.incident(
+            type_of(error),
+            explain(error, file=file),
+            raised=error,
+            advice="" if is_mismatch else WHY_PARKED,
+        )
 
     def _closed(
         self,
@@ -53,7 +69,7 @@ class Endings(Cancellations):
         *,
         output: str | None = None,
         error: dict[str, Any] | None = None,
-        raised: Exception | None = None,
+        raised: BaseException | None = None,
     ) -> TurnOutcome:
         """The run ends: what it had asked for and nobody needs any more is not opened."""
         answered = tuple(
@@ -70,10 +86,15 @@ class Endings(Cancellations):
         )
 
     def incident(
-        self, kind: str, message: str, *, raised: BaseException | None = None
+        self, kind: str, message: str, *, raised: BaseException | None = None, advice: str = ""
     ) -> TurnOutcome:
         return park(
-            self.run, tuple(self.entries.values()), kind=kind, message=message, raised=raised
+            self.run,
+            tuple(self.entries.values()),
+            kind=kind,
+            message=message,
+            raised=raised,
+            advice=advice,
         )
 
     def newly_opened(self) -> list[NewActivity]:

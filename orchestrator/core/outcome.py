@@ -95,10 +95,11 @@ def park(
     kind: str,
     message: str,
     raised: BaseException | None = None,
+    advice: str = "",
 ) -> TurnOutcome:
     """The outcome that makes a run an incident, as it stands: nothing more is opened.
 
-    `raised`: by the flow, whose traceback is kept.
+    `raised`: by the flow, whose traceback is kept. `advice`: what is said beside the message, which names its cause.
     """
     return TurnOutcome(
         status=RunStatus.INCIDENT,
@@ -108,6 +109,7 @@ def park(
                 "type": kind,
                 "message": codec.readable(message),
                 "process": f"{run.process} version {run.version}",
+                **({"advice": advice} if advice else {}),
                 **({} if raised is None else {"traceback": traceback_of(raised)}),
             },
             cause_of(kind, message, in_flow(run.process)),
@@ -148,11 +150,12 @@ def error_of_cancelled(why: str) -> dict[str, Any]:
 
 
 def error_of_end(
-    error: BaseException, *, process: str, names: Callable[[str], str | None]
+    error: BaseException, *, process: str, names: Callable[[str], str | None], at: str = ""
 ) -> dict[str, Any]:
-    """What is recorded of an error that has ended its run. `names`: of an activity by its key."""
+    """What is recorded of an error that has ended its run. `names`: of an activity by its key. `at`: its line."""
     kept = {"type": type_of(error), "message": message_of(error)}
     cause = cause_of_end(error, kept, process=process, names=names)
+    kept = {**kept, "at": codec.readable(at)} if at else kept
     return marked({**kept, "traceback": traceback_of(error)}, cause)
 
 

@@ -17,12 +17,11 @@ from itertools import islice
 
 from orchestrator.core import codec
 from orchestrator.core.branches import Branches, TurnAbandoned
-from orchestrator.core.bugs import explain
 from orchestrator.core.cancellations import took_signal
 from orchestrator.core.definition import Process, Registry
 from orchestrator.core.driving import driven_by
 from orchestrator.core.endings import Endings
-from orchestrator.core.failures import FAILURES, type_of
+from orchestrator.core.failures import FAILURES
 from orchestrator.core.flow import Flow
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState, BufferedSignal
 from orchestrator.core.kinds.base import OUTCOMES, Answer, Request
@@ -162,8 +161,7 @@ class Replay(Endings):
         except TurnAbandoned:
             raise
         except FAILURES as error:  # any bug of a flow parks its run, explained
-            why = explain(error, file=self.process.flow.__code__.co_filename)
-            outcome = self.incident(type_of(error), why, raised=error)
+            outcome = self.ended_by_bug(error)
         except BaseException:
             if requests.parked is None:
                 raise

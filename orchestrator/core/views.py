@@ -144,7 +144,8 @@ class ProcessEvent:
 @dataclass(frozen=True, slots=True)
 class FailedActivity:
     """What an activity's last failed attempt has raised: `type`, `message`, its bounded `traceback`, and `at`,
-    the author's file and line.
+    the author's file and line. `why` there was no other attempt, or there was one all the same, where its Retry has
+    more to say than a number.
     """
 
     key: str
@@ -153,6 +154,7 @@ class FailedActivity:
     message: str
     traceback: str
     at: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,7 @@ GUARDS = [
         "a retry_on that raises loses no attempt",
         "An author's function that raises while it judges an error doesn't keep that error from the record.",
         (f"{POLICIES}test_a_function_that_judges_errors_and_raises_loses_no_attempt",),
+        shows_as=("KeyError",),
     ),
     Guard(
         "one run claims a correlation key",

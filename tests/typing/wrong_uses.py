@@ -27,6 +27,10 @@ async def without_a_version(flow: Flow) -> None: ...
 async def with_a_word(flow: Flow) -> None: ...
 
 
+@process(version=1, on_error="retry")  # E: arg-type
+async def with_another_end(flow: Flow) -> None: ...
+
+
 async def produces(client: AsyncClient) -> None:
     await client.start(5)  # E: arg-type
     await client.start("p", kee="o-1")  # E: call-arg

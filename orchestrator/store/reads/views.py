@@ -307,6 +307,7 @@ def _failures(connection: Connection, run_row: Any) -> tuple[FailedActivity, ...
             str(row.error.get("message")),
             str(row.error.get("traceback", "")),
             str(row.error.get("at", "")),
+            str(row.error.get("why", "")),
         )
         for row in rows
     )

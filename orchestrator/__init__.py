@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         RaceResult,
         WhyCompleted,
     )
+    from orchestrator.core.calendars import BusinessTime, Calendar, business_days, business_hours
     from orchestrator.core.callback_token import CallbackToken
     from orchestrator.core.declarative import DeclarativeResult, load_process
     from orchestrator.core.decorators import approval, process, stage
@@ -97,6 +98,8 @@ __all__ = [
     "BranchOutcome",
     "BranchResults",
     "BranchState",
+    "BusinessTime",
+    "Calendar",
     "CallbackFailed",
     "CallbackRefused",
     "CallbackTimedOut",
@@ -151,6 +154,8 @@ __all__ = [
     "WhyCompleted",
     "WorkerLost",
     "approval",
+    "business_days",
+    "business_hours",
     "days",
     "default_registry",
     "hours",
@@ -229,6 +234,10 @@ _HOMES = {
     "WaitTimedOut": "orchestrator.errors",
     "WorkerLost": "orchestrator.errors",
     "approval": "orchestrator.core.decorators",
+    "BusinessTime": "orchestrator.core.calendars",
+    "Calendar": "orchestrator.core.calendars",
+    "business_days": "orchestrator.core.calendars",
+    "business_hours": "orchestrator.core.calendars",
     "days": "orchestrator.core.durations",
     "default_registry": "orchestrator.core.definition",
     "hours": "orchestrator.core.durations",

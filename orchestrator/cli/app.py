@@ -12,6 +12,7 @@ from orchestrator.cli import (
     callbacks,
     check,
     database,
+    deadlines,
     decisions,
     definitions,
     export,
@@ -131,6 +132,7 @@ app.add_typer(migrate.commands, name="migrate", rich_help_panel="Processes")
 app.add_typer(runs.commands)
 app.add_typer(reentry.commands)
 app.add_typer(decisions.commands)
+app.add_typer(deadlines.commands)
 app.add_typer(callbacks.commands)
 app.add_typer(incidents.commands, name="incidents", rich_help_panel="Operate")
 app.add_typer(operations.commands, name="operations", rich_help_panel="Operate")

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from operator import itemgetter
 
-from orchestrator.core.checks import check_words, composed, due_in
-from orchestrator.core.durations import Duration, seconds_of, seconds_or_none
+from orchestrator.core.calendars import BusinessTime, Clock, due_after
+from orchestrator.core.checks import check_words, composed
+from orchestrator.core.durations import Duration
 from orchestrator.errors import (
     AlreadyDecided,
     ApprovalChanged,
@@ -24,9 +24,13 @@ from orchestrator.errors import (
 )
 
 Escalate = (
-    Mapping[timedelta, Sequence[str]] | Mapping[int, Sequence[str]] | Mapping[float, Sequence[str]]
+    Mapping[timedelta, Sequence[str]]
+    | Mapping[int, Sequence[str]]
+    | Mapping[float, Sequence[str]]
+    | Mapping[BusinessTime, Sequence[str]]
+    | Mapping[timedelta | BusinessTime, Sequence[str]]
 )
-"""After each duration, who may decide too. Three forms, since the keys of a Mapping are of one type exactly."""
+"""After each duration, who may decide too. Several forms, since the keys of a Mapping are of one type exactly."""
 
 
 class Outcome(StrEnum):
@@ -69,10 +73,15 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Escalation:
-    """After `after_seconds` without a decision, these people may decide too."""
+    """After `after_seconds` without a decision, these people may decide too.
+
+    Of working time: `at` that moment, and `said` is how it was asked.
+    """
 
     after_seconds: float
     assignees: tuple[str, ...]
+    at: datetime | None = None
+    said: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +92,9 @@ class ApprovalRequest:
     assignees: tuple[str, ...]
     escalations: tuple[Escalation, ...] = ()
     timeout_seconds: float | None = None
+    times_out_at: datetime | None = None
+    """Where its timeout is working time; and `timeout_said` is how it was asked."""
+    timeout_said: str = ""
 
 
 def request_approval(
@@ -90,9 +102,10 @@ def request_approval(
     *,
     assign: Sequence[str],
     escalate: Escalate | None = None,
-    timeout: Duration | None = None,
+    timeout: Duration | BusinessTime | None = None,
+    clock: Clock | None = None,
 ) -> ApprovalRequest:
-    """Check and normalise what a flow asks. Raises DefinitionError."""
+    """Check and normalise what a flow asks. `clock`: for durations of working time. Raises DefinitionError."""
     where = f"approval {name!r}"
     assignees = _people(assign, where=where)
     if not assignees:
@@ -104,13 +117,13 @@ def request_approval(
             remedy="Give a mapping of durations to lists of people: {hours(24): ['bob']}.",
         )
     escalations = tuple(
-        Escalation(due_in(after_seconds, what=where), _people(people, where=where))
-        for after_seconds, people in sorted(
+        Escalation(due.seconds, _people(people, where=where), due.at, due.said)
+        for due, people in sorted(
             (
-                (seconds_of(after, what=f"an escalation of {where}"), people)
+                (due_after(after, clock, what=f"an escalation of {where}", where=where), people)
                 for after, people in (escalate or {}).items()
             ),
-            key=itemgetter(0),
+            key=lambda each: each[0].seconds,
         )
     )
     for person in (
@@ -118,15 +131,28 @@ def request_approval(
         *(one for escalation in escalations for one in escalation.assignees),
     ):
         check_words(person, what="an assignee", where=where)
-    timeout_seconds = seconds_or_none(timeout, what=f"the timeout of {where}")
-    if timeout_seconds is not None:
-        timeout_seconds = due_in(timeout_seconds, what=where)
+    ends = (
+        None
+        if timeout is None
+        else due_after(timeout, clock, what=f"the timeout of {where}", where=where)
+    )
+    timeout_seconds = None if ends is None else ends.seconds
     if timeout_seconds == 0:
         escalations = ()  # it is over before anybody could be asked
+    for after in escalate or {}:
+        refuse_later_than(after, timeout, where=where)
     for escalation in escalations:
-        if escalation.after_seconds > 0:  # else they are asked at once
+        # else they are asked at once; and working time is longer or shorter by when it is asked
+        if escalation.after_seconds > 0 and not (escalation.said or (ends and ends.said)):
             check_escalation(escalation.after_seconds, timeout_seconds, where=where)
-    return ApprovalRequest(name, assignees, escalations, timeout_seconds)
+    return ApprovalRequest(
+        name,
+        assignees,
+        escalations,
+        timeout_seconds,
+        None if ends is None else ends.at,
+        "" if ends is None else ends.said,
+    )
 
 
 def _people(people: Sequence[str], *, where: str) -> tuple[str, ...]:
@@ -146,6 +172,19 @@ def check_escalation(after_seconds: float, timeout_seconds: float | None, *, whe
             where=where,
             remedy="Escalate earlier or time out later.",
         )
+
+
+def refuse_later_than(after: object, timeout: object, *, where: str) -> None:
+    """An escalation in working days, or hours, comes before a timeout in the same unit. Raises DefinitionError."""
+    if not (isinstance(after, BusinessTime) and isinstance(timeout, BusinessTime)):
+        return
+    for one, other in ((after.days, timeout.days), (after.hours, timeout.hours)):
+        if one and other and one >= other:
+            raise DefinitionError(
+                f"it escalates after {after} but times out after {timeout}, so nobody would ever be asked",
+                where=where,
+                remedy="Escalate earlier or time out later.",
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.core.approvals import Decision, Outcome
+from orchestrator.core.calendars import Clock
 from orchestrator.core.codec import encode
 from orchestrator.core.declarative_binding import (
     Bound,
@@ -29,7 +30,7 @@ from orchestrator.core.declarative_binding import (
     takes_input,
     unknown_entry,
 )
-from orchestrator.core.declarative_grammar import DeclarativeSpec, Timers, read_grammar, refuse
+from orchestrator.core.declarative_grammar import DeclarativeSpec, read_grammar, refuse
 from orchestrator.core.definition import Process, Registry, Stage, default_registry
 from orchestrator.core.flow import Flow
 from orchestrator.core.kinds.base import SoFar
@@ -106,7 +107,7 @@ def _process(
     return Process(
         name=name,
         version=version,
-        flow=_flow_over(entries, spec.timers),
+        flow=_flow_over(entries, spec),
         kind="declarative",
         input_type=input_type_of([each.entry for each in entries]),
         result_type=DeclarativeResult,
@@ -119,8 +120,11 @@ def _process(
 
 
 def _flow_over(
-    entries: Sequence[Bound], timers: Timers
+    entries: Sequence[Bound], spec: DeclarativeSpec
 ) -> Callable[..., Coroutine[Any, Any, DeclarativeResult]]:
+    timeout, escalation = spec.timers.approval_timeout, spec.timers.escalation_after
+    calendar = None if spec.calendar is None else spec.calendar.calendar
+
     async def declarative(flow: Flow, value: Any = None) -> DeclarativeResult:
         results: dict[str, Any] = {}
         plain: dict[str, Any] = {}
@@ -129,9 +133,8 @@ def _flow_over(
         for name, kind, entry in entries:
             if refusal is not None and not (isinstance(entry, Stage) and entry.always):
                 continue
-            so_far = SoFar(
-                value, results, decisions, timers.approval_timeout, timers.escalation_after
-            )
+            clock = None if calendar is None else Clock(flow.now, calendar)
+            so_far = SoFar(value, results, decisions, timeout, escalation, clock)
             ask = kind.of_entry(entry, so_far)
             answer = await flow.ask(ask, name)
             if isinstance(answer, Decision):

@@ -9,12 +9,12 @@ So must one that names a stage which a refusal skips, when its own stage runs `a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, get_type_hints
 
-from orchestrator.core.approvals import check_escalation
 from orchestrator.core.declarative_grammar import DeclarativeSpec, did_you_mean
 from orchestrator.core.declarative_source import YamlPath
+from orchestrator.core.declarative_timers import WhereOf, timer_problems
 from orchestrator.core.definition import Approval, Registry, Stage
 from orchestrator.core.kinds import KINDS, Ask, AskPeople, StageCall
 from orchestrator.core.kinds.stage import parameter_of
@@ -23,14 +23,11 @@ from orchestrator.errors import DefinitionError, UnknownStage
 Entry = Stage[..., Any] | Approval | Any
 """What a kind has in the registry under that name (`Ask.entries_in`)."""
 
-WhereOf = Callable[[YamlPath], str]
-
 _DECISIONS = ("decision", "decisions")
 _TAKEN = (*_DECISIONS, "key")  # `key` is flow.stage's own argument
 _LISTED_MAX = 20
 
 _STAGES: YamlPath = ("process", "stages")
-_TIMERS: YamlPath = ("process", "timers")
 
 
 class Bound(NamedTuple):
@@ -92,7 +89,8 @@ def contradictions(
     """Everything that keeps these entries from running as this spec says."""
     entries = [each.entry for each in bound]
     yield from _clashes(bound, where_of)
-    yield from _idle_timers(spec, entries, where_of)
+    approvals = [entry for entry in entries if isinstance(entry, Approval)]
+    yield from timer_problems(spec, approvals, where_of)
     yield from _missing_arguments(entries, where_of)
     yield from _input_conflicts(entries, where_of)
 
@@ -132,37 +130,6 @@ def _clashes(bound: Sequence[Bound], where_of: WhereOf) -> Iterator[DefinitionEr
                 remedy="Rename one of them.",
             )
         names[parameter] = name
-
-
-def _idle_timers(
-    spec: DeclarativeSpec, entries: Sequence[Entry], where_of: WhereOf
-) -> Iterator[DefinitionError]:
-    """A timer that could never do anything is a slip of its author."""
-    timeout, escalation = spec.timers.approval_timeout, spec.timers.escalation_after
-    approvals = [entry for entry in entries if isinstance(entry, Approval)]
-    if (timeout is not None or escalation is not None) and not approvals:
-        yield DefinitionError(
-            "`timers` are for approvals, and no entry of `stages` is one",
-            where=where_of(_TIMERS),
-            remedy="Register what waits for people with @approval, or take `timers` away.",
-        )
-        return
-    if escalation is None:
-        return
-    where = where_of((*_TIMERS, "escalation_after_hours"))
-    if not any(approval.escalate_to for approval in approvals):
-        yield DefinitionError(
-            "there is nobody to escalate to",
-            where=where,
-            remedy="Name them at one of the approvals, @approval(..., escalate_to=['director']), "
-            "or take `escalation_after_hours` away.",
-        )
-    try:
-        check_escalation(
-            escalation.total_seconds(), timeout.total_seconds() if timeout else None, where=where
-        )
-    except DefinitionError as error:
-        yield error
 
 
 def _missing_arguments(entries: Sequence[Entry], where_of: WhereOf) -> Iterator[DefinitionError]:

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
+from orchestrator.core.calendars import BusinessTime, Calendar, read_duration
 from orchestrator.core.checks import check_name, check_queue
 from orchestrator.core.declarative_source import Source, YamlPath, read_yaml
 from orchestrator.core.durations import hours
@@ -32,6 +33,9 @@ HOURS_MAX = 876_000
 
 VERSION_MAX = 2**31 - 1
 """The largest version, Postgres's largest integer."""
+
+Written = Annotated[str, Field(max_length=100)]
+"""A duration in words, read by `read_duration`."""
 
 Hours = Annotated[float, Field(ge=HOURS_MIN, le=HOURS_MAX, allow_inf_nan=False)]
 
@@ -61,16 +65,43 @@ class Timers(_Words):
         default=None,
         description=f"{_HOURS} `escalation_after_hours: 24` or 0.5",
     )
+    timeout: Written | None = Field(
+        default=None,
+        description="a duration such as `timeout: 2 business days`, `16 business hours` or `48h`",
+    )
+    escalation: Written | None = Field(
+        default=None,
+        description="a duration such as `escalation: 1 business day`, `8 business hours` or `24h`",
+    )
 
     @property
-    def approval_timeout(self) -> timedelta | None:
+    def approval_timeout(self) -> timedelta | BusinessTime | None:
         """How long people have to decide."""
-        return _timedelta(self.approval_timeout_hours)
+        return _duration(self.timeout, self.approval_timeout_hours)
 
     @property
-    def escalation_after(self) -> timedelta | None:
+    def escalation_after(self) -> timedelta | BusinessTime | None:
         """When more people are asked."""
-        return _timedelta(self.escalation_after_hours)
+        return _duration(self.escalation, self.escalation_after_hours)
+
+
+class WorkingTime(_Words):
+    """Whose working time it is that business days and hours are counted in."""
+
+    zone: str = Field(description="a time zone, such as `zone: Europe/Amsterdam`")
+    hours: str = Field(
+        default="Mo-Fr 09:00-17:00",
+        description="days and spans, such as `hours: Mo-Th 09:00-17:00; Fr 09:00-14:00`",
+    )
+    holidays: str | None = Field(
+        default=None,
+        description="a country, or with its part, such as `holidays: NL` or DE-BY",
+    )
+
+    @property
+    def calendar(self) -> Calendar:
+        """Called as its process."""
+        return Calendar("its process", self.zone, self.hours, self.holidays)
 
 
 class DeclarativeSpec(_Words):
@@ -85,6 +116,10 @@ class DeclarativeSpec(_Words):
     timers: Timers = Field(
         default=Timers(),
         description="hours by name, such as `timers: {approval_timeout_hours: 48}`",
+    )
+    calendar: WorkingTime | None = Field(
+        default=None,
+        description="whose working time counts, such as `calendar: {zone: Europe/Amsterdam, holidays: NL}`",
     )
     queue: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$")] | None = Field(
         default=None, description="the name of a Celery queue, such as `queue: iam`"
@@ -123,6 +158,7 @@ _WORDS_AT: dict[YamlPath, type[_Words]] = {
     (): _File,
     ("process",): DeclaredProcess,
     ("process", "timers"): Timers,
+    ("process", "calendar"): WorkingTime,
 }
 
 
@@ -168,6 +204,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`Did you mean 'timers'? `, or nothing when no known word is near."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f"Did you mean {near[0]!r}? " if near else ""
+
+
+def _duration(written: str | None, number: float | None) -> timedelta | BusinessTime | None:
+    return _timedelta(number) if written is None else read_duration(written)
 
 
 def _timedelta(number: float | None) -> timedelta | None:

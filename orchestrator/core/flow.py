@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 from uuid import UUID
 
 from orchestrator.core.approvals import Decision, Escalate, request_approval
+from orchestrator.core.calendars import BusinessTime, Calendar, Clock
 from orchestrator.core.callables import check_step, name_of, own_names, remedy_for_no_stage
 from orchestrator.core.checks import check_moment, composed, due_in
 from orchestrator.core.definition import Stage
@@ -172,16 +173,21 @@ class Flow(FlowBranches, Callbacks, Polls, Waits):
         *,
         assign: Sequence[str],
         escalate: Escalate | None = None,
-        timeout: Duration | None = None,
+        timeout: Duration | BusinessTime | None = None,
+        calendar: Calendar | None = None,
         key: str | None = None,
     ) -> Pending[Decision]:
         """Ask people to decide; awaiting gives a Decision: approved, rejected or timed out.
 
         Any one of `assign` decides. After each duration of `escalate` its people may decide too. A time that
         is over already is over now: an approval with such a `timeout` times out without a decision.
+
+        Durations are elapsed time, or working time of the `calendar`: `business_days(2)`, `business_hours(16)`,
+        counted from `flow.now`. Its moments are recorded as it asks: a calendar that is changed afterwards moves none.
         """
         name = composed(name)
-        ask = request_approval(name, assign=assign, escalate=escalate, timeout=timeout)
+        clock = None if calendar is None else Clock(self.now, calendar)
+        ask = request_approval(name, assign=assign, escalate=escalate, timeout=timeout, clock=clock)
         return self._asked(name, key, AskPeople(ask))
 
     def patched(self, name: str) -> bool:

@@ -395,8 +395,8 @@ def test_a_worker_without_a_stage_or_approval_leaves_the_run(registry, missing):
 
 
 def test_a_worker_too_old_for_a_spec_says_it_does_not_know_the_process(registry):
-    spec = {"stages": ["tick"], "calendar": "workdays"}
-    with pytest.raises(UnknownProcess, match=r"process a version 1 .*: calendar: Extra .* Upgrade"):
+    spec = {"stages": ["tick"], "weather": "fair"}
+    with pytest.raises(UnknownProcess, match=r"process a version 1 .*: weather: Extra .* Upgrade"):
         process_from_spec(spec, name="a", version=1, registry=registry)
 
 
@@ -588,7 +588,7 @@ REFUSALS: dict[str, tuple[str, int, str, str]] = {
         under_process(OK + "\nzzz: 1"),
         4,
         "unknown key 'zzz'",
-        "Known here: stages, timers, queue",
+        "Known here: stages, timers, calendar, queue",
     ),
     "an unknown timer": (
         under_process(OK + "\ntimers:\n  approval_timeout_hour: 1"),
@@ -613,6 +613,47 @@ REFUSALS: dict[str, tuple[str, int, str, str]] = {
         4,
         "unknown key '<<'",
         "Known here",
+    ),
+    "a duration that is none": (
+        under_process(OK + "\ntimers:\n  timeout: soon"),
+        5,
+        "'soon' is no duration",
+        "2 business days",
+    ),
+    "working time without a calendar": (
+        under_process(OK + "\ntimers:\n  timeout: 2 business days"),
+        5,
+        "no calendar says when 2 business days are over",
+        "calendar: {zone: Europe/Amsterdam, holidays: NL}",
+    ),
+    "a calendar for nothing": (
+        under_process(OK + "\ntimers: {timeout: 48h}\ncalendar: {zone: UTC}"),
+        5,
+        "`calendar` counts for nothing",
+        "or take `calendar` away",
+    ),
+    "a calendar of no place": (
+        under_process(
+            OK + "\ntimers: {timeout: 2 business days}\ncalendar: {zone: UTC, holidays: XX}"
+        ),
+        5,
+        "no holidays are known of 'XX'",
+        "ISO 3166",
+    ),
+    "a timeout said twice": (
+        under_process(OK + "\ntimers: {timeout: 48h, approval_timeout_hours: 48}"),
+        4,
+        "say one thing twice",
+        "Keep one",
+    ),
+    "an escalation after the working days are over": (
+        under_process(
+            OK + "\ntimers:\n  timeout: 1 business day\n  escalation: 2 business days"
+            "\ncalendar: {zone: UTC}"
+        ),
+        6,
+        "it escalates after 2 business days but times out after 1 business day",
+        "Escalate earlier",
     ),
     "timers left blank": (
         under_process(OK + "\ntimers:"),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from orchestrator.core.approvals import ApprovalRequest, Decision, request_approval
+from orchestrator.core.calendars import BusinessTime
 from orchestrator.core.definition import Approval, Registry
 from orchestrator.core.journal import ActivityKind, ActivityState
 from orchestrator.core.kinds.base import (
@@ -47,9 +48,10 @@ class AskPeople(Ask):
         return {
             "assign": sorted(approval.assignees),
             "escalate": [
-                [each.after_seconds, sorted(each.assignees)] for each in approval.escalations
+                [each.said or each.after_seconds, sorted(each.assignees)]
+                for each in approval.escalations
             ],
-            "timeout": approval.timeout_seconds,
+            "timeout": approval.timeout_said or approval.timeout_seconds,
         }
 
     @property
@@ -61,11 +63,13 @@ class AskPeople(Ask):
         """With a timer for each escalation, and its deadline."""
         approval = self.approval
         timers = [
-            NewTimer("escalation", escalation.after_seconds, level=level)
+            armed("escalation", escalation.after_seconds, escalation.at, level=level)
             for level, escalation in enumerate(approval.escalations, start=1)
         ]
         if approval.timeout_seconds is not None:
-            timers.append(NewTimer("approval-timeout", approval.timeout_seconds))
+            timers.append(
+                armed("approval-timeout", approval.timeout_seconds, approval.times_out_at)
+            )
         return NewActivity(request, ActivityState.PENDING, timers=tuple(timers), approval=approval)
 
     @classmethod
@@ -76,7 +80,7 @@ class AskPeople(Ask):
     @classmethod
     def of_entry(cls, entry: Approval, so_far: SoFar) -> AskPeople:
         """Its people are named by the run's input; its times are the process's."""
-        escalate: dict[timedelta, Sequence[str]] = {}
+        escalate: dict[timedelta | BusinessTime, Sequence[str]] = {}
         if so_far.escalation_after is not None and entry.escalate_to:
             escalate[so_far.escalation_after] = entry.escalate_to
         asked = request_approval(
@@ -84,6 +88,7 @@ class AskPeople(Ask):
             assign=entry(so_far.value),
             escalate=escalate,
             timeout=so_far.approval_timeout,
+            clock=so_far.clock,
         )
         return cls(asked)
 
@@ -103,6 +108,11 @@ class AskPeople(Ask):
     def typed(cls, names: RunNames, key: str, _name: str, who: tuple[str, ...]) -> str:
         """Say yes, to this asking and to no later one."""
         return f"perennial approve {names.surely} {key} --by {who[0] if who else 'WHO'}"
+
+
+def armed(kind: str, seconds: float, at: datetime | None, *, level: int = 0) -> NewTimer:
+    """So many seconds after it is recorded; of working time at that moment, whenever it is recorded."""
+    return NewTimer(kind, seconds if at is None else None, at, level)
 
 
 def _people_of(escalations: Any, level: int) -> str:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from orchestrator.core import codec
 from orchestrator.core.approvals import ApprovalRequest, Decision
+from orchestrator.core.calendars import BusinessTime, Clock
 from orchestrator.core.definition import Registry
 from orchestrator.core.journal import (
     SETTLED,
@@ -149,8 +150,9 @@ class SoFar(NamedTuple):
     value: Any
     results: Mapping[str, Any]
     decisions: Mapping[str, Decision]
-    approval_timeout: timedelta | None = None
-    escalation_after: timedelta | None = None
+    approval_timeout: timedelta | BusinessTime | None = None
+    escalation_after: timedelta | BusinessTime | None = None
+    clock: Clock | None = None
 
 
 class AwaitedRow(Protocol):

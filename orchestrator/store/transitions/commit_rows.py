@@ -25,7 +25,8 @@ TIMERS = RowSet(
 )
 APPROVALS = RowSet(
     "approvals",
-    "run_id uuid, key text, name text, assignees text[], escalations jsonb, timeout_seconds float8, edition int",
+    """run_id uuid, key text, name text, assignees text[], escalations jsonb, timeout_seconds float8,
+    deadline timestamptz, edition int""",
 )
 HANDOFFS = RowSet("handoffs", "run_id uuid, key text, attempt int, task text, queue text")
 HISTORY = RowSet(

@@ -89,6 +89,7 @@ def approval_row(commit: TurnCommit, opened: NewActivity, ask: ApprovalRequest) 
             for escalation in ask.escalations
         ],
         "timeout_seconds": ask.timeout_seconds,
+        "deadline": ask.times_out_at,
         "edition": edition,
     }
 

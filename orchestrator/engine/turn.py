@@ -47,11 +47,8 @@ from orchestrator.store.reads.loading import LoadedRun, load_run
 from orchestrator.store.statement import AnyConnection
 from orchestrator.store.transitions import outbox
 from orchestrator.store.transitions.claim import Claim
-from orchestrator.store.transitions.commit import (
-    Taking,
-    TurnCommit,
-    commit_turn_if_unchanged,
-)
+from orchestrator.store.transitions.commit import commit_turn_if_unchanged
+from orchestrator.store.transitions.commit_content import Taking, TurnCommit
 from orchestrator.store.transitions.outbox import Handoff
 from orchestrator.store.transitions.settle import Settlement, record_settlement_if_claimed
 

@@ -15,7 +15,7 @@ from orchestrator.core.retries import attempts_of
 from orchestrator.engine.context import EngineContext
 from orchestrator.store.reads.loading import LoadedRun
 from orchestrator.store.reads.views import SIGNAL_SET_ASIDE
-from orchestrator.store.transitions.commit import Fact
+from orchestrator.store.transitions.commit_content import Fact
 from orchestrator.store.transitions.outbox import Handoff
 from orchestrator.store.transitions.settle import Settlement
 

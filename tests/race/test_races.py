@@ -39,7 +39,8 @@ from orchestrator.store.transitions.claim import (
     remember_step_if_claimed,
     retry_attempt_if_claimed,
 )
-from orchestrator.store.transitions.commit import TurnCommit, commit_turn_if_unchanged
+from orchestrator.store.transitions.commit import commit_turn_if_unchanged
+from orchestrator.store.transitions.commit_content import TurnCommit
 from orchestrator.store.transitions.fire import Fired, fire_timers_if_due
 from orchestrator.store.transitions.outbox import Handoff
 from orchestrator.store.transitions.settle import Settlement

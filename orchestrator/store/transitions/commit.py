@@ -8,15 +8,11 @@ worker holds the turn, or if the attempt was handed out again, nothing at all is
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 from uuid import UUID
 
-from orchestrator.core.outcome import TurnOutcome
-from orchestrator.core.run import RunStatus
 from orchestrator.store.batched import batch_verb, if_many
 from orchestrator.store.parts import (
     APPEND_HISTORY,
@@ -32,6 +28,7 @@ from orchestrator.store.parts import (
 from orchestrator.store.statement import AnyConnection, Statement
 from orchestrator.store.transitions import correlations
 from orchestrator.store.transitions.cancel import CANCELLED, GIVEN_BACK, cancelled_rows
+from orchestrator.store.transitions.commit_content import Committed, TurnCommit
 from orchestrator.store.transitions.commit_rows import (
     ACTIVITIES,
     APPROVALS,
@@ -48,8 +45,7 @@ from orchestrator.store.transitions.commit_values import (
     taken_signals,
     turn_row,
 )
-from orchestrator.store.transitions.outbox import Handoff
-from orchestrator.store.transitions.settle import ATTEMPT_HOLDS, SETTLED, Settlement
+from orchestrator.store.transitions.settle import ATTEMPT_HOLDS, SETTLED
 from orchestrator.store.transitions.timers import ArmedTimer, timer_rows
 from orchestrator.store.transitions.turns import TURN_IS_FREE
 
@@ -216,80 +212,32 @@ told AS (
 )"""
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """A line of history in the making."""
-
-    event: str
-    actor: str
-    key: str | None = None
-    attempt: int | None = None
-    detail: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Taking:
-    """The opened stage that this worker goes on with: the commit claims it, and nobody is told."""
-
-    key: str
-    worker_id: UUID
-
-
-@dataclass(frozen=True, slots=True)
-class TurnCommit:
-    """All that one transition writes."""
-
-    run_id: UUID
-    revision: int
-    from_status: RunStatus
-    outcome: TurnOutcome
-    relay_after: float
-    horizon_seconds: float
-    handoffs: tuple[Handoff, ...] = ()
-    facts: tuple[Fact, ...] = ()
-    settlement: Settlement | None = None
-    turn_token: UUID | None = None
-    queue: str | None = None
-    taking: Taking | None = None
-    attempts_before: Mapping[str, int] | None = None
-    is_in_hand: bool = False
-    """The run is as our last commit left it: nothing was asked for since, and no deadline is out of date."""
-
-    def parts(self) -> tuple[str, ...]:
-        """Only what this transition needs: a stage handed on costs six parts, not ten."""
-        outcome = self.outcome
-        is_closed = outcome.status.is_closed  # then it takes along what it would cancel
-        is_cancelling = bool(outcome.cancelled or outcome.given_back) and not is_closed
-        claims = not is_closed and any(opened.claims for opened in outcome.opened)
-        wanted = (
-            (_FENCE_WITH_ATTEMPT if self.settlement is not None else _FENCE_ALONE, True),
-            (SETTLED, self.settlement is not None),
-            (CANCELLED, is_cancelling),
-            (GIVEN_BACK, bool(outcome.given_back) and is_cancelling),
-            (_OPENED_AS_CLAIMED if claims else _OPENED, bool(outcome.opened)),
-            (_CONSUMED, bool(outcome.consumed or outcome.set_aside)),
-            (_ARMED, any(opened.timers for opened in outcome.opened)),
-            (_ASKED, any(opened.approval is not None for opened in outcome.opened)),
-            (_DISARMED, not is_closed and (is_cancelling or not self.is_in_hand)),
-            (_DROPPED, is_closed),
-            (_SEEN, not is_closed and not outcome.goes_on and not self.is_in_hand),
-            (_GOES_ON, outcome.goes_on),  # guard: advance of a turn that goes on
-            (_HANDED_OFF, bool(self.handoffs)),  # guard: outbox in the transaction
-            (_TOLD, bool(self.facts)),
-        )
-        return tuple(part for part, is_wanted in wanted if is_wanted)
+def _parts_of(commit: TurnCommit) -> tuple[str, ...]:
+    """Only what this transition needs: a stage handed on costs six parts, not ten."""
+    outcome = commit.outcome
+    is_closed = outcome.status.is_closed  # then it takes along what it would cancel
+    is_cancelling = bool(outcome.cancelled or outcome.given_back) and not is_closed
+    claims = not is_closed and any(opened.claims for opened in outcome.opened)
+    wanted = (
+        (_FENCE_WITH_ATTEMPT if commit.settlement is not None else _FENCE_ALONE, True),
+        (SETTLED, commit.settlement is not None),
+        (CANCELLED, is_cancelling),
+        (GIVEN_BACK, bool(outcome.given_back) and is_cancelling),
+        (_OPENED_AS_CLAIMED if claims else _OPENED, bool(outcome.opened)),
+        (_CONSUMED, bool(outcome.consumed or outcome.set_aside)),
+        (_ARMED, any(opened.timers for opened in outcome.opened)),
+        (_ASKED, any(opened.approval is not None for opened in outcome.opened)),
+        (_DISARMED, not is_closed and (is_cancelling or not commit.is_in_hand)),
+        (_DROPPED, is_closed),
+        (_SEEN, not is_closed and not outcome.goes_on and not commit.is_in_hand),
+        (_GOES_ON, outcome.goes_on),  # guard: advance of a turn that goes on
+        (_HANDED_OFF, bool(commit.handoffs)),  # guard: outbox in the transaction
+        (_TOLD, bool(commit.facts)),
+    )
+    return tuple(part for part, is_wanted in wanted if is_wanted)
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """What the commit armed and disarmed, for the delayed messages' index; when it claimed what it took."""
-
-    armed: tuple[ArmedTimer, ...] = field(default=())
-    disarmed: tuple[UUID, ...] = field(default=())
-    taken_at: datetime | None = None
-
-
-@batch_verb("commit_turn", kind=TurnCommit.parts, is_left_out=lambda committed: committed is None)
+@batch_verb("commit_turn", kind=_parts_of, is_left_out=lambda committed: committed is None)
 def commit_turn_if_unchanged(
     connection: AnyConnection, commits: Sequence[TurnCommit]
 ) -> Sequence[Committed | None]:
@@ -297,7 +245,7 @@ def commit_turn_if_unchanged(
 
     Of several, in one transaction, those that lost their race are left out, and the others' are written.
     """
-    statement = _statement_of(commits[0].parts(), if_many(commits))
+    statement = _statement_of(_parts_of(commits[0]), if_many(commits))
     rows = statement.rows(
         connection,
         **TURNS.of(turn_row(commit) for commit in commits),

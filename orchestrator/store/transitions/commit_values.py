@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from orchestrator.core.approvals import ApprovalRequest
@@ -12,10 +12,8 @@ from orchestrator.core.kinds.base import NewActivity
 from orchestrator.core.outcome import TurnOutcome
 from orchestrator.core.retries import attempts_of, counted_from
 from orchestrator.store.parts import COUNTED
+from orchestrator.store.transitions.commit_content import Fact, TurnCommit
 from orchestrator.store.transitions.settle import settled_row
-
-if TYPE_CHECKING:
-    from orchestrator.store.transitions.commit import Fact, TurnCommit
 
 
 def turn_row(commit: TurnCommit) -> dict[str, Any]:

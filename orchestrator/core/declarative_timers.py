@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
-from orchestrator.core.approvals import check_escalation, refuse_later_than
+from orchestrator.core.approval_requests import check_escalation, refuse_later_than
 from orchestrator.core.calendars import BusinessTime, read_duration
 from orchestrator.core.declarative_grammar import DeclarativeSpec
 from orchestrator.core.declarative_source import YamlPath

@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import Any, ParamSpec, TypeVar, overload
 from uuid import UUID
 
-from orchestrator.core.approvals import Decision, Escalate, request_approval
+from orchestrator.core.approval_requests import Escalate, request_approval
+from orchestrator.core.approvals import Decision
 from orchestrator.core.calendars import BusinessTime, Calendar, Clock
 from orchestrator.core.callables import check_step, name_of, own_names, remedy_for_no_stage
 from orchestrator.core.checks import check_moment, composed, due_in

@@ -13,7 +13,7 @@ import pytest
 from celery.events.state import State
 
 from orchestrator import Flow, Retry, RunStatus, hours, process, stage
-from orchestrator.core.approvals import request_approval
+from orchestrator.core.approval_requests import request_approval
 from orchestrator.core.journal import ActivityKind
 from orchestrator.core.kinds import AskPeople, Request
 from orchestrator.core.run_notice import PEOPLE_MAX, OpenApproval, Resting, RunNotice

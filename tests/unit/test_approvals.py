@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from orchestrator import Decision, Outcome, hours
 from orchestrator.core import codec
-from orchestrator.core.approvals import ApprovalState, Escalation, check_decision, request_approval
+from orchestrator.core.approval_requests import Escalation, request_approval
+from orchestrator.core.approvals import ApprovalState, check_decision
 from orchestrator.errors import (
     AlreadyDecided,
     DecisionRefused,

@@ -892,7 +892,7 @@ def test_no_text_raises_anything_but_a_definition_error(registry, texts):
 )
 def test_timers_that_load_are_timers_an_approval_takes(timeout, escalation):
     """Whatever passes at deploy must never be refused in a running process."""
-    from orchestrator.core.approvals import request_approval
+    from orchestrator.core.approval_requests import request_approval
 
     known = Registry()
     approval("ok", escalate_to=["director"], registry=known)(lambda _: ["mira"])

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
-from orchestrator.core.approvals import ApprovalRequest, Decision, request_approval
+from orchestrator.core.approval_requests import ApprovalRequest, request_approval
+from orchestrator.core.approvals import Decision
 from orchestrator.core.calendars import BusinessTime
 from orchestrator.core.definition import Approval, Registry
 from orchestrator.core.journal import ActivityKind, ActivityState

@@ -14,7 +14,8 @@ from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from orchestrator.core import codec
-from orchestrator.core.approvals import ApprovalRequest, Decision
+from orchestrator.core.approval_requests import ApprovalRequest
+from orchestrator.core.approvals import Decision
 from orchestrator.core.calendars import BusinessTime, Clock
 from orchestrator.core.definition import Registry
 from orchestrator.core.journal import (

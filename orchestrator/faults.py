@@ -10,7 +10,8 @@ production nobody listens, and to reach a place costs one comparison.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 When = Literal["before", "after"]
@@ -32,6 +33,23 @@ def listen(listener: Listener | None) -> None:
     """
     global _listener  # noqa: PLW0603 - one process has one listener, and the hot path one name to look at
     _listener = listener
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Call `listener`, too, at every place that is reached while the block runs."""
+    before = _listener
+
+    def both(when: When, what: str) -> None:
+        if before is not None:
+            before(when, what)
+        listener(when, what)
+
+    listen(both)
+    try:
+        yield
+    finally:
+        listen(before)
 
 
 class around:  # noqa: N801 - it reads as a verb; a class costs a third of a generator

@@ -15,17 +15,11 @@ nothing of modes: what they change is what a process can meet anyway.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
-from uuid import UUID
+from dataclasses import dataclass
 
 import pytest
 
-from orchestrator.core.branches import TurnAbandoned
-from orchestrator.core.journal import Activity, BufferedSignal
-from orchestrator.core.outcome import ConsumedSignal, RunContext, TurnOutcome, done_by
-from orchestrator.core.replay import PerformStep, take_turn
+from orchestrator.testing.always_replay import Leaving, TakeTurn, leaving_early
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +43,9 @@ NOTIFY_OFF = Mode("notify-off", hears_producers=False)
 BATCH_OF_ONE = Mode("batch-of-one", batch_size=1)
 EAGER = Mode("in-place", goes_on=True)
 
+__all__ = ["Leaving", "TakeTurn", "leaving_early"]
+"""Of the kit that authors have: EVICT is its `always_replay`."""
+
 MODES = (NORMAL, EVICT, TWICE, SWEEPS_ONLY, NOTIFY_OFF, BATCH_OF_ONE, EAGER)
 
 
@@ -60,101 +57,3 @@ def modes_of(*modes: Mode, because: str) -> pytest.MarkDecorator:
 def all_but(*modes: Mode) -> tuple[Mode, ...]:
     """The modes without these."""
     return tuple(mode for mode in MODES if mode not in modes)
-
-
-class TakeTurn(Protocol):
-    """What `take_turn` is to its callers."""
-
-    def __call__(
-        self,
-        process: Any,
-        run: RunContext,
-        journal: Sequence[Activity],
-        signals: Sequence[BufferedSignal],
-        *,
-        registry: Any,
-        perform_step: PerformStep,
-        may_perform: bool = True,
-    ) -> TurnOutcome: ...
-
-
-class Leaving:
-    """What `Replay` is, of a worker that leaves early."""
-
-    may_perform = True
-
-    def __init__(self, take_turn: TakeTurn, *of: Any) -> None:
-        *self._of, self._registry, self._perform_step = of
-        self._take_turn = take_turn
-
-    def turn(self, _keeps: object) -> TurnOutcome:
-        return self._take_turn(
-            *self._of,
-            registry=self._registry,
-            perform_step=self._perform_step,
-            may_perform=self.may_perform,
-        )
-
-
-def leaving_early(on_leave: Callable[[UUID], None]) -> TakeTurn:
-    """A `take_turn` for EVICT: an answer is recorded first, and its flow goes on from the record, replayed.
-
-    - A stage's end is recorded without a turn, as by a worker that lacks the process.
-    - A turn that has called an inline step is left, as by a worker that is told to go. `on_leave` hears of
-      it: its message is to be delivered again.
-    - A turn takes one signal, and does no more.
-    - Each turn is decided twice over the same journal, to the same end.
-    """
-
-    def take_little(
-        process: Any,
-        run: RunContext,
-        journal: Sequence[Activity],
-        signals: Sequence[BufferedSignal],
-        **options: Any,
-    ) -> TurnOutcome:
-        perform_step = options.pop("perform_step")
-        if not options["may_perform"]:
-            raise TurnAbandoned("a stage's end is recorded first")
-
-        def perform_and_leave(*step: Any) -> Activity:
-            perform_step(*step)
-            on_leave(run.id)
-            raise TurnAbandoned("its flow was thrown away after a step")
-
-        def decide(offered: Sequence[BufferedSignal], *, may_perform: bool = True) -> TurnOutcome:
-            return take_turn(
-                process,
-                run,
-                journal,
-                offered,
-                perform_step=perform_and_leave,
-                **{**options, "may_perform": may_perform},
-            )
-
-        outcome = decide(signals)
-        assert decide(signals) == outcome, "a second replay of the same journal came to another end"
-        return (
-            outcome
-            if not outcome.consumed
-            else _stopped_at(outcome.consumed[0], outcome, decide((), may_perform=False))
-        )
-
-    return take_little
-
-
-def _stopped_at(
-    taken: ConsumedSignal, outcome: TurnOutcome, unanswered: TurnOutcome
-) -> TurnOutcome:
-    """The turn without the signals, and one of them recorded: its flow has not seen it."""
-    return replace(
-        unanswered,
-        consumed=(taken,),
-        set_aside=tuple(unfit for unfit in outcome.set_aside if unfit.key == taken.key),
-        opened=tuple(
-            done_by(taken, opened) if opened.request.key == taken.key else opened
-            for opened in unanswered.opened
-        ),
-        unsettled=tuple(key for key in unanswered.unsettled if key != taken.key),
-        goes_on=True,
-    )

@@ -60,6 +60,17 @@ def call_plainly(stage: Stage[..., Any], _claim: Claim, arguments: dict[str, Any
     return awaited(stage(**arguments), timeout_seconds=stage.timeout_seconds)
 
 
+StepCaller = Callable[[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]], Any]
+"""Calls what a step is. Raises what that raises; of an `async def` it gives what is to be awaited."""
+
+
+def call_step_plainly(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    """A step is a function."""
+    return function(*args, **kwargs)
+
+
 MayTake = Callable[[NewActivity], bool]
 """Whether this worker goes on with that stage at once, without a message in between."""
 
@@ -130,6 +141,10 @@ class EngineContext:
     """Who is told of what has failed."""
     call_stage: StageCall = call_plainly
     """The fleet knows stages that are Celery tasks."""
+    call_step: StepCaller = call_step_plainly
+    """The kit for tests has stand-ins."""
+    replay: Callable[..., Any] | None = None
+    """What stands for `Replay` in a turn; None: itself. The kit for tests replays at each await."""
     may_take: MayTake = by_message
     """Whether this worker goes on with a stage that its commit opens, which the commit then claims for it."""
     batch: Batch | None = None

@@ -227,7 +227,7 @@ class TurnLease:
                 working_on_step(f"{self.run_id}/{request.key}"),
                 self.context.calling(request.name),
             ):
-                value = awaited(call.function(*call.args, **call.kwargs))
+                value = awaited(self.context.call_step(call.function, call.args, call.kwargs))
             result = codec.encode(value, declared, what=what)
             return end(state=ActivityState.DONE, attempt=attempt, result=result), None
         except FAILURES as error:  # whatever a step raises is its outcome

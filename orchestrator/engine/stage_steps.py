@@ -63,13 +63,14 @@ class StepsOfStage:
         declared, what = result_type_of(function), f"result of step {key}"
         place = _StepPlace(key, name, self.ordinal)
         if is_asynchronous(function):
-            return self._await(place, declared, what, lambda: function(*args, **kwargs))
+            call = partial(self.context.call_step, function, args, kwargs)
+            return self._await(place, declared, what, call)
         if key in self.claim.steps:  # guard: step memory
             return codec.decode_recorded(self.claim.steps[key], declared, what=what)
         codec.check_declared(declared, what=what)
         run_id = self.claim.run.context.id
         with working_on_step(f"{run_id}/{key}"):
-            value = function(*args, **kwargs)
+            value = self.context.call_step(function, args, kwargs)
         kept = codec.keep(value, declared, what=what)
         self._remember(place, kept.text)
         return kept.value  # what every later attempt will get

@@ -263,7 +263,8 @@ class _Turn:
 
         context, run = self.context, loaded.context
         if loaded.known_revision is None:
-            return Replay(process, run, journal, loaded.signals, context.registry, perform)
+            replay = context.replay or Replay
+            return replay(process, run, journal, loaded.signals, context.registry, perform)
         self.flow = context.kept_flows.take(self.run_id, loaded.known_revision, process)
         if self.flow is None:
             raise FlowMoved

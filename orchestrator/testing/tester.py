@@ -10,8 +10,13 @@ There is no Celery, no Redis and no waiting. Every call does all the work that i
 by the verbs that workers use: relay, advance, run a stage, fire a timer. The clock stands still
 between calls; only `advance_time` moves it, and a retry's delay passes no sooner than that.
 
+What a stage or step does can be said by the test (`stand_ins`), and what the record holds can be looked at
+(`inspection`).
+
 A crash (`SystemExit`, Ctrl-C) in a stage or step comes through to the test, as the end of a worker. Its attempt is
-handed out again when the clock has moved by what a fleet takes to see it. Stage timeouts are the fleet's alone.
+handed out again when the clock has moved by what a fleet takes to see it. A crash that the test has asked for
+(`crash`, `crash_at=`) does not come through: the clock moves by itself, and all goes on. Stage timeouts are the
+fleet's; `time_out` stands for them.
 """
 
 from __future__ import annotations
@@ -41,21 +46,27 @@ from orchestrator.engine.relay import relay
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
 from orchestrator.errors import RunFailed, RunNotClosed
-from orchestrator.fleet.existing_tasks import call_stage
 from orchestrator.settings import Settings
 from orchestrator.store.callers import CallersConnection
 from orchestrator.store.parts import ADVANCE
 from orchestrator.store.reads.views import AT_WORK
 from orchestrator.store.schema.tables import activity, timer
 from orchestrator.store.transitions.outbox import Handoff
+from orchestrator.testing.always_replay import replaying_always
 from orchestrator.testing.databases import fresh_database
+from orchestrator.testing.deaths import Deaths
+from orchestrator.testing.errors import TesterError, WorkerDied
+from orchestrator.testing.inspection import Inspection, TimerView
+from orchestrator.testing.stand_ins import StandIns, StandInVerbs
 from orchestrator.testing.witness import Witness
 
 _CLOCK = "perennial.now"
+_TIMERS_MAX = 10_000
+"""So many a run may come by on its way to its end, before its test is told that it comes to none."""
 _NO_JITTER = 0.5  # the middle of the spread: retries come after exactly their delay
 
 
-class ProcessTester:
+class ProcessTester(StandInVerbs, Inspection):
     """A context manager. Each has a database of its own, with the registry's processes deployed.
 
     `client` is a Client on it, for what has no verb here: its next call does what that left to do.
@@ -72,13 +83,25 @@ class ProcessTester:
         registry: Registry = default_registry,
         database_url: str | URL | None = None,
         now: datetime | None = None,
+        always_replay: bool = False,
+        doubled: bool = False,
+        crash_at: int | None = None,
     ) -> None:
         """`database_url`: a server where databases may be created; None takes that of
         `PERENNIAL_TEST_DATABASE_URL`, or starts an embedded Postgres once per interpreter.
         `now`: where the clock starts, with its time zone; None is the real time.
+
+        `always_replay`: at each await the flow is thrown away and replayed from the record, twice: one that is not
+        pure raises FlowNotPure. `doubled`: every message comes twice, and once more when nothing else is due.
+        `crash_at`: the worker dies at the n-th place where it writes; `crashes_at_each_await` tries them all.
+        No outcome may change by any of these.
         """
         self.now = now or datetime.now(UTC).replace(microsecond=0)
         self._registry, self._database_url = registry, database_url
+        self._is_doubled, self._replays_always = doubled, always_replay
+        self._deaths = Deaths(crash_at)
+        self._stand_ins = StandIns(registry)
+        self._late: list[Handoff | UUID] = []
         self._closing = ExitStack()
 
     def __enter__(self) -> Self:
@@ -90,15 +113,23 @@ class ProcessTester:
             event.listen(self.database, "checkout", self._set_clock)
             self._inbox, self._witness = _Inbox(), Witness()
             self._may_be_lost = False
+            self._found_lost_at = self.now
+            """A fleet has seen by then that a worker of ours has died."""
             self._context = EngineContext(
                 self.database,
                 self._registry,
                 settings,
                 self._inbox,
                 random=lambda: _NO_JITTER,
+                monotonic=lambda: (
+                    self.now.timestamp()
+                ),  # a stage takes no time, so that dates come out round
                 reports=self._witness,
-                call_stage=call_stage,
+                call_stage=self._stand_ins.call_stage,
+                call_step=self._stand_ins.call_step,
             )
+            if self._replays_always:
+                self._context.replay = replaying_always(self._ask_for_turn)
             self.client = Client(self.database, registry=self._registry)
             self.client.processes.deploy(*self._registry.processes.values())
             self._closing = stack.pop_all()
@@ -237,6 +268,30 @@ class ProcessTester:
             raise ValueError(message)
         self._work_until(self.now + timedelta(seconds=seconds))
 
+    def advance_to_next(self) -> TimerView | None:
+        """Let time pass until the next timer is due, and do what follows. Returns that timer; None: there is none."""
+        coming = self.timers()
+        if not coming:
+            return None
+        self._work_until(max(self.now, coming[0].due_at))
+        return coming[0]
+
+    def run_to_the_end(self, run: RunReference) -> RunView:
+        """Let time pass from timer to timer until the run has ended, and return it.
+
+        Raises TesterError where it waits for what no time brings, or rests.
+        """
+        for _ in range(_TIMERS_MAX):
+            found = self.get(run)
+            if found.status.is_closed:
+                return found
+            if not found.status.is_moving or self.advance_to_next() is None:
+                raise TesterError(_why_it_does_not_end(found))
+        raise TesterError(
+            f"run {found.id} of {found.process} has not ended after {_TIMERS_MAX} timers: a loop that ends by itself "
+            "ends sooner, and one that doesn't is tested by advance_time"
+        )
+
     # -- what the record says ----------------------------------------------------------------
 
     def get(self, run: RunReference) -> RunView:
@@ -265,7 +320,18 @@ class ProcessTester:
         """Every fact of the run, in order."""
         return self.client.history(self.get(run))
 
+    @property
+    def places(self) -> Sequence[str]:
+        """Where `crash_at` may strike, as far as the worker has come: `before commit_turn` is the first."""
+        return tuple(self._deaths.places)
+
     # -- within ------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        self._work_until(self.now)
+
+    def _ask_for_turn(self, run_id: UUID) -> None:
+        self._inbox.hand_off([Handoff.advance(run_id, None)])
 
     def _after(self, run: RunReference, connection: CallersConnection | None) -> RunView:
         """Within a caller's transaction nothing has happened yet, and what follows is done after its commit."""
@@ -278,16 +344,24 @@ class ProcessTester:
     def _work_until(self, moment: datetime) -> None:
         """Do all that is due, and whatever becomes due until then, in the order of time."""
         self._do_handoffs()
-        while (due := self._next_due(moment)) is not None:
-            timer_id, due_at = due
-            self.now = max(self.now, due_at)
-            if timer_id is None:
-                recover_attempts(self._context)
+        while True:
+            until = max(moment, self._found_lost_at)
+            due = self._next_due(until)
+            if due is not None:
+                timer_id, due_at = due
+                self.now = max(self.now, due_at)
+                if timer_id is None:
+                    recover_attempts(self._context)
+                else:
+                    self._deliver(timer_id)
+            elif self.now < until:
+                self.now = until
+            elif not self._late:
+                return
             else:
-                self._inbox.hand_off(fire(self._context, timer_id))
-            self._do_handoffs()
-        if self.now < moment:
-            self.now = moment
+                late, self._late = self._late, []
+                for message in late:
+                    self._perform(message)
             self._do_handoffs()
 
     def _next_due(self, moment: datetime) -> tuple[UUID | None, datetime] | None:
@@ -313,13 +387,35 @@ class ProcessTester:
     def _do_handoffs(self) -> None:
         while self._inbox.handoffs or relay(self._context):
             while self._inbox.handoffs:
-                handoff = self._inbox.handoffs.popleft()
-                try:
-                    self._do(handoff)
-                except BaseException as crash:  # as the end of a worker's process: at work it stays
-                    self._may_be_lost = True
-                    self._witness.note(handoff.run_id, crash)
-                    raise
+                self._deliver(self._inbox.handoffs.popleft())
+
+    def _deliver(self, message: Handoff | UUID) -> None:
+        """A handoff, or a timer by its id, as a fleet delivers it."""
+        if self._is_doubled:
+            self._late.append(message)
+            self._perform(message)
+        self._perform(message)
+
+    def _perform(self, message: Handoff | UUID) -> None:
+        try:
+            with self._deaths.may_come():
+                if isinstance(message, UUID):
+                    self._inbox.hand_off(fire(self._context, message))
+                else:
+                    self._do(message)
+        except WorkerDied:  # what it had at work, or had not passed on, is found by the others
+            self._may_be_lost = True
+            self._found_lost_at = self.now + timedelta(seconds=self._seconds_to_find_a_death)
+        except BaseException as crash:  # as the end of a worker's process: at work it stays
+            self._may_be_lost = True
+            if not isinstance(message, UUID):
+                self._witness.note(message.run_id, crash)
+            raise
+
+    @property
+    def _seconds_to_find_a_death(self) -> float:
+        settings = self._context.settings
+        return max(settings.dead_after_seconds, settings.relay_after_seconds)
 
     def _do(self, handoff: Handoff) -> None:
         if handoff.task == ADVANCE:
@@ -345,6 +441,19 @@ class ProcessTester:
             connection.execute("SELECT set_config(%s, %s, false)", [_CLOCK, self.now.isoformat()])
             connection.commit()
             entry.info[_CLOCK] = self.now
+
+
+def _why_it_does_not_end(run: RunView) -> str:
+    """And what the test is to do about it."""
+    waits = "; ".join(
+        f"{wait.kind} {wait.name!r} of {', '.join(wait.who) or 'nobody'}" for wait in run.waits
+    )
+    error = f": {run.error['type']}: {run.error['message']}" if run.error else ""
+    return (
+        f"run {run.id} of {run.process} is {run.status}{error}, and does not end by time alone"
+        + (f": it waits for {waits}" if waits and not error else "")
+        + ". Approve, signal, complete or resume what it waits for, then go on"
+    )
 
 
 class _Inbox(SilentMessenger):

@@ -19,6 +19,8 @@ from packaging.utils import canonicalize_name
 from tests.packaging import bare
 
 ROOT = Path(__file__).parents[2]
+PLUGIN = ROOT / "orchestrator" / "testing" / "plugin.py"
+"""Imported by pytest alone, which is there then."""
 SOON_SECONDS_MAX = 60
 
 TRIP = '{"traveller": "Ada", "city": "Lisbon", "manager": "ann"}'
@@ -50,6 +52,7 @@ def test_each_distribution_that_the_wheel_imports_is_declared(wheel):
     modules = {
         name
         for path in (ROOT / "orchestrator").rglob("*.py")
+        if path != PLUGIN
         for name in imported(path)
         if name not in sys.stdlib_module_names and name != "orchestrator"
     }
@@ -65,6 +68,11 @@ def test_each_distribution_that_the_wheel_imports_is_declared(wheel):
 def test_the_environment_holds_nothing_that_only_the_tests_need(python):
     done = ask(python, "import pytest")
     assert "No module named 'pytest'" in done.stderr
+
+
+def test_without_pytest_there_is_the_tester_all_the_same(python):
+    done = ask(python, "from orchestrator.testing import ProcessTester, crashes_at_each_await")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("extra", ["flower"])

@@ -44,6 +44,12 @@ def test_it_installs_the_perennial_command(wheel: Path) -> None:
     assert "perennial = orchestrator.cli:main" in entries
 
 
+def test_pytest_finds_its_plugin(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        entries = archive.read("celery_perennial-0.1.0.dist-info/entry_points.txt").decode()
+    assert "[pytest11]\nperennial = orchestrator.testing.plugin" in entries
+
+
 def test_it_does_not_depend_on_kombus_redis_extra(wheel: Path) -> None:
     """Guards the dependency list: kombu[redis] pins `packaging` for everybody."""
     with zipfile.ZipFile(wheel) as archive:

@@ -1,10 +1,11 @@
 """For the tests of process authors: a real Postgres, the real engine, and a clock that the test holds.
 
-    tester          ProcessTester: start, decide, signal, let time pass, look
+    tester          ProcessTester: let time pass, look
+    world           what people and partners do: start, decide, signal, answer
     stand_ins       what a stage or a step does instead: it returns, fails, dies, runs over its time
     inspection      a run's journal, timers, approvals and signals
     always_replay   each await goes on from the record: a flow that is not pure is found out
-    deaths          the worker dies at each place where it writes, one after the other
+    deaths          the worker dies where it writes; `crashes`: at each place, one after the other
     databases       a fresh, migrated database for each tester
     plugin          the same for pytest: a fixture, and one server for all of a session's workers
 
@@ -17,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orchestrator.testing.deaths import crashes_at_each_await
+    from orchestrator.testing.crashes import crashes_at_each_await
     from orchestrator.testing.errors import FlowNotPure, StandInFailed, TesterError
     from orchestrator.testing.inspection import JournalLine, SignalView, TimerView
     from orchestrator.testing.stand_ins import Call
@@ -45,7 +46,7 @@ _HOMES = {
     "StandInFailed": "errors",
     "TesterError": "errors",
     "TimerView": "inspection",
-    "crashes_at_each_await": "deaths",
+    "crashes_at_each_await": "crashes",
 }
 
 

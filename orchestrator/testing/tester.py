@@ -10,8 +10,8 @@ There is no Celery, no Redis and no waiting. Every call does all the work that i
 by the verbs that workers use: relay, advance, run a stage, fire a timer. The clock stands still
 between calls; only `advance_time` moves it, and a retry's delay passes no sooner than that.
 
-What a stage or step does can be said by the test (`stand_ins`), and what the record holds can be looked at
-(`inspection`).
+What people and partners do is said by the test (`world`), what a stage or a step does can be (`stand_ins`), and what
+the record holds can be looked at (`inspection`).
 
 A crash (`SystemExit`, Ctrl-C) in a stage or step comes through to the test, as the end of a worker. Its attempt is
 handed out again when the clock has moved by what a fleet takes to see it. A crash that the test has asked for
@@ -34,11 +34,11 @@ from sqlalchemy import URL, Engine, event, func, select
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.client import Client, RunReference
-from orchestrator.core.definition import Process, Registry, default_registry
+from orchestrator.core.definition import Registry, default_registry
 from orchestrator.core.durations import Duration, seconds_of
-from orchestrator.core.seen import ApprovalReference
-from orchestrator.core.views import HistoryEntry, RunView, Wait
+from orchestrator.core.views import HistoryEntry, RunView
 from orchestrator.engine.context import EngineContext, connect
+from orchestrator.engine.eager.kept_flows import KeptFlows
 from orchestrator.engine.fire import fire
 from orchestrator.engine.lost_attempts import recover_attempts
 from orchestrator.engine.messenger import SilentMessenger
@@ -47,7 +47,6 @@ from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
 from orchestrator.errors import RunFailed, RunNotClosed
 from orchestrator.settings import Settings
-from orchestrator.store.callers import CallersConnection
 from orchestrator.store.parts import ADVANCE
 from orchestrator.store.reads.views import AT_WORK
 from orchestrator.store.schema.tables import activity, timer
@@ -59,6 +58,7 @@ from orchestrator.testing.errors import TesterError, WorkerDied
 from orchestrator.testing.inspection import Inspection, TimerView
 from orchestrator.testing.stand_ins import StandIns, StandInVerbs
 from orchestrator.testing.witness import Witness
+from orchestrator.testing.world import WorldVerbs
 
 _CLOCK = "perennial.now"
 _TIMERS_MAX = 10_000
@@ -66,7 +66,7 @@ _TIMERS_MAX = 10_000
 _NO_JITTER = 0.5  # the middle of the spread: retries come after exactly their delay
 
 
-class ProcessTester(StandInVerbs, Inspection):
+class ProcessTester(WorldVerbs, StandInVerbs, Inspection):
     """A context manager. Each has a database of its own, with the registry's processes deployed.
 
     `client` is a Client on it, for what has no verb here: its next call does what that left to do.
@@ -121,15 +121,15 @@ class ProcessTester(StandInVerbs, Inspection):
                 settings,
                 self._inbox,
                 random=lambda: _NO_JITTER,
-                monotonic=lambda: (
-                    self.now.timestamp()
-                ),  # a stage takes no time, so that dates come out round
+                monotonic=self._seconds,
                 reports=self._witness,
                 call_stage=self._stand_ins.call_stage,
                 call_step=self._stand_ins.call_step,
             )
             if self._replays_always:
                 self._context.replay = replaying_always(self._ask_for_turn)
+            else:  # as a worker does, and only for long ones
+                self._context.kept_flows = KeptFlows()
             self.client = Client(self.database, registry=self._registry)
             self.client.processes.deploy(*self._registry.processes.values())
             self._closing = stack.pop_all()
@@ -138,124 +138,7 @@ class ProcessTester(StandInVerbs, Inspection):
     def __exit__(self, *_exception: object) -> None:
         self._closing.close()
 
-    # -- what the world does -----------------------------------------------------------------
-
-    def start(
-        self,
-        process: str | Process,
-        input: Any = None,  # noqa: A002 - the natural word
-        *,
-        key: str | None = None,
-    ) -> RunView:
-        """Start a run, of a process that is deployed now if it wasn't (one from YAML, say)."""
-        if isinstance(process, Process):
-            self.client.processes.deploy(process)
-        return self.get(self.client.start(process, input, key=key))
-
-    def approve(
-        self,
-        run: RunReference,
-        approval: ApprovalReference | None = None,
-        *,
-        by: str,
-        comment: str = "",
-        connection: CallersConnection | None = None,
-    ) -> RunView:
-        """Say yes to what the run asks now. Raises what `Client.decide` does."""
-        run = self._looked_at(run, connection)
-        self.client.approve(run, approval, by=by, comment=comment, connection=connection)
-        return self._after(run, connection)
-
-    def reject(
-        self,
-        run: RunReference,
-        approval: ApprovalReference | None = None,
-        *,
-        by: str,
-        comment: str = "",
-        connection: CallersConnection | None = None,
-    ) -> RunView:
-        """Say no to what the run asks now. Raises what `Client.decide` does."""
-        run = self._looked_at(run, connection)
-        self.client.reject(run, approval, by=by, comment=comment, connection=connection)
-        return self._after(run, connection)
-
-    def signal(
-        self,
-        run: RunReference,
-        name: str,
-        payload: Any = None,
-        *,
-        signal_id: str | None = None,
-        connection: CallersConnection | None = None,
-    ) -> RunView:
-        """Send a signal. Raises what `Client.signal` does."""
-        self.client.signal(run, name, payload, signal_id=signal_id, connection=connection)
-        return self._after(run, connection)
-
-    def complete(
-        self, token: str, result: Any = None, *, connection: CallersConnection | None = None
-    ) -> RunView:
-        """Answer a callback, as its partner. Raises what `Client.complete` does."""
-        return self._after(self.client.complete(token, result, connection=connection), connection)
-
-    def fail_callback(
-        self,
-        token: str,
-        message: str,
-        *,
-        error_type: str = "CallbackFailed",
-        connection: CallersConnection | None = None,
-    ) -> RunView:
-        """Answer a callback with a failure, as its partner. Raises what `Client.fail_callback` does."""
-        run = self.client.fail_callback(
-            token, message, error_type=error_type, connection=connection
-        )
-        return self._after(run, connection)
-
-    def heartbeat(self, token: str, *, connection: CallersConnection | None = None) -> RunView:
-        """Say that a callback's work goes on, as its partner. Raises what `Client.heartbeat` does."""
-        return self._after(self.client.heartbeat(token, connection=connection), connection)
-
-    def answer(
-        self,
-        run: RunReference,
-        wait: Wait | str,
-        value: Any = None,
-        *,
-        by: str,
-        connection: CallersConnection | None = None,
-    ) -> RunView:
-        """Answer a wait of a kind of your own. Raises what `Client.answer` does."""
-        run = self._looked_at(run, connection)
-        self.client.answer(run, wait, value, by=by, connection=connection)
-        return self._after(run, connection)
-
-    def cancel(
-        self,
-        run: RunReference,
-        *,
-        by: str = "",
-        reason: str = "",
-        connection: CallersConnection | None = None,
-    ) -> RunView:
-        """End the run. Raises RunClosed."""
-        self.client.cancel(run, by=by, reason=reason, connection=connection)
-        return self._after(run, connection)
-
-    def pause(
-        self, run: RunReference, *, by: str = "", connection: CallersConnection | None = None
-    ) -> RunView:
-        """Let the run rest."""
-        self.client.operations.pause(run, by=by, connection=connection)
-        return self._after(run, connection)
-
-    def resume(
-        self, run: RunReference, *, by: str = "", connection: CallersConnection | None = None
-    ) -> RunView:
-        """Move a paused run, or a mended incident, on."""
-        self.client.operations.resume(run, by=by, connection=connection)
-        return self._after(run, connection)
+    # -- time --------------------------------------------------------------------------------
 
     def advance_time(self, duration: Duration) -> None:
         """Let time pass: a timedelta, or seconds.
@@ -330,16 +213,12 @@ class ProcessTester(StandInVerbs, Inspection):
     def _settle(self) -> None:
         self._work_until(self.now)
 
+    def _seconds(self) -> float:
+        """A stage takes no time, so that dates come out round."""
+        return self.now.timestamp()
+
     def _ask_for_turn(self, run_id: UUID) -> None:
         self._inbox.hand_off([Handoff.advance(run_id, None)])
-
-    def _after(self, run: RunReference, connection: CallersConnection | None) -> RunView:
-        """Within a caller's transaction nothing has happened yet, and what follows is done after its commit."""
-        return self.get(run) if connection is None else self.client.get(run)
-
-    def _looked_at(self, run: RunReference, connection: CallersConnection | None) -> RunReference:
-        """A test looks at its run right before it decides; not at what its own transaction has just started."""
-        return self.get(run) if connection is None else run
 
     def _work_until(self, moment: datetime) -> None:
         """Do all that is due, and whatever becomes due until then, in the order of time."""
@@ -406,11 +285,17 @@ class ProcessTester(StandInVerbs, Inspection):
         except WorkerDied:  # what it had at work, or had not passed on, is found by the others
             self._may_be_lost = True
             self._found_lost_at = self.now + timedelta(seconds=self._seconds_to_find_a_death)
+            self._forget_flows()
         except BaseException as crash:  # as the end of a worker's process: at work it stays
             self._may_be_lost = True
+            self._forget_flows()
             if not isinstance(message, UUID):
                 self._witness.note(message.run_id, crash)
             raise
+
+    def _forget_flows(self) -> None:
+        if not self._replays_always:
+            self._context.kept_flows = KeptFlows()
 
     @property
     def _seconds_to_find_a_death(self) -> float:

@@ -32,6 +32,7 @@ from orchestrator.core.gatherings import Answers, Block, Branch, Gathering, Seat
 from orchestrator.core.kinds.base import Answer, Request
 from orchestrator.core.pending import FlowCoroutine, Pending
 from orchestrator.core.unawaited import NEVER_AWAITED, Unawaited
+from orchestrator.core.undo_lists import UndoList
 from orchestrator.errors import (
     BranchCancelled,
     DefinitionError,
@@ -69,6 +70,8 @@ class Branches(Cancelling):
         self.scope = ""
         self.times: dict[str, datetime] = {"": began_at}
         """Of the last fact seen, by scope."""
+        self.undo_lists: dict[str, UndoList] = {}
+        """Of the block that code stands in, by its scope; where none is, it is the run's."""
         self.is_over = False
         """What is asked now is no part of the turn: they are being let go."""
         self.answer_of_flow: Answer | None = None
@@ -157,32 +160,53 @@ class Branches(Cancelling):
                     flow.send(answer.value) if answer.error is None else flow.throw(answer.error)
                 )
             except StopIteration as stop:
-                return self._ended(branch, Answer(stop.value))
-            except BranchCancelled as cancelled:
-                if branch.seat is None:  # nobody has cancelled the flow itself
-                    raise DefinitionError(NOT_TO_RAISE, where=self._where) from cancelled
-                return self._ended(branch, Answer(error=cancelled))
-            except FAILURES as error:
-                if branch.seat is None:
-                    branch.is_over = True
-                    raise
-                return self._ended(branch, Answer(error=error))  # the gather's to raise
+                ended: Answer | None = Answer(stop.value)
+            except (BranchCancelled, *FAILURES) as error:
+                ended = Answer(error=error)
+            else:
+                ended = None
+            if ended is not None:
+                if (more := self._ended(branch, ended)) is None:
+                    return
+                flow, answer = more, Answer()
+                continue
             if (dropped := self._unawaited.dropped()) is not None:  # guard: a forgotten await
                 self._turn.refuse(NEVER_AWAITED, dropped)
             found = self._await(awaited, branch, branch.scope)
             if found is None:
-                return None
+                return
             answer = found
 
-    def _ended(self, branch: Branch, answer: Answer) -> None:
-        branch.is_over = True
+    def _ended(self, branch: Branch, answer: Answer) -> FlowCoroutine | None:
+        """Returns what goes on in its place, if anything does."""
         if branch.seat is None:
-            self.answer_of_flow = answer
-            return
+            return self._flow_ended(branch, answer)
+        branch.is_over = True
         if branch.is_cancelled:
             self.abandoned.add(branch.scope)
             self._ended_scopes.add(branch.scope)
-        self._seat_ended(branch.seat, answer)
+        self._seat_ended(branch.seat, answer)  # what it has raised is the gather's to raise
+        return None
+
+    def _flow_ended(self, flow: Branch, answer: Answer) -> FlowCoroutine | None:
+        """The run's own flow: what it has done may be undone now, and what else it has under way is let go."""
+        follow_up = None if flow.is_undoing else self._answers.follow_up(answer)
+        if follow_up is not None:
+            flow.flow, flow.is_undoing, flow.scope = follow_up, True, ""
+            for gathering in self._left:
+                self._close_gathering(gathering)
+            self._left.clear()
+            return follow_up
+        flow.is_over = True
+        if answer.error is None:
+            self.answer_of_flow = answer
+            return None
+        if isinstance(answer.error, BranchCancelled):  # nobody has cancelled the flow itself
+            raise DefinitionError(NOT_TO_RAISE, where=self._where) from answer.error
+        try:
+            raise answer.error
+        finally:
+            del answer  # its traceback leads here
 
     def _await(self, awaited: Any, waiter: Waiter, scope: str) -> Answer | None:
         if isinstance(awaited, Pending):
@@ -254,7 +278,7 @@ class Branches(Cancelling):
         each, scope = combination.branches[seat.index][1], gathering.scope
         if combination.starts_later:
             scope = combination.scope_of(seat.index)
-            self.times[scope] = self.times[gathering.scope]
+            self._begin_scope(scope, gathering.scope)
             scope_before, self.scope = self.scope, scope
             try:
                 each = each()
@@ -266,7 +290,7 @@ class Branches(Cancelling):
                 each.is_awaited()
         if inspect.iscoroutine(each):
             branch = seat.branch = Branch(each, combination.scope_of(seat.index), seat)
-            self.times[branch.scope] = self.times[gathering.scope]
+            self._begin_scope(branch.scope, gathering.scope)
             self._ready.append((branch, Answer()))
             return None
         return self._await(each, seat, scope)

@@ -26,7 +26,7 @@ class Cancellations:
 
     requests: Requests
     entries: Mapping[str, Activity]
-    arrived: set[str]
+    arrived: dict[str, None]
     answered: set[str]
     dropped: dict[str, str]
     scopes_ended: list[str]
@@ -49,6 +49,14 @@ class Cancellations:
         key = request.key
         if key in self.arrived or key in self.answered or key in self.dropped:
             return False
+        undoing = self.requests.undoing
+        if key in undoing.let_go or (
+            undoing.is_part_of(request)  # guard: a compensation is not cancelled
+        ):
+            return False
+        if undoing.may_have_done(request):  # guard: what may be done is waited for
+            undoing.let_go[key] = why
+            return True
         self.dropped[key] = why
         if request.ask.bounds_others:  # it was never armed, and nothing stands on it
             self.requests.opened.pop(key, None)
@@ -73,6 +81,10 @@ class Cancellations:
             for each in asked
             if (not request.scope or is_within(each.scope, scopes)) and self.cancel(each, why)
         ]
+
+    def cancel_all(self, why: str) -> list[Request]:
+        """All that was asked for and has no answer."""
+        return [each for each in self.requests.asked.values() if self.cancel(each, why)]
 
     def cancelled(self) -> tuple[CancelledActivity, ...]:
         """What the record holds open."""

@@ -16,7 +16,8 @@ from orchestrator.core.branch_results import BranchState
 from orchestrator.core.combinators import Combination, Later, discard
 from orchestrator.core.gatherings import Answers, Block, Branch, Gathering, Seat, Wait, Waiter
 from orchestrator.core.kinds.base import Answer, Request
-from orchestrator.core.pending import Pending
+from orchestrator.core.pending import FlowCoroutine, Pending
+from orchestrator.core.undo_lists import UndoList
 from orchestrator.errors import ActivityCancelled, BranchCancelled
 
 NOT_IN_TIME = "its block was not done in time"
@@ -29,6 +30,7 @@ class Cancelling(ABC):
 
     scope: str
     times: dict[str, datetime]
+    undo_lists: dict[str, UndoList]
     is_over: bool
     _answers: Answers
     _running: Branch | None
@@ -107,7 +109,9 @@ class Cancelling(ABC):
 
     def _interrupt(self, branch: Branch, error: BaseException, why: str) -> None:
         """What it awaits is cancelled, and then that is raised at its await."""
-        if branch.awaits is not None:
+        if branch.is_undoing:  # guard: nothing interrupts what is undone
+            branch.deferred = error
+        elif branch.awaits is not None:
             self._break_off(branch.awaits, Answer(error=error), why)
         elif branch.wait is not None:
             wait, branch.wait = branch.wait, None
@@ -127,9 +131,9 @@ class Cancelling(ABC):
     def _drop(self, request: Request, why: str) -> None:
         """Its activity is cancelled; whoever else awaits it is told."""
         if self._answers.cancel(request, why):
-            self._tell_of_cancelled(request)
+            self.tell_of_cancelled(request)
 
-    def _tell_of_cancelled(self, request: Request) -> None:
+    def tell_of_cancelled(self, request: Request) -> None:
         for wait in self._waiting.pop(request.key, ()):
             if not wait.is_over:
                 self._deliver(wait.waiter, Answer(error=ActivityCancelled(request.key)))
@@ -138,7 +142,29 @@ class Cancelling(ABC):
         """What branches had asked for that were cancelled and have ended, and nobody is to do any more."""
         scopes, self._ended_scopes = self._ended_scopes, set()
         for request in self._answers.cancel_within(scopes, LET_GO):
-            self._tell_of_cancelled(request)
+            self.tell_of_cancelled(request)
+
+    async def undo(self, undoes: FlowCoroutine) -> None:
+        """Await that in the branch that runs now; what would interrupt it comes when it is done."""
+        branch = self._running
+        assert branch is not None  # noqa: S101 - flow code is running
+        if branch.is_undoing:
+            await undoes
+            return
+        branch.is_undoing = True
+        try:
+            await undoes
+        finally:
+            branch.is_undoing = False
+        deferred, branch.deferred = branch.deferred, None
+        if deferred is not None:
+            raise deferred
+
+    def _begin_scope(self, scope: str, within: str) -> None:
+        """Its code begins with what the code around it has."""
+        self.times[scope] = self.times[within]
+        if self.undo_lists and (holds := self.undo_lists.get(within)) is not None:
+            self.undo_lists[scope] = holds
 
     # -- blocks ------------------------------------------------------------------------------
 
@@ -176,14 +202,14 @@ class Cancelling(ABC):
             self._void(inner)  # guard: of two deadlines the outer one counts
         self._interrupt(block.branch, block.cancelled, NOT_IN_TIME)
         for request in self._answers.cancel_since(block.request, NOT_IN_TIME):
-            self._tell_of_cancelled(request)
+            self.tell_of_cancelled(request)
 
     def enter_scope(self, scope: str) -> str:
         """What the code that runs now asks for stands in that scope; answers the one of before."""
         assert self._running is not None  # noqa: S101 - flow code is running
         before, self.scope = self.scope, scope
         self._running.scope = scope
-        self.times[scope] = self.times[before]
+        self._begin_scope(scope, before)
         return before
 
     def leave_scope(self, before: str) -> None:

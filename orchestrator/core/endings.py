@@ -11,7 +11,7 @@ from orchestrator.core.cancellations import Cancellations
 from orchestrator.core.definition import Process
 from orchestrator.core.failures import type_of
 from orchestrator.core.journal import ActivityState
-from orchestrator.core.kinds.base import NewActivity
+from orchestrator.core.kinds.base import OUTCOMES, NewActivity
 from orchestrator.core.outcome import (
     ConsumedSignal,
     RunContext,
@@ -49,6 +49,14 @@ class Endings(Cancellations):
         names = {key: entry.name for key, entry in self.entries.items()}
         kept = error_of_end(error, process=self.run.process, names=names.get, at=at)
         return self._closed(RunStatus.FAILED, error=kept, raised=error)
+
+    def fails_by(self, error: BaseException) -> bool:
+        """Whether the flow fails, where it raises that; else its run is parked, or the error is no end of its."""
+        return isinstance(error, OUTCOMES) or (
+            self.process.on_error == "fail"
+            and isinstance(error, Exception)
+            and not issubclass(type(error), PayloadMismatch)
+        )
 
     def ended_by_bug(self, error: BaseException) -> TurnOutcome:
         """The flow has raised what nobody expects of a flow: as its process says. What it can't read is no bug."""

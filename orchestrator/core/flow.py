@@ -23,6 +23,7 @@ from orchestrator.core.durations import Duration, seconds_of
 from orchestrator.core.flow_branches import FlowBranches
 from orchestrator.core.flow_callbacks import Callbacks
 from orchestrator.core.flow_poll import Polls
+from orchestrator.core.flow_undo import Undoes
 from orchestrator.core.flow_waits import Waits
 from orchestrator.core.kinds import (
     KINDS,
@@ -34,16 +35,18 @@ from orchestrator.core.kinds import (
 from orchestrator.core.kinds.base import Ask
 from orchestrator.core.pending import Pending, Recorder
 from orchestrator.core.retries import Retry
+from orchestrator.core.undo_lists import Compensation, compensation_of
 from orchestrator.errors import DefinitionError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _ONCE = Retry()
+_OF_STEPS = frozenset({"key", "retry", "compensate"})
 _frame = sys._getframe  # noqa: SLF001 - one frame, where `inspect.stack` would take them all
 
 
-class Flow(FlowBranches, Callbacks, Polls, Waits):
+class Flow(FlowBranches, Callbacks, Polls, Undoes, Waits):
     """Handed to a process's `async def`. Everything it returns can be awaited, and may take weeks."""
 
     def __init__(
@@ -69,19 +72,47 @@ class Flow(FlowBranches, Callbacks, Polls, Waits):
 
     @overload
     def stage(
+        self,
+        stage: Stage[P, None],
+        /,
+        *args: Any,
+        compensate: Callable[P, Any],
+        key: str | None = ...,
+        **kwargs: Any,
+    ) -> Pending[None]: ...
+    @overload
+    def stage(
+        self,
+        stage: Stage[..., R],
+        /,
+        *args: Any,
+        compensate: Callable[[R], Any],
+        key: str | None = ...,
+        **kwargs: Any,
+    ) -> Pending[R]: ...
+    @overload
+    def stage(
         self, stage: Stage[..., R], /, *args: Any, key: str | None, **kwargs: Any
     ) -> Pending[R]: ...
     @overload
     def stage(self, stage: Stage[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Pending[R]: ...
     @overload
     def stage(
-        self, stage: str, /, *args: Any, key: str | None = ..., **kwargs: Any
+        self,
+        stage: str,
+        /,
+        *args: Any,
+        key: str | None = ...,
+        compensate: Any = ...,
+        **kwargs: Any,
     ) -> Pending[Any]: ...
     def stage(self, stage: Any, /, *args: Any, **kwargs: Any) -> Pending[Any]:
         """Hand off to a stage; awaiting gives its result.
 
-        `key`: its name in the journal, by default the stage's; where the stage has a parameter `key`, that
-        is meant. Raises InvalidArguments here, and ActivityFailed at the await when its attempts are used up.
+        `key`: its name in the journal, by default the stage's. `compensate`: the stage that undoes it when the flow
+        fails, or is cancelled with compensation; it takes this one's result, or the same arguments where this one
+        returns nothing. Where the stage has parameters of these names, they are meant. Raises InvalidArguments here,
+        and ActivityFailed at the await when its attempts are used up.
         """
         found = self._recorder.find_stage(stage) if isinstance(stage, str) else stage
         if not isinstance(found, Stage):
@@ -90,9 +121,61 @@ class Flow(FlowBranches, Callbacks, Polls, Waits):
                 remedy=remedy_for_no_stage(found),
             )
         key = None if "key" in found.parameters else kwargs.pop("key", None)
+        undone_by = None
+        if kwargs and "compensate" not in found.parameters:
+            undone_by = kwargs.pop("compensate", None)
         call = StageCall(found, found.bind(args, kwargs))
-        return self._asked(found.name, key, call)
+        if undone_by is not None:
+            call.compensation = self._compensation(found.name, call, args, kwargs, undone_by)
+        pending = self._asked(found.name, key, call)
+        if undone_by is not None:
+            self._recorder.note_undoable(pending.request, call.compensation)
+        return pending
 
+    @overload
+    def step(
+        self,
+        function: Callable[P, Coroutine[Any, Any, None]],
+        /,
+        *args: Any,
+        compensate: Callable[P, Any],
+        key: str | None = ...,
+        retry: Retry = ...,
+        **kwargs: Any,
+    ) -> Pending[None]: ...
+    @overload
+    def step(
+        self,
+        function: Callable[..., Coroutine[Any, Any, R]],
+        /,
+        *args: Any,
+        compensate: Callable[[R], Any],
+        key: str | None = ...,
+        retry: Retry = ...,
+        **kwargs: Any,
+    ) -> Pending[R]: ...
+    @overload
+    def step(
+        self,
+        function: Callable[P, None],
+        /,
+        *args: Any,
+        compensate: Callable[P, Any],
+        key: str | None = ...,
+        retry: Retry = ...,
+        **kwargs: Any,
+    ) -> Pending[None]: ...
+    @overload
+    def step(
+        self,
+        function: Callable[..., R],
+        /,
+        *args: Any,
+        compensate: Callable[[R], Any],
+        key: str | None = ...,
+        retry: Retry = ...,
+        **kwargs: Any,
+    ) -> Pending[R]: ...
     @overload
     def step(
         self,
@@ -137,20 +220,32 @@ class Flow(FlowBranches, Callbacks, Polls, Waits):
     def step(self, function: Any, /, *args: Any, **kwargs: Any) -> Pending[Any]:
         """Call a short function (or await an `async def`) in the turn itself, once; awaiting gives what is remembered.
 
-        `key`: its name in the journal, by default the function's. `retry`: a Retry. Where the function has
-        parameters of these names, they are meant. Raises ActivityFailed at the await when its attempts are
-        used up.
+        `key`: its name in the journal, by default the function's. `retry`: a Retry. `compensate`: the stage that undoes
+        it, as of a stage. Where the function has parameters of these names, they are meant. Raises ActivityFailed at
+        the await when its attempts are used up.
         """
         check_step(function, how="flow.step")
-        theirs = own_names(function) if "key" in kwargs or "retry" in kwargs else ()
+        theirs = own_names(function) if not kwargs.keys().isdisjoint(_OF_STEPS) else ()
         key = None if "key" in theirs else kwargs.pop("key", None)
         retry = _ONCE if "retry" in theirs else kwargs.pop("retry", _ONCE)
         if not isinstance(retry, Retry):
             raise DefinitionError(
                 f"flow.step is given retry={retry!r}", remedy="Give a Retry(max_attempts=…)."
             )
-        call = StepCall(function, args, kwargs, retry)
-        return self._asked(name_of(function), key, call)
+        undone_by = None if "compensate" in theirs else kwargs.pop("compensate", None)
+        call, name = StepCall(function, args, kwargs, retry), name_of(function)
+        if undone_by is not None:
+            call.compensation = self._compensation(name, call, args, kwargs, undone_by)
+        pending = self._asked(name, key, call)
+        if undone_by is not None:
+            self._recorder.note_undoable(pending.request, call.compensation)
+        return pending
+
+    def _compensation(
+        self, name: str, call: Ask, args: tuple[Any, ...], kwargs: dict[str, Any], stage: Any
+    ) -> Compensation:
+        found = self._recorder.find_stage(stage) if isinstance(stage, str) else stage
+        return compensation_of(name, call.result_type, args, kwargs, found)
 
     def sleep(self, duration: Duration, *, key: str | None = None) -> Pending[None]:
         """Wait for a timedelta, or for seconds; what is over already is over. Costs a few rows, however long."""

@@ -42,6 +42,9 @@ class Answers(Protocol):
     def record(self, request: Request, value: Any) -> None:
         """Record that answer in this turn; the next one gives it."""
 
+    def follow_up(self, ended: Answer) -> FlowCoroutine | None:
+        """What goes on in the flow's place, now that its own code has ended so. None: nothing."""
+
 
 @dataclass(slots=True, eq=False)
 class Branch:
@@ -59,6 +62,10 @@ class Branch:
     instead: Answer | None = None
     """What it is given in place of the answer that it is ready for."""
     is_cancelled: bool = False
+    is_undoing: bool = False
+    """It undoes what it has done, and nothing interrupts it."""
+    deferred: BaseException | None = None
+    """What would have interrupted it, and is raised when that is done."""
     is_over: bool = False
 
 

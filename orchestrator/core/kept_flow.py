@@ -29,12 +29,15 @@ def can_be_kept(replay: Replay) -> bool:
     """Whether all that may come to it comes by an open line or by a signal.
 
     A step that is to be tried again comes by its timer, and what a migration has left ahead is nowhere yet. What the
-    turn has cancelled, a scope that has ended in it, and what was kept for a correlation key are read with the rest.
+    turn has cancelled, a scope that has ended in it, and what was kept for a correlation key are read with the rest. A
+    flow that undoes what it has done is replayed.
     """
     return not (
         replay.requests.ahead
         or replay.dropped
         or replay.scopes_ended
+        or replay.let_go
+        or replay.requests.undoing.scopes
         or replay.has_claimed()
         or replay.resting_steps
         or any(signal.received_revision is None for signal in replay.signals)
@@ -154,4 +157,4 @@ class KeptFlow:
     def _enter(self, line: Activity) -> None:
         self._replay.requests.enter(line)
         if line.is_settled:  # by its own turn: the flow has seen it
-            self._replay.arrived.add(line.key)
+            self._replay.arrived[line.key] = None

@@ -159,8 +159,8 @@ def error_of_end(
     return marked({**kept, "traceback": traceback_of(error)}, cause)
 
 
-def waiting_for(unsettled: Sequence[Request]) -> str | None:
-    """`approval manager`, or the first of several and how many more."""
+def waiting_for(unsettled: Sequence[Request], undone: tuple[int, int] | None = None) -> str | None:
+    """`approval manager`, or the first of several and how many more. `undone`: how many are undone, of how many."""
     if not unsettled:
         return None
     people_first = sorted(
@@ -168,6 +168,8 @@ def waiting_for(unsettled: Sequence[Request]) -> str | None:
     )
     first = people_first[0]
     text = first.ask.in_words(first.name)
+    if undone is not None:
+        return f"{text}, compensating: {undone[0]} of {undone[1]} done"
     return text if len(unsettled) == 1 else f"{text} and {len(unsettled) - 1} more"
 
 

@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 from orchestrator.core.definition import Stage
 from orchestrator.core.kinds.base import Ask, Request
 from orchestrator.core.unawaited import Unawaited
+from orchestrator.core.undo_lists import Compensation, UndoList
 
 T = TypeVar("T")
 
@@ -74,6 +75,21 @@ class Recorder(Protocol):
 
     def leave_scope(self, before: str) -> None:
         """It stands in the one of before again."""
+
+    def note_undoable(self, request: Request, compensation: Compensation) -> None:
+        """It can be undone."""
+
+    def enter_undo(self) -> UndoList:
+        """The code that runs now is in a block that is undone when it fails."""
+
+    def leave_undo(self, holds: UndoList) -> None:
+        """It is in it no longer."""
+
+    def add_undo(self, holds: UndoList, stage: Stage[..., Any], arguments: dict[str, Any]) -> None:
+        """That is to be called when the block fails."""
+
+    async def undo(self, holds: UndoList, error: BaseException) -> None:
+        """Undo what a block has done that is left by that error."""
 
     def find_stage(self, name: str) -> Stage[..., Any]:
         """The registered stage of that name."""

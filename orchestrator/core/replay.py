@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Any
 
 from orchestrator.core import codec
 from orchestrator.core.branches import Branches, TurnAbandoned
@@ -43,6 +44,8 @@ PerformStep = Callable[[Request, Activity | None], Activity]
 
 Keep = Callable[["Replay"], bool]
 """Whether a flow that waits stays where it is."""
+
+FLOW_HAS_ENDED = "its flow has ended"
 
 MakeRequests = Callable[..., Requests]
 """Makes the recorder of one pass: `Requests`, or one that holds what is asked against the journal in its own way."""
@@ -96,7 +99,7 @@ class Replay(Endings):
     facts: list[Activity | BufferedSignal] = field(default_factory=list)
     """What the record holds, in the run's order; the flow has come past the first `facts_past` of them."""
     facts_past: int = 0
-    arrived: set[str] = field(default_factory=set)
+    arrived: dict[str, None] = field(default_factory=dict)
     """Keys of the settled activities that the flow has come past, in the run's order."""
     buffered: dict[str, deque[BufferedSignal]] = field(default_factory=dict)
     """Signals that the flow has come past, and no wait has consumed, by name."""
@@ -110,6 +113,7 @@ class Replay(Endings):
     postponed_step: str | None = None
     dropped: dict[str, str] = field(default_factory=dict)
     """Keys of what this pass has cancelled before it had its answer, and why: the same at each pass."""
+    let_go: dict[str, str] = field(init=False)
     given_back: list[str] = field(default_factory=list)
     """Waits that a signal has answered since they were cancelled: it is somebody else's."""
     scopes_ended: list[str] = field(default_factory=list)
@@ -131,6 +135,8 @@ class Replay(Endings):
             began_at=self.run.created_at,
         )
         requests.is_buffered = self._is_buffered
+        requests.fails_by, undoing = self.fails_by, requests.undoing
+        undoing.arrived, undoing.entries, self.let_go = self.arrived, self.entries, undoing.let_go
 
     # -- the flow ----------------------------------------------------------------------------
 
@@ -219,7 +225,7 @@ class Replay(Endings):
                 key = self._arrive(fact)
             else:
                 key = fact.key
-                self.arrived.add(fact.key)
+                self.arrived[fact.key] = None
                 # guard: a signal for a cancelled wait stays
                 if key in self.dropped and took_signal(fact):
                     self.given_back.append(key)
@@ -283,7 +289,7 @@ class Replay(Endings):
         finally:
             driven_by.set(driver)
         if entry.is_settled:
-            self.arrived.add(key)
+            self.arrived[key] = None
         else:
             self.resting_steps = True
         return entry.is_settled
@@ -297,7 +303,7 @@ class Replay(Endings):
             if entry is not self.facts[self.facts_past] or self.branches.is_awaited(request.key):
                 return False
             self.facts_past += 1
-            self.arrived.add(request.key)
+            self.arrived[request.key] = None
             return True
         return (
             request.ask.is_inline
@@ -312,7 +318,7 @@ class Replay(Endings):
 
     def look(self, request: Request, scope: str, is_alone: bool) -> Answer | None:  # noqa: FBT001 - on the main path
         """The answer that the flow has come past. None: it has to wait."""
-        if request.key in self.dropped:
+        if request.key in self.dropped or request.key in self.let_go:
             return Answer(error=ActivityCancelled(request.key))
         entry, ask = self.entries.get(request.key), request.ask
         if request.key in self.arrived or (is_alone and self._is_next(request, entry)):
@@ -353,6 +359,25 @@ class Replay(Endings):
         )
         return consumed
 
+    def follow_up(self, ended: Answer) -> FlowCoroutine | None:
+        """What goes on in the flow's place, now that its own code has ended so: it undoes what is to be undone."""
+        undoing, error = self.requests.undoing, ended.error
+        if error is not None and not self.fails_by(error):
+            return None  # a bug parks the run: nothing is undone for it
+        if not (undoing.of_run.entries if error is not None else undoing.let_go):
+            return None
+        return self._undo_and_end(ended)
+
+    async def _undo_and_end(self, ended: Answer) -> Any:
+        for request in self.cancel_all(FLOW_HAS_ENDED):
+            self.branches.tell_of_cancelled(request)
+        undoing = self.requests.undoing
+        has_failed = ended.error is not None
+        await undoing.undo(undoing.of_run, only_let_go=not has_failed, ends=has_failed)
+        if ended.error is not None:
+            raise ended.error
+        return ended.value
+
     # -- how turns end -----------------------------------------------------------------------
 
     def blocked(self) -> TurnOutcome:
@@ -383,7 +408,7 @@ class Replay(Endings):
             given_back=tuple(self.given_back),
             unsettled=(*(request.key for request in unsettled), *self.requests.open_ahead()),
             stage=unsettled[0].key if unsettled else None,
-            waiting_for=waiting_for(unsettled),
+            waiting_for=waiting_for(unsettled, self.requests.undoing.progress),
             outstanding=len(unsettled) if is_counted else None,
             goes_on=(
                 self.postponed_step is not None

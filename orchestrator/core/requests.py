@@ -30,7 +30,9 @@ from orchestrator.core.kinds.origin import ORIGIN_KEY
 from orchestrator.core.kinds.patch import key_of, new_patch
 from orchestrator.core.kinds.peek import Peek
 from orchestrator.core.unawaited import NEVER_AWAITED, Unawaited
-from orchestrator.errors import DefinitionError, UnknownStage
+from orchestrator.core.undo_lists import Compensation, UndoList
+from orchestrator.core.undoing import Undoing
+from orchestrator.errors import BranchCancelled, DefinitionError, UnknownStage
 
 REQUESTS_PER_TURN_MAX = 10_000
 """More activities than this in one run is a runaway loop (DESIGN rule 9)."""
@@ -63,6 +65,7 @@ class Requests:
         "asked",
         "branches",
         "entries",
+        "fails_by",
         "is_buffered",
         "opened",
         "parked",
@@ -70,9 +73,12 @@ class Requests:
         "patches",
         "recorded_scopes",
         "unawaited",
+        "undoing",
     )
 
     branches: Branches
+    fails_by: Callable[[BaseException], bool]
+    """Whether the flow's run fails, where the flow raises that."""
     is_buffered: Callable[[str], bool]
     """Whether the flow has come past a signal of that name which no wait has taken."""
 
@@ -88,6 +94,7 @@ class Requests:
         self.opened: dict[str, NewActivity] = {}
         """What is asked for and the journal lacks."""
         self.unawaited = Unawaited()
+        self.undoing = Undoing(self)
         self.parked: str | None = None
         """Why the run is to be parked, whatever its flow makes of that."""
         self.parked_as = "contradiction"
@@ -215,6 +222,42 @@ class Requests:
         """It stands in the one of before again."""
         self.branches.leave_scope(before)
 
+    # -- what can be undone ------------------------------------------------------------------
+
+    @property
+    def undo_lists(self) -> dict[str, UndoList]:
+        """Of the blocks in which code stands, by its scope."""
+        return self.branches.undo_lists
+
+    @property
+    def scope(self) -> str:
+        """Of the code that runs now."""
+        return self.branches.scope
+
+    def note_undoable(self, request: Request, compensation: Compensation) -> None:
+        """It can be undone."""
+        self.undoing.note(request, compensation)
+
+    def enter_undo(self) -> UndoList:
+        """The code that runs now is in a block that is undone when it fails."""
+        return self.undoing.enter()
+
+    def leave_undo(self, holds: UndoList) -> None:
+        """It is in it no longer."""
+        if not self.branches.is_over:
+            self.undoing.leave(holds)
+
+    def add_undo(self, holds: UndoList, stage: Stage[..., Any], arguments: dict[str, Any]) -> None:
+        """That is to be called when the block fails."""
+        self.undoing.add(holds, stage, arguments)
+
+    async def undo(self, holds: UndoList, error: BaseException) -> None:
+        """Undo what a block has done that is left by that error. One that would park the run undoes nothing."""
+        if self.branches.is_over:
+            return
+        if isinstance(error, BranchCancelled) or self.fails_by(error):
+            await self.branches.undo(self.undoing.undo(holds))
+
     def find_stage(self, name: str) -> Stage[..., Any]:
         """The registered stage of that name. Abandons the turn where this worker lacks it."""
         try:
@@ -288,6 +331,7 @@ class Requests:
                 activity.key not in self.asked
                 and activity.ordinal != AHEAD
                 and not self._is_in_recorded_scope(activity)
+                and not is_within(activity.scope, self.undoing.scopes)
             ):
                 self._park(self._diff(activity.scope))
 

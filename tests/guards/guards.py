@@ -45,6 +45,7 @@ ASKINGS = "tests/testing/test_askings.py::"
 BULK = "tests/engine/test_bulk.py::"
 ASYNC = "tests/testing/test_async_stages.py::"
 ASYNC_FLEET = "tests/fleet/test_async_stages.py::"
+SAGAS = "tests/testing/test_sagas.py::"
 WRONG = "tests/unit/test_wrong_flows.py::"
 
 SCHEMA = "tests/store/test_schema.py::"
@@ -909,6 +910,26 @@ GUARDS = [
         "an error skips awaits",
         "A flow that catches the failure of one stage would be an incident for those that it was to await after it.",
         (f"{WRONG}test_work_whose_await_an_error_has_skipped_is_not_forgotten[stage]",),
+    ),
+    Guard(
+        "a compensation is not cancelled",
+        "A deadline that comes while a flow undoes what it has done leaves that to its end.",
+        (f"{SAGAS}test_nothing_interrupts_what_is_undone[normal]",),
+    ),
+    Guard(
+        "nothing interrupts what is undone",
+        "What is cancelled while it undoes what it has done is interrupted after that.",
+        (f"{SAGAS}test_nothing_interrupts_what_is_undone[normal]",),
+    ),
+    Guard(
+        "what may be done is waited for",
+        "A stage that can be undone and loses a race is waited for, and undone if it was done.",
+        (f"{SAGAS}test_a_loser_that_can_be_undone_is_waited_for_and_undone[normal]",),
+    ),
+    Guard(
+        "what was undone is not built on",
+        "A run that has failed and undone what it did does not go on from there.",
+        (f"{SAGAS}test_what_was_undone_is_not_built_on[normal]",),
     ),
     Guard(
         "a signal for a cancelled wait stays",

@@ -22,6 +22,7 @@ from sqlalchemy import text
 from orchestrator import (
     BlockTimedOut,
     CallbackToken,
+    Fail,
     Flow,
     Process,
     Registry,
@@ -49,7 +50,7 @@ tokens: list[str] = []
 class ModalTester(ProcessTester):
     """A tester in one of the modes (tests/modes.py)."""
 
-    def __init__(self, mode: Mode) -> None:
+    def __init__(self, mode: Mode, registry: Registry = registry) -> None:
         super().__init__(registry=registry, now=MONDAY)
         self.mode = mode
         self._mode = ExitStack()
@@ -342,6 +343,20 @@ async def branches_side_by_side(flow: Flow) -> list[Any]:
     results = await flow.parallel([flow.signal("never"), flow.stage(double, 2)], min_successful=1)
     assert results.why is WhyCompleted.ENOUGH
     return [results.values, str(results.why), results.started]
+
+
+@case("stage", "step", result=["Fail", 8], double=4, triple=1, halve=1)
+async def a_block_that_is_undone(flow: Flow) -> list[Any]:
+    """What is done in it is doubled when it is undone."""
+    try:
+        async with flow.undo() as undo:
+            undone = await flow.stage(triple, 1, compensate=double)
+            undone += await flow.step(halve, 10, compensate=double)
+            undo.add(double, 5)
+            undo.add(double, number=6)
+            raise Fail("undo it")  # noqa: TRY301 - as an author writes it
+    except Fail as error:
+        return [type(error).__name__, undone]
 
 
 @case("stage", "sleep", result=True, world=lambda t, _: t.advance_time(hours(1)), double=1)

@@ -55,6 +55,18 @@ async def read(path: str) -> bytes:
     raise RetryLater("busy", after=retry_after("120"))
 
 
+@stage
+def refund(paid: Paid) -> None: ...
+
+
+@stage
+def lock(user: str) -> None: ...
+
+
+@stage
+def unlock(user: str) -> None: ...
+
+
 async def price(user: str) -> int:
     return len(user)
 
@@ -112,6 +124,12 @@ async def p(flow: Flow, user: str) -> tuple[str, int]:
     assert_type(
         await flow.step(price, user, retry=Retry(retry_on=lambda error: "busy" in str(error))), int
     )
+    assert_type(await flow.stage(charge, user, compensate=refund), Paid)
+    assert_type(await flow.step(price, user, compensate=count, key="undone"), int)
+    assert_type(await flow.stage(lock, user, compensate=unlock), None)
+    async with flow.undo() as undo:
+        undo.add(refund, Paid(1))
+        undo.add(provision, user, role="none")
     assert_type(await flow.step(price, user, key="again", retry=Retry()), int)
     account: str | None = await flow.stage(provision, user) if decision.approved else None
     name, number = await flow.gather(flow.stage(provision, account or user), flow.stage(count, 1))

@@ -15,6 +15,15 @@ async def charge(user: str) -> int:
     return len(user)
 
 
+@stage
+def count(number: int) -> int:
+    return number
+
+
+@stage
+def lock(user: str) -> None: ...
+
+
 def grant(user: str, *, role: str) -> str:
     return user + role
 
@@ -47,6 +56,11 @@ async def flow_of(flow: Flow) -> None:
     await flow.step(grant, "ada")  # E: call-overload
     await flow.step(grant, "ada", role=1)  # E: arg-type
     await flow.step(grant("ada", role="x"))  # E: call-overload
+    await flow.stage(provision, "ada", compensate=count)  # E: arg-type
+    await flow.stage(lock, "ada", compensate=count)  # E: misc
+    await flow.step(grant, "ada", role="x", compensate=count)  # E: arg-type
+    async with flow.undo() as undo:
+        undo.add(count, "ada")  # E: arg-type
     await flow.sleep("60")  # E: arg-type
     await flow.signal("paid", timeout="60")  # E: call-overload
     await flow.approval("boss", assign=["bob"], escalate={"1": ["ann"]})  # E: arg-type

@@ -14,6 +14,12 @@ from orchestrator.core.journal import ActivityKind, ActivityState
 from orchestrator.core.kinds.base import Ask, NewActivity, Request, SoFar, Then, TimerRule
 from orchestrator.errors import InvalidArguments, PayloadError
 
+UNDOES = "undoes"
+"""In the policy of a compensation: the key of what it undoes; "" of one that was added by hand."""
+
+ENDS = "ends"
+"""And that its run ends with it."""
+
 
 @dataclass(slots=True)
 class StageCall(Ask):
@@ -21,6 +27,10 @@ class StageCall(Ask):
 
     stage: Stage[..., Any]
     arguments: dict[str, Any]
+    compensation: Any = None
+    """What undoes it (`core.undoing.Compensation`), if anything does."""
+    undoes: dict[str, Any] | None = None
+    """It is a compensation: the marks that its policy has of that (`UNDOES`)."""
 
     kind: ClassVar = ActivityKind.STAGE
     opened_event: ClassVar = "stage handed off"
@@ -53,7 +63,7 @@ class StageCall(Ask):
             ActivityState.PENDING,
             input="{" + ",".join(parts) + "}",
             queue=stage.queue,
-            policy=stage.retry.as_policy(),
+            policy=stage.retry.as_policy() | (self.undoes or {}),
             timeout_seconds=stage.timeout_seconds,
         )
 

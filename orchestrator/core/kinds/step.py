@@ -20,6 +20,8 @@ class StepCall(Ask):
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     retry: Retry
+    compensation: Any = None
+    """What undoes it (`core.undoing.Compensation`), if anything does."""
 
     kind: ClassVar = ActivityKind.STEP
     is_work: ClassVar = True

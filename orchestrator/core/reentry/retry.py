@@ -26,6 +26,7 @@ from orchestrator.core.reentry.change import (
     attempts_made,
     kept_in_history,
 )
+from orchestrator.core.reentry.compensations import failed_compensations, refuse_if_undone
 from orchestrator.core.reentry.standing import NOT_AT_HAND, Code, Entry, Look, Standing, listed
 from orchestrator.core.run import RunStatus
 from orchestrator.errors import ActivityFailed, OperationRefused, WaitTimedOut
@@ -49,6 +50,7 @@ def preview_retry(standing: Standing, asked: Retrying, code: Code | None) -> Pre
     if standing.status is RunStatus.INCIDENT:
         return _of_incident(standing, asked, code)
     refuse_unless_reopenable(standing, VERB, {RunStatus.FAILED})
+    refuse_if_undone(standing, VERB)
     failed, notes = _failed(standing, asked, code)
     withdrawn = [
         entry for entry in standing.own() if entry.activity.state is ActivityState.CANCELLED
@@ -331,6 +333,8 @@ def _of_incident(standing: Standing, asked: Retrying, code: Code | None) -> Prev
             f"run {standing.name} is an incident: another input or version is for a run that has failed."
             " `perennial edit RUN KEY` changes the arguments of a stage"
         )
+    if compensations := failed_compensations(standing):
+        return _of_compensations(standing, asked, compensations, code)
     key = (standing.error or {}).get("activity")
     parked = [
         entry
@@ -381,5 +385,36 @@ def _of_incident(standing: Standing, asked: Retrying, code: Code | None) -> Prev
             RunStatus.RUNNING,
             replaced=replaced,
             detail={"again": [entry.key for entry in parked]},
+        ),
+    )
+
+
+def _of_compensations(
+    standing: Standing, asked: Retrying, failed: list[Entry], code: Code | None
+) -> Preview:
+    """What could not be undone is tried again, with all the attempts that its retries allow."""
+    replaced, notes = _with_arguments(standing, asked, failed, code)
+    if not replaced:
+        replaced = tuple(
+            Replaced(entry.key, ActivityState.PENDING, made + 1, uncounted=made)
+            for entry in failed
+            for made in [entry.activity.attempt]
+        )
+    return Preview(
+        VERB,
+        standing.run.id,
+        standing.name,
+        standing.status,
+        goes_on=tuple(
+            f"{entry.activity.describe()} is tried again, to undo {entry.undoes or 'what was done'}"
+            for entry in failed
+        ),
+        notes=tuple(notes),
+        change=Change(
+            "retried",
+            RunStatus.RUNNING,
+            replaced=replaced,
+            notes=tuple(kept_in_history(entry, VERB) for entry in failed),
+            detail={"again": [entry.key for entry in failed]},
         ),
     )

@@ -21,6 +21,7 @@ from orchestrator.core.journal import Activity, ActivityKind, ActivityState
 from orchestrator.core.kinds import kind_of
 from orchestrator.core.kinds.origin import ORIGIN
 from orchestrator.core.reentry.change import Change, Preview, attempts_made, kept_in_history
+from orchestrator.core.reentry.compensations import refuse_if_undone
 from orchestrator.core.reentry.retry import expiry, refuse_unless_reopenable
 from orchestrator.core.reentry.settle import refuse_what_is_worked_on
 from orchestrator.core.reentry.standing import NOT_AT_HAND, Code, Entry, Look, Standing, listed
@@ -48,6 +49,7 @@ def preview_rewind(standing: Standing, asked: Rewinding, code: Code | None) -> P
     for each in gone:
         refuse_what_is_worked_on(standing, each)  # guard: what is worked on is not rewound
     keys = {each.key for each in gone}
+    refuse_if_undone(standing, VERB, keys)
     done = [each for each in gone if each.activity.state is ActivityState.DONE]
     signals = [each for each in done if kind_of(each.activity.kind).takes_signals]
     if signals:

@@ -26,9 +26,11 @@ from orchestrator.core.reentry.change import (
     attempts_made,
     kept_in_history,
 )
+from orchestrator.core.reentry.compensations import failed_compensations, refuse_if_undone
 from orchestrator.core.reentry.retry import expiry, refuse_unless_reopenable
 from orchestrator.core.reentry.standing import NOT_AT_HAND, Code, Entry, Look, Standing
 from orchestrator.core.run import RunStatus
+from orchestrator.core.undoing import COMPENSATION_FAILED
 from orchestrator.errors import OperationRefused, PayloadError
 
 FAILED_BY_HAND = "FailedByHand"
@@ -77,6 +79,7 @@ def _preview(verb: str, standing: Standing, asked: ByHand, code: Code | None) ->
     withdrawn: list[Entry] = []
     if standing.status.is_closed:
         refuse_unless_reopenable(standing, verb, {RunStatus.FAILED})
+        refuse_if_undone(standing, verb)
         expires_at = expiry(standing, asked.expires_in, verb)
         withdrawn = [
             each
@@ -153,7 +156,8 @@ def _refuse(verb: str, standing: Standing, entry: Entry) -> None:
             f"{entry.key} of run {run} was cancelled by its flow, which has gone on without it."
             " `perennial rewind RUN --to KEY` goes back to before that"
         )
-    if activity.is_settled and not standing.status.is_closed:
+    could_not_be_undone = verb != "fail" and entry in failed_compensations(standing)
+    if activity.is_settled and not standing.status.is_closed and not could_not_be_undone:
         raise OperationRefused(
             f"{entry.key} of run {run} {activity.state}, and its flow has gone on from there."
             f" `perennial rewind RUN --to {entry.key}` goes back to it"
@@ -209,6 +213,9 @@ def _looked_at(
     if look.outcome is None:
         return [f"what follows is not known here: {look.lack}"]
     _refuse_unfit(standing, entry, result, look, is_failure=verb == "fail")
+    # What else could not be undone is still to be seen to.
+    if look.is_parked and look.type == COMPENSATION_FAILED:
+        return [f"the run stays an incident: {look.why}"]
     if look.is_parked:
         raise OperationRefused(
             f"run {standing.name} would be parked: {look.why}."

@@ -14,6 +14,7 @@ from orchestrator.core.definition import Process, Registry
 from orchestrator.core.journal import Activity, ActivityState, BufferedSignal
 from orchestrator.core.kinds.base import Request
 from orchestrator.core.kinds.origin import ORIGIN_KEY
+from orchestrator.core.kinds.stage import ENDS, UNDOES
 from orchestrator.core.outcome import RunContext, TurnOutcome
 from orchestrator.core.replay import take_turn
 from orchestrator.core.run import RunStatus
@@ -43,6 +44,17 @@ class Entry:
     def key(self) -> str:
         """Of the activity."""
         return self.activity.key
+
+    @property
+    def undoes(self) -> str | None:
+        """The key of what it undoes, if it is a compensation; "" where that is no activity."""
+        found = (self.policy or {}).get(UNDOES)
+        return found if isinstance(found, str) else None
+
+    @property
+    def is_last_undoing(self) -> bool:
+        """It is a compensation of a flow that has failed, and which has gone on with nothing else."""
+        return self.undoes is not None and bool((self.policy or {}).get(ENDS))
 
     @property
     def is_worked_on(self) -> bool:
@@ -138,6 +150,12 @@ class Look:
     def is_parked(self) -> bool:
         """The run would be an incident."""
         return self.outcome is not None and self.outcome.status is RunStatus.INCIDENT
+
+    @property
+    def type(self) -> str:
+        """Of the error that the run would end or be parked by."""
+        error = (self.outcome.error if self.outcome is not None else None) or {}
+        return str(error.get("type", ""))
 
     @property
     def why(self) -> str:

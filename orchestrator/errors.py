@@ -236,6 +236,10 @@ class RunNotFound(PerennialError, LookupError):
     """There is no run of that id or business key."""
 
 
+class UnknownAttribute(PerennialError, LookupError):
+    """The run has no attribute of that name: its flow hasn't set it, or not yet."""
+
+
 class RunClosed(PerennialError):
     """The run has ended; nothing can be done to it any more."""
 

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from orchestrator.cli import (
+    asking,
     callbacks,
     check,
     database,
@@ -130,6 +131,7 @@ app.add_typer(export.commands)
 app.add_typer(versions.commands, name="processes", rich_help_panel="Processes")
 app.add_typer(migrate.commands, name="migrate", rich_help_panel="Processes")
 app.add_typer(runs.commands)
+app.add_typer(asking.commands)
 app.add_typer(reentry.commands)
 app.add_typer(decisions.commands)
 app.add_typer(deadlines.commands)

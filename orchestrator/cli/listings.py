@@ -59,7 +59,12 @@ def runs_table(
 
 def _waits(run: RunSummary) -> str:
     if run.closed_at:
-        return ""
+        return run.status_text
+    waits = _waits_for(run)
+    return f"{run.status_text}; {waits}" if run.status_text and waits else run.status_text or waits
+
+
+def _waits_for(run: RunSummary) -> str:
     if not run.is_unserved:
         return run.waiting_for or run.stage or ""
     if run.status is RunStatus.WAITING and run.waiting_for:

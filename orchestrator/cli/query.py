@@ -18,6 +18,8 @@ import typer
 from orchestrator.cli.failures import CommandRefused
 from orchestrator.cli.session import session_of
 from orchestrator.cli.times import moment_of
+from orchestrator.core import attributes
+from orchestrator.core.attributes import Condition
 from orchestrator.core.run import RunStatus
 from orchestrator.core.selection import Between, RunFilter
 
@@ -95,6 +97,14 @@ def _options(
             metavar="NAME=JSON", help="With this attribute; repeatable.", rich_help_panel=_PANEL
         ),
     ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME<VALUE",
+            help="With such an attribute, by = < <= > or >=; repeatable.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
 ) -> None:
     """Each option, for `queried` to read."""
 
@@ -143,11 +153,21 @@ def _filter_of(asked: dict[str, Any], now: Any) -> RunFilter:
         created=Between(moment("started_since"), moment("started_until")),
         progressed=Between(moment("since"), moment("until")),
         attributes=dict(map(_attribute, asked["attribute"] or ())),
+        where=tuple(map(_condition, asked["where"] or ())),
     )
 
 
 def _attribute(typed: str) -> tuple[str, Any]:
     return named_value(typed, option="--attribute")
+
+
+def _condition(typed: str) -> Condition:
+    found = attributes.typed(typed)
+    if found is None:
+        raise CommandRefused(
+            f"--where {typed!r}: say NAME=VALUE, or compare by < <= > or >=, such as 'amount>=100'"
+        )
+    return found
 
 
 def named_value(typed: str, *, option: str) -> tuple[str, Any]:

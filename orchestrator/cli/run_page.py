@@ -76,6 +76,8 @@ def _facts(run: RunView, clock: Clock) -> Table:
         facts.append((f"{run.status}", clock.both(run.closed_at)))
     else:
         facts.append(("last progress", clock.both(run.last_progress_at)))
+    if run.status_text:
+        facts.insert(0, ("says", run.status_text))
     if run.is_unserved:
         facts.append(("needs", no_worker(run)))
     if run.former_key is not None:

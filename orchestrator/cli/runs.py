@@ -176,9 +176,10 @@ def restart(
         "perennial ps --status waiting --process access-request",
         "perennial ps --status incident --json",
         "perennial ps --failed --error ConnectionError --stage provision-access --since 7d",
+        "perennial ps --where customer=C-17 --where 'amount>=100'",
         json_shape='{"runs": [{"id", "process", "version", "business_key", "status", "stage", '
         '"waiting_for", '
-        '"created_at", "last_progress_at", "closed_at", "next_timer_at", "is_unserved"}]}',
+        '"created_at", "last_progress_at", "closed_at", "next_timer_at", "is_unserved", "status_text"}]}',
     ),
 )
 @queried
@@ -228,7 +229,7 @@ def _asked(query: RunFilter, after: UUID | None) -> str:
         '"active_milliseconds", "waits": [{"kind", "key", "name", "who", "since", '
         '"next": [{"what", "at"}], "attempt", "detail", "edition", "changed"}], "queue", "untaken_turn", '
         '"failures": [{"key", "attempt", "type", "message", "traceback", "at"}], '
-        '"former_key", "follows", "followed_by", "code_revision", "is_unserved"}',
+        '"former_key", "follows", "followed_by", "code_revision", "is_unserved", "status_text"}',
     ),
 )
 def show(context: typer.Context, run: Run, _json: Json = False) -> None:

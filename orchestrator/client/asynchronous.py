@@ -174,6 +174,7 @@ class AsyncClient(_Facet):
     approvals = Verb(Client.approvals)
     get = Verb(Client.get)
     list = Verb(Client.list)
+    query = Verb(Client.query)
     history = Verb(Client.history)
     result = Verb(Client.result)
 

@@ -12,7 +12,7 @@ runs here: a verb records a fact, and Postgres tells the fleet.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from importlib.util import find_spec
@@ -26,8 +26,10 @@ from orchestrator.client.callbacks import Callbacks
 from orchestrator.client.door import Door, RunReference
 from orchestrator.client.operations import Operations
 from orchestrator.client.processes import Processes
+from orchestrator.client.queries import Queries
 from orchestrator.core import codec
 from orchestrator.core.approvals import Decision, Outcome
+from orchestrator.core.attributes import Searched, conditions
 from orchestrator.core.definition import Process, Registry, default_registry
 from orchestrator.core.durations import Duration, days, seconds_of
 from orchestrator.core.no_result import why_failed, why_not_closed
@@ -59,7 +61,7 @@ _FIRST_LOOK_SECONDS = 0.02
 _SLOWEST_LOOK_SECONDS = 1.0
 
 
-class Client(Callbacks):
+class Client(Callbacks, Queries):
     """A thread-safe door to the record. Close it, or use it as a context manager."""
 
     def __init__(
@@ -128,7 +130,7 @@ class Client(Callbacks):
         *,
         key: str | None = None,
         version: int | None = None,
-        attributes: dict[str, Any] | None = None,
+        attributes: Mapping[str, Any] | None = None,
         expires_in: Duration | None = None,
         by: str = "",
         if_closed: IfClosed = "existing",
@@ -381,11 +383,15 @@ class Client(Callbacks):
         process: str | None = None,
         status: RunStatus | Sequence[RunStatus] | None = None,
         key: str | None = None,
+        where: Mapping[str, Searched] | None = None,
         matching: RunFilter | None = None,
         limit: int = 50,
         after: UUID | None = None,
     ) -> list[RunSummary]:
         """Runs, newest first; `after`: the last id of the page before. `matching`: whatever else is asked for.
+
+        `where`: by their attributes, `{"customer": "C-17", "amount": (">=", 100)}`; all of it must be so. Compared by
+        `=`, `in` and `contains` they are found by an index, by the others among those that the rest finds.
 
         Of errors that an older release has recorded without a cause, a filter by cause or class finds none.
         """
@@ -397,6 +403,8 @@ class Client(Callbacks):
             asked = replace(asked, statuses=tuple(statuses))
         if key is not None:
             asked = replace(asked, key=key)
+        if where:
+            asked = replace(asked, where=(*asked.where, *conditions(where)))
         with self._context.reading() as connection:
             return views.list_runs(connection, asked, limit=limit, after=after)
 

@@ -23,6 +23,7 @@ from orchestrator.core.durations import Duration, seconds_of
 from orchestrator.core.flow_branches import FlowBranches
 from orchestrator.core.flow_callbacks import Callbacks
 from orchestrator.core.flow_poll import Polls
+from orchestrator.core.flow_run import AsAWhole
 from orchestrator.core.flow_undo import Undoes
 from orchestrator.core.flow_waits import Waits
 from orchestrator.core.kinds import (
@@ -46,7 +47,7 @@ _OF_STEPS = frozenset({"key", "retry", "compensate"})
 _frame = sys._getframe  # noqa: SLF001 - one frame, where `inspect.stack` would take them all
 
 
-class Flow(FlowBranches, Callbacks, Polls, Undoes, Waits):
+class Flow(FlowBranches, AsAWhole, Callbacks, Polls, Undoes, Waits):
     """Handed to a process's `async def`. Everything it returns can be awaited, and may take weeks."""
 
     def __init__(

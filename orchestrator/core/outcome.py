@@ -60,6 +60,14 @@ class CancelledActivity:
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """What a flow has said of its run: attributes as a JSON object, and a sentence; None: it has said none."""
+
+    attributes: str | None
+    status_text: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class TurnOutcome:
     """What a turn decided: the commands to record, and how the run stands after them."""
 
@@ -80,6 +88,7 @@ class TurnOutcome:
     """What the flow raised, where that is how it ended or was parked."""
     patches: tuple[tuple[str, bool], ...] = ()
     """What `Flow.patched` has answered, by keys."""
+    said: Said | None = None
     outstanding: int | None = None
     """How many stages must end before the flow has anything to do. None: each end may be enough."""
     goes_on: bool = False

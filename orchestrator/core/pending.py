@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Mapping
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -57,6 +57,12 @@ class Recorder(Protocol):
 
     def peek(self, name: str) -> bool:
         """Whether a signal of that name has come that no wait has taken; recorded."""
+
+    def say_attributes(self, named: Mapping[str, Any]) -> None:
+        """What the run is, from here on."""
+
+    def say_status(self, text: str) -> None:
+        """How the run is, in a sentence for people."""
 
     def draw(self, name: str) -> bytes:
         """32 bytes that look random, the next of that name in the current scope; the same at each replay."""

@@ -180,8 +180,9 @@ class Replay(Endings):
             self.branches.close()
         if requests.parked is not None:  # guard: a contradiction can't be caught
             outcome = self.incident(requests.parked_as, requests.parked)
-        if requests.patches:
-            return replace(outcome, patches=tuple(requests.patches.items()))
+        said = None if outcome.status is RunStatus.INCIDENT else requests.said()
+        if requests.patches or said is not None:
+            return replace(outcome, patches=tuple(requests.patches.items()), said=said)
         return outcome
 
     def drive(self) -> Answer | None:

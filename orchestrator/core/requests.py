@@ -11,13 +11,14 @@ arguments (DESIGN rule 4). What a migration has put AHEAD has a key and no place
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, NoReturn
 from uuid import UUID
 from zlib import crc32
 
+from orchestrator.core import attributes
 from orchestrator.core.argument_digests import different_arguments, digest_of
 from orchestrator.core.branches import Branches, TurnAbandoned, TurnOver
 from orchestrator.core.checks import check_key, check_name, check_words, composed
@@ -29,6 +30,7 @@ from orchestrator.core.kinds.base import Ask, NewActivity, Request
 from orchestrator.core.kinds.origin import ORIGIN_KEY
 from orchestrator.core.kinds.patch import key_of, new_patch
 from orchestrator.core.kinds.peek import Peek
+from orchestrator.core.outcome import Said
 from orchestrator.core.unawaited import NEVER_AWAITED, Unawaited
 from orchestrator.core.undo_lists import Compensation, UndoList
 from orchestrator.core.undoing import Undoing
@@ -60,6 +62,8 @@ class Requests:
         "_process",
         "_registry",
         "_run_id",
+        "_said_attributes",
+        "_said_status",
         "_salt",
         "ahead",
         "asked",
@@ -103,6 +107,8 @@ class Requests:
         self.patches: dict[str, bool] = {}
         """What `patched` has answered, by keys."""
         self._places: dict[tuple[str, int], Activity] = {}
+        self._said_attributes: dict[str, str] | None = None
+        self._said_status: str | None = None
         self._names: dict[str, int] = {}
         self._ordinals: dict[str, int] = {}
         self._gathers: set[str] = set()
@@ -176,6 +182,39 @@ class Requests:
         request = self.request(name, None, found)
         entry = self.entries.get(request.key)
         return found.found if entry is None else entry.result is True
+
+    def say_attributes(self, named: Mapping[str, Any]) -> None:
+        """What the run is, from here on; what was said last counts."""
+        self._refuse_in_recorded_scope("attributes")
+        self._said_attributes = attributes.written(named, self._said_attributes or {})
+
+    def say_status(self, text: str) -> None:
+        """How the run is, in a sentence."""
+        self._refuse_in_recorded_scope("status")
+        self._said_status = attributes.status_text(text)
+
+    def said(self) -> Said | None:
+        """All that the flow has said. None: nothing."""
+        if self._said_attributes is None and self._said_status is None:
+            return None
+        texts = self._said_attributes
+        return Said(None if texts is None else attributes.as_object(texts), self._said_status)
+
+    def _refuse_in_recorded_scope(self, what: str) -> None:
+        """It isn't replayed once it is recorded: then what it says would be lost, or count less than what was said
+        before.
+        """
+        scope = self.branches.scope
+        while scope:
+            request = self.asked.get(scope)
+            # guard: a recorded scope says nothing
+            if request is not None and request.kind == SCOPE:
+                raise DefinitionError(
+                    f"flow.{what} is called inside scope {scope}, whose result is recorded and which isn't replayed",
+                    where=self._process.where,
+                    remedy="Call it before or after the scope, by what the scope returns.",
+                )
+            scope = scope.rpartition("/")[0]
 
     def draw(self, name: str) -> bytes:
         """32 bytes of this run's own, the next of that name in the current scope; the same at each replay."""

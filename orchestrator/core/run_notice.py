@@ -52,6 +52,7 @@ class RunNotice:
     asked: tuple[OpenApproval, ...] = ()
     deadline: datetime | None = None
     resting: Resting | None = None
+    status_text: str = ""
 
     def words(self, now: datetime) -> str:
         """`waits for approval boss: ann, bob can act, until 2026-12-01 12:00 UTC`."""
@@ -68,7 +69,9 @@ class RunNotice:
         people, until = self._who(now)
         if people:
             told += f": {people}"
-        return f"{told}, {until}" if until else told
+        if until:
+            told += f", {until}"
+        return f"{self.status_text}; {told}" if self.status_text else told
 
     def whose_turn(self, now: datetime) -> str:
         """`ann, bob can act, until 2026-12-01 12:00 UTC`: what is cut off last in a narrow list. Else the words."""
@@ -100,6 +103,7 @@ def notice_of_turn(run: RunContext, outcome: TurnOutcome) -> RunNotice:
         outcome.waiting_for,
         outcome.error,
         outcome.opened,
+        status_text=(outcome.said and outcome.said.status_text) or "",
     )
 
 

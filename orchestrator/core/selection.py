@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from orchestrator.core.attributes import Condition
 from orchestrator.core.run import CLOSED, RunStatus
 from orchestrator.errors import PerennialError
 
@@ -45,7 +46,8 @@ class RunFilter:
     `code_revision`: the revision of its version that it stands on.
     `stage`: where the run stands, or where its error came up. `waiting_for`: as `ps` shows it, or how that begins.
     `key`: the business key, one that was given up included; `key_prefix`: how it begins. `progressed`: when the run
-    last moved; of one that has ended that is when it did. `attributes`: these are among the run's.
+    last moved; of one that has ended that is when it did. `attributes`: these are among the run's. `where`: what else
+    they must be (`core.attributes.conditions`).
     """
 
     process: str | None = None
@@ -62,6 +64,7 @@ class RunFilter:
     closed: Between = field(default_factory=Between)
     progressed: Between = field(default_factory=Between)
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    where: tuple[Condition, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -102,6 +105,7 @@ class RunFilter:
             _span("that ended", self.closed),
             _span("that last moved", self.progressed),
             f"with the attributes {dict(self.attributes)}" if self.attributes else "",
+            f"where {' and '.join(map(str, self.where))}" if self.where else "",
             f"by the cause {self.cause}" if self.cause else "",
             f"with {self.error_type}" if self.error_type else "",
             f"is {' or '.join(self.statuses)}" if self.statuses else "",

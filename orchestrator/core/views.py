@@ -60,7 +60,9 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """A run as `ps` lists it. `waiting_for` is readable (`approval manager`). `is_unserved`: as of a `RunView`."""
+    """A run as `ps` lists it. `waiting_for` is readable (`approval manager`). `is_unserved`, `status_text`: as of a
+    `RunView`.
+    """
 
     id: UUID
     process: str
@@ -74,6 +76,7 @@ class RunSummary:
     closed_at: datetime | None
     next_timer_at: datetime | None
     is_unserved: bool = False
+    status_text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +169,8 @@ class RunView:
     `waiting_for` sums up `waits`, or names what no worker of the fleet has. `untaken_turn` is not empty when
     its next turn was asked for again and again, on `queue` (None: the default), and no worker took it.
     A run that was started anew gave its business key up: it is the `former_key` then, and `followed_by` the run
-    that `follows` it. `is_unserved`: no living worker can run its version, as far as workers have said.
+    that `follows` it. `is_unserved`: no living worker can run its version, as far as workers have said. `status_text`:
+    what its flow has said last to people (`flow.status`).
     """
 
     id: UUID
@@ -198,6 +202,7 @@ class RunView:
     followed_by: UUID | None = None
     code_revision: int = 1
     is_unserved: bool = False
+    status_text: str = ""
 
 
 @dataclass(frozen=True, slots=True)

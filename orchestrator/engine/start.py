@@ -11,7 +11,7 @@ schema by now, Postgres starts nothing and answers with that one: the input is c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -21,6 +21,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from orchestrator.core import codec
+from orchestrator.core.attributes import given
 from orchestrator.core.checks import check_delay, check_words, composed
 from orchestrator.core.definition import Process
 from orchestrator.core.durations import Duration, seconds_or_none
@@ -112,7 +113,7 @@ def ask(
     *,
     keys: Sequence[str | None],
     version: int | None,
-    attributes: dict[str, Any] | None,
+    attributes: Mapping[str, Any] | None,
     expires_in: Duration | None,
     if_closed: IfClosed,
     by: str,
@@ -132,7 +133,9 @@ def ask(
         )
     definition = process if isinstance(process, Process) else None
     name = definition.name if definition is not None else str(process)
-    terms = Terms(_written(attributes, name), _seconds(expires_in), _actor(by))
+    terms = Terms(
+        given(attributes, what=f"attributes of a run of {name}"), _seconds(expires_in), _actor(by)
+    )
     return StartCall(
         name,
         definition.version if definition is not None else version,
@@ -352,12 +355,6 @@ def _unknown(connection: AnyConnection, process: str, version: int | None) -> Un
     which = f"{process!r}" if version is None else f"{process!r} version {version}"
     return UnknownProcess(
         f"no process {which} is deployed; deploy it with `perennial deploy`.{asked}"
-    )
-
-
-def _written(attributes: dict[str, Any] | None, process: str) -> str:
-    return (
-        codec.encode(attributes, what=f"attributes of a run of {process}") if attributes else "{}"
     )
 
 

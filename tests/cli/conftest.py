@@ -37,6 +37,7 @@ def client() -> FakeClient:
             ),
             "reject": Decision("wait-for-manager-approval", Outcome.REJECTED, "alice", "no", NOW),
             "signal": True,
+            "query": 7,
             "cancel": None,
             "pause": None,
             "resume": None,

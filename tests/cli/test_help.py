@@ -38,6 +38,7 @@ def test_the_commands_of_the_issue_are_all_there():
         "deploy",
         "start",
         "ps",
+        "query",
         "show",
         "history",
         "approvals",

@@ -38,6 +38,7 @@ RUN = {
     "followed_by",
     "code_revision",
     "is_unserved",
+    "status_text",
 }
 ROW = {
     "id",
@@ -52,6 +53,7 @@ ROW = {
     "closed_at",
     "next_timer_at",
     "is_unserved",
+    "status_text",
 }
 APPROVAL = {
     "run_id",

@@ -52,6 +52,30 @@ def test_show_answers_the_five_questions_of_a_waiting_run(perennial, client):
     assert client.calls == [("get", ("permit-17",), {})]
 
 
+def test_what_a_flow_says_stands_where_its_run_is_shown(perennial, client):
+    said = replace(WAITING, status_text="3 of 10 are sent", attributes={"customer": "C-17"})
+    client.answers["get"], client.answers["list"] = said, [summary(said)]
+    page = perennial("show", "permit-17").stdout
+    assert "says           3 of 10 are sent" in page
+    assert 'attributes     {"customer": "C-17"}' in page
+    assert "3 of 10 are sent; approval" in perennial("ps").stdout
+    assert perennial("query", "permit-17", "customer").stdout == "7\n"
+
+
+def test_a_listing_is_narrowed_by_attributes_as_they_are_typed(perennial, client):
+    client.answers["list"] = []
+    where = ("customer=C-17", "amount>=12.50", "due < 2031-05-06T07:08Z")
+    page = perennial("ps", *(part for each in where for part in ("--where", each))).stdout
+    ((_, _, named),) = client.calls
+    assert [str(each) for each in named["matching"].where] == [
+        'customer = "C-17"',
+        "amount >= 12.50",
+        'due < "2031-05-06T07:08:00.000000Z"',
+    ]
+    assert 'No run where customer = "C-17" and amount >= 12.50 and due <' in page
+    assert "--where 'customer': say NAME=VALUE" in perennial("ps", "--where", "customer").stderr
+
+
 @pytest.mark.parametrize("status", list(RunStatus))
 @pytest.mark.parametrize("waits", [(), (MANAGER,)])
 def test_show_answers_the_five_questions_in_every_status(perennial, client, status, waits):

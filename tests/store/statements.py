@@ -44,7 +44,7 @@ def statements_of(module: ModuleType) -> list[Statement]:
 
 def commits() -> Iterator[Statement]:
     """The commit of a turn, with all that can stand in one: of a run that goes on, and of one that ends."""
-    of_both = (commit._FENCE_WITH_ATTEMPT, commit.SETTLED, commit._OPENED, commit._CONSUMED)
+    of_both = (commit._FENCES[True, False], commit.SETTLED, commit._OPENED, commit._CONSUMED)
     of_both += (commit._ARMED, commit._ASKED)
     ways = (
         (commit._DISARMED, commit._SEEN),

@@ -312,6 +312,37 @@ def test_incidents_are_listed_from_their_index(crowded):
     assert "run_incident" in plan, plan
 
 
+@pytest.mark.parametrize(
+    "where",
+    [{"n": 7}, {"n": ("in", [7, 8])}, {"tags": ("contains", "t7")}, {"n": 7, "m": (">", 100)}],
+    ids=str,
+)
+def test_runs_are_listed_by_their_attributes_from_the_index(crowded, where):
+    """However rare or common a value is: Postgres would read all runs from the newest on, and hope to meet it."""
+    client = crowded.client
+    query = asked_of(client._context.reads, lambda: client.list(where=where))
+    with crowded.database.engine.connect() as connection:  # nothing is committed
+        connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
+        connection.execute(
+            text(
+                "UPDATE perennial.run SET attributes = jsonb_build_object('n', n, 'm', n, 'tags', jsonb_build_array('t'"
+                " || n)) FROM (SELECT id AS which, row_number() OVER () AS n FROM perennial.run) all_of_them"
+                " WHERE id = which"
+            )
+        )
+        connection.exec_driver_sql("ANALYZE perennial.run")
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # of so few rows it would
+        sql, parameters = query
+        (found,) = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {sql}", parameters).one()
+    read = {
+        node.get("Index Name", node["Node Type"])
+        for node in nodes_of(found[0]["Plan"])
+        if node.get("Relation Name") == "run" or "Index Name" in node
+    }
+    assert "run_attributes" in read
+    assert "Seq Scan" not in read
+
+
 FAILED = f"""
 UPDATE perennial.run SET error = jsonb_build_object('type', 'E', 'message', 'm', 'cause', 'c' || ordinal % 3,
     'cause_is', jsonb_build_object('type', 'E', 'place', 'ship', 'text', 'm')), status = 'failed'

@@ -388,6 +388,22 @@ def copied(tester: ModalTester, run: RunView) -> RunView:
     return tester.get(forked.new_run_id)
 
 
+def asked(tester: ModalTester, run: RunView) -> None:
+    assert tester.client.query(run, "order") == 7
+    assert tester.get(run).status_text == "waits for its payment"
+    assert [each.id for each in tester.client.list(where={"order": 7})] == [run.id]
+    tester.signal(run, "paid")
+    assert tester.client.query(run, "order") == 8
+
+
+@case("signal", result=None, world=asked)
+async def what_it_says(flow: Flow) -> None:
+    flow.attributes(order=7)
+    flow.status("waits for its payment")
+    await flow.signal("paid")
+    flow.attributes(order=8)
+
+
 @case("origin", "stage", "sleep", result=ANY, world=copied, double=1)
 async def a_copy(flow: Flow) -> str:
     """The copy's world has said that its result is that of its origin."""

@@ -24,6 +24,7 @@ _RUNS = select(
     run.c.created_at,
     run.c.waiting_for,
     run.c.error,
+    run.c.status_text,
 )
 
 
@@ -84,6 +85,7 @@ def _notices(connection: Connection, query: Select[Any], now: datetime) -> list[
             asked=tuple(asked[row.id]),
             deadline=deadlines.get(row.id),
             resting=resting.get(row.id) if row.status == RunStatus.RUNNING else None,
+            status_text=row.status_text or "",
         )
         for row in rows
     ]

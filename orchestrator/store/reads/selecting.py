@@ -6,22 +6,28 @@ select_runs   the runs that it means, each with its revision, by the indexes of 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
+    Text,
     and_,
+    any_,
+    cast,
     func,
     literal,
     literal_column,
     or_,
     select,
+    text,
     union_all,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
+from orchestrator.core.attributes import Condition, as_object
 from orchestrator.core.causes import cause_in
 from orchestrator.core.checks import composed
 from orchestrator.core.run import RunStatus
@@ -76,6 +82,41 @@ def _plain_conditions(asked: RunFilter) -> Iterator[ColumnElement[bool]]:
         yield or_(run.c.closed_at.is_(None), run.c.closed_at >= asked.progressed.after)
     if asked.attributes:
         yield run.c.attributes.contains(dict(asked.attributes))
+    if asked.where:
+        yield from by_attributes(asked.where)
+
+
+def by_attributes(where: Sequence[Condition]) -> Iterator[ColumnElement[bool]]:
+    """What is compared by value is found by the index; and, for others, only values of the same type are compared.
+
+    Found first, in a query of its own: Postgres knows little of how rare a value is, and might read all runs instead.
+    """
+    by_value = [each for each in where if each.operator in ("=", "in", "contains")]
+    if by_value:
+        there = run.alias("there")
+        found = select(there.c.id).where(
+            there.c.attributes != text("'{}'::jsonb"),  # as the index has it
+            *(or_(*_with_value(there.c.attributes, each)) for each in by_value),
+        )
+        yield run.c.id == any_(func.array(found.scalar_subquery()))
+    for each in where:
+        value = run.c.attributes.op("->")(each.name)
+        if each.operator == "=":
+            yield value == _json(each.values[0])
+        elif each.operator not in ("in", "contains"):
+            other = _json(each.values[0])
+            yield func.jsonb_typeof(value) == func.jsonb_typeof(other)
+            yield value.op(each.operator, is_comparison=True)(other)
+
+
+def _with_value(attributes: Any, asked: Condition) -> Iterator[ColumnElement[bool]]:
+    for value in asked.values:
+        held = f"[{value}]" if asked.operator == "contains" else value
+        yield attributes.op("@>", is_comparison=True)(_json(as_object({asked.name: held})))
+
+
+def _json(value: str) -> Any:
+    return cast(literal(value, Text), JSONB)
 
 
 def with_status(statuses: Collection[RunStatus]) -> Iterator[ColumnElement[bool]]:

@@ -128,6 +128,7 @@ def get_run(connection: Connection, run_id: UUID) -> RunView | None:
         followed_by=row.followed_by,
         code_revision=row.code_revision,
         is_unserved=row.is_unserved,
+        status_text=row.status_text or "",
     )
 
 
@@ -147,6 +148,7 @@ def list_runs(
             run.c.created_at,
             run.c.last_progress_at,
             run.c.closed_at,
+            run.c.status_text,
             _NEXT_TIMER,
             _IS_UNSERVED,
         )
@@ -169,6 +171,7 @@ def list_runs(
             row.closed_at,
             row.next_timer_at,
             row.is_unserved,
+            row.status_text or "",
         )
         for row in connection.execute(query.limit(limit))
     ]

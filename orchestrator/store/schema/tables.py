@@ -134,6 +134,8 @@ run = Table(
     # How many stages must end before its flow has anything to do, as the turn of that revision saw it.
     Column("outstanding", Integer),
     Column("outstanding_revision", BigInteger),
+    # What its flow has said last to people.
+    Column("status_text", Text),
     ForeignKeyConstraint(
         ["process", "version"], ["perennial.process.name", "perennial.process.version"]
     ),
@@ -157,6 +159,14 @@ run = Table(
     # No index names `status`: a run that waits, and goes on, stays where it is in all of them (HOT).
     Index("run_open", "id", postgresql_where=text("closed_at IS NULL")),
     Index("run_incident", "id", postgresql_where=text("closed_at IS NULL AND error IS NOT NULL")),
+    # By value (`@>`): a run whose attributes stay as they are stays where it is in it (HOT).
+    Index(
+        "run_attributes",
+        "attributes",
+        postgresql_using="gin",
+        postgresql_ops={"attributes": "jsonb_path_ops"},
+        postgresql_where=text("attributes <> '{}'::jsonb"),
+    ),
     # Runs that ended without a result, by cause (core.causes). One that has none was cancelled, has expired, or is an
     # older release's (docs/adr/0048).
     Index(

@@ -57,6 +57,13 @@ turns AS MATERIALIZED (
 )"""
 
 
+# What its flow says of it is said anew at each replay: it is the same, or more. A null takes an attribute away.
+_SAID = """,
+        status_text = coalesce(t.status_text, r.status_text),
+        attributes = CASE WHEN t.attributes IS NULL THEN r.attributes ELSE (r.attributes || t.attributes::jsonb)
+            - ARRAY(SELECT e.key FROM jsonb_each(t.attributes::jsonb) e WHERE e.value = 'null') END"""
+
+
 # The fence of every turn: the revision it read, a turn that is free, a run that moves, and, when it
 # carries a stage's result, the attempt that earned it. What grows is found by `ANY(ARRAY(...))`, here and
 # below: a plan that was made while the table was empty does so too (docs/adr/0014).
@@ -72,7 +79,7 @@ fence AS (
         closed_at = CASE WHEN t.closes THEN perennial.now() END,
         active_milliseconds = r.active_milliseconds + t.active_milliseconds,
         {NO_HOLDER},
-        outstanding = t.outstanding, outstanding_revision = {RAISED}
+        outstanding = t.outstanding, outstanding_revision = {RAISED}{_SAID}
     FROM turns t
     WHERE r.id = t.run_id
         AND r.id = ANY(ARRAY(SELECT run_id FROM turns))  /* guard: plans made early, of runs */
@@ -84,8 +91,11 @@ fence AS (
 )"""
 
 
-_FENCE_ALONE = _fence()
-_FENCE_WITH_ATTEMPT = _fence(ATTEMPT_HOLDS)
+_FENCES = {
+    (has_attempt, says): fence if says else fence.replace(_SAID, "")
+    for has_attempt, fence in ((False, _fence()), (True, _fence(ATTEMPT_HOLDS)))
+    for says in (False, True)
+}
 
 
 def _opened(is_refused: str = "") -> str:
@@ -219,7 +229,7 @@ def _parts_of(commit: TurnCommit) -> tuple[str, ...]:
     is_cancelling = bool(outcome.cancelled or outcome.given_back) and not is_closed
     claims = not is_closed and any(opened.claims for opened in outcome.opened)
     wanted = (
-        (_FENCE_WITH_ATTEMPT if commit.settlement is not None else _FENCE_ALONE, True),
+        (_FENCES[commit.settlement is not None, outcome.said is not None], True),
         (SETTLED, commit.settlement is not None),
         (CANCELLED, is_cancelling),
         (GIVEN_BACK, bool(outcome.given_back) and is_cancelling),

@@ -10,7 +10,8 @@ TURNS = RowSet(
     """run_id uuid, revision bigint, turn_token uuid, status text, stage text, waiting_for text,
     output text, error jsonb, closes boolean, goes_on boolean, queue text, unsettled text[],
     consumed_keys text[], active_milliseconds bigint, settled_key text, settled_attempt int,
-    settled_state text, settled_result text, settled_error jsonb, settled_at timestamptz, outstanding int""",
+    settled_state text, settled_result text, settled_error jsonb, settled_at timestamptz, outstanding int,
+    attributes text, status_text text""",
 )
 ACTIVITIES = RowSet(
     "opened",

@@ -36,6 +36,9 @@ def turn_row(commit: TurnCommit) -> dict[str, Any]:
         "active_milliseconds": 0,
         "outstanding": outcome.outstanding,
     }
+    if outcome.said is not None:
+        row["status_text"] = outcome.said.status_text
+        row["attributes"] = outcome.said.attributes
     if settlement is not None:
         row |= settled_row(settlement)
     return row

@@ -91,9 +91,9 @@ check: $(STAMP) ## Lint, formatting, types and import arrows
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-oracle: $(STAMP) ## Random programs against their predictions; SEEDS=5000 FROM=1, or SEED=n alone
+oracle: $(STAMP) ## Random programs against their predictions; SEEDS=5000 FROM=1, or SEED=n alone; FAMILY=first, wide
 	@$(BIN)/python -m tests.oracle $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(FROM),--from '$(FROM)') \
-		$(if $(SEED),--seed '$(SEED)')
+		$(if $(SEED),--seed '$(SEED)') $(if $(FAMILY),--family '$(FAMILY)')
 
 nemesis: $(STAMP) ## Hurt a real fleet in every way; SECONDS_LONG=600 SEED=n FAULTS=kill,flush
 	@$(BIN)/python -m tests.nemesis $(if $(SECONDS_LONG),--seconds '$(SECONDS_LONG)') \

@@ -89,18 +89,33 @@ def _written(token: Any) -> str:
 
 
 class handing_over:  # noqa: N801 - it reads as a verb; a class, and no generator: it is made for each stage
-    """What is read in this block is for a stage that is about to work: references become tokens."""
+    """What is read in this block is for a stage that is about to work: references become tokens.
 
-    __slots__ = ("_hand_over", "_token")
+    Where a token could not be had, the block ends with that error: it says nothing of what was read.
+    """
+
+    __slots__ = ("_failed", "_hand_over", "_token")
 
     def __init__(self, hand_over: HandOver) -> None:
         self._hand_over = hand_over
+        self._failed: BaseException | None = None
 
     def __enter__(self) -> None:
-        self._token = _handing.set(self._hand_over)
+        self._token = _handing.set(self._hand)
 
     def __exit__(self, *_error: object) -> None:
         _handing.reset(self._token)
+        if self._failed is not None:  # guard: a token that could not be had is no mismatch
+            raise self._failed from None
+
+    def _hand(self, key: str) -> str:
+        try:
+            return self._hand_over(key)
+        except DefinitionError:  # that is of what was read
+            raise
+        except BaseException as error:
+            self._failed = error
+            raise
 
 
 def new_token() -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from orchestrator.core import codec
 from orchestrator.core.callback_token import TOKEN_LENGTH_MAX, hash_of, new_token
@@ -16,6 +16,7 @@ from orchestrator.core.checks import check_words, composed
 from orchestrator.core.definition import Stage
 from orchestrator.core.journal import ActivityState
 from orchestrator.engine.context import EngineContext
+from orchestrator.engine.stage_steps import RecordUnavailable
 from orchestrator.engine.validation import Validator
 from orchestrator.errors import CallbackRefused, DefinitionError, PayloadError
 from orchestrator.store.statement import AnyConnection
@@ -41,10 +42,13 @@ class TokensOfStage:
 
     def __call__(self, key: str) -> str:
         fresh = new_token()
-        with self.context.connection() as connection:
-            token = callbacks.hand_token(
-                connection, self.run_id, key, self.stage_key, token=fresh, hashed=hash_of(fresh)
-            )
+        try:
+            with self.context.connection() as connection:
+                token = callbacks.hand_token(
+                    connection, self.run_id, key, self.stage_key, token=fresh, hashed=hash_of(fresh)
+                )
+        except SQLAlchemyError as error:
+            raise RecordUnavailable(error) from error
         if token is None:
             raise DefinitionError(f"run {self.run_id} has no callback {key}")
         self.stage.hands_on_tokens = True

@@ -17,6 +17,7 @@ from orchestrator import (
     TooManySignals,
     hours,
     process,
+    stage,
 )
 from orchestrator.store.transitions import correlations
 from tests.harness import Harness, Thread, wait_until_blocked
@@ -224,3 +225,34 @@ def test_a_signal_that_is_kept_twice_at_once_is_there_once(harness: Harness):
         sender.commit()
         assert not other.outcome()
     assert kept(harness) == [("paid[PAY-1]", 1)]
+
+
+@modes
+def test_a_kept_signal_comes_after_what_the_turn_has_seen_that_asks_for_it(harness: Harness):
+    """Guards `a kept signal comes after the turn that asks for it`: it was sent before the stage was done, and reached
+    the run after it. Else it would be there at the next replay before the other branch asks for its stage.
+    """
+
+    @stage(registry=harness.registry)
+    def tell(seen: list[str]) -> list[str]:
+        return seen
+
+    @process(version=1, registry=harness.registry)
+    async def order(flow: Flow) -> list[Any]:
+        seen = list(await flow.stage(tell, ["begun"]))
+
+        async def paid() -> None:
+            seen.append(await flow.signal("paid", type=str, correlation="PAY-1"))
+
+        async def packed() -> list[str]:
+            return await flow.stage(tell, seen, key="packed")
+
+        _, packed_with = await flow.gather(paid(), packed())
+        return [seen, packed_with]
+
+    harness.freeze()
+    assert pay(harness, "PAY-1", "paid")
+    harness.move(seconds=5)
+    run = harness.run(order)
+    assert harness.client.result(run) == [["begun", "paid"], ["begun"]]
+    harness.assert_ended_cleanly(run)

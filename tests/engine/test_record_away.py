@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
-from orchestrator import Flow, Retry, process, stage, step
+from orchestrator import CallbackToken, Flow, Retry, process, stage, step
 from orchestrator.core.definition import Process
 from orchestrator.core.run import RunStatus
 from orchestrator.engine.sweep import sweep
@@ -70,6 +70,32 @@ def test_a_stage_whose_step_could_not_be_recorded_has_not_failed(
     assert harness.client.result(run) == "charged"
     assert len(calls) == (2 if when == "before" else 1)
     harness.assert_ended_cleanly(run)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_stage_whose_token_could_not_be_had_is_no_mismatch(harness: Harness, when: str) -> None:
+    """It has not begun, and nothing of what was recorded for it is wrong: its attempt is lost like a dead worker's."""
+    tokens: list[str] = []
+
+    @stage(registry=harness.registry)
+    def ask_bank(token: CallbackToken) -> None:
+        tokens.append(token.secret)
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> str:
+        return await flow.call_back("payment", ask_bank, type=str)
+
+    harness.freeze()
+    with away_once((when, "hand_token")), pytest.raises(OperationalError):
+        harness.run(p)
+    (run,) = harness.client.list()
+    assert run.status is RunStatus.RUNNING
+    assert not tokens
+    harness.recover()
+    (token,) = tokens
+    harness.client.complete(token, "paid")
+    harness.drain()
+    assert harness.client.result(run) == "paid"
 
 
 def charging(harness: Harness, calls: list[str]) -> Process:

@@ -167,6 +167,21 @@ GUARDS = [
         (f"{CORRELATIONS}test_a_kept_signal_is_handed_over_to_one_wait",),
     ),
     Guard(
+        "a kept signal comes after the turn that asks for it",
+        "A kept signal stands in the run after all that the turn has seen that asks for it.",
+        (f"{CORRELATIONS}test_a_kept_signal_comes_after_what_the_turn_has_seen_that_asks_for_it",),
+    ),
+    Guard(
+        "a token that could not be had is no mismatch",
+        "Where Postgres is away while a token is handed on, the run is not parked for it.",
+        (
+            (
+                "tests/engine/test_record_away.py::"
+                "test_a_stage_whose_token_could_not_be_had_is_no_mismatch[before]"
+            ),
+        ),
+    ),
+    Guard(
         "a signal is kept on the claim that was read",
         "A signal is not laid on a key whose run waits for it already.",
         (

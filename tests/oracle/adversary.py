@@ -50,7 +50,15 @@ from tests.oracle.effects import effects
 from tests.oracle.flow import random_program, registry, revision
 from tests.oracle.operators import Operators
 from tests.oracle.predict import Hand, predict
-from tests.oracle.programs import EXPIRY_SECONDS, EditOf, Program, edited, generate, place_of
+from tests.oracle.programs import (
+    EXPIRY_SECONDS,
+    EditOf,
+    Family,
+    Program,
+    edited,
+    generate,
+    place_of,
+)
 from tests.oracle.tasks import (
     BEGINNING,
     Clock,
@@ -60,7 +68,10 @@ from tests.oracle.tasks import (
     cut_off,
     failed_by_postgres,
 )
+from tests.oracle.wide_flow import registry as wide_registry
 from tests.oracle.world import Player
+
+assert wide_registry is registry, "the stages of both families are one fleet's"
 
 RUNS = 4
 WORKERS = 4
@@ -106,6 +117,9 @@ _APPROVALS = """
 SELECT p.name, p.state, p.assignees, p.deadline, p.edition FROM perennial.approval p WHERE p.run_id = %(run_id)s
 ORDER BY p.key
 """
+
+
+_TOKENS = "SELECT t.key, t.token FROM oracle.token t WHERE t.run_id = %(run_id)s ORDER BY t.key"
 
 
 class Theatre:
@@ -167,14 +181,19 @@ class Theatre:
         runs: int = RUNS,
         operators: bool | None = None,
         edits: bool | None = None,
+        family: Family = "first",
     ) -> Play:
-        """Empty the record, and play that seed to its end. `operators`, `edits` None: as the seed says."""
+        """Empty the record, and play that seed to its end. `operators`, `edits` None: as the seed says; of the wide
+        family no operator lets a run go another way.
+        """
         self._empty()
         play = Play(
             self,
             seed,
-            [generate(f"{seed}/{number}") for number in range(runs)],
-            operators=has_operators(seed) if operators is None else operators,
+            [generate(f"{seed}/{number}", family=family) for number in range(runs)],
+            operators=(
+                has_operators(seed) and family == "first" if operators is None else operators
+            ),
             edits=is_edited(seed) if edits is None else edits,
         )
         self.disturber = play
@@ -202,7 +221,8 @@ class Theatre:
         """One round trip. The process stays deployed."""
         tables = [f"perennial.{table}" for table in TABLES if table != "process"]
         statements = [
-            f"DELETE FROM {table}" for table in [*tables, "oracle.effect", "oracle.counter"]
+            f"DELETE FROM {table}"
+            for table in [*tables, "oracle.effect", "oracle.counter", "oracle.token"]
         ]
         allowed = "SET LOCAL perennial.drop_history_before = 'infinity'"
         self.connection.execute("; ".join(["BEGIN", allowed, *statements, "COMMIT"]), prepare=False)
@@ -274,6 +294,8 @@ class Run:
     troubles: list[str] = field(default_factory=list)
     by_hand: dict[str, Hand] = field(default_factory=dict)
     operated: Operated = field(default_factory=Operated)
+    end: str = "open"
+    """How it has ended."""
     edit: EditOf | None = None
     """What the code that it stands on makes of its program."""
 
@@ -335,7 +357,7 @@ class Play:
         """All of them, each with its run."""
         found = list(self.troubles)
         for run in self.runs:
-            said = [*run.troubles, *run.player.troubles]
+            said = [*run.troubles, *run.player.troubles, *run.player.partners.troubles]
             said += run.verdict.contradictions if run.verdict is not None else ()
             found += [f"run {run.number}: {each}" for each in said]
         return found
@@ -349,7 +371,11 @@ class Play:
                 random_program, program, expires_in=_expiry(program)
             )
             player = Player(
-                self.theatre.client, started.run_id, program, now=lambda: self.clock.now
+                self.theatre.client,
+                started.run_id,
+                program,
+                now=lambda: self.clock.now,
+                tokens=self.tokens_of,
             )
             self.runs.append(Run(number, program, started.run_id, player))
         for number in range(self.chance.randint(*MOVES)):
@@ -364,6 +390,8 @@ class Play:
         for run in self.runs:
             with self.theatre.caretaker.connection() as connection:
                 record = read_record(self.theatre.client, connection, run.run_id)
+            run.end = record.status
+            run.player.partners.look_at_tokens(lost=run.attempts_lost)
             prediction = predict(
                 edited(run.program, run.edit),
                 is_cancelled=run.player.is_cancelled,
@@ -374,7 +402,8 @@ class Play:
                 prediction,
                 turns_lost=run.turns_lost,
                 attempts_lost=run.attempts_lost,
-                sent=run.player.sent,
+                sent=run.player.sent
+                | {each[1] for each in record.signals if each[1] in run.player.sent_by_key},
                 operated=run.operated,
             )
 
@@ -872,10 +901,19 @@ class Play:
             if worker.task is not None:
                 worker.task.doom = WorkerKilled()
                 worker.task.go_on()
+            if isinstance(worker.context.kept_flows, KeptFlows):
+                worker.context.kept_flows.close()
 
     def approvals_of(self, run: Run) -> list[Any]:
         """As the client would list them, and quicker."""
         return self.rows(_APPROVALS, run_id=run.run_id) if run.player.needs_to_look else []
+
+    def tokens_of(self, run_id: UUID) -> dict[str, list[str]]:
+        """What partners were handed, by the key of the stage that did it."""
+        handed: dict[str, list[str]] = {}
+        for row in self.rows(_TOKENS, run_id=run_id):
+            handed.setdefault(row.key, []).append(row.token)
+        return handed
 
     def rows(self, sql: str, **parameters: object) -> list[Any]:
         """What the record says."""

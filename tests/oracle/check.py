@@ -43,6 +43,10 @@ ENDS = (
     ("sleep ended",),
     ("signal consumed", "signal timed out"),
     ("approved", "rejected", "approval timed out"),
+    ("callback completed", "callback failed", "callback timed out", "callback fell silent"),
+    ("poll is due",),
+    ("scope completed",),
+    ("block timed out", "block left"),
 )
 """Each of these lines is written once for a key, and only one of them."""
 
@@ -457,7 +461,7 @@ class _Checker:
         taken = Counter(key for _, _, key in self.record.signals if key is not None)
         yield from (f"{key} was given {count} signals" for key, count in taken.items() if count > 1)
         for name, signal_id, key in self.record.signals:
-            if key is not None and _head(key) != name:
+            if key is not None and _head(key) != name.partition("[")[0]:
                 yield f"signal {signal_id} named {name} was given to {key}"
 
     # -- what is counted -------------------------------------------------------------------------

@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS oracle.effect (
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
     UNIQUE (run_id, key, call)
 );
+CREATE TABLE IF NOT EXISTS oracle.token (run_id uuid, key text, token text, PRIMARY KEY (run_id, key, token));
 """
 
 _BEGIN = text("""
@@ -43,6 +44,10 @@ INSERT INTO oracle.effect (run_id, key, call, body, seen, pid)
 SELECT :run_id, :key, counted.calls, :body, :seen, :pid FROM counted
 RETURNING call
 """)
+
+_HAND = text(
+    "INSERT INTO oracle.token (run_id, key, token) VALUES (:run_id, :key, :token) ON CONFLICT DO NOTHING"
+)
 
 _CALLS = text(
     "SELECT key, call, body, seen, pid FROM oracle.effect WHERE run_id = :run_id ORDER BY id"
@@ -105,6 +110,14 @@ class Effects:
                 },
             ).scalar_one()
         return int(call)
+
+    def hand(self, key: str, token: str) -> None:
+        """To the partner of a callback: at each attempt the same one, or it has two."""
+        whole_key = idempotency_key()
+        assert whole_key is not None, "called outside a run"
+        handed = {"run_id": whole_key.partition("/")[0], "key": key, "token": token}
+        with self.engine.connect() as connection:
+            connection.execute(_HAND, handed)
 
     def calls_of(self, run_id: UUID) -> Sequence[Call]:
         """Every call that was made for a run, in the order in which they began."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from orchestrator import (
     ActivityFailed,
@@ -144,7 +144,7 @@ def end(name: str, failures: int, call: int, ending: str) -> None:
 @process(version=1, registry=registry)
 async def random_program(flow: Flow, program: Program) -> list[Any]:
     """Answers what each instruction came to, in order."""
-    scope = Scope(flow)
+    scope = scope_of(flow, program)
     await scope.run(program.body)
     return scope.told
 
@@ -154,30 +154,39 @@ async def random_program(flow: Flow, program: Program) -> list[Any]:
 
 async def appended(flow: Flow, program: Program) -> list[Any]:
     """There is a stage more at the end."""
-    scope = Scope(flow)
+    scope = scope_of(flow, program)
     await scope.run(edited(program, "appended").body)
     return scope.told
 
 
 async def inserted(flow: Flow, program: Program) -> list[Any]:
     """There is one more in the middle."""
-    scope = Scope(flow)
+    scope = scope_of(flow, program)
     await scope.run(edited(program, "inserted").body)
     return scope.told
 
 
 async def prepended(flow: Flow, program: Program) -> list[Any]:
     """There is one more at the beginning."""
-    scope = Scope(flow)
+    scope = scope_of(flow, program)
     await scope.run(edited(program, "prepended").body)
     return scope.told
 
 
 async def removed(flow: Flow, program: Program) -> list[Any]:
     """What came last is done no more."""
-    scope = Scope(flow)
+    scope = scope_of(flow, program)
     await scope.run(edited(program, "removed").body)
     return scope.told
+
+
+def scope_of(flow: Flow, program: Program) -> Scope:
+    """That of the program's family."""
+    if program.family == "first":
+        return Scope(flow)
+    from tests.oracle.wide_flow import WideScope, WideShared
+
+    return WideScope(flow, WideShared(flow=flow))
 
 
 def revision(edit: EditOf) -> tuple[Registry, Process]:
@@ -205,6 +214,8 @@ class Shared:
 @dataclass
 class Scope:
     """The flow itself, or a branch of a gather: what it has to tell, and the result it saw last."""
+
+    failures: ClassVar[tuple[type[PerennialError], ...]] = (ActivityFailed, SignalTimedOut, Fail)
 
     flow: Flow
     shared: Shared = field(default_factory=Shared)
@@ -236,7 +247,7 @@ class Scope:
             case Try():
                 try:
                     await self.run(part.body)
-                except (ActivityFailed, SignalTimedOut, Fail) as error:
+                except self.failures as error:
                     self.told.append(f"caught {describe(error)}")
                     await self.run(part.rescue)
             case Raise():
@@ -291,9 +302,13 @@ class Scope:
                 assert answer.escalated or not escalated
                 self.told.append(f"{part.name}: {answer.outcome}{by}{escalated}")
 
+    def branch(self) -> Self:
+        """It goes on from what was seen before."""
+        return type(self)(self.flow, self.shared, self.seen)
+
     async def gather(self, part: Gather) -> None:
         """Branches go on from what was seen before; what follows goes on from the first branch."""
-        branches = [Scope(self.flow, self.shared, self.seen) for _ in part.branches]
+        branches = [self.branch() for _ in part.branches]
         await self.flow.gather(
             *(branch.run(block) for branch, block in zip(branches, part.branches, strict=True)),
             key=part.key,

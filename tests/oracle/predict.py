@@ -80,7 +80,7 @@ class Wait:
     """A sleep, a signal or an approval, and how it ends."""
 
     key: str
-    kind: Literal["sleep", "signal", "approval"]
+    kind: str
     end: str
     by: str | None = None
     is_certain: bool = True
@@ -103,7 +103,7 @@ class Prediction:
     failed_by: frozenset[str] = frozenset()
 
 
-class _Failure(Exception):
+class Failure(Exception):
     """The flow meets this. `told` is how it describes it; `says`, what the run's error says."""
 
     def __init__(self, error_type: str, told: str, *says: str, key: str = "") -> None:
@@ -120,11 +120,11 @@ def predict(
     program: Program, *, is_cancelled: bool = False, by_hand: Mapping[str, Hand] | None = None
 ) -> Prediction:
     """What must become of the program's run."""
-    reader = _Reader(program, by_hand or {})
-    scope = _Scope("")
+    reader = _reader_of(program)(program, by_hand or {})
+    scope = Scope("")
     try:
         reader.block(program.body, scope)
-    except _Failure as failure:
+    except Failure as failure:
         ended = Prediction(
             "failed", error=(failure.error_type, failure.says), failed_by=failure.keys
         )
@@ -140,8 +140,18 @@ def predict(
     return replace(ended, work=work, waits=waits)
 
 
+def _reader_of(program: Program) -> type[Reader]:
+    if program.family == "first":
+        return Reader
+    from tests.oracle.wide_predict import WideReader
+
+    return WideReader
+
+
 @dataclass
-class _Scope:
+class Scope:
+    """The flow itself, or a branch of it: what it has to tell, and the key of the result that it saw last."""
+
     path: str
     seen: str | None = None
     told: list[Any] = field(default_factory=list)
@@ -154,7 +164,9 @@ class _Scope:
         return f"{self.path}{name}{number}"
 
 
-class _Reader:
+class Reader:
+    """Reads a program as its flow does, and notes what must come of each part."""
+
     def __init__(self, program: Program, by_hand: Mapping[str, Hand]) -> None:
         self.by_hand = by_hand
         self.payloads = {
@@ -179,11 +191,11 @@ class _Reader:
                 waits[key] = replace(wait, end=hand.state, hand=hand)
         return work, waits
 
-    def block(self, block: Block, scope: _Scope) -> None:
+    def block(self, block: Block, scope: Scope) -> None:
         for part in block:
             self.part(part, scope)
 
-    def part(self, part: Instruction, scope: _Scope) -> None:
+    def part(self, part: Instruction, scope: Scope) -> None:
         match part:
             case Repeat():
                 for _ in range(part.times):
@@ -198,11 +210,11 @@ class _Reader:
             case Try():
                 try:
                     self.block(part.body, scope)
-                except _Failure as failure:
+                except Failure as failure:
                     scope.told.append(f"caught {failure.told}")
                     self.block(part.rescue, scope)
             case Raise():
-                raise _Failure("Fail", f"Fail: {part.message}", part.message)
+                raise Failure("Fail", f"Fail: {part.message}", part.message)
             case Forever():
                 key = scope.key(part.name)
                 self.waits[key] = Wait(key, "signal", "cancelled")
@@ -212,12 +224,12 @@ class _Reader:
             case _:
                 self.answer(part, self.ask(part, scope), scope)
 
-    def beside(self, part: Beside, scope: _Scope) -> None:
+    def beside(self, part: Beside, scope: Scope) -> None:
         """What was asked for is done anyhow, unless the body fails: then nobody waits for it."""
         asked = self.ask(part.asked, scope)
         try:
             self.block(part.body, scope)
-        except _Failure:
+        except Failure:
             self.doubt(asked)
             raise
         self.answer(part.asked, asked, scope)
@@ -228,15 +240,15 @@ class _Reader:
         for each in [work for work in self.work.values() if key in (work.key, work.parent)]:
             self.work[each.key] = replace(each, is_certain=False)
 
-    def gather(self, part: Gather, scope: _Scope) -> None:
+    def gather(self, part: Gather, scope: Scope) -> None:
         """All branches go to their ends; then the first that failed is raised."""
         path, failures, branches = scope.key(part.key), [], []
         for number, block in enumerate(part.branches):
-            branch = _Scope(f"{path}/{number}/", scope.seen)
+            branch = Scope(f"{path}/{number}/", scope.seen)
             branches.append(branch)
             try:
                 self.block(block, branch)
-            except _Failure as failure:
+            except Failure as failure:
                 failures.append(failure)
         if failures:
             failures[0].keys = frozenset().union(*(each.keys for each in failures))
@@ -246,7 +258,7 @@ class _Reader:
 
     # -- one thing -------------------------------------------------------------------------------
 
-    def ask(self, part: Any, scope: _Scope) -> str:
+    def ask(self, part: Any, scope: Scope) -> str:
         """Note what will come of it; its key."""
         match part:
             case Stage():
@@ -273,7 +285,7 @@ class _Reader:
                 raise AssertionError(part)
         return key
 
-    def stage(self, part: Stage, key: str, scope: _Scope) -> None:
+    def stage(self, part: Stage, key: str, scope: Scope) -> None:
         names: Counter[str] = Counter()
         for each in part.steps:
             names[each.name] += 1
@@ -287,7 +299,7 @@ class _Reader:
         self,
         part: Stage | Inline,
         key: str,
-        scope: _Scope,
+        scope: Scope,
         kind: Literal["stage", "inline"],
         failures: int,
     ) -> None:
@@ -305,8 +317,8 @@ class _Reader:
             is_limited=runs_out and kind == "stage",
         )
 
-    def answer(self, part: Any, key: str, scope: _Scope) -> None:
-        """What the flow learns of it. Raises _Failure."""
+    def answer(self, part: Any, key: str, scope: Scope) -> None:
+        """What the flow learns of it. Raises Failure."""
         hand = self.by_hand.get(key)
         if hand is not None:
             self.answer_by_hand(part, key, hand, scope)
@@ -315,7 +327,7 @@ class _Reader:
             case Stage() | Inline():
                 work = self.work[key]
                 if work.state == "failed":
-                    raise _Failure(
+                    raise Failure(
                         "ActivityFailed",
                         f"ActivityFailed: {key} by {work.error}",
                         f"{key} failed after ",
@@ -329,15 +341,15 @@ class _Reader:
             case Await():
                 if not part.comes:
                     words = f"no signal {part.name!r} arrived in time (activity {key})"
-                    raise _Failure("SignalTimedOut", f"SignalTimedOut: {words}", words, key=key)
+                    raise Failure("SignalTimedOut", f"SignalTimedOut: {words}", words, key=key)
                 scope.told.append(f"{part.name}: {self.payloads[part.name].pop(0)}")
             case Ask():
                 scope.told.append(f"{part.name}: {_verdict_of(part)}")
 
-    def answer_by_hand(self, part: Any, key: str, hand: Hand, scope: _Scope) -> None:
+    def answer_by_hand(self, part: Any, key: str, hand: Hand, scope: Scope) -> None:
         """The same, of what an operator has ended."""
         if hand.error:
-            raise _Failure(
+            raise Failure(
                 "ActivityFailed",
                 f"ActivityFailed: {key} by {hand.error}",
                 f"{key} failed after ",

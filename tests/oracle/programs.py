@@ -1,6 +1,7 @@
 """Random programs: what a flow does, and what the world does to it, as small plain data.
 
-    Program = generate(seed)
+    Program = generate(seed)                      the first family: stages, steps, waits, approvals, gathers
+    Program = generate(seed, family="wide")       all else that a flow may await (tests/oracle/wide.py makes them)
 
 A program's outcome must not hang on timing. So: names are unique, except in a row of waits that run
 one after the other; what the world will do has deadlines of weeks, and what never comes has deadlines
@@ -74,13 +75,18 @@ class Sleep(Part):
 
 
 class Await(Part):
-    """`times` waits for a signal, one after the other. `comes`: the world sends as many."""
+    """`times` waits for a signal, one after the other. `comes`: the world sends as many; else it ends as `default`, if
+    it has one. `is_until`: it ends at a moment. `by_key`: what comes is sent by a correlation key.
+    """
 
     kind: Literal["await"] = "await"
     name: str
     times: int = 1
     comes: bool = True
     timeout_seconds: float | None = None
+    default: int | None = None
+    is_until: bool = False
+    by_key: bool = False
 
 
 class Verdict(Part):
@@ -147,8 +153,148 @@ class Forever(Part):
     name: str
 
 
+# -- of the wide family ----------------------------------------------------------------------------
+
+
+class Callback(Part):
+    """A promise; its token goes to a stage, and it is awaited after the body. `answer`: what its partner says, or
+    `silent`: it times out; `unheard`: no heartbeat comes.
+    """
+
+    kind: Literal["callback"] = "callback"
+    name: str
+    submit: Stage
+    body: Block = ()
+    answer: Literal["done", "failed", "silent", "unheard"] = "done"
+    payload: int = 0
+    timeout_seconds: float | None = None
+    heartbeat_seconds: float | None = None
+
+
+class Poll(Part):
+    """Checks by one stage, each with what the one before has found. The answer is there at check `found_at`."""
+
+    kind: Literal["poll"] = "poll"
+    check: Stage
+    found_at: int
+    attempts: int | None = None
+    every_seconds: float
+    factor: float = 1.0
+
+
+class Stream(Part):
+    """Signals by `async for`: so many that come, or none in the time."""
+
+    kind: Literal["stream"] = "stream"
+    name: str
+    times: int
+    timeout_seconds: float | None = None
+
+
+class Peek(Part):
+    """Whether a signal is there: whatever is answered, it is the same at each replay."""
+
+    kind: Literal["peek"] = "peek"
+    name: str
+
+
+class Patched(Part):
+    """The mark of changed code."""
+
+    kind: Literal["patched"] = "patched"
+    name: str
+
+
+class Never(Part):
+    """A wait for what never comes: what awaits it is cancelled."""
+
+    kind: Literal["never"] = "never"
+    name: str
+    form: Literal["signal", "sleep", "approval", "callback"]
+
+
+class Finally(Part):
+    """The clean-up is done however the body ends."""
+
+    kind: Literal["finally"] = "finally"
+    body: Block
+    cleanup: Block
+
+
+class Race(Part):
+    """Of branches of which one alone can end. `is_bare`: each is one thing asked for; else each is a coroutine."""
+
+    kind: Literal["race"] = "race"
+    key: str
+    branches: tuple[Block, ...]
+    winner: int
+    is_bare: bool = False
+
+
+class Contest(Part):
+    """A race that anybody may win: what is told is that somebody has."""
+
+    kind: Literal["contest"] = "contest"
+    key: str
+    stages: tuple[Stage, ...]
+    count: int
+
+
+class Many(Part):
+    """Items under a completion policy: one at a time, or to the end of all, so that what comes of it is certain."""
+
+    kind: Literal["many"] = "many"
+    key: str
+    form: Literal["stage", "own", "parallel"]
+    items: tuple[Stage, ...]
+    max_concurrency: int | None = None
+    min_successful: int | None = None
+    tolerated_failures: int | None = None
+
+
+class Within(Part):
+    """A scope, whose end is recorded or not."""
+
+    kind: Literal["within"] = "within"
+    name: str
+    body: Block
+    is_recorded: bool
+
+
+class Deadline(Part):
+    """A block under a deadline. `is_over`: its body never ends."""
+
+    kind: Literal["deadline"] = "deadline"
+    key: str
+    seconds: float
+    body: Block
+    is_over: bool
+
+
 Instruction = Annotated[
-    Stage | Inline | Sleep | Await | Ask | Repeat | Beside | Gather | Try | Raise | Forever,
+    Stage
+    | Inline
+    | Sleep
+    | Await
+    | Ask
+    | Repeat
+    | Beside
+    | Gather
+    | Try
+    | Raise
+    | Forever
+    | Callback
+    | Poll
+    | Stream
+    | Peek
+    | Patched
+    | Never
+    | Finally
+    | Race
+    | Contest
+    | Many
+    | Within
+    | Deadline,
     Field(discriminator="kind"),
 ]
 Block = tuple[Instruction, ...]
@@ -164,6 +310,7 @@ class Send(Part):
     payload: int
     signal_id: str
     copies: int = 1
+    by_key: bool = False
 
 
 class Objection(Part):
@@ -179,9 +326,13 @@ class Objection(Part):
     why: Literal["stranger", "late"]
 
 
+Family = Literal["first", "wide"]
+
+
 class Program(Part):
     """A flow, and the script of its world. `is_cancelled`: somebody tries, at any moment."""
 
+    family: Family = "first"
     body: Block
     sends: tuple[Send, ...] = ()
     objections: tuple[Objection, ...] = ()
@@ -192,6 +343,11 @@ class Program(Part):
     def asks(self) -> tuple[Ask, ...]:
         """Every approval that it may ask for."""
         return tuple(part for part in parts_of(self.body) if isinstance(part, Ask))
+
+    @property
+    def callbacks(self) -> tuple[Callback, ...]:
+        """Every callback that it may promise."""
+        return tuple(part for part in parts_of(self.body) if isinstance(part, Callback))
 
 
 # -- edits ---------------------------------------------------------------------------------------
@@ -230,6 +386,14 @@ def parts_of(block: Block) -> list[Instruction]:
                 found += parts_of((*part.body, *part.rescue))
             case Repeat():
                 found.append(part.stage)
+            case Callback():
+                found += parts_of((part.submit, *part.body))
+            case Finally():
+                found += parts_of((*part.body, *part.cleanup))
+            case Race():
+                found += [inner for branch in part.branches for inner in parts_of(branch)]
+            case Within() | Deadline():
+                found += parts_of(part.body)
             case _:
                 pass
     return found
@@ -238,9 +402,13 @@ def parts_of(block: Block) -> list[Instruction]:
 # -- the generator -------------------------------------------------------------------------------
 
 
-def generate(seed: int | str) -> Program:
+def generate(seed: int | str, *, family: Family = "first") -> Program:
     """The program of a seed: the same for ever, on any machine."""
-    return _Generator(random.Random(f"program {seed}")).program()
+    if family == "first":
+        return Generator(random.Random(f"program {seed}")).program()
+    from tests.oracle.wide import WideGenerator
+
+    return WideGenerator(random.Random(f"wide program {seed}")).program()
 
 
 def _failing_by_a_stage(part: Instruction) -> Instruction:
@@ -255,7 +423,11 @@ def _failing_by_a_stage(part: Instruction) -> Instruction:
             return part
 
 
-class _Generator:
+class Generator:
+    """Of the first family."""
+
+    family: Family = "first"
+
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
         self.count = 0
@@ -273,6 +445,7 @@ class _Generator:
         for _ in range(chance.choice([0, 0, 0, 1])):
             self.sends.append(self.send(self.name("unheard")))
         return Program(
+            family=self.family,
             body=body,
             sends=tuple(self.sends),
             objections=tuple(self.objections),

@@ -6,10 +6,12 @@ A failure prints its seed and the command that plays it again; `make oracle SEED
 from __future__ import annotations
 
 import os
+from typing import get_args
 
 import pytest
 
 from tests.oracle.adversary import Theatre
+from tests.oracle.programs import Family, Instruction, generate, parts_of
 
 TENS = [int(seed) for seed in os.environ.get("ORACLE_TENS", "").split()] or range(1, 51, 10)
 """The first seed of each ten: of fifty, or of those that test_cuts asks for."""
@@ -34,6 +36,28 @@ def test_what_was_predicted_of_random_programs_comes_true(theatre, first):
         play = theatre.play(seed, operators=others, edits=others)
         told = "\n".join(play.contradictions)
         assert not play.contradictions, f"{told}\nAgain: make oracle SEED={seed}"
+
+
+@pytest.mark.parametrize("first", [1, 6])
+def test_what_was_predicted_of_all_else_that_a_flow_may_await_comes_true(theatre, first):
+    """The wide family: callbacks, polls, races, maps, scopes, deadlines, signals of each form, ids and chance."""
+    for seed in range(first, first + 5):
+        play = theatre.play(seed, family="wide")
+        told = "\n".join(play.contradictions)
+        assert not play.contradictions, f"{told}\nAgain: make oracle SEED={seed} FAMILY=wide"
+
+
+def test_each_instruction_is_in_some_program_of_its_first_seeds():
+    """Else what is shown of it is nothing."""
+    union, _ = get_args(Instruction)
+    there = {
+        part.kind
+        for family in get_args(Family)
+        for seed in range(1, 11)
+        for number in range(4)
+        for part in parts_of(generate(f"{seed}/{number}", family=family).body)
+    }
+    assert there == {each.model_fields["kind"].default for each in get_args(union)}
 
 
 @pytest.mark.parametrize("seed", [5, 8], ids=["edited", "operated"])

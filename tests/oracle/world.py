@@ -26,6 +26,7 @@ from orchestrator.errors import (
     NotAssigned,
     RunClosed,
 )
+from tests.oracle.partners import Partners, nobody
 from tests.oracle.programs import Ask, Objection, Program, Send, Verdict
 
 Act = Callable[[], str]
@@ -50,9 +51,19 @@ class Player:
     """The world of one run. `now` is the database's clock, or earlier by no more than is said late."""
 
     def __init__(
-        self, client: Client, run_id: UUID, program: Program, *, now: Callable[[], datetime]
+        self,
+        client: Client,
+        run_id: UUID,
+        program: Program,
+        *,
+        now: Callable[[], datetime],
+        tokens: Callable[[UUID], Mapping[str, Sequence[str]]] = nobody,
     ) -> None:
         self.client, self.run_id, self.now = client, run_id, now
+        self.partners = Partners(
+            client, run_id, program, tokens=tokens, run_has_ended=self._run_has_ended
+        )
+        self.sent_by_key: set[str] = set()
         self._program = program
         self.letters: list[Send] = [send for send in program.sends for _ in range(send.copies)]
         self.sent: set[str] = set()
@@ -69,7 +80,9 @@ class Player:
     def is_done(self) -> bool:
         """True when nothing that counts is left to be done."""
         return self.has_ended or not (
-            self.letters or any(ask.verdict is not None for ask in self.asks.values())
+            self.letters
+            or any(ask.verdict is not None for ask in self.asks.values())
+            or not self.partners.is_done
         )
 
     @property
@@ -144,7 +157,7 @@ class Player:
             for objection in self.objections
             if objection.why == "stranger" or self._is_late(views.get(objection.approval))
         ]
-        return acts
+        return [*acts, *self.partners.acts()]
 
     def _is_late(self, view: Asked | None) -> bool:
         """Its deadline is over, though nobody may have said so yet, or somebody has decided."""
@@ -152,7 +165,23 @@ class Player:
             view.state != "open" or (view.deadline is not None and self.now() >= view.deadline)
         )
 
+    def _send_by_key(self, send: Send) -> str:
+        """By a key that only this run waits for; it may come before the wait, and after the run's end."""
+        self.letters.remove(send)
+        is_new = self.client.signal(
+            correlation=f"{send.name} of {self.run_id}",
+            name=send.name,
+            payload=send.payload,
+            signal_id=send.signal_id,
+        )
+        if bool(is_new) == (send.signal_id in self.sent_by_key):
+            self.troubles.append(f"signal {send.signal_id} was new: {is_new}")
+        self.sent_by_key.add(send.signal_id)
+        return f"signal {send.name} by its key"
+
     def _send(self, send: Send) -> str:
+        if send.by_key:
+            return self._send_by_key(send)
         is_first = send.signal_id not in self._tried  # else the answer to the first may be lost
         self._tried.add(send.signal_id)
         try:

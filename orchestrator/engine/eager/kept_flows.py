@@ -68,6 +68,14 @@ class KeptFlows(NoKeptFlows):
             if each is not None:
                 each.close()
 
+    def close(self) -> None:
+        """Let all go: their `finally` blocks run now, and not whenever they are collected."""
+        with self._lock:
+            let_go = [self._remove(run_id) for run_id in [*self._flows]]
+        for each in let_go:
+            if each is not None:
+                each.close()
+
     def _remove(self, run_id: UUID) -> KeptFlow | None:
         flow = self._flows.pop(run_id, None)
         if flow is not None:

@@ -39,7 +39,11 @@ def _is_awaited(row: str) -> str:
 
 
 def claimed(opened: str) -> str:
-    """The parts by which waits among the rows of `opened` (called o) claim their keys."""
+    """The parts by which waits among the rows of `opened` (called o) claim their keys.
+
+    A kept signal is the first fact after this turn: as one of the turn's own it would stand, by the time of its
+    sending, before what the turn has seen, and be there at the next replay before the flow asks.
+    """
     return f"""
 claiming AS MATERIALIZED (
     SELECT DISTINCT ON (o.name) o.name, o.run_id, fence.recorded_revision, fence.status
@@ -59,6 +63,7 @@ claiming AS MATERIALIZED (
     INSERT INTO perennial.signal (id, run_id, name, signal_id, payload, sender, received_at, received_revision)
     SELECT (s.each ->> 'id')::uuid, claimed.run_id, claimed.name, s.each ->> 'signal_id', s.each -> 'payload',
         s.each ->> 'sender', (s.each ->> 'received_at')::timestamptz, c.recorded_revision
+        + 1  /* guard: a kept signal comes after the turn that asks for it */
     FROM claimed JOIN claiming c ON c.name = claimed.name,
         jsonb_array_elements(claimed.signals) WITH ORDINALITY s(each, place)
     WHERE (s.each ->> 'expires_at')::timestamptz > perennial.now()

@@ -18,6 +18,7 @@ from orchestrator.cli import (
     definitions,
     export,
     incidents,
+    lint,
     migrate,
     operations,
     reentry,
@@ -127,6 +128,7 @@ app.add_typer(servers.commands)
 app.add_typer(reload.commands)
 app.add_typer(definitions.commands)
 app.add_typer(check.commands)
+app.add_typer(lint.commands)
 app.add_typer(export.commands)
 app.add_typer(versions.commands, name="processes", rich_help_panel="Processes")
 app.add_typer(migrate.commands, name="migrate", rich_help_panel="Processes")

@@ -19,6 +19,7 @@ from orchestrator.core.journal import Activity, BufferedSignal
 from orchestrator.core.outcome import ConsumedSignal, RunContext, TurnOutcome, done_by
 from orchestrator.core.replay import PerformStep, take_turn
 from orchestrator.testing.errors import FlowNotPure, short
+from orchestrator.testing.watching import Watch
 
 
 class TakeTurn(Protocol):
@@ -63,7 +64,8 @@ def leaving_early(on_leave: Callable[[UUID], None]) -> TakeTurn:
     - A turn that has called an inline step is left, as by a worker that is told to go. `on_leave` hears of
       it: its message is to be delivered again.
     - A turn takes one signal, and does no more.
-    - Each turn is decided twice over the same journal, to the same end: else FlowNotPure is raised.
+    - Each turn is decided twice over the same journal, to the same end: else FlowNotPure is raised; and so it is where
+      the flow's own lines read a clock, roll dice or reach outside (`watching`).
     """
 
     def take_little(
@@ -74,25 +76,29 @@ def leaving_early(on_leave: Callable[[UUID], None]) -> TakeTurn:
         **options: Any,
     ) -> TurnOutcome:
         perform_step = options.pop("perform_step")
+        watch = Watch()
         if not options["may_perform"]:
             raise TurnAbandoned("a stage's end is recorded first")
 
         def perform_and_leave(*step: Any) -> Activity:
-            perform_step(*step)
+            with watch.paused():
+                perform_step(*step)
             on_leave(run.id)
             raise TurnAbandoned("its flow was thrown away after a step")
 
         def decide(offered: Sequence[BufferedSignal], *, may_perform: bool = True) -> TurnOutcome:
-            return take_turn(
-                process,
-                run,
-                journal,
-                offered,
-                perform_step=perform_and_leave,
-                **{**options, "may_perform": may_perform},
-            )
+            with watch:
+                return take_turn(
+                    process,
+                    run,
+                    journal,
+                    offered,
+                    perform_step=perform_and_leave,
+                    **{**options, "may_perform": may_perform},
+                )
 
         outcome = decide(signals)
+        watch.refuse_what_was_seen()
         again = decide(signals)
         if again != outcome:
             raise FlowNotPure(_difference(process, outcome, again))

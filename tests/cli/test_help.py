@@ -46,6 +46,7 @@ def test_the_commands_of_the_issue_are_all_there():
         "check",
         "export",
         "incidents",
+        "lint",
         "reject",
         "signal",
         "cancel",

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import random
+import time
 from datetime import UTC, datetime
+from uuid import uuid4
 
 import pytest
 
@@ -33,6 +37,7 @@ from orchestrator.testing import (
     crashes_at_each_await,
 )
 
+log = logging.getLogger(__name__)
 registry = Registry()
 MONDAY = datetime(2024, 1, 1, 9, tzinfo=UTC)
 done: list[str] = []
@@ -311,3 +316,47 @@ def test_crashes_at_each_await_needs_something_to_crash():
     with pytest.raises(TesterError, match="start a run of the tester"):
         for _tester in crashes_at_each_await(registry=registry):
             pass
+
+
+IMPURE = {
+    "datetime.now": (lambda: datetime.now(UTC), "flow.now"),
+    "random.randint": (lambda: random.randint(1, 2), r"flow.random\(\)"),
+    "uuid.uuid4": (lambda: str(uuid4()), "flow.uuid"),
+    "time.sleep": (lambda: time.sleep(0), "flow.sleep"),
+}
+
+
+@pytest.mark.parametrize("name", IMPURE)
+def test_what_a_flow_reads_of_the_world_is_named_with_its_line_and_the_remedy(name):
+    """Also where it makes no difference to what the flow asks for; and a step may do it."""
+    own, (read, remedy) = Registry(), IMPURE[name]
+
+    @process(version=1, registry=own)
+    async def curious(flow: Flow, in_step: bool) -> None:
+        if in_step:
+            await flow.step(read, key="read")
+        else:
+            read()
+        await flow.sleep(1)
+
+    with ProcessTester(registry=own, always_replay=True) as tester:
+        tester.start(curious, True)
+        with pytest.raises(
+            FlowNotPure,
+            match=rf"test_kit.py:{read.__code__.co_firstlineno}: .*{name}.*Instead: .*{remedy}",
+        ):
+            tester.start(curious, False)
+
+
+def test_what_is_pure_or_allowed_is_not_named():
+    own = Registry()
+
+    @process(version=1, registry=own)
+    async def careful(flow: Flow) -> int:
+        log.info("its time is the logger's to read")
+        time.time()  # perennial: allow nothing is made of it
+        await flow.sleep(1)
+        return random.Random(7).randint(1, 6)
+
+    with ProcessTester(registry=own, always_replay=True) as tester:
+        assert tester.run_to_the_end(tester.start(careful)).output == random.Random(7).randint(1, 6)

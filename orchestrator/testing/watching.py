@@ -67,8 +67,8 @@ _WRITTEN: dict[CodeType, tuple[str, Rule]] = {
 _OTHERS = tuple(
     f"{Path(path).resolve()}{os.sep}"
     for path in (
-        Path(orchestrator.__file__).parent,
-        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+        str(Path(orchestrator.__file__).parent),
+        *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")),
     )
 )
 

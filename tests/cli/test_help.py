@@ -44,6 +44,7 @@ def test_the_commands_of_the_issue_are_all_there():
         "approvals",
         "approve",
         "check",
+        "deadline",
         "export",
         "incidents",
         "lint",

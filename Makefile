@@ -89,6 +89,7 @@ check: $(STAMP) ## Lint, formatting, types and import arrows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tests/typing/by_pyright.py
 	$(BIN)/lint-imports
 
 oracle: $(STAMP) ## Random programs against their predictions; SEEDS=5000 FROM=1, or SEED=n alone; FAMILY=first, wide

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from orchestrator.core.durations import days, hours, minutes, seconds
     from orchestrator.core.flow import Flow
     from orchestrator.core.flow_poll import Backoff
+    from orchestrator.core.kinds.child import ChildHandle
     from orchestrator.core.retries import Retry
     from orchestrator.core.retry_later import RetryLater, retry_after
     from orchestrator.core.run import RunStatus
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
         CallbackFailed,
         CallbackRefused,
         CallbackTimedOut,
+        ChildFailed,
+        ChildKeyTaken,
+        ChildRefused,
         CorrelationTaken,
         DecisionRefused,
         DecisionTooEarly,
@@ -105,6 +109,10 @@ __all__ = [
     "CallbackRefused",
     "CallbackTimedOut",
     "CallbackToken",
+    "ChildFailed",
+    "ChildHandle",
+    "ChildKeyTaken",
+    "ChildRefused",
     "Client",
     "CorrelationTaken",
     "Decision",
@@ -255,6 +263,10 @@ _HOMES = {
     "TooManySignals": "orchestrator.errors",
     "CorrelationTaken": "orchestrator.errors",
     "CallbackFailed": "orchestrator.errors",
+    "ChildFailed": "orchestrator.errors",
+    "ChildHandle": "orchestrator.core.kinds.child",
+    "ChildKeyTaken": "orchestrator.errors",
+    "ChildRefused": "orchestrator.errors",
     "CallbackRefused": "orchestrator.errors",
     "CallbackTimedOut": "orchestrator.errors",
     "HeartbeatTimedOut": "orchestrator.errors",

@@ -195,6 +195,41 @@ class CallbackFailed(ActivityFailed):
     """A partner answered a callback with a failure: `error_type` and `message` as it was told."""
 
 
+class ChildFailed(ActivityFailed):
+    """A child ended without a result; raised at its `await` in the flow.
+
+    `run_id` and `process` say which run, `status` whether it failed, was cancelled or has expired; `error_type` and
+    `message` are what it ended with.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        *,
+        run_id: UUID,
+        process: str,
+        status: str,
+        error_type: str,
+        message: str,
+    ) -> None:
+        super().__init__(key, error_type=error_type, message=message, attempts=1)
+        self.run_id, self.process, self.status = run_id, process, status
+        why = ": ".join(filter(None, (error_type, message)))
+        self.args = (f"{key}: child {process} {run_id} {status}" + (f": {why}" if why else ""),)
+
+
+class ChildKeyTaken(PerennialError):
+    """The business key of a child is another run's, `run_id`; raised at the `await`. Nothing was started."""
+
+    def __init__(self, key: str, message: str, *, run_id: UUID | None, business_key: str) -> None:
+        self.key, self.run_id, self.business_key = key, run_id, business_key
+        super().__init__(f"{message} (activity {key})")
+
+
+class ChildRefused(PerennialError):
+    """A child can't be started: no such process, an input that it doesn't take, or too deep. Its parent is parked."""
+
+
 class CallbackRefused(PerennialError):
     """A callback's token counts no more, or is none; the message says why. Nothing was recorded."""
 

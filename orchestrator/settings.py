@@ -78,6 +78,11 @@ class Settings(BaseSettings):
         ge=1,
         description="So many `async def` stages a worker's process awaits side by side.",
     )
+    child_depth_max: int = Field(
+        16,
+        ge=1,
+        description="So many runs may stand above one: of parents, their parents, and so on.",
+    )
     batch_size: int = Field(
         500, ge=1, le=10_000, description="Rows of each kind that are done before looking up again."
     )

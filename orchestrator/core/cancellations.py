@@ -98,9 +98,14 @@ class Cancellations:
         )
 
     def has_claimed(self) -> bool:
-        """Whether there may be signals that were kept for a wait of this turn: they are read before it goes on."""
+        """Whether the commit itself may answer what it opens: signals were kept for a wait, or a child was started.
+
+        It is read before the flow goes on.
+        """
         return any(
-            each.claims for key, each in self.requests.opened.items() if key not in self.dropped
+            each.claims or (each.child is not None and each.child.is_answered_at_once)
+            for key, each in self.requests.opened.items()
+            if key not in self.dropped
         )
 
     def without_cancelled(self, opened: Sequence[NewActivity]) -> list[NewActivity]:

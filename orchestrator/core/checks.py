@@ -15,6 +15,9 @@ LATEST = datetime(9999, 12, 29, tzinfo=UTC)
 
 WORDS_LENGTH_MAX = 200
 
+KEY_LENGTH_MAX = 500
+"""Of a business key."""
+
 _KEYS_IN_REDIS = re.compile(r"perennial:|unacked(_|$)|_kombu\.")
 
 _NAME = re.compile(r"[a-z][a-z0-9_.:-]{0,99}")

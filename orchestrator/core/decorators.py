@@ -12,7 +12,17 @@ Defining is pure: nothing connects, and no environment is read.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Literal, Never, ParamSpec, Protocol, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    Never,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from orchestrator.core.annotations import hints_of, input_of
 from orchestrator.core.callables import (
@@ -32,6 +42,7 @@ from orchestrator.core.definition import (
     Process,
     Registry,
     Stage,
+    TypedProcess,
     default_registry,
 )
 from orchestrator.core.durations import Duration, seconds_or_none
@@ -40,7 +51,11 @@ from orchestrator.core.flow_source import check_source
 from orchestrator.core.retries import Retry
 from orchestrator.errors import DefinitionError
 
+if TYPE_CHECKING:
+    from orchestrator.core.flow import Flow
+
 P = ParamSpec("P")
+I = TypeVar("I")  # noqa: E741 - the input's
 R = TypeVar("R")
 
 STAGE_TIMEOUT_SECONDS = 3600.0
@@ -155,6 +170,19 @@ def approval(
     return define if name is None or isinstance(name, str) else define(name)
 
 
+class ProcessDecorator(Protocol):
+    """`@process(version=…)`: of a flow that takes an input, or of one that takes none."""
+
+    @overload
+    def __call__(
+        self, flow: Callable[[Flow, I], Coroutine[Any, Any, R]], /
+    ) -> TypedProcess[I, R]: ...
+    @overload
+    def __call__(
+        self, flow: Callable[[Flow], Coroutine[Any, Any, R]], /
+    ) -> TypedProcess[None, R]: ...
+
+
 def process(
     *misplaced: Never,
     version: int = 0,
@@ -163,7 +191,7 @@ def process(
     expires_after: Duration | None = None,
     on_error: Literal["park", "fail"] = "park",
     registry: Registry | None = None,
-) -> Callable[[Callable[..., Coroutine[Any, Any, Any]]], Process]:
+) -> ProcessDecorator:
     """Make an `async def` flow a process: `@process(version=1)`.
 
     `queue`: where its turns are taken, None for the app's default. `expires_after`: a run that has not
@@ -217,7 +245,7 @@ def process(
         (registry or default_registry).add_process(defined)
         return defined
 
-    return define
+    return cast("ProcessDecorator", define)
 
 
 def _own_name(function: Callable[..., Any], what: str) -> str:

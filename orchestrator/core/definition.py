@@ -23,6 +23,7 @@ from orchestrator.errors import DefinitionError, InvalidArguments, UnknownProces
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
+I_contra = TypeVar("I_contra", contravariant=True)
 
 
 class Stage(Generic[P, R_co]):
@@ -219,6 +220,17 @@ class Process:
             "spec": spec,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+if TYPE_CHECKING:
+
+    class TypedProcess(Process, Generic[I_contra, R_co]):
+        """A process as its decorator knows it: what its runs take and give. None: they take nothing."""
+
+        def _takes_and_gives(self, value: I_contra) -> R_co: ...
+
+else:
+    TypedProcess = Process
 
 
 class Registry:

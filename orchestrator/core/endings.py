@@ -11,7 +11,7 @@ from orchestrator.core.cancellations import Cancellations
 from orchestrator.core.definition import Process
 from orchestrator.core.failures import type_of
 from orchestrator.core.journal import ActivityState
-from orchestrator.core.kinds.base import OUTCOMES, NewActivity
+from orchestrator.core.kinds.base import OUTCOMES, NewActivity, Request
 from orchestrator.core.outcome import (
     ConsumedSignal,
     RunContext,
@@ -20,9 +20,12 @@ from orchestrator.core.outcome import (
     done_by,
     error_of_end,
     park,
+    waiting_for,
 )
 from orchestrator.core.run import RunStatus
 from orchestrator.errors import PayloadError, PayloadMismatch
+
+FLOW_HAS_ENDED = "its flow has ended"
 
 
 class Endings(Cancellations):
@@ -80,8 +83,12 @@ class Endings(Cancellations):
         raised: BaseException | None = None,
     ) -> TurnOutcome:
         """The run ends: what it had asked for and nobody needs any more is not opened."""
+        if waited := self._waited_for():
+            return self._waits_for(waited)
         answered = tuple(
-            activity for activity in self.newly_opened() if activity.state is ActivityState.DONE
+            activity
+            for activity in self.newly_opened()
+            if activity.state is ActivityState.DONE and activity.child is None
         )
         return TurnOutcome(
             status=status,
@@ -91,6 +98,33 @@ class Endings(Cancellations):
             output=output,
             error=error,
             raised=raised,
+        )
+
+    def _waited_for(self) -> list[Request]:
+        """What is still open that the end waits for."""
+        asked = self.requests.asked.values()
+        return [each for each in asked if each.ask.is_waited_for_at_the_end and self._is_open(each)]
+
+    def _is_open(self, request: Request) -> bool:
+        entry = self.entries.get(request.key)
+        return request.key not in self.dropped and (entry is None or entry.is_open)
+
+    def _waits_for(self, waited: list[Request]) -> TurnOutcome:
+        """The flow has come to its end, and its run has not. What else is open is needed no more."""
+        keys = {request.key for request in waited}
+        for key, request in self.requests.asked.items():
+            if key not in keys and self._is_open(request):
+                self.dropped[key] = FLOW_HAS_ENDED
+        return TurnOutcome(
+            status=RunStatus.WAITING,
+            opened=tuple(self.newly_opened()),
+            consumed=tuple(self.consumed.values()),
+            set_aside=tuple(self.unfit),
+            cancelled=self.cancelled(),
+            unsettled=tuple(keys),
+            stage=waited[0].key,
+            waiting_for=waiting_for(waited),
+            has_ended=True,
         )
 
     def incident(

@@ -22,6 +22,7 @@ from orchestrator.core.definition import Stage
 from orchestrator.core.durations import Duration, seconds_of
 from orchestrator.core.flow_branches import FlowBranches
 from orchestrator.core.flow_callbacks import Callbacks
+from orchestrator.core.flow_children import Children
 from orchestrator.core.flow_poll import Polls
 from orchestrator.core.flow_run import AsAWhole
 from orchestrator.core.flow_undo import Undoes
@@ -47,7 +48,7 @@ _OF_STEPS = frozenset({"key", "retry", "compensate"})
 _frame = sys._getframe  # noqa: SLF001 - one frame, where `inspect.stack` would take them all
 
 
-class Flow(FlowBranches, AsAWhole, Callbacks, Polls, Undoes, Waits):
+class Flow(FlowBranches, AsAWhole, Callbacks, Children, Polls, Undoes, Waits):
     """Handed to a process's `async def`. Everything it returns can be awaited, and may take weeks."""
 
     def __init__(
@@ -319,5 +320,5 @@ class Flow(FlowBranches, AsAWhole, Callbacks, Polls, Undoes, Waits):
             )
         request = self._recorder.request(name, key, ask)
         pending = made(request, self._unawaited)
-        self._unawaited.note(request.key, pending, _frame(2), must_be_awaited=ask.is_work)
+        self._unawaited.note(request.key, pending, _frame(2), must_be_awaited=ask.must_be_awaited)
         return pending

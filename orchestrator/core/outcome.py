@@ -90,7 +90,9 @@ class TurnOutcome:
     """What `Flow.patched` has answered, by keys."""
     said: Said | None = None
     outstanding: int | None = None
-    """How many stages must end before the flow has anything to do. None: each end may be enough."""
+    """How many stages and children must end before the flow has anything to do. None: each end may be enough."""
+    has_ended: bool = False
+    """The flow has come to its end, and its run waits for children first."""
     goes_on: bool = False
     """The flow wants an inline step, or the end of a scope, but on facts not recorded yet: commit, and take another
     turn.
@@ -149,6 +151,8 @@ def cancelled_at(activity: NewActivity, at: datetime, why: str) -> NewActivity:
         timers=(),
         approval=None,
         claims=False,
+        child=None,
+        result=None,
         error=error_of_cancelled(why),
     )
 
@@ -183,9 +187,9 @@ def waiting_for(unsettled: Sequence[Request], undone: tuple[int, int] | None = N
 
 
 def are_counted(unsettled: Sequence[Request], together: Mapping[str, Request]) -> bool:
-    """Whether the flow waits for several stages, for nothing else, and for all of them."""
+    """Whether the flow waits for several stages or children, for nothing else, and for all of them."""
     return (
         len(unsettled) > 1
         and len(together) == len(unsettled)
-        and all(request.key in together and request.ask.is_handed_off for request in unsettled)
+        and all(request.key in together and request.ask.is_counted_down for request in unsettled)
     )

@@ -22,7 +22,7 @@ from uuid_utils.compat import uuid7
 
 from orchestrator.core import codec
 from orchestrator.core.attributes import given
-from orchestrator.core.checks import check_delay, check_words, composed
+from orchestrator.core.checks import KEY_LENGTH_MAX, check_delay, check_words, composed
 from orchestrator.core.definition import Process
 from orchestrator.core.durations import Duration, seconds_or_none
 from orchestrator.core.run import RunStatus
@@ -47,8 +47,6 @@ from orchestrator.store.transitions.start import NewRun, Terms, restart_run, sta
 
 RUNS_PER_CALL_MAX = 10_000
 """The most runs one `start_many` takes: one statement must stay a reasonable message."""
-
-KEY_LENGTH_MAX = 500
 
 CHECKS_MAX = 5
 """So often an input is checked anew, each time because the process was deployed at that very moment."""

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from uuid import UUID
 
-from sqlalchemy.exc import DataError
+from psycopg.errors import LockNotAvailable
+from sqlalchemy.exc import DataError, OperationalError
 
 from orchestrator.core import codec
 from orchestrator.core.branches import TurnAbandoned
@@ -29,6 +30,7 @@ from orchestrator.core.requests import StageIsMissing
 from orchestrator.core.run import RunStatus
 from orchestrator.core.run_notice import notice_of_turn
 from orchestrator.engine.begin_anew import begin_anew
+from orchestrator.engine.children import see_to_children, with_children
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.inline_steps import FactCame, HandedBack, TurnLease, TurnPoisoned
 from orchestrator.engine.leave import Lack, leave, send_on
@@ -42,10 +44,17 @@ from orchestrator.engine.turn_commit import (
     run_after,
     with_settlement,
 )
-from orchestrator.errors import CodeDiffers, DefinitionError, UnknownProcess, UnknownStage
+from orchestrator.errors import (
+    ChildRefused,
+    CodeDiffers,
+    DefinitionError,
+    UnknownProcess,
+    UnknownStage,
+)
 from orchestrator.store.reads.loading import LoadedRun, load_run
 from orchestrator.store.statement import AnyConnection
 from orchestrator.store.transitions import outbox
+from orchestrator.store.transitions.children import NewChild
 from orchestrator.store.transitions.claim import Claim
 from orchestrator.store.transitions.commit import commit_turn_if_unchanged
 from orchestrator.store.transitions.commit_content import Taking, TurnCommit
@@ -72,15 +81,17 @@ def advance(context: EngineContext, run_id: UUID) -> Claim | None:
 
 def _advance(context: EngineContext, connection: AnyConnection, run_id: UUID) -> Claim | None:
     loaded = load_run(connection, run_id, context.kept_flows.known(run_id))
+    taken = None
     if loaded is None or loaded.status.is_closed:
         outbox.forget_advance(connection, run_id)
-        return None
-    if loaded.needs_turn:
+    elif loaded.needs_turn:
         progress = take_turns(context, connection, loaded)
         if progress.is_handed_back:  # guard: who is handed back is told of
             context.messenger.hand_off([Handoff.advance(run_id, loaded.queue)])
-        return progress.taken
-    return None
+        taken = progress.taken
+    if loaded is not None and loaded.children:
+        see_to_children(context, run_id)
+    return taken
 
 
 def settle_and_advance(
@@ -232,14 +243,22 @@ class _Turn:
                 self.held.acquire(loaded)
             replay = self._replay(process, loaded, journal)
             replay.may_perform = settlement is None  # guard: facts before steps
-            outcome = replay.turn(self._keeps)
-            return self._commit(loaded, outcome, settlement, journal)
+            outcome, children = with_children(
+                self.context, self.connection, self.run_id, replay.turn(self._keeps)
+            )
+            return self._commit(loaded, outcome, settlement, journal, children)
         except FactCame:
             return Tried.OVERTAKEN
         except FlowMoved:
             return Tried.FORGOTTEN
         except TurnPoisoned as poison:
             kind, message = "WorkerLost", str(poison)
+        except ChildRefused as refusal:
+            kind, message = type(refusal).__name__, str(refusal)
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != LockNotAvailable.sqlstate:
+                raise
+            return Tried.OVERTAKEN  # a child's business key is in somebody's open transaction
         except DataError as error:
             # Postgres can't keep what the flow asked for, and never will: no use in trying again.
             kind, message = "DataError", f"Postgres refuses what the flow asked for: {error.orig}"
@@ -288,6 +307,7 @@ class _Turn:
         outcome: TurnOutcome,
         settlement: Settlement | None,
         journal: tuple[Activity, ...],
+        children: tuple[NewChild, ...] = (),
     ) -> Tried:
         context, settings = self.context, self.context.settings
         taken = self._to_take(loaded, outcome)
@@ -295,25 +315,24 @@ class _Turn:
         # If no answer comes, nobody knows whose the stage is: our old id falls silent, and it is handed out again.
         # guard: a commit that takes over is held
         with context.identity.lease() if taken is not None else nullcontext() as worker_id:
-            committed = commit_turn_if_unchanged(
-                self.connection,
-                TurnCommit(
-                    run_id=self.run_id,
-                    revision=loaded.revision + self.held.steps_recorded,
-                    from_status=loaded.status,
-                    outcome=outcome,
-                    handoffs=handoffs,
-                    facts=tuple(facts_of(context, loaded, outcome, settlement, taken)),
-                    settlement=settlement,
-                    turn_token=self.held.token,
-                    queue=loaded.queue,
-                    taking=Taking(taken.request.key, worker_id) if taken and worker_id else None,
-                    attempts_before=loaded.attempts_before,
-                    is_in_hand=loaded.is_in_hand,
-                    relay_after=settings.relay_after_seconds,
-                    horizon_seconds=settings.horizon_seconds,
-                ),
+            commit = TurnCommit(
+                run_id=self.run_id,
+                revision=loaded.revision + self.held.steps_recorded,
+                from_status=loaded.status,
+                outcome=outcome,
+                handoffs=handoffs,
+                facts=tuple(facts_of(context, loaded, outcome, settlement, taken)),
+                settlement=settlement,
+                turn_token=self.held.token,
+                queue=loaded.queue,
+                taking=Taking(taken.request.key, worker_id) if taken and worker_id else None,
+                attempts_before=loaded.attempts_before,
+                children=children,
+                is_in_hand=loaded.is_in_hand,
+                relay_after=settings.relay_after_seconds,
+                horizon_seconds=settings.horizon_seconds,
             )
+            committed = commit_turn_if_unchanged(self.connection, commit)
         if committed is None:
             clear_frames(outcome.raised)
             return Tried.OVERTAKEN
@@ -335,7 +354,10 @@ class _Turn:
                 steps={},
                 is_counted=taken.is_counted,
             )
-        context.messenger.hand_off(handoffs)
+        begun = [Handoff.advance(child.id, child.queue) for child in children]
+        context.messenger.hand_off([*handoffs, *begun] if begun else handoffs)
+        if commit.cancels_children and outcome.status.is_moving:
+            see_to_children(context, self.run_id)
         context.messenger.arm(committed.armed)
         context.messenger.disarm([(timer_id, loaded.queue) for timer_id in committed.disarmed])
         has_rested = settlement is not None and settlement.attempt > 1
@@ -353,7 +375,8 @@ class _Turn:
         """Its turn is committed: it waits here for its next one."""
         flow, self.flow = self.flow, None
         # Whoever counts down needs no journal before the last of many ends.
-        if flow is not None and outcome.status.is_moving and outcome.outstanding is None:
+        stays = outcome.status.is_moving and outcome.outstanding is None and not outcome.has_ended
+        if flow is not None and stays:
             flow.note(outcome, opened, loaded.revision + self.held.steps_recorded + 1)
             self.context.kept_flows.put(self.run_id, flow)
             return flow

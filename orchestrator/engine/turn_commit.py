@@ -117,6 +117,7 @@ def run_after(
         signals=loaded.signals,
         sends=0,
         attempts_before=loaded.attempts_before,
+        children=loaded.children + sum(each.child is not None for each in outcome.opened),
         is_in_hand=True,
         known_revision=revision if is_known else None,
     )
@@ -158,6 +159,8 @@ def facts_of(
         )
     before = loaded.attempts_before
     for opened in outcome.opened:
+        if opened.child is not None:  # whether it was started, the record finds out
+            continue
         key, ask = opened.request.key, opened.request.ask
         event = "stage taken over" if opened is taken else ask.opened_event
         if opened.state is ActivityState.CANCELLED:

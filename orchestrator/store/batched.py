@@ -32,12 +32,18 @@ class BatchConnection(StandIn):
         """The answer, when the other runs have asked for theirs or have nothing to ask."""
 
 
-WHOSE_RUN_IS_FREE = """, LATERAL (
-        SELECT FROM perennial.run WHERE id = t.run_id FOR NO KEY UPDATE
+def whose_run_is_free(but: str = "") -> str:
+    """After a recordset `t` of many. `but`: SQL, which runs are left out besides.
+
+    Who waits for one run while it holds others makes a circle with a producer that holds that one and wants another.
+    """
+    return f""", LATERAL (
+        SELECT FROM perennial.run WHERE id = t.run_id {but}FOR NO KEY UPDATE
             SKIP LOCKED  /* guard: no statement of many waits for one */
         ) its_run"""
-"""After a recordset `t` of many. Who waits for one run while it holds others makes a circle with a producer that
-holds that one and wants another."""
+
+
+WHOSE_RUN_IS_FREE = whose_run_is_free()
 
 
 def if_many(asks: Sequence[Any]) -> str:

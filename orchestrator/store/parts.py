@@ -42,7 +42,7 @@ NO_HOLDER = (
 """Nobody holds the run's turn any more."""
 
 RUN_COLUMNS = """r.id, r.process, r.version, r.business_key, r.status, r.stage, r.revision, r.turn_revision, r.queue,
-    r.input, r.created_at, r.code_revision, r.attempts_before"""
+    r.input, r.created_at, r.code_revision, r.attempts_before, r.children"""
 
 JOURNAL_LINE = """jsonb_build_object(
     'key', a.key, 'scope', a.scope, 'ordinal', a.ordinal, 'kind', a.kind, 'name', a.name, 'state', a.state,
@@ -112,9 +112,29 @@ REPLACES = """ON CONFLICT (run_id, key) DO UPDATE SET attempt = excluded.attempt
 """The new handoff counts, from the start: the one that is there was an earlier attempt's, or has been answered."""
 
 
+def an_advance(run_id: str, key: str, attempt: str, queue: str) -> str:
+    """The first columns of a handoff that has that run looked at."""
+    return f"{run_id}, {key}, {attempt}, '{ADVANCE}', {queue}"
+
+
 def a_turn_of(run_id: str, queue: str) -> str:
     """The first columns of a handoff that asks for a turn of that run."""
-    return f"{run_id}, '', 1, '{ADVANCE}', {queue}"
+    return an_advance(run_id, "''", "1", queue)
+
+
+CHILDREN_KEY = "#children"
+"""The key of a handoff by which a run's children are seen to. Its attempt is the run's revision that asks for it:
+whoever is at one of before doesn't take it for the one that it has seen to.
+"""
+
+SEEN_TO_ANEW = """ON CONFLICT (run_id, key) DO UPDATE SET attempt = excluded.attempt, publishes = excluded.publishes,
+        publish_at = excluded.publish_at"""
+"""Of two that ask for it, the later one's revision counts."""
+
+
+def look_at_children(run_id: str, revision: str, queue: str) -> str:
+    """The first columns of a handoff by which the children of that run are seen to. `SEEN_TO_ANEW` ends it."""
+    return an_advance(run_id, f"'{CHILDREN_KEY}'", revision, queue)
 
 
 def hand_off_turn(run_id: str, queue: str, sending: str) -> str:

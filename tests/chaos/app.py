@@ -15,6 +15,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from orchestrator import (
     ActivityFailed,
+    BlockTimedOut,
     Flow,
     Registry,
     Retry,
@@ -184,6 +185,24 @@ def linger() -> int:
     """Long enough for somebody to pause the run meanwhile."""
     threading.Event().wait(0.5)
     return count_effect("linger")
+
+
+@process(version=1, registry=registry)
+async def errand(flow: Flow) -> None:
+    """A child that nobody answers."""
+    await flow.signal("never")
+
+
+@process(version=1, registry=registry)
+async def parents(flow: Flow) -> list[str]:
+    """A child that is awaited, and one that is needed no more as its deadline comes."""
+    done = await flow.child(proof)
+    try:
+        with flow.timeout(BRIEFLY):
+            await flow.child(errand)
+    except BlockTimedOut:
+        await flow.stage(plain)
+    return [done]
 
 
 @process(version=1, registry=registry)

@@ -137,6 +137,7 @@ SETTLES = Scenario(
     lost_before=Place("after", "commit_turn"),
     lacks=frozenset({"strange"}),
 )
+PARENTS = Scenario("parents", ["plain"], {"plain": 1})
 LETS_GO = Scenario("lingers", 1, {"linger": 1}, pause_while_its_turn_is_held)
 SWEEPS = Scenario("waits", "timed_out", {"plain": 1}, has_index=False)
 INDEXES = Scenario("waits", "timed_out", {"plain": 1}, settings={"horizon_seconds": 0.05})
@@ -170,6 +171,10 @@ WALK: dict[str, Scenario] = {
     "disarm": PEOPLE,
     "take_timers_to_index": INDEXES,
     "overdue_timers": SWEEPS,
+    # a child starts, and is needed no more
+    "child_terms": PARENTS,
+    "children_to_end": PARENTS,
+    "forget_children": PARENTS,
     # Redis was emptied
     "rebuild": STAGES,
     "indexed_timers": STAGES,

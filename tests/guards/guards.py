@@ -38,6 +38,8 @@ SERVICES = "tests/fleet/test_services_live.py::"
 KEPT = "tests/engine/test_kept_flows.py::"
 GATHERS = "tests/engine/test_gathers.py::"
 POLICIES = "tests/engine/test_retry_policies.py::"
+CHILDREN = "tests/engine/test_children.py::"
+CHILDREN_RACE = "tests/race/test_children.py::"
 EAGER = "tests/engine/test_eager_execution.py::"
 RETRY = "tests/engine/test_retry.py::"
 RE_ENTRY = "tests/race/test_re_entry.py::"
@@ -859,6 +861,62 @@ GUARDS = [
         "a version whose first run is being started",
         "It is held by a start that has not committed.",
         ("tests/engine/test_deploy.py::test_a_start_that_is_not_committed_yet_holds_its_version",),
+    ),
+    # -- children --------------------------------------------------------------------------------
+    Guard(
+        "a child ends in a statement of its own",
+        "A statement of many runs waits for no parent.",
+        (f"{CHILDREN_RACE}test_a_child_among_several_runs_ends_in_a_statement_of_its_own",),
+        shows_as=("LockNotAvailable", "DeadlockDetected"),
+    ),
+    Guard(
+        "a child of itself without bound",
+        "A process that starts itself without an end is parked where the bound is.",
+        (f"{CHILDREN}test_a_child_of_itself_without_bound_is_refused[normal]",),
+    ),
+    Guard(
+        "handoff of a child",
+        "A child gets its first turn, though the worker dies that has started it.",
+        (f"{CHILDREN}test_a_child_gets_its_turn_though_its_worker_is_lost[normal]",),
+        cut=NEVER,
+    ),
+    Guard(
+        "handoff of children that are needed no more",
+        "A child that a race is over without is ended, though the worker dies that has decided it.",
+        (f"{CHILDREN}test_a_loser_is_ended_though_its_worker_is_lost[normal]",),
+        cut=NEVER,
+    ),
+    Guard(
+        "a child that was abandoned goes on",
+        "Its author has chosen that it goes on by itself.",
+        (f"{CHILDREN}test_a_child_that_is_needed_no_more_is_ended_or_goes_on[normal]",),
+    ),
+    Guard(
+        "a child that is awaited is not ended",
+        "Of several children those alone are ended that the flow needs no more.",
+        (f"{CHILDREN}test_a_child_that_is_needed_no_more_is_ended_or_goes_on[normal]",),
+    ),
+    Guard(
+        "children that are needed no more since are seen to",
+        "Whoever has looked before doesn't take that handoff away.",
+        (f"{CHILDREN_RACE}test_children_that_are_needed_no_more_since_are_seen_to",),
+    ),
+    Guard(
+        "children are seen to though their parent is at rest",
+        "A parent that has ended takes no turns, and its children are ended all the same.",
+        (
+            f"{CHILDREN}test_the_end_of_a_parent_does_to_its_children_what_was_chosen[normal-cancel-cancel]",
+        ),
+    ),
+    Guard(
+        "a child is checked anew",
+        "A process that was deployed anew since may take something else.",
+        (f"{CHILDREN_RACE}test_a_child_whose_process_was_changed_since_is_looked_at_again",),
+    ),
+    Guard(
+        "a child settles the line that asked for it",
+        "A line that was asked anew waits for another child.",
+        (f"{CHILDREN_RACE}test_a_child_of_a_line_that_was_asked_anew_settles_nothing",),
     ),
     Guard(
         "an input is checked by what is deployed now",

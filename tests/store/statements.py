@@ -44,7 +44,7 @@ def statements_of(module: ModuleType) -> list[Statement]:
 
 def commits() -> Iterator[Statement]:
     """The commit of a turn, with all that can stand in one: of a run that goes on, and of one that ends."""
-    of_both = (commit._FENCES[True, False], commit.SETTLED, commit._OPENED, commit._CONSUMED)
+    of_both = (commit._FENCES[True, False, False], commit.SETTLED, commit._OPENED, commit._CONSUMED)
     of_both += (commit._ARMED, commit._ASKED)
     ways = (
         (commit._DISARMED, commit._SEEN),
@@ -59,6 +59,10 @@ def commits() -> Iterator[Statement]:
             )
             yield commit._statement_of((*claiming, *way, commit._TOLD), form)
             yield commit._statement_of((*of_both, *way, commit._HANDED_OFF, commit._TOLD), form)
+    of_parent = (commit._FENCES[True, True, True], commit.SETTLED, commit.CANCELLED)
+    of_parent += (commit._OPENED_AS_BOTH, commit.children.SEES_TO_CHILDREN, commit._SEEN)
+    for form in FORMS:
+        yield commit._statement_of((*of_parent, commit._TOLD), form)
 
 
 def every_statement() -> list[Statement]:

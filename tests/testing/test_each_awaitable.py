@@ -412,6 +412,33 @@ async def a_copy(flow: Flow) -> str:
     return str(flow.uuid("order"))
 
 
+@process(version=1, registry=registry)
+async def doubling(flow: Flow, number: int) -> int:
+    """A child."""
+    if number < 0:
+        await flow.signal("never")
+    return await flow.stage(double, number)
+
+
+@case("child", result=[4, [6, 8]], double=3)
+async def children(flow: Flow) -> list[Any]:
+    first = await flow.child(doubling, 2)
+    return [first, await flow.gather(*(flow.child(doubling, n, name=f"n{n}") for n in (3, 4)))]
+
+
+def both_end(tester: ModalTester, run: RunView) -> RunView:
+    run = tester.get(run)
+    assert [tester.get(each).status for each in run.output] == ["cancelled", "waiting"]
+    tester.client.cancel(run.output[1], by="ann")
+    return run
+
+
+@case("child", result=ANY, world=both_end)
+async def children_that_are_not_awaited(flow: Flow) -> list[str]:
+    ends = await flow.start_child(doubling, -1, key="ends", on_parent_end="cancel")
+    return [str(ends), str(await flow.start_child(doubling, -2))]
+
+
 # -- the tests -----------------------------------------------------------------------------------
 
 LEFT_OVER = """

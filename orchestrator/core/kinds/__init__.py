@@ -40,6 +40,7 @@ from orchestrator.core.kinds.base import (
     Unregistered,
 )
 from orchestrator.core.kinds.callback import CallbackWait
+from orchestrator.core.kinds.child import ChildCall
 from orchestrator.core.kinds.origin import Origin
 from orchestrator.core.kinds.patch import Patch
 from orchestrator.core.kinds.peek import Peek
@@ -67,6 +68,7 @@ KINDS: dict[ActivityKind, type[Ask]] = {
         Origin,
         CallbackWait,
         PollPause,
+        ChildCall,
     )
 }
 """Each by its name in the record."""
@@ -112,6 +114,7 @@ __all__ = [
     "AskPeople",
     "BlockDeadline",
     "CallbackWait",
+    "ChildCall",
     "NewActivity",
     "NewTimer",
     "Request",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -29,6 +29,7 @@ from orchestrator.core.journal import (
 from orchestrator.errors import (
     ActivityCancelled,
     ActivityFailed,
+    ChildKeyTaken,
     CorrelationTaken,
     Fail,
     PayloadError,
@@ -41,6 +42,7 @@ OUTCOMES = (
     ActivityFailed,
     WaitTimedOut,
     CorrelationTaken,
+    ChildKeyTaken,
     ActivityCancelled,
     TooFewSucceeded,
     Fail,
@@ -122,6 +124,23 @@ class TimerRule:
 
 
 @dataclass(frozen=True, slots=True)
+class ChildStart:
+    """A run to be started with the activity that asks for it. `input` is JSON text."""
+
+    process: str
+    input: str = field(repr=False)
+    business_key: str | None
+    on_parent_end: str
+    expires_in_seconds: float | None
+    is_awaited: bool
+
+    @property
+    def is_answered_at_once(self) -> bool:
+        """Its flow can go on as soon as it is recorded: it has its id; or its business key may be another run's."""
+        return not self.is_awaited or self.business_key is not None
+
+
+@dataclass(frozen=True, slots=True)
 class NewActivity:
     """An activity the flow asked for and the journal lacks. `input` and `result` are JSON text."""
 
@@ -141,6 +160,7 @@ class NewActivity:
     is_counted: bool = False
     """Its end asks for a turn only where it is the last that the flow waits for: its claim needs no journal."""
     error: dict[str, Any] | None = None
+    child: ChildStart | None = None
 
 
 class SoFar(NamedTuple):
@@ -197,6 +217,8 @@ class Ask(ABC):
     """It is done in the turn, and recorded before the flow goes on."""
     is_performed: ClassVar[bool] = True
     """Of what is done in the turn: a function of the author's is called for it, once."""
+    is_counted_down: ClassVar[bool] = False
+    """Of many that are awaited together, the end of the last alone asks for a turn."""
     takes_signals: ClassVar[bool] = False
     """A signal that has come may answer it."""
     bounds_others: ClassVar[bool] = False
@@ -221,6 +243,16 @@ class Ask(ABC):
     @abstractmethod
     def open(self, request: Request) -> NewActivity:
         """As it is to be recorded. Raises InvalidArguments: it can't be."""
+
+    @property
+    def must_be_awaited(self) -> bool:
+        """A flow that doesn't has forgotten it."""
+        return self.is_work
+
+    @property
+    def is_waited_for_at_the_end(self) -> bool:
+        """Its flow's run does not end before it."""
+        return False
 
     @property
     def result_type(self) -> Any:

@@ -36,6 +36,7 @@ class StageCall(Ask):
     opened_event: ClassVar = "stage handed off"
     is_work: ClassVar = True
     is_handed_off: ClassVar = True
+    is_counted_down: ClassVar = True
     timers: ClassVar = (TimerRule("retry", leads_to=ActivityState.PENDING, then=Then.HANDOFF),)
 
     def compared(self) -> dict[str, Any]:

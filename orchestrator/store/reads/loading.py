@@ -78,6 +78,8 @@ class LoadedRun:
     """How often this turn was asked for, with no turn committed."""
     attempts_before: Mapping[str, int] | None = None
     """How many attempts were made of stages that have left the journal since: theirs go on from there."""
+    children: int = 0
+    """How many it has started."""
     is_in_hand: bool = False
     """It is as our own commit left it, and wasn't read again: while its revision stands, no fact has come."""
 
@@ -166,6 +168,7 @@ def loaded_from(row: Any, known: Known | None = None) -> LoadedRun:
         ),
         sends=getattr(row, "sends", None) or 0,
         attempts_before=row.attempts_before,
+        children=row.children,
         known_revision=known.revision if known is not None and row.is_known else None,
     )
 

@@ -64,10 +64,12 @@ FUNCTIONS = (
     "refuse_if_run_is_closed",
     "refuse_if_run_leaves_open",
     "refuse_if_turn_is_held",
+    "see_to_children",
     "take_out_activities",
     "take_out_approvals",
     "take_out_signals",
     "take_out_votes",
+    "tell_parent",
 )
 
 # What is in a schema, and its indexes: not Celery's tasks (`perennial.fire`) nor settings of a session

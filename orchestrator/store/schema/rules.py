@@ -21,6 +21,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from orchestrator.store.parts import (
+    APPEND_HISTORY,
+    CHILDREN_KEY,
+    FOR_A_RELAY,
+    HAND_OFF,
+    RAISED,
+    SEEN_TO_ANEW,
+    SOONEST_WINS,
+    a_turn_of,
+    look_at_children,
+)
 from orchestrator.store.schema import SCHEMA
 
 # Class 23 makes it an IntegrityError, as a constraint's own refusal; the rule's name stands where a
@@ -58,7 +69,7 @@ END $$
 
 # At the end of the transaction, so that a run may be closed by several statements. It looks anew, and sees
 # what others have committed since.
-LEAVES_OPEN = """
+LEAVES_OPEN = f"""
 CREATE FUNCTION perennial.refuse_if_run_leaves_open() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     left_open text;
@@ -71,7 +82,7 @@ BEGIN
         UNION ALL SELECT format('timer %s of %s is armed', t.kind, t.key)
         FROM perennial.timer t WHERE t.run_id = NEW.id AND t.state = 'armed'
         UNION ALL SELECT format('handoff %s is in the outbox', coalesce(nullif(o.key, ''), 'advance'))
-        FROM perennial.outbox o WHERE o.run_id = NEW.id
+        FROM perennial.outbox o WHERE o.run_id = NEW.id AND o.key <> '{CHILDREN_KEY}'
     ) AS anything LIMIT 1;
     IF FOUND THEN
         PERFORM perennial.break_rule(TG_NAME, TG_TABLE_NAME, TG_ARGV[0] || ', but ' || left_open, to_jsonb(NEW));
@@ -135,13 +146,107 @@ $$
     )
 )
 
-FUNCTIONS = (BREAK, REFUSE, RUN_IS_CLOSED, LEAVES_OPEN, TURN_IS_HELD, OWNS, PLACE_FACT, *TAKE_OUT)
+# Whichever door a child is ended by, a worker of the release before is one of them, its parent's line is settled in the
+# same transaction. It is the last that the child's statement does: so whoever has two runs locked has a child and then
+# its parent. Each query of the function sees what was committed while the one before it waited. A parent that waits for
+# several counts them down, as it does stages (store.transitions.settle). Relays listen on their schema's channel.
+# (docs/adr/0055)
+TELL_PARENT = f"""
+CREATE FUNCTION perennial.tell_parent() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    line text := NEW.parent_key;
+    is_counted boolean;
+    parent record;
+    happened text := CASE NEW.status WHEN 'completed' THEN 'child completed' ELSE 'child ' || NEW.status END;
+BEGIN
+    PERFORM FROM perennial.activity a WHERE a.run_id = NEW.parent_id AND a.key = line AND a.state = 'pending'
+        AND a.policy ->> 'child' = NEW.id::text;
+    IF NOT FOUND THEN  -- a migration may have moved it
+        SELECT a.key INTO line FROM perennial.activity a WHERE a.run_id = NEW.parent_id AND a.kind = 'child'
+            AND a.state = 'pending' AND a.policy ->> 'child' = NEW.id::text;
+        IF NOT FOUND THEN
+            RETURN NULL;
+        END IF;
+    END IF;
+    SELECT {RAISED} AS revision, r.status, r.queue, r.outstanding,
+            r.outstanding_revision = r.turn_revision AS counts
+        INTO parent FROM perennial.run r WHERE r.id = NEW.parent_id AND r.closed_at IS NULL FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    UPDATE perennial.activity a SET state = CASE NEW.status WHEN 'completed' THEN 'done' ELSE 'failed' END,
+        result = CASE NEW.status WHEN 'completed' THEN NEW.output END,
+        error = CASE WHEN NEW.status <> 'completed' THEN jsonb_build_object('type', coalesce(NEW.error ->> 'type', ''),
+            'message', coalesce(NEW.error ->> 'message', ''), 'run', NEW.id, 'process', NEW.process,
+            'status', NEW.status) END,
+        settled_at = perennial.now(), settled_revision = parent.revision
+    WHERE a.run_id = NEW.parent_id AND a.kind = 'child' AND a.state = 'pending'
+        AND a.policy ->> 'child' = NEW.id::text
+        AND a.key = line
+    RETURNING coalesce((a.policy ->> 'counted')::boolean AND parent.counts, false) INTO is_counted;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    UPDATE perennial.run r SET revision = parent.revision, last_progress_at = perennial.now(),
+        outstanding = r.outstanding - is_counted::int,
+        waiting_for = CASE WHEN is_counted THEN regexp_replace(r.waiting_for, ' and [0-9]+ more$',
+            CASE WHEN r.outstanding > 2 THEN format(' and %s more', r.outstanding - 2) ELSE '' END)
+            ELSE r.waiting_for END
+    WHERE r.id = NEW.parent_id;
+    IF NOT is_counted OR coalesce(parent.outstanding, 0) <= 1 THEN
+        {HAND_OFF}
+        VALUES ({a_turn_of("NEW.parent_id", "parent.queue")}, {FOR_A_RELAY})
+        {SOONEST_WINS};
+        PERFORM pg_notify(concat_ws('_', 'perennial', 'outbox', nullif(TG_TABLE_SCHEMA, 'perennial')), '');
+    END IF;
+    {APPEND_HISTORY}
+    VALUES (NEW.parent_id, 'run ' || NEW.id, happened, line, NULL, parent.status, parent.status,
+        jsonb_build_object('child', NEW.id, 'process', NEW.process));
+    RETURN NULL;
+END $$
+"""
+
+# A parent that ends locks no child: what becomes of them is a handoff's, however many they are and whichever door the
+# parent was ended by.
+SEE_TO_CHILDREN = f"""
+CREATE FUNCTION perennial.see_to_children() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    {HAND_OFF}
+    VALUES ({look_at_children("NEW.id", "NEW.revision", "NEW.queue")}, {FOR_A_RELAY})
+    {SEEN_TO_ANEW};
+    PERFORM pg_notify(concat_ws('_', 'perennial', 'outbox', nullif(TG_TABLE_SCHEMA, 'perennial')), '');
+    RETURN NULL;
+END $$
+"""
+
+FUNCTIONS = (
+    BREAK,
+    REFUSE,
+    RUN_IS_CLOSED,
+    LEAVES_OPEN,
+    TURN_IS_HELD,
+    OWNS,
+    PLACE_FACT,
+    *TAKE_OUT,
+    TELL_PARENT,
+    SEE_TO_CHILDREN,
+)
 
 FILLS = (
     f"""
 CREATE TRIGGER activity_has_its_place BEFORE INSERT OR UPDATE ON {SCHEMA}.activity FOR EACH ROW
 WHEN (NEW.settled_at IS NOT NULL AND NEW.settled_revision IS NULL AND NEW.parent_key IS NULL
     AND NEW.state <> 'cancelled') EXECUTE FUNCTION {SCHEMA}.place_fact()
+""",
+    f"""
+CREATE TRIGGER run_tells_its_parent AFTER UPDATE OF closed_at ON {SCHEMA}.run FOR EACH ROW
+WHEN (OLD.closed_at IS NULL AND NEW.closed_at IS NOT NULL AND NEW.parent_key IS NOT NULL)
+EXECUTE FUNCTION {SCHEMA}.tell_parent()
+""",
+    f"""
+CREATE TRIGGER run_sees_to_its_children AFTER UPDATE OF closed_at ON {SCHEMA}.run FOR EACH ROW
+WHEN (OLD.closed_at IS NULL AND NEW.closed_at IS NOT NULL AND NEW.children > 0)
+EXECUTE FUNCTION {SCHEMA}.see_to_children()
 """,
 )
 

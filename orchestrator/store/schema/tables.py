@@ -119,7 +119,13 @@ run = Table(
     Column("output", JSONB),
     Column("error", JSONB),
     Column("attributes", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
-    Column("parent_id", Uuid),  # LEAVING
+    # Of a child: the run that has started it, and its line there (NULL: nobody awaits it); what the parent's end does
+    # to it; how many stand above it. Of a parent: how many it has started (docs/adr/0055).
+    Column("parent_id", Uuid),
+    Column("parent_key", Text),
+    Column("on_parent_end", Text),
+    Column("depth", Integer, nullable=False, server_default="0"),
+    Column("children", Integer, nullable=False, server_default="0"),
     _now("created_at"),
     _time("started_at"),
     _now("last_progress_at"),
@@ -158,6 +164,7 @@ run = Table(
     CheckConstraint("status <> 'incident' OR error IS NOT NULL", name="incident"),
     # No index names `status`: a run that waits, and goes on, stays where it is in all of them (HOT).
     Index("run_open", "id", postgresql_where=text("closed_at IS NULL")),
+    Index("run_children", "parent_id", "id", postgresql_where=text("parent_id IS NOT NULL")),
     Index("run_incident", "id", postgresql_where=text("closed_at IS NULL AND error IS NOT NULL")),
     # By value (`@>`): a run whose attributes stay as they are stays where it is in it (HOT).
     Index(
@@ -398,9 +405,9 @@ worker = Table(
     Index("worker_can", "id", postgresql_where=text("can IS NOT NULL")),
 )
 
-LEAVING = {run.c.parent_id, approval.c.quorum}
-"""Nothing writes them, and nothing reads them any more. A client of the release before asks for all columns of a run
-and of an approval: so they stay until the next release, whose migration takes them away."""
+LEAVING = {approval.c.quorum}
+"""Nothing writes them, and nothing reads them any more. A client of the release before asks for all columns of an
+approval: so they stay until the next release, whose migration takes them away."""
 
 
 def columns_in_use(table: Table) -> list[Column[Any]]:

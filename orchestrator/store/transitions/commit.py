@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from orchestrator.store.batched import batch_verb, if_many
+from orchestrator.store.batched import batch_verb, if_many, whose_run_is_free
 from orchestrator.store.parts import (
     APPEND_HISTORY,
     HAND_OFF,
@@ -26,7 +26,7 @@ from orchestrator.store.parts import (
     close_everything,
 )
 from orchestrator.store.statement import AnyConnection, Statement
-from orchestrator.store.transitions import correlations
+from orchestrator.store.transitions import children, correlations
 from orchestrator.store.transitions.cancel import CANCELLED, GIVEN_BACK, cancelled_rows
 from orchestrator.store.transitions.commit_content import Committed, TurnCommit
 from orchestrator.store.transitions.commit_rows import (
@@ -49,11 +49,16 @@ from orchestrator.store.transitions.settle import ATTEMPT_HOLDS, SETTLED
 from orchestrator.store.transitions.timers import ArmedTimer, timer_rows
 from orchestrator.store.transitions.turns import TURN_IS_FREE
 
+# The end of a child waits for its parent: among several runs it is left out, as one that is locked.
+_OF_MANY = whose_run_is_free("""
+            AND NOT (t.closes AND parent_key IS NOT NULL)  /* guard: a child ends in a statement of its own */
+""")
 
-def _turns(whose_run_is_free: str) -> str:
+
+def _turns(of_which: str) -> str:
     return f"""
 turns AS MATERIALIZED (
-    SELECT t.* FROM {TURNS.called("t")}{whose_run_is_free}
+    SELECT t.* FROM {TURNS.called("t")}{of_which}
 )"""
 
 
@@ -67,7 +72,8 @@ _SAID = """,
 # The fence of every turn: the revision it read, a turn that is free, a run that moves, and, when it
 # carries a stage's result, the attempt that earned it. What grows is found by `ANY(ARRAY(...))`, here and
 # below: a plan that was made while the table was empty does so too (docs/adr/0014).
-def _fence(attempt_holds: str = "true") -> str:
+def _fence(attempt_holds: str = "true", *, starts_children: bool = False) -> str:
+    may_start = f"\n        AND {children.ARE_AS_CHECKED}" if starts_children else ""
     return f"""
 fence AS (
     UPDATE perennial.run r SET
@@ -79,38 +85,42 @@ fence AS (
         closed_at = CASE WHEN t.closes THEN perennial.now() END,
         active_milliseconds = r.active_milliseconds + t.active_milliseconds,
         {NO_HOLDER},
-        outstanding = t.outstanding, outstanding_revision = {RAISED}{_SAID}
+        outstanding = t.outstanding, outstanding_revision = {RAISED}, children = r.children + t.children{_SAID}
     FROM turns t
     WHERE r.id = t.run_id
         AND r.id = ANY(ARRAY(SELECT run_id FROM turns))  /* guard: plans made early, of runs */
         AND r.revision = t.revision  /* guard: revision check */
         AND r.status IN ('running', 'waiting')  /* guard: rest of a paused run */
         AND {TURN_IS_FREE}  /* guard: turn exclusivity */
-        AND {attempt_holds}  /* guard: attempt fence */
-    RETURNING t.*, r.revision AS recorded_revision
+        AND {attempt_holds}  /* guard: attempt fence */{may_start}
+    RETURNING t.*, r.revision AS recorded_revision, r.depth
 )"""
 
 
 _FENCES = {
-    (has_attempt, says): fence if says else fence.replace(_SAID, "")
-    for has_attempt, fence in ((False, _fence()), (True, _fence(ATTEMPT_HOLDS)))
+    (has_attempt, starts, says): fence if says else fence.replace(_SAID, "")
+    for has_attempt in (False, True)
+    for starts in (False, True)
+    for fence in (_fence(ATTEMPT_HOLDS if has_attempt else "true", starts_children=starts),)
     for says in (False, True)
 }
+"""By whether it carries a stage's result, whether it starts children, and whether its flow says how its run is."""
 
 
-def _opened(is_refused: str = "") -> str:
-    """`is_refused`: SQL, which waits are settled at once, since another run has their key; "": none claims one."""
-    state, error, settled_at = "o.state", "o.error", "o.settled_at"
-    if is_refused:
-        state = f"CASE WHEN {is_refused} THEN 'failed' ELSE o.state END"
-        error = f"CASE WHEN {is_refused} THEN {correlations.WHY_REFUSED} ELSE o.error END"
-        settled_at = f"CASE WHEN {is_refused} THEN perennial.now() ELSE o.settled_at END"
+def _opened(*refusals: tuple[str, str]) -> str:
+    """`refusals`: SQL, which lines are settled at once, since another run has their key, and the error of these."""
+    state, result, error, settled_at = "o.state", "o.result::jsonb", "o.error", "o.settled_at"
+    for is_refused, why in refusals:
+        state = f"CASE WHEN {is_refused} THEN 'failed' ELSE {state} END"
+        result = f"CASE WHEN {is_refused} THEN NULL ELSE {result} END"
+        error = f"CASE WHEN {is_refused} THEN {why} ELSE {error} END"
+        settled_at = f"CASE WHEN {is_refused} THEN perennial.now() ELSE {settled_at} END"
     return f"""
 opened AS (
     INSERT INTO perennial.activity (run_id, key, scope, ordinal, kind, name, state, attempt, queue, policy,
         timeout_seconds, asked, input, result, error, settled_at, settled_revision, worker_id, claimed_at)
     SELECT o.run_id, o.key, o.scope, o.ordinal, o.kind, o.name, {state}, o.attempt, o.queue, o.policy,
-        o.timeout_seconds, o.asked, o.input::jsonb, o.result::jsonb, {error}, {settled_at},
+        o.timeout_seconds, o.asked, o.input::jsonb, {result}, {error}, {settled_at},
         CASE WHEN {settled_at} IS NOT NULL THEN coalesce(o.settled_revision, fence.recorded_revision) END, o.worker_id,
         CASE WHEN o.state = 'claimed' THEN perennial.now() END
     FROM fence JOIN {ACTIVITIES.called("o")} ON o.run_id = fence.run_id
@@ -118,10 +128,21 @@ opened AS (
 )"""
 
 
+_CLAIMED = correlations.claimed(ACTIVITIES.called("o"))
+_REFUSED_CLAIM = (correlations.IS_REFUSED, correlations.WHY_REFUSED)
+_REFUSED_CHILD = (children.IS_REFUSED, children.WHY_REFUSED)
+
 _OPENED = _opened()
-_OPENED_AS_CLAIMED = (
-    f"{correlations.claimed(ACTIVITIES.called('o'))},{_opened(correlations.IS_REFUSED)}"
-)
+_OPENED_AS_CLAIMED = f"{_CLAIMED},{_opened(_REFUSED_CLAIM)}"
+_OPENED_WITH_CHILDREN = f"{children.STARTED},{_opened(_REFUSED_CHILD)}"
+_OPENED_AS_BOTH = f"{_CLAIMED},{children.STARTED},{_opened(_REFUSED_CLAIM, _REFUSED_CHILD)}"
+_OPENINGS = {
+    (False, False): _OPENED,
+    (True, False): _OPENED_AS_CLAIMED,
+    (False, True): _OPENED_WITH_CHILDREN,
+    (True, True): _OPENED_AS_BOTH,
+}
+"""By whether a wait among what is opened claims a correlation key, and whether a child is started."""
 
 _TAKEN_AT = """(SELECT opened.claimed_at FROM opened WHERE opened.run_id = fence.run_id
     AND opened.claimed_at IS NOT NULL)"""
@@ -229,17 +250,21 @@ def _parts_of(commit: TurnCommit) -> tuple[str, ...]:
     is_cancelling = bool(outcome.cancelled or outcome.given_back) and not is_closed
     claims = not is_closed and any(opened.claims for opened in outcome.opened)
     wanted = (
-        (_FENCES[commit.settlement is not None, outcome.said is not None], True),
+        (
+            _FENCES[commit.settlement is not None, bool(commit.children), outcome.said is not None],
+            True,
+        ),
         (SETTLED, commit.settlement is not None),
         (CANCELLED, is_cancelling),
         (GIVEN_BACK, bool(outcome.given_back) and is_cancelling),
-        (_OPENED_AS_CLAIMED if claims else _OPENED, bool(outcome.opened)),
+        (_OPENINGS[claims, bool(commit.children)], bool(outcome.opened)),
         (_CONSUMED, bool(outcome.consumed or outcome.set_aside)),
         (_ARMED, any(opened.timers for opened in outcome.opened)),
         (_ASKED, any(opened.approval is not None for opened in outcome.opened)),
         (_DISARMED, not is_closed and (is_cancelling or not commit.is_in_hand)),
         (_DROPPED, is_closed),
         (_SEEN, not is_closed and not outcome.goes_on and not commit.is_in_hand),
+        (children.SEES_TO_CHILDREN, is_cancelling and commit.cancels_children),
         (_GOES_ON, outcome.goes_on),  # guard: advance of a turn that goes on
         (_HANDED_OFF, bool(commit.handoffs)),  # guard: outbox in the transaction
         (_TOLD, bool(commit.facts)),
@@ -268,6 +293,7 @@ def commit_turn_if_unchanged(
             for key, signal_id in taken_signals(commit.outcome)
         ),
         **cancelled_rows((commit.run_id, commit.outcome) for commit in commits),
+        **_children_of(commits),
         **TIMERS.of(
             {"run_id": commit.run_id, **timer}
             for commit in commits
@@ -292,6 +318,15 @@ def commit_turn_if_unchanged(
     return [_committed(commit, found.get(commit.run_id)) for commit in commits]
 
 
+def _children_of(commits: Sequence[TurnCommit]) -> dict[str, str]:
+    """The parameter of those that start any."""
+    if not commits[0].children:
+        return {}
+    return children.ROWS.of(
+        child.as_row(commit.run_id) for commit in commits for child in commit.children
+    )
+
+
 def _committed(commit: TurnCommit, row: Any | None) -> Committed | None:
     if row is None:
         return None
@@ -306,13 +341,15 @@ def _committed(commit: TurnCommit, row: Any | None) -> Committed | None:
 
 
 @cache
-def _statement_of(parts: tuple[str, ...], whose_run_is_free: str) -> Statement:
+def _statement_of(parts: tuple[str, ...], form: str) -> Statement:
+    turns = _turns(_OF_MANY if form else "")
     armed = _ARMED_ROWS if _ARMED in parts else "NULL::jsonb"
     disarmed = _DISARMED_ROWS if _DISARMED in parts or _DROPPED in parts else "NULL::jsonb"
-    opens = _OPENED in parts or _OPENED_AS_CLAIMED in parts
-    taken_at = _TAKEN_AT if opens else "NULL::timestamptz"
+    taken_at = (
+        _TAKEN_AT if any(opened in parts for opened in _OPENINGS.values()) else "NULL::timestamptz"
+    )
     return Statement(
         "commit_turn",
-        f"WITH {_turns(whose_run_is_free)}, {','.join(parts)} SELECT fence.run_id, {armed} AS armed,"
+        f"WITH {turns}, {','.join(parts)} SELECT fence.run_id, {armed} AS armed,"
         f" {disarmed} AS disarmed, {taken_at} AS taken_at FROM fence",
     )

@@ -8,8 +8,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from orchestrator.core.kinds.child import CHILD
 from orchestrator.core.outcome import TurnOutcome
 from orchestrator.core.run import RunStatus
+from orchestrator.store.transitions.children import NewChild
 from orchestrator.store.transitions.outbox import Handoff
 from orchestrator.store.transitions.settle import Settlement
 from orchestrator.store.transitions.timers import ArmedTimer
@@ -51,8 +53,14 @@ class TurnCommit:
     queue: str | None = None
     taking: Taking | None = None
     attempts_before: Mapping[str, int] | None = None
+    children: tuple[NewChild, ...] = ()
     is_in_hand: bool = False
     """The run is as our last commit left it: nothing was asked for since, and no deadline is out of date."""
+
+    @property
+    def cancels_children(self) -> bool:
+        """Somebody is to look whether they are to be ended."""
+        return any(each.kind is CHILD for each in self.outcome.cancelled)
 
 
 @dataclass(frozen=True, slots=True)

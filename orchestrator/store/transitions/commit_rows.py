@@ -11,13 +11,14 @@ TURNS = RowSet(
     output text, error jsonb, closes boolean, goes_on boolean, queue text, unsettled text[],
     consumed_keys text[], active_milliseconds bigint, settled_key text, settled_attempt int,
     settled_state text, settled_result text, settled_error jsonb, settled_at timestamptz, outstanding int,
-    attributes text, status_text text""",
+    attributes text, status_text text, children int""",
 )
 ACTIVITIES = RowSet(
     "opened",
     """run_id uuid, key text, scope text, ordinal int, kind text, name text, state text, attempt int, queue text,
     policy jsonb, timeout_seconds float8, asked text, input text, result text, error jsonb, settled_at timestamptz,
-    settled_revision bigint, worker_id uuid, claims boolean""",
+    settled_revision bigint, worker_id uuid, claims boolean,
+    child_id uuid""",
 )
 SIGNALS = RowSet("consumed", "run_id uuid, key text, signal_id uuid")
 TIMERS = RowSet(

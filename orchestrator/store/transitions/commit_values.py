@@ -35,6 +35,7 @@ def turn_row(commit: TurnCommit) -> dict[str, Any]:
         "consumed_keys": [consumed.key for consumed in outcome.consumed],
         "active_milliseconds": 0,
         "outstanding": outcome.outstanding,
+        "children": len(commit.children),
     }
     if outcome.said is not None:
         row["status_text"] = outcome.said.status_text
@@ -73,6 +74,7 @@ def activity_row(commit: TurnCommit, opened: NewActivity) -> dict[str, Any]:
         "settled_at": opened.settled_at,
         "settled_revision": opened.settled_revision,
         "claims": opened.claims,
+        "child_id": None if opened.child is None else (policy or {}).get("child"),
     }
 
 

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from orchestrator.store.parts import (
     ADVANCE,
+    CHILDREN_KEY,
     HAND_OFF,
     REPLACES,
     SENT_AT_ONCE,
@@ -62,14 +63,16 @@ WITH newest AS (
         SKIP LOCKED  /* guard: relays share */
 )
 UPDATE perennial.outbox o SET publishes = o.publishes + 1,
-    publish_at = CASE WHEN r.status IN ('running', 'waiting') THEN
+    publish_at = CASE WHEN r.status IN ('running', 'waiting') OR o.key = '{CHILDREN_KEY}' THEN
         perennial.now() + least(%(longest_seconds)s, %(relay_after)s * 2 ^ least(o.publishes, 20)
             ) * interval '1 second'  /* guard: sent again after relay_after */
         ELSE perennial.now() + %(longest_seconds)s * interval '1 second' END
 FROM perennial.run r
 WHERE o.ctid = ANY(ARRAY(SELECT ctid FROM newest UNION ALL SELECT ctid FROM oldest)) AND r.id = o.run_id
 RETURNING o.run_id, o.key, o.attempt, o.task, o.queue, o.publishes - 1 AS publishes,
-    r.status NOT IN ('running', 'waiting') AS is_at_rest, o.key = '' AND {TURN_IS_LOST} AS turn_is_lost,
+    r.status NOT IN ('running', 'waiting')
+        AND o.key <> '{CHILDREN_KEY}'  /* guard: children are seen to though their parent is at rest */
+        AS is_at_rest, o.key = '' AND {TURN_IS_LOST} AS turn_is_lost,
     r.process, r.version
 """
 
@@ -199,7 +202,7 @@ class Handoff:
     @property
     def kind(self) -> str:
         """What a program must know to do it, as a relay finds it."""
-        return stage_of(self.task) if self.key else turn_of(self.process, self.version)
+        return stage_of(self.task) if self.task != ADVANCE else turn_of(self.process, self.version)
 
     @classmethod
     def advance(cls, run_id: UUID, queue: str | None) -> Handoff:

@@ -872,29 +872,29 @@ GUARDS = [
     Guard(
         "a child of itself without bound",
         "A process that starts itself without an end is parked where the bound is.",
-        (f"{CHILDREN}test_a_child_of_itself_without_bound_is_refused[normal]",),
+        (f"{CHILDREN}test_a_child_of_itself_without_bound_is_refused",),
     ),
     Guard(
         "handoff of a child",
         "A child gets its first turn, though the worker dies that has started it.",
-        (f"{CHILDREN}test_a_child_gets_its_turn_though_its_worker_is_lost[normal]",),
+        (f"{CHILDREN}test_a_child_gets_its_turn_though_its_worker_is_lost",),
         cut=NEVER,
     ),
     Guard(
         "handoff of children that are needed no more",
         "A child that a race is over without is ended, though the worker dies that has decided it.",
-        (f"{CHILDREN}test_a_loser_is_ended_though_its_worker_is_lost[normal]",),
+        (f"{CHILDREN}test_a_loser_is_ended_though_its_worker_is_lost",),
         cut=NEVER,
     ),
     Guard(
         "a child that was abandoned goes on",
         "Its author has chosen that it goes on by itself.",
-        (f"{CHILDREN}test_a_child_that_is_needed_no_more_is_ended_or_goes_on[normal]",),
+        (f"{CHILDREN}test_a_child_that_is_needed_no_more_is_ended_or_goes_on",),
     ),
     Guard(
         "a child that is awaited is not ended",
         "Of several children those alone are ended that the flow needs no more.",
-        (f"{CHILDREN}test_a_child_that_is_needed_no_more_is_ended_or_goes_on[normal]",),
+        (f"{CHILDREN}test_a_child_that_is_needed_no_more_is_ended_or_goes_on",),
     ),
     Guard(
         "children that are needed no more since are seen to",
@@ -905,7 +905,7 @@ GUARDS = [
         "children are seen to though their parent is at rest",
         "A parent that has ended takes no turns, and its children are ended all the same.",
         (
-            f"{CHILDREN}test_the_end_of_a_parent_does_to_its_children_what_was_chosen[normal-cancel-cancel]",
+            f"{CHILDREN}test_the_end_of_a_parent_does_to_its_children_what_was_chosen[cancel-cancel]",
         ),
     ),
     Guard(

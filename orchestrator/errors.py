@@ -123,12 +123,36 @@ class ActivityFailed(PerennialError):
     """An awaited activity ended in failure; raised at its `await` in the flow.
 
     `key` is its journal key, `error_type` the class name of the last error, `attempts` how many
-    were made.
+    were made. `is_a` compares with a class. `attributes` are those of the error that its stage or step has named
+    (`error_attributes=`), as plain JSON, and `traceback` the end of its traceback, if that was named. `why` no other
+    attempt was made, where its Retry has more to say than a number. All are the same at each replay.
     """
 
-    def __init__(self, key: str, *, error_type: str, message: str, attempts: int) -> None:
+    def __init__(
+        self,
+        key: str,
+        *,
+        error_type: str,
+        message: str,
+        attempts: int,
+        types: tuple[str, ...] = (),
+        attributes: dict[str, Any] | None = None,
+        traceback: str = "",
+        why: str = "",
+    ) -> None:
         self.key, self.error_type, self.message, self.attempts = key, error_type, message, attempts
+        self.types, self.attributes = types, attributes or {}
+        self.traceback, self.why = traceback, why
         super().__init__(f"{key} failed after {attempts} attempt(s): {error_type}: {message}")
+
+    def is_a(self, kind: str | type[BaseException]) -> bool:
+        """Whether what was raised is of that class, or of a subclass, as it was where it was raised.
+
+        `kind`: a class, its full name (`"app.errors.NotFound"`), or its name alone.
+        """
+        from orchestrator.core.error_attributes import is_one_of  # the core rests on this module
+
+        return is_one_of(kind, error_type=self.error_type, types=self.types)
 
 
 class WorkerLost(ActivityFailed):
@@ -138,12 +162,30 @@ class WorkerLost(ActivityFailed):
     """
 
 
+class StepInterrupted(WorkerLost):
+    """The worker of a step with `at_most_once=True` died in it, or its end could not be recorded.
+
+    It may be done, in part or not at all, and is not called again. Raised at its `await`.
+    """
+
+
 def activity_failed(key: str, error: dict[str, Any], *, attempts: int) -> ActivityFailed:
     """What a flow meets at the await of a failed activity, of its recorded error."""
     kind = error.get("type", "Error")
     # An author's error of that name has the line that raised it.
-    raised = WorkerLost if kind == "WorkerLost" and "at" not in error else ActivityFailed
-    return raised(key, error_type=kind, message=error.get("message", ""), attempts=attempts)
+    attributes = dict(error.get("attributes") or {})
+    ours = {"WorkerLost": WorkerLost, "StepInterrupted": StepInterrupted}
+    raised = ours.get(kind, ActivityFailed) if "at" not in error else ActivityFailed
+    return raised(
+        key,
+        error_type=kind,
+        message=error.get("message", ""),
+        attempts=attempts,
+        types=tuple(error.get("types") or ()),
+        traceback=attributes.pop("__traceback__", ""),
+        attributes=attributes,
+        why=error.get("why", ""),
+    )
 
 
 class WaitTimedOut(PerennialError, TimeoutError):

@@ -46,6 +46,7 @@ from orchestrator.core.definition import (
     default_registry,
 )
 from orchestrator.core.durations import Duration, seconds_or_none
+from orchestrator.core.error_attributes import check_attributes
 from orchestrator.core.fingerprints import meaning_of, source_of, text_of
 from orchestrator.core.flow_source import check_source
 from orchestrator.core.retries import Retry
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 I = TypeVar("I")  # noqa: E741 - the input's
 R = TypeVar("R")
+
+_AS_EVER = Retry()
 
 STAGE_TIMEOUT_SECONDS = 3600.0
 """How long one attempt of a stage may run when its author says nothing."""
@@ -82,6 +85,8 @@ def stage(
     queue: str | None = ...,
     retry: Retry = ...,
     timeout_seconds: Duration | None = ...,
+    at_most_once: bool = ...,
+    error_attributes: Sequence[str] = ...,
     always: bool = ...,
     registry: Registry | None = ...,
 ) -> StageDecorator: ...
@@ -91,8 +96,10 @@ def stage(
     *,
     name: str | None = None,
     queue: str | None = None,
-    retry: Retry = Retry(),  # noqa: B008 - frozen
+    retry: Retry = _AS_EVER,
     timeout_seconds: Duration | None = STAGE_TIMEOUT_SECONDS,
+    at_most_once: bool = False,
+    error_attributes: Sequence[str] = (),
     always: bool = False,
     registry: Registry | None = None,
 ) -> Any:
@@ -100,8 +107,10 @@ def stage(
 
     `name`: by default the function's, with dashes; also the Celery task's name. `queue`: None is the
     app's default. `timeout_seconds`: of one attempt, in seconds or as a timedelta. A Celery task's own time limit,
-    the soft one first, stands where none is given. `always`: in a
-    declarative process, run it even after an approval was refused or timed out. Raises DefinitionError.
+    the soft one first, stands where none is given. `at_most_once`: it is never tried again, not even where its worker
+    dies: then the flow meets WorkerLost. `error_attributes`: which attributes of an error that it raises a flow gets to
+    see. `always`: in a declarative process, run it even after an approval was refused or timed out. Raises
+    DefinitionError.
     """
 
     def define(target: Callable[..., Any]) -> Stage[..., Any]:
@@ -118,14 +127,25 @@ def stage(
             if not timeout > 0:
                 raise DefinitionError("timeout_seconds must be positive", where=place_of(target))
             check_delay(timeout, what=f"the timeout of stage {chosen!r}")
+        policy = retry
+        if at_most_once:
+            if retry is not _AS_EVER:
+                raise DefinitionError(
+                    f"stage {chosen!r} is done at most once, and given a Retry",
+                    where=place_of(target),
+                    remedy="Leave out one of the two: at_most_once=True is never tried again.",
+                )
+            policy = Retry(max_attempts=1, on_lost="raise")
         made = AsyncStage if is_asynchronous(target) else Stage
         defined: Stage[..., Any] = made(
             target,
             name=chosen,
             queue=queue,
-            retry=retry,
+            retry=policy,
             timeout_seconds=timeout,
             always=always,
+            error_attributes=check_attributes(error_attributes, where=place_of(target)),
+            at_most_once=at_most_once,
         )
         (registry or default_registry).add_stage(defined)
         return defined

@@ -47,8 +47,12 @@ class Stage(Generic[P, R_co]):
         retry: Retry,
         timeout_seconds: float | None,
         always: bool,
+        error_attributes: tuple[str, ...] = (),
+        at_most_once: bool = False,
     ) -> None:
         self.function = function
+        self.error_attributes = error_attributes
+        self.at_most_once = at_most_once
         self.name = name
         self.queue = queue
         self.retry = retry

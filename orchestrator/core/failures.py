@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import traceback
 from asyncio import CancelledError
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from traceback import FrameSummary, StackSummary, walk_tb
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from orchestrator.core.codec import MESSAGE_LENGTH_MAX, readable
+from orchestrator.core.error_attributes import attributes_of, types_of
 
 TRACEBACK_CHARACTERS_MAX = 8_000
 """What is kept of a traceback: its beginning and, for the most part, its end."""
@@ -65,14 +66,26 @@ class Unreadable(Exception):
     """Stands for an exception that can't be read or printed; its text says what is known of it."""
 
 
-def error_of(error: BaseException) -> dict[str, Any]:
-    """An error as the record keeps it: type, message, where it was raised outside of the kernel, traceback."""
+def error_of(error: BaseException, attributes: Sequence[str] = ()) -> dict[str, Any]:
+    """An error as the record keeps it: type, message, where it was raised outside of the kernel, traceback.
+
+    `attributes`: those that its author wants to be kept.
+    """
     at = ""
     for frame, line in walk_tb(frames_of(error)):
         if not _is_kernel(frame.f_globals.get("__name__")):
             at = f"{frame.f_code.co_filename}:{line}"
-    kept = {"type": type_of(error), "message": message_of(error), "at": readable(at)}
-    return {**kept, "traceback": traceback_of(error)} if at else kept
+    kept: dict[str, Any] = {
+        "type": type_of(error),
+        "message": message_of(error),
+        "at": readable(at),
+    }
+    if types := types_of(error):
+        kept["types"] = types
+    trace = traceback_of(error) if at else ""
+    if attributes and (found := attributes_of(error, attributes, traceback=trace)):
+        kept["attributes"] = found
+    return {**kept, "traceback": trace} if at else kept
 
 
 def without_traceback(error: dict[str, Any] | None) -> dict[str, Any] | None:

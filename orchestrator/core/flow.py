@@ -35,6 +35,7 @@ from orchestrator.core.kinds import (
     StepCall,
 )
 from orchestrator.core.kinds.base import Ask
+from orchestrator.core.kinds.step import checked_options
 from orchestrator.core.pending import Pending, Recorder
 from orchestrator.core.retries import Retry
 from orchestrator.core.undo_lists import Compensation, compensation_of
@@ -43,8 +44,8 @@ from orchestrator.errors import DefinitionError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_ONCE = Retry()
-_OF_STEPS = frozenset({"key", "retry", "compensate"})
+_AS_EVER: dict[str, Any] = {"retry": Retry()}
+_OF_STEPS = frozenset({"key", "retry", "compensate", "at_most_once", "error_attributes"})
 _frame = sys._getframe  # noqa: SLF001 - one frame, where `inspect.stack` would take them all
 
 
@@ -143,6 +144,8 @@ class Flow(FlowBranches, AsAWhole, Callbacks, Children, Polls, Undoes, Waits):
         compensate: Callable[P, Any],
         key: str | None = ...,
         retry: Retry = ...,
+        at_most_once: bool = ...,
+        error_attributes: Sequence[str] = ...,
         **kwargs: Any,
     ) -> Pending[None]: ...
     @overload
@@ -154,6 +157,8 @@ class Flow(FlowBranches, AsAWhole, Callbacks, Children, Polls, Undoes, Waits):
         compensate: Callable[[R], Any],
         key: str | None = ...,
         retry: Retry = ...,
+        at_most_once: bool = ...,
+        error_attributes: Sequence[str] = ...,
         **kwargs: Any,
     ) -> Pending[R]: ...
     @overload
@@ -165,6 +170,8 @@ class Flow(FlowBranches, AsAWhole, Callbacks, Children, Polls, Undoes, Waits):
         compensate: Callable[P, Any],
         key: str | None = ...,
         retry: Retry = ...,
+        at_most_once: bool = ...,
+        error_attributes: Sequence[str] = ...,
         **kwargs: Any,
     ) -> Pending[None]: ...
     @overload
@@ -176,6 +183,8 @@ class Flow(FlowBranches, AsAWhole, Callbacks, Children, Polls, Undoes, Waits):
         compensate: Callable[[R], Any],
         key: str | None = ...,
         retry: Retry = ...,
+        at_most_once: bool = ...,
+        error_attributes: Sequence[str] = ...,
         **kwargs: Any,
     ) -> Pending[R]: ...
     @overload
@@ -186,6 +195,8 @@ class Flow(FlowBranches, AsAWhole, Callbacks, Children, Polls, Undoes, Waits):
         *args: Any,
         key: str | None,
         retry: Retry = ...,
+        at_most_once: bool = ...,
+        error_attributes: Sequence[str] = ...,
         **kwargs: Any,
     ) -> Pending[R]: ...
     @overload
@@ -195,6 +206,27 @@ class Flow(FlowBranches, AsAWhole, Callbacks, Children, Polls, Undoes, Waits):
         /,
         *args: Any,
         retry: Retry,
+        at_most_once: bool = ...,
+        error_attributes: Sequence[str] = ...,
+        **kwargs: Any,
+    ) -> Pending[R]: ...
+    @overload
+    def step(
+        self,
+        function: Callable[..., Coroutine[Any, Any, R]],
+        /,
+        *args: Any,
+        at_most_once: bool,
+        error_attributes: Sequence[str] = ...,
+        **kwargs: Any,
+    ) -> Pending[R]: ...
+    @overload
+    def step(
+        self,
+        function: Callable[..., Coroutine[Any, Any, R]],
+        /,
+        *args: Any,
+        error_attributes: Sequence[str],
         **kwargs: Any,
     ) -> Pending[R]: ...
     @overload
@@ -209,11 +241,39 @@ class Flow(FlowBranches, AsAWhole, Callbacks, Children, Polls, Undoes, Waits):
         *args: Any,
         key: str | None,
         retry: Retry = ...,
+        at_most_once: bool = ...,
+        error_attributes: Sequence[str] = ...,
         **kwargs: Any,
     ) -> Pending[R]: ...
     @overload
     def step(
-        self, function: Callable[..., R], /, *args: Any, retry: Retry, **kwargs: Any
+        self,
+        function: Callable[..., R],
+        /,
+        *args: Any,
+        retry: Retry,
+        at_most_once: bool = ...,
+        error_attributes: Sequence[str] = ...,
+        **kwargs: Any,
+    ) -> Pending[R]: ...
+    @overload
+    def step(
+        self,
+        function: Callable[..., R],
+        /,
+        *args: Any,
+        at_most_once: bool,
+        error_attributes: Sequence[str] = ...,
+        **kwargs: Any,
+    ) -> Pending[R]: ...
+    @overload
+    def step(
+        self,
+        function: Callable[..., R],
+        /,
+        *args: Any,
+        error_attributes: Sequence[str],
+        **kwargs: Any,
     ) -> Pending[R]: ...
     @overload
     def step(
@@ -222,20 +282,20 @@ class Flow(FlowBranches, AsAWhole, Callbacks, Children, Polls, Undoes, Waits):
     def step(self, function: Any, /, *args: Any, **kwargs: Any) -> Pending[Any]:
         """Call a short function (or await an `async def`) in the turn itself, once; awaiting gives what is remembered.
 
-        `key`: its name in the journal, by default the function's. `retry`: a Retry. `compensate`: the stage that undoes
-        it, as of a stage. Where the function has parameters of these names, they are meant. Raises ActivityFailed at
-        the await when its attempts are used up.
+        `key`: its name in the journal, by default the function's. `retry`: a Retry. `at_most_once`: its beginning is
+        recorded before it is called; where its worker dies in it, the await raises StepInterrupted, and it is not
+        called again. `error_attributes`: which attributes of an error that it raises the flow gets to see.
+        `compensate`: the stage that undoes it, as of a stage. Where the function has parameters of these names, they
+        are meant. Raises ActivityFailed at the await when its attempts are used up.
         """
         check_step(function, how="flow.step")
-        theirs = own_names(function) if not kwargs.keys().isdisjoint(_OF_STEPS) else ()
-        key = None if "key" in theirs else kwargs.pop("key", None)
-        retry = _ONCE if "retry" in theirs else kwargs.pop("retry", _ONCE)
-        if not isinstance(retry, Retry):
-            raise DefinitionError(
-                f"flow.step is given retry={retry!r}", remedy="Give a Retry(max_attempts=…)."
-            )
-        undone_by = None if "compensate" in theirs else kwargs.pop("compensate", None)
-        call, name = StepCall(function, args, kwargs, retry), name_of(function)
+        options: dict[str, Any] = {}
+        if not _OF_STEPS.isdisjoint(kwargs):
+            theirs = own_names(function)
+            options = {name: kwargs.pop(name) for name in _OF_STEPS.intersection(kwargs) - theirs}
+        key, undone_by = options.pop("key", None), options.pop("compensate", None)
+        more = checked_options(options) if options else _AS_EVER
+        call, name = StepCall(function, args, kwargs, **more), name_of(function)
         if undone_by is not None:
             call.compensation = self._compensation(name, call, args, kwargs, undone_by)
         pending = self._asked(name, key, call)

@@ -228,6 +228,9 @@ class AsyncStages:
         self.is_closed = True
         context = self._context
         for under_way in list(self._under_way) if those is None else those:
+            if under_way.stage.at_most_once:  # guard: what is done at most once is not given back
+                EVENT_LOOP.cancel(under_way.call)  # and that is its end, or else its silence
+                continue
             under_way.is_over = True
             EVENT_LOOP.cancel(under_way.call)
             claim, run = under_way.claim, under_way.claim.run.context

@@ -14,7 +14,7 @@ _OVERRUNS = ("SoftTimeLimitExceeded", "StageTimedOut")
 
 def error_of_attempt(claim: Claim, stage: Stage[..., Any], error: BaseException) -> dict[str, Any]:
     """One name for an overrun, whoever notices it: recovery, Celery in the middle of the stage, or its event loop."""
-    told = error_of(error)
+    told = error_of(error, stage.error_attributes)
     if told["type"] not in _OVERRUNS:
         return told
     bound = f" of {stage.timeout_seconds:g} s" if stage.timeout_seconds is not None else ""

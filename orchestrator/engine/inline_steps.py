@@ -105,7 +105,13 @@ class TurnLease:
         self.acquire(loaded)
         assert isinstance(request.ask, StepCall)  # noqa: S101 - replay asks for nothing else
         attempt = entry.attempt if entry else 1
-        end, raised = self._call(request, request.ask, entry)
+        # guard: a step that was begun once is not called again
+        if request.ask.at_most_once and entry is not None:
+            end, raised = _interrupted(request, entry), None
+        else:
+            if request.ask.at_most_once:
+                self._record_beginning(loaded, request)
+            end, raised = self._call(request, request.ask, entry)
         try:
             remembered = self._remember(loaded, end)
         except DataError as refusal:  # and it always will: the step isn't called again for that
@@ -140,6 +146,13 @@ class TurnLease:
             settled_revision=remembered.revision,
         )
 
+    def _record_beginning(self, loaded: LoadedRun, request: Request) -> None:
+        """Of a step that is called at most once: from here on it counts as called."""
+        begun = _end_of(request)(state=ActivityState.PENDING, attempt=1)
+        if self._remember(loaded, begun) is None:
+            raise TurnAbandoned(f"the turn was lost before step {request.key} was called")
+        self.steps_recorded += 1
+
     def _remember(self, loaded: LoadedRun, end: FlowStep) -> Remembered | None:
         return remember_flow_step_if_held(
             self.connection,
@@ -162,7 +175,7 @@ class TurnLease:
                 attempt,
                 end.error or {},
                 raised,
-                end.delay_seconds,
+                end.delay_seconds if end.state is ActivityState.RETRYING else None,
             )
         )
 
@@ -212,14 +225,7 @@ class TurnLease:
         """The step's end; and what it raised, if it failed."""
         attempt = entry.attempt if entry else 1
         started = self.context.monotonic()
-        end = partial(
-            FlowStep,
-            key=request.key,
-            scope=request.scope,
-            ordinal=request.ordinal,
-            name=request.name,
-            asked=request.asked,
-        )
+        end = _end_of(request)
         declared, what = result_type_of(call.function), f"result of step {request.name}"
         try:
             codec.check_declared(declared, what=what)
@@ -233,7 +239,9 @@ class TurnLease:
         except FAILURES as error:  # whatever a step raises is its outcome
             elapsed = self.context.monotonic() - started
             verdict, since = self._judged(call, entry, error, elapsed)
-            failure = with_verdict(error_of(error), call.retry, verdict, since)
+            failure = with_verdict(
+                error_of(error, call.error_attributes), call.retry, verdict, since
+            )
             if verdict.delay_seconds is None:
                 return end(state=ActivityState.FAILED, attempt=attempt, error=failure), error
             rests = end(
@@ -262,3 +270,29 @@ class TurnLease:
             tried_since=since,
         )
         return verdict, since
+
+
+def _end_of(request: Request) -> partial[FlowStep]:
+    return partial(
+        FlowStep,
+        key=request.key,
+        scope=request.scope,
+        ordinal=request.ordinal,
+        name=request.name,
+        asked=request.asked,
+    )
+
+
+def _interrupted(request: Request, entry: Activity) -> FlowStep:
+    """A step that was begun, and has no end: who was to record it has died, or was too late.
+
+    One that has failed before its code was changed to this had its one call too.
+    """
+    interrupted = {
+        "type": "StepInterrupted",
+        "message": f"step {request.name} was begun, and its end was not recorded: it may be done, in part or not at"
+        " all, and is not called again",
+    }
+    return _end_of(request)(
+        state=ActivityState.FAILED, attempt=entry.attempt, error=entry.error or interrupted
+    )

@@ -16,12 +16,17 @@ def refused(what: str, refusal: DataError) -> PayloadError:
 
 def in_plain_characters(error: dict[str, Any]) -> dict[str, Any]:
     """The same error, for a database that lacks some of its characters."""
-    return {
-        name: value.encode("ascii", errors="backslashreplace").decode()
-        if isinstance(value, str)
-        else value
-        for name, value in error.items()
-    }
+    return {name: _in_ascii(value) for name, value in error.items()}
+
+
+def _in_ascii(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("ascii", errors="backslashreplace").decode()
+    if isinstance(value, list):
+        return [_in_ascii(each) for each in value]
+    if isinstance(value, dict):
+        return {_in_ascii(name): _in_ascii(each) for name, each in value.items()}
+    return value
 
 
 def _plain(text: str) -> str:

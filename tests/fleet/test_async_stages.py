@@ -162,6 +162,33 @@ def test_a_worker_that_ends_at_once_cancels_them_and_gives_them_back_as_no_furth
     assert [tuple(each) for each in found] == [("call", 2)]
 
 
+def test_what_is_done_at_most_once_is_not_given_back_to_another_worker(world):
+    begun: list[int] = []
+
+    async def call(value: int) -> int:
+        begun.append(value)
+        await asyncio.Event().wait()
+        return value
+
+    pay = stage(registry=world.registry, name="call", at_most_once=True)(call)
+
+    @process(version=1, registry=world.registry)
+    async def order(flow: Flow, value: int) -> Any:
+        return await flow.stage(pay, value)
+
+    world.install(eager_seconds=0)
+    run = world.harness.start(order, 7)
+    world.advance(run)
+    for task, arguments in world.handoffs():
+        world.deliver(task, *arguments)
+    EVENT_LOOP.run(asyncio.sleep(0))  # until it has begun
+    tasks = world.member.async_tasks
+    tasks.give_back()
+    tasks.drain()
+    assert begun == [7]
+    assert world.harness.client.get(run).error["message"].startswith("call failed after 1 attempt")
+
+
 def test_a_killed_workers_coroutine_is_done_by_another_that_ends_only_when_it_has(
     fleet: Fleet,
 ) -> None:

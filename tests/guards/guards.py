@@ -37,6 +37,7 @@ SERVICES = "tests/fleet/test_services_live.py::"
 
 KEPT = "tests/engine/test_kept_flows.py::"
 GATHERS = "tests/engine/test_gathers.py::"
+AT_MOST_ONCE = "tests/engine/test_at_most_once.py::"
 POLICIES = "tests/engine/test_retry_policies.py::"
 CHILDREN = "tests/engine/test_children.py::"
 CHILDREN_RACE = "tests/race/test_children.py::"
@@ -146,6 +147,17 @@ GUARDS = [
         "a timer that was put off does not fire",
         "A heartbeat that comes as its deadline fires is heard.",
         (f"{CALLBACKS}test_a_heartbeat_that_comes_as_its_deadline_fires_is_heard",),
+    ),
+    Guard(
+        "a step that was begun once is not called again",
+        "What is called at most once isn't, where nobody knows how its first call ended.",
+        (f"{AT_MOST_ONCE}test_a_step_whose_worker_died_in_it_is_not_called_again",),
+    ),
+    Guard(
+        "what is done at most once is not given back",
+        "A worker that shuts down lets nobody do again what is done at most once.",
+        (f"{ASYNC_FLEET}test_what_is_done_at_most_once_is_not_given_back_to_another_worker",),
+        shows_as=(*A_REFUSAL, "TypeError"),
     ),
     Guard(
         "no attempt after the total duration",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import assert_type
+from typing import Any, assert_type
 
 from orchestrator import (
     AsyncClient,
@@ -15,6 +15,7 @@ from orchestrator import (
     RaceResult,
     Retry,
     RetryLater,
+    StepInterrupted,
     approval,
     hours,
     process,
@@ -130,6 +131,13 @@ async def p(flow: Flow, user: str) -> tuple[str, int]:
     async with flow.undo() as undo:
         undo.add(refund, Paid(1))
         undo.add(provision, user, role="none")
+    try:
+        wired = await flow.step(grant, user, role="x", at_most_once=True, error_attributes=["code"])
+        assert_type(wired, str)
+        assert_type(await flow.step(price, user, error_attributes=["code"]), int)
+    except StepInterrupted as interrupted:
+        assert_type(interrupted.is_a("app.NotFound"), bool)
+        assert_type(interrupted.attributes, dict[str, Any])
     assert_type(await flow.step(price, user, key="again", retry=Retry()), int)
     account: str | None = await flow.stage(provision, user) if decision.approved else None
     name, number = await flow.gather(flow.stage(provision, account or user), flow.stage(count, 1))

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from orchestrator.core.annotations import result_type_of
+from orchestrator.core.error_attributes import check_attributes
 from orchestrator.core.journal import ActivityKind, ActivityState
 from orchestrator.core.kinds.base import Ask, NewActivity, Request, TimerRule
 from orchestrator.core.retries import Retry
+from orchestrator.errors import DefinitionError
 
 
 @dataclass(slots=True)
@@ -20,6 +22,9 @@ class StepCall(Ask):
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     retry: Retry
+    at_most_once: bool = False
+    """Its start is recorded before it is called; where that is all there is, it is not called again."""
+    error_attributes: tuple[str, ...] = ()
     compensation: Any = None
     """What undoes it (`core.undoing.Compensation`), if anything does."""
 
@@ -41,3 +46,28 @@ class StepCall(Ask):
     def result_type(self) -> Any:
         """As the function declares it."""
         return result_type_of(self.function)
+
+
+def checked_options(options: dict[str, Any]) -> dict[str, Any]:
+    """What `flow.step` was given for its StepCall, beside the function and its arguments. Raises DefinitionError."""
+    retry = options.get("retry", Retry())
+    if not isinstance(retry, Retry):
+        raise DefinitionError(
+            f"flow.step is given retry={retry!r}", remedy="Give a Retry(max_attempts=…)."
+        )
+    at_most_once = options.get("at_most_once", False)
+    if not isinstance(at_most_once, bool):
+        raise DefinitionError(
+            f"flow.step is given at_most_once={at_most_once!r}", remedy="Give True or False."
+        )
+    if at_most_once and "retry" in options:
+        raise DefinitionError(
+            "flow.step is given at_most_once=True and a retry",
+            remedy="Leave out one of the two: what is called at most once is never tried again.",
+        )
+    attributes = check_attributes(options.get("error_attributes", ()), where="flow.step")
+    return {
+        "retry": Retry(max_attempts=1) if at_most_once else retry,
+        "at_most_once": at_most_once,
+        "error_attributes": attributes,
+    }

@@ -97,7 +97,7 @@ def _line_of(each: Activity, *, with_values: bool) -> dict[str, Any]:
         kept = _OF_A_DECISION if each.kind == ActivityKind.APPROVAL else ()
         shown = {name: result[name] for name in kept if name in result} if kept and result else {}
         result = {**masked(result), **shown} if shown else masked(result)
-        error = None if error is None else {"type": error.get("type"), "message": "(left out)"}
+        error = None if error is None else _masked_error(error)
     return {
         "key": each.key,
         "scope": each.scope,
@@ -112,6 +112,16 @@ def _line_of(each: Activity, *, with_values: bool) -> dict[str, Any]:
         "settled_revision": each.settled_revision,
         "asked": each.asked if with_values else None,
     }
+
+
+def _masked_error(error: dict[str, Any]) -> dict[str, Any]:
+    """What a flow may look at, without its values."""
+    kept: dict[str, Any] = {"type": error.get("type"), "message": "(left out)"}
+    if "types" in error:
+        kept["types"] = error["types"]
+    if "attributes" in error:
+        kept["attributes"] = masked(error["attributes"])
+    return kept
 
 
 def read_history(line: str, *, where: str = "") -> History:

@@ -122,8 +122,8 @@ WITH ends AS MATERIALIZED (
     INSERT INTO perennial.activity AS a (run_id, key, scope, ordinal, kind, name, state, attempt, result, error,
         asked, settled_at, settled_revision)
     SELECT run_id, key, scope, ordinal, 'step', name, state, attempt, result::jsonb, error, asked,
-        CASE WHEN state <> 'retrying' THEN perennial.now() END,
-        CASE WHEN state <> 'retrying' THEN recorded_revision END
+        CASE WHEN state NOT IN ('retrying', 'pending') THEN perennial.now() END,
+        CASE WHEN state NOT IN ('retrying', 'pending') THEN recorded_revision END
     FROM holder
     ON CONFLICT (run_id, key) DO UPDATE SET state = excluded.state, attempt = excluded.attempt,
         result = excluded.result, error = excluded.error, settled_at = excluded.settled_at,
@@ -138,7 +138,8 @@ WITH ends AS MATERIALIZED (
     RETURNING run_id, indexed
 ), told AS (
     {APPEND_HISTORY}
-    SELECT h.run_id, 'flow', CASE WHEN h.state = 'retrying' THEN 'attempt failed' ELSE 'step ' || h.state END,
+    SELECT h.run_id, 'flow', CASE h.state WHEN 'retrying' THEN 'attempt failed' WHEN 'pending' THEN 'step begun'
+            ELSE 'step ' || h.state END,
         h.key, CASE WHEN h.state = 'retrying' THEN h.attempt - 1 ELSE h.attempt END, h.status, h.status,
         h.error - 'traceback'
     FROM holder h JOIN written ON written.run_id = h.run_id
@@ -256,7 +257,7 @@ def remember_step_if_claimed(
 
 @dataclass(frozen=True, slots=True)
 class FlowStep:
-    """An inline step's end: done, failed for good, or `retrying` after `delay_seconds`."""
+    """An inline step's end: done, failed for good, or `retrying` after `delay_seconds`. `pending`: its beginning."""
 
     key: str
     scope: str

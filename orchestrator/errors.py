@@ -5,6 +5,7 @@ Those of one part alone stand with it: `cli`, `demo`, `embedded`.
 
 from __future__ import annotations
 
+import builtins
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -150,9 +151,22 @@ class ActivityFailed(PerennialError):
 
         `kind`: a class, its full name (`"app.errors.NotFound"`), or its name alone.
         """
-        from orchestrator.core.error_attributes import is_one_of  # the core rests on this module
+        wanted = kind if isinstance(kind, str) else name_of_class(kind)
+        names = self.types or _names_of_builtin(self.error_type) or (self.error_type,)
+        return any(wanted in (name, name.rpartition(".")[2]) for name in names)
 
-        return is_one_of(kind, error_type=self.error_type, types=self.types)
+
+def name_of_class(kind: type) -> str:
+    """`package.module.Name`."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _names_of_builtin(name: str) -> tuple[str, ...]:
+    """Of Python's own error of that name, and of its bases; of any other the record has them."""
+    own = getattr(builtins, name, None)
+    if not (isinstance(own, type) and issubclass(own, BaseException)):
+        return ()
+    return tuple(name_of_class(each) for each in own.__mro__ if each is not object)
 
 
 class WorkerLost(ActivityFailed):

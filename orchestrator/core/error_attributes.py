@@ -4,7 +4,6 @@ choice.
     check_attributes   the names, where they are given
     attributes_of      their values, as far as they are JSON and small: nothing is kept that nobody has named
     types_of           the error's class and its bases, by their full names
-    is_one_of          whether a recorded error is of a class
 
 Nothing here raises because of what an error is like.
 """
@@ -13,13 +12,13 @@ from __future__ import annotations
 
 import builtins
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic_core import to_json
 
 from orchestrator.core.codec import parse, readable
-from orchestrator.errors import DefinitionError
+from orchestrator.errors import DefinitionError, name_of_class
 
 NAMES_MAX = 20
 VALUE_CHARACTERS_MAX = 2_000
@@ -89,28 +88,3 @@ def types_of(error: BaseException) -> list[str]:
         return [readable(name_of_class(kind)[:_NAME_LENGTH_MAX]) for kind in kinds[:TYPES_MAX]]
     except _HOSTILE:
         return []
-
-
-def name_of_class(kind: type) -> str:
-    """`package.module.Name`."""
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def is_one_of(kind: str | type[BaseException], *, error_type: str, types: Sequence[str]) -> bool:
-    """Whether an error with that class's name, and these classes, is of that kind, or of a subclass.
-
-    `kind`: a class, its full name (`app.errors.NotFound`) or its name alone.
-    """
-    wanted = kind if isinstance(kind, str) else name_of_class(kind)
-    return any(wanted in (name, name.rpartition(".")[2]) for name in _all_of(error_type, types))
-
-
-def _all_of(error_type: str, types: Sequence[str]) -> Iterator[str]:
-    if types:
-        yield from types
-        return
-    own = getattr(builtins, error_type, None)
-    if isinstance(own, type) and issubclass(own, BaseException):
-        yield from (name_of_class(each) for each in own.__mro__ if each is not object)
-    else:
-        yield error_type

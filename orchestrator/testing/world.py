@@ -7,6 +7,7 @@ transaction, and what follows is done after its commit.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.client import Client, RunReference
@@ -31,11 +32,15 @@ class WorldVerbs(ABC):
         input: Any = None,  # noqa: A002 - the natural word
         *,
         key: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
     ) -> RunView:
-        """Start a run, of a process that is deployed now if it wasn't (one from YAML, say)."""
+        """Start a run, of a process that is deployed now if it wasn't (one from YAML, say).
+
+        `attributes`: what it is found by from its start. Raises what `Client.start` does.
+        """
         if isinstance(process, Process):
             self.client.processes.deploy(process)
-        return self.get(self.client.start(process, input, key=key))
+        return self.get(self.client.start(process, input, key=key, attributes=attributes))
 
     def approve(
         self,

@@ -226,7 +226,8 @@ def test_the_end_does_not_come_by_time_alone_and_the_test_is_told_what_is_missin
 
 
 def test_the_record_is_there_to_be_looked_at(tester):
-    run = tester.start(purchase, 30)
+    run = tester.start(purchase, 30, attributes={"customer": "C-1"})
+    assert run.attributes == {"customer": "C-1"}
     tester.signal(run, "colour", "red", signal_id="1")
     (asked,) = tester.approvals(run, assignee="ann")
     assert (asked.name, asked.deadline) == ("boss", MONDAY + days(3))

@@ -34,11 +34,13 @@ if TYPE_CHECKING:
     from orchestrator.core.run import RunStatus
     from orchestrator.core.selection import Between, RunFilter
     from orchestrator.core.steps import idempotency_key, step
+    from orchestrator.core.voting import Vote, VotedDecision
     from orchestrator.engine.reports import RunReport
     from orchestrator.errors import (
         ActivityCancelled,
         ActivityFailed,
         AlreadyDecided,
+        AlreadyVoted,
         ApprovalChanged,
         BadBrokerURL,
         BadDatabaseURL,
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
         DecisionTooEarly,
         DecisionTooLate,
         DefinitionError,
+        Excluded,
         Fail,
         HeartbeatTimedOut,
         InvalidArguments,
@@ -93,6 +96,7 @@ __all__ = [
     "ActivityCancelled",
     "ActivityFailed",
     "AlreadyDecided",
+    "AlreadyVoted",
     "ApprovalChanged",
     "AsyncClient",
     "Backoff",
@@ -122,6 +126,7 @@ __all__ = [
     "DecisionTooLate",
     "DeclarativeResult",
     "DefinitionError",
+    "Excluded",
     "Fail",
     "Flow",
     "HeartbeatTimedOut",
@@ -162,6 +167,8 @@ __all__ = [
     "UnknownProcess",
     "UnknownStage",
     "UnusableConnection",
+    "Vote",
+    "VotedDecision",
     "WaitTimedOut",
     "WhyCompleted",
     "WorkerLost",
@@ -186,6 +193,10 @@ __all__ = [
 # Each is imported when it is used: a process's module needs neither SQLAlchemy nor Celery, a producer no
 # Celery, and `perennial --help` none of them.
 _HOMES = {
+    "VotedDecision": "orchestrator.core.voting",
+    "Vote": "orchestrator.core.voting",
+    "Excluded": "orchestrator.errors",
+    "AlreadyVoted": "orchestrator.errors",
     "ActivityCancelled": "orchestrator.errors",
     "BlockTimedOut": "orchestrator.errors",
     "BranchCancelled": "orchestrator.errors",

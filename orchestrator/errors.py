@@ -396,6 +396,10 @@ class AlreadyDecided(DecisionRefused):
         super().__init__(message)
 
 
+class AlreadyVoted(AlreadyDecided):
+    """This person has voted; the approval is open still, for the others."""
+
+
 class ApprovalChanged(DecisionRefused):
     """What this person was shown was changed since: `changed` says what. Look at it again, then decide.
 
@@ -406,6 +410,10 @@ class ApprovalChanged(DecisionRefused):
     def __init__(self, message: str, *, changed: str = "", edition: int = 0) -> None:
         self.changed, self.edition = changed, edition
         super().__init__(message)
+
+
+class Excluded(DecisionRefused):
+    """This person may not decide it, whoever asks: the approval leaves them out (`exclude=`)."""
 
 
 class NotAssigned(DecisionRefused):

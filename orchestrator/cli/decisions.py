@@ -128,6 +128,16 @@ def reject(
 
 
 def _print_decision(context: typer.Context, run: str, decision: Decision) -> None:
+    if decision.outcome == "open":  # a vote among several
+        Printer(session_of(context)).emit(
+            decision,
+            lambda: (
+                text(f"{decision.approval} of {run}: ")
+                + text("vote recorded", "green")
+                + text(f" by {decision.by}. {decision.reason}")
+            ),
+        )
+        return
     style = "green" if decision.approved else "yellow"
     Printer(session_of(context)).emit(
         decision,

@@ -44,7 +44,7 @@ from orchestrator.core.views import (
     Started,
     Wait,
 )
-from orchestrator.engine import deliver
+from orchestrator.engine import decisions, deliver
 from orchestrator.engine.context import EngineContext, connect, connect_for_reads, settings_of
 from orchestrator.engine.operations import by_hand
 from orchestrator.engine.signal_forms import SignalForms
@@ -53,6 +53,7 @@ from orchestrator.errors import RunFailed, RunNotClosed, RunNotFound, UnknownPro
 from orchestrator.settings import Settings
 from orchestrator.store.callers import CallersConnection, usable
 from orchestrator.store.reads import views
+from orchestrator.store.reads.approvals import list_approvals
 
 SIGNAL_KEPT = days(7)
 """How long a signal by correlation key is kept for its run."""
@@ -291,17 +292,20 @@ class Client(Callbacks, Queries):
             meant = asking_meant(run, approval, run_id, by=by, edition=edition)
             # guard: a business key after a restart
             if follows is not None and not isinstance(approval, ApprovalView):
-                deliver.refuse_if_asked_before(own, str(run), run_id, follows, by=by)
-            return deliver.decide(
-                own,
-                run_id,
-                meant.asking,
-                Outcome(outcome),
-                by=by,
-                comment=comment,
-                was_open=meant.was_open,
-                edition=meant.edition,
-            )
+                decisions.refuse_if_asked_before(own, str(run), run_id, follows, by=by)
+            given: dict[str, Any] = {
+                "run_id": run_id,
+                "approval": meant.asking,
+                "outcome": Outcome(outcome),
+                "by": by,
+                "comment": comment,
+                "edition": meant.edition,
+            }
+            decision = decisions.decide(own, was_open=meant.was_open, **given)
+        if decision is not None:
+            return decision
+        with self._door.in_transaction(connection) as own:
+            return decisions.vote(own, **given)
 
     def approve(
         self,
@@ -357,7 +361,7 @@ class Client(Callbacks, Queries):
     ) -> list[ApprovalView]:
         """Approvals, oldest first; with `assignee`, that person's inbox. `state` None: all."""
         with self._context.reading() as connection:
-            return views.list_approvals(
+            return list_approvals(
                 connection,
                 assignee=assignee,
                 process=process,

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from orchestrator.core.calendars import BusinessTime, Clock, due_after
 from orchestrator.core.checks import check_words, composed
 from orchestrator.core.durations import Duration
+from orchestrator.core.voting import Needs, Rule, rule_of
 from orchestrator.errors import DefinitionError
 
 Escalate = (
@@ -45,6 +46,8 @@ class ApprovalRequest:
     times_out_at: datetime | None = None
     """Where its timeout is working time; and `timeout_said` is how it was asked."""
     timeout_said: str = ""
+    rule: Rule | None = None
+    """Where more than the first of them decides."""
 
 
 def request_approval(
@@ -54,10 +57,21 @@ def request_approval(
     escalate: Escalate | None = None,
     timeout: Duration | BusinessTime | None = None,
     clock: Clock | None = None,
+    needs: Needs = 1,
+    rejects: int | None = 1,
+    exclude: Sequence[str] = (),
 ) -> ApprovalRequest:
     """Check and normalise what a flow asks. `clock`: for durations of working time. Raises DefinitionError."""
     where = f"approval {name!r}"
-    assignees = _people(assign, where=where)
+    excluded = _people(exclude, where=where)
+    asked = _people(assign, where=where)
+    assignees = tuple(one for one in asked if one not in excluded)
+    if asked and not assignees:
+        raise DefinitionError(
+            f"asks {', '.join(asked)}, and leaves out all of them",
+            where=where,
+            remedy="Name somebody else too: the manager of whom it concerns, or a group's lead.",
+        )
     if not assignees:
         raise DefinitionError("needs at least one assignee", where=where)
     if escalate is not None and not isinstance(escalate, Mapping):
@@ -67,7 +81,12 @@ def request_approval(
             remedy="Give a mapping of durations to lists of people: {hours(24): ['bob']}.",
         )
     escalations = tuple(
-        Escalation(due.seconds, _people(people, where=where), due.at, due.said)
+        Escalation(
+            due.seconds,
+            tuple(one for one in _people(people, where=where) if one not in excluded),
+            due.at,
+            due.said,
+        )
         for due, people in sorted(
             (
                 (due_after(after, clock, what=f"an escalation of {where}", where=where), people)
@@ -95,6 +114,14 @@ def request_approval(
         # else they are asked at once; and working time is longer or shorter by when it is asked
         if escalation.after_seconds > 0 and not (escalation.said or (ends and ends.said)):
             check_escalation(escalation.after_seconds, timeout_seconds, where=where)
+    rule = rule_of(
+        needs,
+        rejects,
+        excluded,
+        assignees=assignees,
+        others=[one for escalation in escalations for one in escalation.assignees],
+        where=where,
+    )
     return ApprovalRequest(
         name,
         assignees,
@@ -102,6 +129,7 @@ def request_approval(
         timeout_seconds,
         None if ends is None else ends.at,
         "" if ends is None else ends.said,
+        rule,
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
 from orchestrator.errors import (
     AlreadyDecided,
@@ -16,6 +17,7 @@ from orchestrator.errors import (
     DecisionRefused,
     DecisionTooEarly,
     DecisionTooLate,
+    Excluded,
     NotAssigned,
 )
 
@@ -26,6 +28,8 @@ class Outcome(StrEnum):
     APPROVED = "approved"
     REJECTED = "rejected"
     TIMED_OUT = "timed_out"
+    OPEN = "open"
+    """It has not: what a vote is answered with while others are needed. A flow never sees it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ class ApprovalState:
     """How often what people see of it was changed while it was open."""
     changed: str = ""
     """What was changed last."""
+    rule: dict[str, Any] | None = None
+    """What has to come together (`core.voting`). None: whoever decides first."""
 
 
 def refuse_if_changed(approval: ApprovalState | None, seen: int | None, *, key: str) -> None:
@@ -116,8 +122,8 @@ def check_decision(
 ) -> None:
     """Whether `by` may decide this approval now; returns if so.
 
-    Raises DecisionTooEarly (no such approval is open yet), AlreadyDecided, DecisionTooLate or
-    NotAssigned. The deadline is the truth even where its timer hasn't fired yet.
+    Raises DecisionTooEarly (no such approval is open yet), AlreadyDecided, DecisionTooLate, Excluded
+    or NotAssigned. The deadline is the truth even where its timer hasn't fired yet.
     """
     if approval is None:
         which = f"approval {name!r}" if name else "an approval"
@@ -127,6 +133,11 @@ def check_decision(
         raise DecisionTooEarly(message)
     if approval.state != "open" or (approval.deadline is not None and now >= approval.deadline):
         raise closed(approval, since=since)
+    excluded = (approval.rule or {}).get("excluded", ())
+    if by in excluded:  # guard: who is excluded decides nothing
+        raise Excluded(
+            f"{by} may not decide approval {approval.name!r}: it leaves out {', '.join(excluded)}"
+        )
     if by not in approval.assignees:
         message = (
             f"{by} is not asked for approval {approval.name!r}; "

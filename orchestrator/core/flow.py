@@ -39,6 +39,7 @@ from orchestrator.core.kinds.step import checked_options
 from orchestrator.core.pending import Pending, Recorder
 from orchestrator.core.retries import Retry
 from orchestrator.core.undo_lists import Compensation, compensation_of
+from orchestrator.core.voting import Needs
 from orchestrator.errors import DefinitionError
 
 P = ParamSpec("P")
@@ -333,11 +334,17 @@ class Flow(FlowBranches, AsAWhole, Callbacks, Children, Polls, Undoes, Waits):
         escalate: Escalate | None = None,
         timeout: Duration | BusinessTime | None = None,
         calendar: Calendar | None = None,
+        needs: Needs = 1,
+        rejects: int | None = 1,
+        exclude: Sequence[str] = (),
         key: str | None = None,
     ) -> Pending[Decision]:
         """Ask people to decide; awaiting gives a Decision: approved, rejected or timed out.
 
-        Any one of `assign` decides. After each duration of `escalate` its people may decide too. A time that
+        Any one of `assign` decides; with `needs`, so many of them have to approve ("all": as many as are asked at
+        first), and `rejects` rejections reject (None: it goes on as long as enough can still approve). The Decision
+        is a VotedDecision then. `exclude`: who may not decide, whoever asks them: the requester, say, or who decided
+        before. After each duration of `escalate` its people may decide too. A time that
         is over already is over now: an approval with such a `timeout` times out without a decision.
 
         Durations are elapsed time, or working time of the `calendar`: `business_days(2)`, `business_hours(16)`,
@@ -345,7 +352,16 @@ class Flow(FlowBranches, AsAWhole, Callbacks, Children, Polls, Undoes, Waits):
         """
         name = composed(name)
         clock = None if calendar is None else Clock(self.now, calendar)
-        ask = request_approval(name, assign=assign, escalate=escalate, timeout=timeout, clock=clock)
+        ask = request_approval(
+            name,
+            assign=assign,
+            escalate=escalate,
+            timeout=timeout,
+            clock=clock,
+            needs=needs,
+            rejects=rejects,
+            exclude=exclude,
+        )
         return self._asked(name, key, AskPeople(ask))
 
     def patched(self, name: str) -> bool:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from orchestrator.core.journal import ActivityKind
 from orchestrator.core.run import RunStatus
+from orchestrator.core.voting import Vote
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +231,10 @@ class ApprovalView:
     """How often what people see of it was changed while it was open. A decision on a view is on that edition."""
     changed: str = ""
     """What was changed last, in words; empty if nothing was."""
+    votes: tuple[Vote, ...] = ()
+    """Of an approval that several decide, in their order."""
+    progress: str = ""
+    """How far they have come: `1 of 2 approved; bob may still decide`. Empty where the first decides."""
 
 
 @dataclass(frozen=True, slots=True)

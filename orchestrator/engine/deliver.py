@@ -1,4 +1,4 @@
-"""Facts from outside reach a run: signals, decisions, answers. No flow code runs here; a turn is asked for."""
+"""Facts from outside reach a run: signals and answers; decisions.py has those of people. No flow code runs here."""
 
 from __future__ import annotations
 
@@ -7,32 +7,19 @@ from typing import Any
 from uuid import UUID
 
 from orchestrator.core import codec
-from orchestrator.core.approvals import (
-    Asking,
-    Decision,
-    Outcome,
-    asked_since,
-    check_decision,
-    only_asking,
-    refuse_if_changed,
-    refuse_if_unseen,
-    refuse_later,
-)
 from orchestrator.core.checks import check_words, composed
 from orchestrator.core.kinds.signal import correlated
 from orchestrator.core.run import RunStatus
 from orchestrator.engine.signal_forms import SignalForms
 from orchestrator.errors import (
-    DecisionRefused,
-    DecisionTooLate,
     PayloadError,
     RunClosed,
     RunNotFound,
     TooManySignals,
 )
-from orchestrator.store.reads import askings, finding
+from orchestrator.store.reads import finding
 from orchestrator.store.statement import AnyConnection
-from orchestrator.store.transitions import approvals, correlations, outside, signals
+from orchestrator.store.transitions import correlations, outside, signals
 
 CHANGES_MAX = 3
 """How often a decision is tried again that was refused and then is not: this person was asked in between."""
@@ -177,115 +164,3 @@ def _refuse_if_closed(connection: AnyConnection, run_id: UUID, so: str) -> None:
         raise RunNotFound(f"there is no run {run_id}")
     if RunStatus(status).is_closed:
         raise RunClosed(f"run {run_id} is {status}; {so}")
-
-
-def decide(
-    connection: AnyConnection,
-    run_id: UUID,
-    approval: str | None,
-    outcome: Outcome,
-    *,
-    by: str,
-    comment: str,
-    was_open: bool = True,
-    edition: int | None = None,
-) -> Decision:
-    """Take a person's decision, once. Approval None: the one that is open, if no other can be meant.
-
-    `was_open` False: nothing of the kind was open when the person looked, so that nothing is decided. `edition`: of
-    the approval as it was shown; None where nobody says, which is taken for the first.
-
-    Raises RunNotFound and the kinds of DecisionRefused; a refused decision wrote nothing.
-    """
-    if outcome not in (Outcome.APPROVED, Outcome.REJECTED):
-        raise DecisionRefused(f"people approve or reject; {outcome!r} is not theirs to say")
-    if not by:
-        raise DecisionRefused("a decision needs the person who takes it (`by`)")
-    check_words(by, what="a person", where="decision")
-    if approval is not None:
-        check_words(approval, what="an approval's name", where="decision")
-    by = composed(by)
-    name = composed(approval) if approval is not None else _chosen(connection, run_id, by)
-    looks = CHANGES_MAX if was_open else 0  # guard: what was asked after the look
-    for _ in range(looks):
-        taken = approvals.decide_if_allowed(
-            connection,
-            run_id,
-            name,
-            outcome=outcome,
-            by=by,
-            comment=codec.readable(comment),
-            edition=edition,
-        )
-        if taken is not None:
-            decision: Decision = codec.decode(taken, Decision, what="decision")
-            return decision
-        refusal = _refusal(connection, run_id, name, by, edition)
-        if refusal is not None:
-            raise refusal
-    refusal = None if was_open else _refusal(connection, run_id, name, by, edition)
-    raise refusal or DecisionRefused(
-        f"approval {name!r} of run {run_id} changed since it was looked at; look again and decide"
-    )
-
-
-def refuse_if_asked_before(
-    connection: AnyConnection, key: str, run_id: UUID, follows: UUID, *, by: str
-) -> None:
-    """Whether a business key may mean the run that had it before; returns if not. Raises DecisionRefused."""
-    if askings.was_asked_before(connection, follows, by=composed(by)):
-        raise DecisionRefused(
-            f"{key!r} was started anew as run {run_id}, and its run before that asked {by} too. "
-            "Look at the new run, then decide by its id"
-        )
-
-
-def _refusal(
-    connection: AnyConnection, run_id: UUID, name: str, by: str, edition: int | None
-) -> DecisionRefused | RunNotFound | None:
-    """Read why, and say it. None: nothing speaks against the decision any more."""
-    read = askings.read_approvals(connection, run_id, name, by=by)
-    if read is None:
-        return RunNotFound(f"there is no run {run_id}")
-    meant = (
-        [asking for asking in read.approvals if asking[0] == name]
-        or [asking for asking in read.approvals if name in asking[1].former_keys]
-        or read.approvals
-    )
-    state = meant[0][1] if meant else None
-    if RunStatus(read.status).is_closed and (state is None or state.state in ("open", "cancelled")):
-        which = f"approval {name!r}" if name else "it"
-        return DecisionTooLate(f"run {run_id} is {read.status}; {which} needs no decision any more")
-    try:
-        refuse_if_changed(state, edition, key=meant[0][0] if meant else name)
-        check_decision(
-            state,
-            name=name,
-            by=by,
-            now=read.now,
-            waits_for=read.waiting_for or "",
-            since=next((asked_since(key) for key, asked in _open_to(by, read) if key != name), ""),
-        )
-        refuse_if_unseen(state, edition, key=meant[0][0] if meant else name)
-        if len(meant) > 1:
-            refuse_later(meant, meant[0], by=by)
-    except DecisionRefused as refusal:
-        return refusal
-    mine = [key for key, _ in _open_to(by, read)]
-    if len(mine) > 1 and name not in mine:
-        return DecisionRefused(
-            f"{by} is asked {name!r} more than once: say which of {', '.join(mine)}"
-        )
-    return None
-
-
-def _open_to(by: str, read: askings.ReadApprovals) -> list[Asking]:
-    return [
-        asking
-        for asking in read.approvals
-        if asking[1].state == "open" and by in asking[1].assignees
-    ]
-
-
-def _chosen(connection: AnyConnection, run_id: UUID, by: str) -> str:
-    return only_asking(askings.latest_approvals_of(connection, run_id, by=by), by=by)

@@ -46,6 +46,7 @@ RETRY = "tests/engine/test_retry.py::"
 RE_ENTRY = "tests/race/test_re_entry.py::"
 ASKINGS = "tests/testing/test_askings.py::"
 BULK = "tests/engine/test_bulk.py::"
+VOTES = "tests/engine/test_votes.py::"
 ASYNC = "tests/testing/test_async_stages.py::"
 ASYNC_FLEET = "tests/fleet/test_async_stages.py::"
 SAGAS = "tests/testing/test_sagas.py::"
@@ -946,6 +947,26 @@ GUARDS = [
             f"{RACE}[a_decision_while_its_approval_times_out]",
         ),
         cut="true",
+    ),
+    Guard(
+        "votes are counted under the run's lock",
+        "Of two votes at once, the second sees the first.",
+        (f"{RACE}[two_votes_at_once]",),
+    ),
+    Guard(
+        "one vote does not stand for several",
+        "What several have to decide, the first does not decide alone.",
+        (f"{VOTES}test_two_of_three_approve_and_the_third_comes_too_late",),
+    ),
+    Guard(
+        "a person has one vote",
+        "Who has voted is told so, and votes no second time.",
+        (f"{VOTES}test_nobody_votes_twice_and_nobody_for_another",),
+    ),
+    Guard(
+        "who is excluded decides nothing",
+        "Separation of duties holds at every decision, whoever was asked.",
+        (f"{VOTES}test_nobody_votes_twice_and_nobody_for_another",),
     ),
     Guard(
         "an approval is decided in time",

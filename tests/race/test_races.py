@@ -22,7 +22,7 @@ from orchestrator.core.definition import Process
 from orchestrator.core.journal import ActivityState
 from orchestrator.core.outcome import TurnOutcome
 from orchestrator.core.replay import take_turn
-from orchestrator.engine import deliver
+from orchestrator.engine import decisions, deliver
 from orchestrator.engine.fire import fire
 from orchestrator.engine.operations import by_hand
 from orchestrator.engine.signal_forms import SignalForms
@@ -110,7 +110,11 @@ def settlement(harness: Harness, attempt: int = 1) -> Settlement:
 
 
 def decide(connection: Any, run: Any, outcome: Outcome, by: str) -> Any:
-    return deliver.decide(connection, run.run_id, "m", outcome, by=by, comment="")
+    return decisions.decide(connection, run.run_id, "m", outcome, by=by, comment="")
+
+
+def vote(connection: Any, run: Any, outcome: Outcome, by: str) -> Any:
+    return decisions.vote(connection, run.run_id, "m", outcome, by=by, comment="")
 
 
 def turn_of(harness: Harness, run: Any) -> TurnCommit:
@@ -289,6 +293,25 @@ def two_decisions_at_once(harness: Harness) -> None:
     harness.drain()
     assert harness.client.get(run).output == "approved by bob"
     assert harness.database.value("SELECT count(*) FROM perennial.approval_vote") == 1
+
+
+def two_votes_at_once(harness: Harness) -> None:
+    """Each would be the first of two; the second waits, sees the other, and decides."""
+
+    @process(version=1, registry=harness.registry)
+    async def p(flow: Flow) -> str:
+        return (await flow.approval("m", assign=["bob", "carol", "dave"], needs=2)).outcome
+
+    run = harness.run(p)
+    with harness.database.psycopg() as bob:
+        assert vote(bob, run, Outcome.APPROVED, "bob").outcome is Outcome.OPEN
+        carol = meanwhile(
+            harness, lambda connection: vote(connection, run, Outcome.APPROVED, "carol")
+        )
+        bob.commit()
+        assert carol.outcome().outcome is Outcome.APPROVED
+    harness.drain()
+    assert harness.client.get(run).output == "approved"
 
 
 def two_decisions_of_one_person_at_once(harness: Harness) -> None:
@@ -800,6 +823,7 @@ RACES: list[Callable[[Harness], None]] = [
     a_signal_while_a_turn_decides,
     a_signal_while_a_turn_commits,
     two_decisions_at_once,
+    two_votes_at_once,
     two_answers_at_once,
     two_decisions_of_one_person_at_once,
     a_timeout_while_a_decision_is_taken,

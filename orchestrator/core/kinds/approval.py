@@ -24,6 +24,7 @@ from orchestrator.core.kinds.base import (
     Then,
     TimerRule,
 )
+from orchestrator.core.voting import VotedDecision
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ class AskPeople(Ask):
     def compared(self) -> dict[str, Any]:
         """Who is asked, and when it goes further."""
         approval = self.approval
-        return {
+        rule = {} if approval.rule is None else {"rule": approval.rule.as_json()}
+        return rule | {
             "assign": sorted(approval.assignees),
             "escalate": [
                 [each.said or each.after_seconds, sorted(each.assignees)]
@@ -58,7 +60,7 @@ class AskPeople(Ask):
     @property
     def result_type(self) -> Any:
         """What came of it."""
-        return Decision
+        return Decision if self.approval.rule is None else VotedDecision
 
     def open(self, request: Request) -> NewActivity:
         """With a timer for each escalation, and its deadline."""

@@ -20,7 +20,6 @@ class OpenApproval:
     assignees: tuple[str, ...]
     escalation_level: int = 0
     votes: int = 0
-    quorum: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,12 @@ from orchestrator.core.outcome import RunContext, TurnOutcome
 from orchestrator.core.replay import take_turn
 from orchestrator.core.run import RunStatus
 from orchestrator.core.versions import refusals as no
-from orchestrator.core.versions.migrated import Migrated, Moved, OpenApproval, Standing
+from orchestrator.core.versions.migrated import Migrated, Moved, Standing
 from orchestrator.core.versions.plans import RUN, SKIP, Plan, Skip
 from orchestrator.core.versions.refusals import Refusal
 from orchestrator.core.versions.templates import TemplateUnfit, filled
 from orchestrator.core.versions.trial import Trial, perform_nothing, try_on, why_unfit
+from orchestrator.core.voting import Rule
 from orchestrator.errors import PerennialError
 
 ANOTHER_CALLER = "it was tried, and what it calls sees another idempotency key"
@@ -327,7 +328,7 @@ class _Migration:
             raise _Refused(
                 no.VotesUndecided(f"{entry.describe()} has {votes} vote(s)", moved.old_key)
             )
-        if votes and self.plan.votes == "keep" and quorum_decides(votes, quorum=row):
+        if votes and self.plan.votes == "keep" and quorum_decides(votes, ask.rule):
             raise _Refused(
                 no.QuorumDecides(
                     f"{votes} vote(s) on {entry.describe()} would be enough", moved.old_key
@@ -413,9 +414,11 @@ class _Migration:
         )
 
 
-def quorum_decides(votes: int, *, quorum: OpenApproval | None) -> bool:
-    """Whether so many votes are a decision. Every approval of this release is decided by one."""
-    return quorum is not None and votes >= quorum.quorum
+def quorum_decides(votes: int, rule: Rule | None) -> bool:
+    """Whether so many votes may be a decision by the new version's rule; without one the first is."""
+    if rule is None:
+        return votes >= 1
+    return votes >= min(rule.needs, rule.needs if rule.rejects is None else rule.rejects)
 
 
 def _was_tried(entry: Activity) -> bool:

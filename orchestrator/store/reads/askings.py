@@ -16,7 +16,7 @@ _READ = Statement(
     """
 SELECT r.status, r.waiting_for, to_jsonb(perennial.now()) #>> '{}' AS now, p.key, p.name, p.state, p.assignees,
     to_jsonb(p.deadline) #>> '{}' AS deadline, p.decided_by, to_jsonb(p.decided_at) #>> '{}' AS decided_at,
-    p.former_keys, p.edition, p.changed
+    p.former_keys, p.edition, p.changed, p.rule
 FROM perennial.run r LEFT JOIN perennial.approval p
     ON p.run_id = r.id AND (p.key = %(approval)s OR p.name = %(approval)s OR %(approval)s = ANY(p.former_keys))
 WHERE r.id = %(run_id)s
@@ -30,7 +30,7 @@ _LATEST = Statement(
     "latest_approvals_of_run",
     """
 SELECT p.key, p.name, p.state, p.assignees, to_jsonb(p.deadline) #>> '{}' AS deadline, p.decided_by,
-    to_jsonb(p.decided_at) #>> '{}' AS decided_at, p.former_keys, p.edition, p.changed
+    to_jsonb(p.decided_at) #>> '{}' AS decided_at, p.former_keys, p.edition, p.changed, p.rule
 FROM perennial.approval p WHERE p.run_id = %(run_id)s
 ORDER BY p.state = 'open' DESC, %(by)s = ANY(p.assignees) DESC, p.opened_at DESC LIMIT 10
 """,
@@ -86,6 +86,7 @@ def _state_of(row: Any) -> ApprovalState:
         tuple(row.former_keys),
         row.edition,
         row.changed,
+        row.rule,
     )
 
 

@@ -6,15 +6,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, and_, case, exists, func, select, text
+from sqlalchemy import Connection, and_, case, exists, func, select, text
 
-from orchestrator.core.checks import composed
 from orchestrator.core.journal import ActivityKind, ActivityState
-from orchestrator.core.kinds import kind_of, timers_that
+from orchestrator.core.kinds import kind_of
 from orchestrator.core.run import RunStatus
 from orchestrator.core.selection import RunFilter
 from orchestrator.core.views import (
-    ApprovalView,
     FailedActivity,
     HistoryEntry,
     RunSummary,
@@ -22,6 +20,7 @@ from orchestrator.core.views import (
     Upcoming,
     Wait,
 )
+from orchestrator.store.reads.approvals import VOTES, progress_of
 from orchestrator.store.reads.selecting import conditions
 from orchestrator.store.schema.tables import (
     activity,
@@ -35,7 +34,7 @@ from orchestrator.store.schema.tables import (
     worker,
 )
 
-_RUN, _APPROVAL = columns_in_use(run), columns_in_use(approval)
+_RUN = columns_in_use(run)
 
 _OPEN_STATES = [ActivityState.PENDING, ActivityState.CLAIMED, ActivityState.RETRYING]
 
@@ -185,31 +184,6 @@ def count_runs(connection: Connection, process: str | None) -> dict[RunStatus, i
     return {RunStatus(row.status): row.runs for row in connection.execute(query)}
 
 
-def list_approvals(
-    connection: Connection,
-    *,
-    assignee: str | None,
-    process: str | None,
-    state: str | None,
-    run_id: UUID | None,
-    opened_after: datetime | None,
-    limit: int,
-) -> list[ApprovalView]:
-    """Approvals, oldest first: an inbox when asked by assignee."""
-    query = _approvals().order_by(approval.c.opened_at, approval.c.run_id).limit(limit)
-    if state is not None:
-        query = query.where(approval.c.state == state)
-    if assignee is not None:
-        query = query.where(approval.c.assignees.contains([composed(assignee)]))
-    if process is not None:
-        query = query.where(run.c.process == process)
-    if run_id is not None:
-        query = query.where(approval.c.run_id == run_id)
-    if opened_after is not None:
-        query = query.where(approval.c.opened_at > opened_after)
-    return [_approval_view(row) for row in connection.execute(query)]
-
-
 def run_history(connection: Connection, run_id: UUID) -> list[HistoryEntry]:
     """Every fact of the run, in order."""
     rows = connection.execute(
@@ -242,50 +216,6 @@ def timer_lateness(
     if since is not None:
         query = query.where(timer.c.fired_at >= since)
     return [float(row.late) for row in connection.execute(query)]
-
-
-def _approvals() -> Select[Any]:
-    escalates_at = (
-        select(func.min(timer.c.due_at))
-        .where(
-            timer.c.run_id == approval.c.run_id,
-            timer.c.key == approval.c.key,
-            timer.c.kind.in_(timers_that(lambda rule: rule.leads_to is None)),
-            timer.c.state == "armed",
-        )
-        .scalar_subquery()
-    )
-    return select(
-        *_APPROVAL,
-        run.c.process,
-        run.c.business_key,
-        run.c.input,
-        run.c.follows,
-        escalates_at.label("escalates_at"),
-    ).join(run, run.c.id == approval.c.run_id)
-
-
-def _approval_view(row: Any) -> ApprovalView:
-    return ApprovalView(
-        run_id=row.run_id,
-        key=row.key,
-        name=row.name,
-        process=row.process,
-        business_key=row.business_key,
-        state=row.state,
-        assignees=tuple(row.assignees),
-        escalated=row.escalation_level > 0,
-        opened_at=row.opened_at,
-        escalates_at=row.escalates_at,
-        deadline=row.deadline,
-        decided_by=row.decided_by,
-        decided_at=row.decided_at,
-        comment=row.comment,
-        input=row.input,
-        follows=row.follows,
-        edition=row.edition,
-        changed=row.changed,
-    )
 
 
 def _failures(connection: Connection, run_row: Any) -> tuple[FailedActivity, ...]:
@@ -340,6 +270,8 @@ def _waits(connection: Connection, run_row: Any) -> tuple[Wait, ...]:
             approval.c.escalation_level,
             approval.c.edition,
             approval.c.changed,
+            approval.c.rule,
+            VOTES,
             _SET_ASIDE,
         )
         .outerjoin(
@@ -392,6 +324,8 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 def _detail(row: Any) -> str:
+    if row.rule is not None:
+        return progress_of(row)
     if row.set_aside is not None:
         return f"a signal was set aside: {_object(row.set_aside).get('why')}"
     untaken = _untaken(row.sends, f"that has stage {row.name}")

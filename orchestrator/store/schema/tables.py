@@ -239,6 +239,9 @@ approval = Table(
     Column("escalations", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
     Column("escalation_level", Integer, nullable=False, server_default="0"),
     Column("quorum", Integer, nullable=False, server_default="1"),  # LEAVING
+    # What has to come together where the first doesn't decide; and that it has, which no release before says.
+    Column("rule", JSONB),
+    Column("is_reached", Boolean, nullable=False, server_default=text("false")),
     _now("opened_at"),
     _time("deadline"),
     Column("decided_by", Text),
@@ -256,6 +259,9 @@ approval = Table(
         "(decided_by IS NOT NULL) = (state IN ('approved', 'rejected'))", name="decided"
     ),
     CheckConstraint("quorum = 1", name="quorum"),
+    CheckConstraint(
+        "rule IS NULL OR is_reached OR state NOT IN ('approved', 'rejected')", name="reached"
+    ),
     Index("approval_open", "opened_at", postgresql_where=text("state = 'open'")),
     Index(
         "approval_inbox",

@@ -30,6 +30,7 @@ _MAY_BE_DECIDED = f"""
         p.state NOT IN {CLOSED_APPROVAL}  /* guard: an approval is decided once */
         AND (p.deadline IS NULL OR perennial.now() < p.deadline)  /* guard: an approval is decided in time */
         AND %(by)s = ANY(p.assignees)  /* guard: an approval is decided by whom it asks */
+        AND p.rule IS NULL  /* guard: one vote does not stand for several */
         AND p.edition = coalesce(%(edition)s::int, 0)  /* guard: an approval is decided as it was shown */
         """
 

@@ -178,8 +178,8 @@ _ARMED_ROWS = """(
 
 _ASKED = f"""
 asked AS (
-    INSERT INTO perennial.approval (run_id, key, name, assignees, escalations, edition, deadline)
-    SELECT p.run_id, p.key, p.name, p.assignees, p.escalations, p.edition,
+    INSERT INTO perennial.approval (run_id, key, name, assignees, escalations, edition, rule, deadline)
+    SELECT p.run_id, p.key, p.name, p.assignees, p.escalations, p.edition, p.rule,
         coalesce(p.deadline, perennial.now() + p.timeout_seconds * interval '1 second')
     FROM fence JOIN {APPROVALS.called("p")} ON p.run_id = fence.run_id
     RETURNING key

@@ -28,7 +28,7 @@ TIMERS = RowSet(
 APPROVALS = RowSet(
     "approvals",
     """run_id uuid, key text, name text, assignees text[], escalations jsonb, timeout_seconds float8,
-    deadline timestamptz, edition int""",
+    deadline timestamptz, edition int, rule jsonb""",
 )
 HANDOFFS = RowSet("handoffs", "run_id uuid, key text, attempt int, task text, queue text")
 HISTORY = RowSet(

@@ -94,6 +94,7 @@ def approval_row(commit: TurnCommit, opened: NewActivity, ask: ApprovalRequest) 
         "timeout_seconds": ask.timeout_seconds,
         "deadline": ask.times_out_at,
         "edition": edition,
+        "rule": None if ask.rule is None else ask.rule.as_json(),
     }
 
 

@@ -26,6 +26,7 @@ from orchestrator.store.rowset import RowSet
 from orchestrator.store.statement import AnyConnection, Statement
 from orchestrator.store.transitions.approvals import DECISION
 from orchestrator.store.transitions.outbox import Handoff
+from orchestrator.store.transitions.votes import VOTES_OF_SEVERAL
 
 EXPIRY = "expiry"
 """The kind of a run's own timer, which closes it: the one that is of no activity."""
@@ -103,7 +104,7 @@ WITH rule AS MATERIALIZED (
     FROM due WHERE due.asks_people AND due.leads_to IS NOT NULL AND p.run_id = due.run_id AND p.key = due.key
         AND p.run_id = ANY(ARRAY(SELECT run_id FROM due WHERE asks_people))
         AND p.state NOT IN {CLOSED_APPROVAL}  /* guard: a decided approval does not time out */
-    RETURNING due.id, {DECISION} AS decision
+    RETURNING due.id, {DECISION} || {VOTES_OF_SEVERAL} AS decision
 ), escalated AS (
     UPDATE perennial.approval p SET escalation_level = due.level, assignees = p.assignees || ARRAY(
         SELECT person FROM jsonb_array_elements_text(p.escalations -> (due.level - 1) -> 'assignees') AS person

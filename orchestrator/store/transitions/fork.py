@@ -53,9 +53,9 @@ WITH forked AS (
     FROM forked, perennial.run r WHERE r.id = %(run_id)s AND NOT %(origin_key)s = ANY(%(kept)s::text[])
 ), decided AS (
     INSERT INTO perennial.approval (run_id, key, name, state, assignees, escalations, escalation_level, opened_at,
-        deadline, decided_by, decided_at, comment)
+        deadline, decided_by, decided_at, comment, rule, is_reached)
     SELECT forked.id, p.key, p.name, p.state, p.assignees, p.escalations, p.escalation_level, p.opened_at, p.deadline,
-        p.decided_by, p.decided_at, p.comment
+        p.decided_by, p.decided_at, p.comment, p.rule, p.is_reached
     FROM forked, perennial.approval p WHERE p.run_id = %(run_id)s AND p.key = ANY(%(kept)s::text[])
         AND p.state <> 'open'
 ), buffered AS (

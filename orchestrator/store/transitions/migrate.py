@@ -48,7 +48,7 @@ _MOVED = RowSet(
     "old_key text, key text, scope text, ordinal int, name text, asked text, result jsonb, is_open boolean,"
     " has_content boolean, input jsonb, policy jsonb, queue text, timeout_seconds float8, is_asked_anew boolean,"
     " assignees text[], escalations jsonb, deadline_seconds float8, restarts boolean, drops_votes boolean,"
-    " changed text, asks_otherwise boolean",
+    " changed text, asks_otherwise boolean, rule jsonb",
 )
 _ADDED = RowSet(
     "added", "key text, scope text, ordinal int, kind text, name text, asked text, result jsonb"
@@ -143,6 +143,7 @@ WITH moved AS MATERIALIZED (
             WHEN m.is_open THEN jsonb_build_object('name', m.name,
                 'assignees', coalesce(m.assignees, (u.was).assignees),
                 'escalations', coalesce(m.escalations, (u.was).escalations),
+                'rule', CASE WHEN m.escalations IS NULL THEN (u.was).rule ELSE m.rule END,
                 'edition', (u.was).edition + m.asks_otherwise::int,
                 'changed', CASE WHEN m.changed <> '' THEN m.changed ELSE (u.was).changed END)
             ELSE '{{}}' END
@@ -329,6 +330,7 @@ def _moved_row(moved: Moved) -> dict[str, Any]:
         "drops_votes": moved.drops_votes,
         "changed": moved.what_changed,
         "asks_otherwise": moved.asks_otherwise,
+        "rule": None if ask is None or ask.rule is None else ask.rule.as_json(),
     }
 
 

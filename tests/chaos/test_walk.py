@@ -241,6 +241,11 @@ ELSEWHERE = {
     "answer_wait",
     # of two apps on one database: tests/engine/test_foreign.py
     "leave_handoffs",
+    # people's, of several: tests/engine/test_votes.py, tests/race
+    "hold_run_of_vote",
+    "votes_on_approval",
+    "vote",
+    "last_vote",
     # operators', of causes: tests/engine/test_incidents_by_cause.py
     "note_cause",
     "mute_cause",

@@ -293,6 +293,7 @@ ELSEWHERE = {
     "read_approvals",
     "latest_approvals_of_run",
     "person_was_asked_before",
+    "attribute_of_run",
 }
 
 

@@ -337,10 +337,9 @@ class _Turn:
             clear_frames(outcome.raised)
             return Tried.OVERTAKEN
         self.held.committed()
-        opened = opened_after(loaded, outcome, taken)
-        flow = self._keep_flow(loaded, outcome, opened)
+        flow = self._keep_flow(loaded, outcome, taken)
         if taken is not None and committed.taken_at is not None:
-            lines = (*journal, *opened) if flow is None else flow.lines
+            lines = flow.lines if flow else (*journal, *opened_after(loaded, outcome, taken))
             # Read for a flow that is not kept any more, it is read again, and the whole of it.
             is_known = flow is not None or loaded.known_revision is not None
             after = run_after(loaded, outcome, lines, is_known=is_known)
@@ -370,13 +369,14 @@ class _Turn:
         return Tried.GOES_ON if outcome.goes_on else Tried.COMMITTED
 
     def _keep_flow(
-        self, loaded: LoadedRun, outcome: TurnOutcome, opened: tuple[Activity, ...]
+        self, loaded: LoadedRun, outcome: TurnOutcome, taken: NewActivity | None
     ) -> KeptFlow | None:
         """Its turn is committed: it waits here for its next one."""
         flow, self.flow = self.flow, None
         # Whoever counts down needs no journal before the last of many ends.
         stays = outcome.status.is_moving and outcome.outstanding is None and not outcome.has_ended
         if flow is not None and stays:
+            opened = opened_after(loaded, outcome, taken)
             flow.note(outcome, opened, loaded.revision + self.held.steps_recorded + 1)
             self.context.kept_flows.put(self.run_id, flow)
             return flow

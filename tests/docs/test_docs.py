@@ -21,7 +21,7 @@ from orchestrator.cli.app import app
 from orchestrator.cli.groups import ONE, ListOrOne
 from orchestrator.core.run import RunStatus
 from orchestrator.settings import Settings
-from orchestrator.testing import databases
+from orchestrator.testing import databases, session
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -58,6 +58,13 @@ def test_hire_starts_with_its_insert_or_not_at_all() -> None:
         assert tester.client.list()[0].business_key == "hire cy"
         assert tester.get("hire ada").waits[0].who == ("ann",)
 """
+SHARING = """
+from pathlib import Path
+
+from orchestrator.testing import session
+
+session.shared = Path({!r})
+"""
 PROOFS = {"README.md": HIRE_STARTS_WITH_ITS_INSERT}
 """What a page shows without a test of its own."""
 
@@ -89,6 +96,8 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path):
     )  # a page may be called as a module of Python
     module.write_text(python_of(page), encoding="utf-8")
     server = databases._server_at(os.environ.get(databases.TEST_DATABASE_VARIABLE))
+    if session.shared is not None:  # the template of this session is the page's, too
+        (tmp_path / "conftest.py").write_text(SHARING.format(str(session.shared)), encoding="utf-8")
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PERENNIAL_")},
         databases.TEST_DATABASE_VARIABLE: server.url("postgres"),

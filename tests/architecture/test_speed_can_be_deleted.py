@@ -80,11 +80,15 @@ def test_the_copy_is_what_is_tried(copy):
 
 
 def test_the_main_path_names_speed_where_a_process_is_composed():
-    """Where the way of a worker is chosen, and that of a client's starts."""
+    """Where the way of a worker is chosen, also of one in a test, and that of a client's starts."""
     naming = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "orchestrator").rglob("*.py")
         if re.search(r"^\s*(from|import) .*\beager\b", path.read_text(), re.MULTILINE)
         and not str(path.relative_to(ROOT)).startswith(SPEED)
     }
-    assert naming == {"orchestrator/fleet/member.py", "orchestrator/client/client.py"}
+    assert naming == {
+        "orchestrator/fleet/member.py",
+        "orchestrator/client/client.py",
+        "orchestrator/testing/tester.py",
+    }

@@ -107,9 +107,9 @@ def inbox(
             (
                 text(approval.business_key or approval.run_id, "bold"),
                 text(approval.process),
-                text(_asking(approval) + _edition(approval)),
+                text(_asking(approval) + _edition(approval) + _progress(approval)),
                 text(
-                    ", ".join(approval.assignees) + (" (escalated)" if approval.escalated else "")
+                    ", ".join(approval.to_decide) + (" (escalated)" if approval.escalated else "")
                 ),
                 text(clock.relative(approval.opened_at)),
                 text(_escalates(approval, clock)),
@@ -121,10 +121,15 @@ def inbox(
     )
     first = approvals[0]
     run = surely(first.run_id, first.business_key, first.follows)
-    by = shlex.quote(person or first.assignees[0])
+    by = shlex.quote(person or next(iter(first.to_decide or first.assignees)))
     seen = f" --edition {first.edition}" if first.edition else ""
     line = f'perennial approve {run} {shlex.quote(first.key)} --by {by}{seen} --comment "..."'
     return Group(listing, Text(), command(line, label="Decide  "))
+
+
+def _progress(approval: ApprovalView) -> str:
+    """Of one that several decide: `; 1 of 2 approved`."""
+    return f"; {approval.progress.partition(';')[0]}" if approval.progress else ""
 
 
 def _edition(approval: ApprovalView) -> str:

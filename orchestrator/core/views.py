@@ -236,6 +236,12 @@ class ApprovalView:
     progress: str = ""
     """How far they have come: `1 of 2 approved; bob may still decide`. Empty where the first decides."""
 
+    @property
+    def to_decide(self) -> tuple[str, ...]:
+        """Of the assignees those who have not voted."""
+        voted = {vote.person for vote in self.votes}
+        return tuple(person for person in self.assignees if person not in voted)
+
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:

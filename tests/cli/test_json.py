@@ -74,6 +74,8 @@ APPROVAL = {
     "input",
     "edition",
     "changed",
+    "votes",
+    "progress",
 }
 DECISION = {"approval", "outcome", "by", "reason", "at", "escalated"}
 

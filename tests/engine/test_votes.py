@@ -50,6 +50,7 @@ def test_two_of_three_approve_and_the_third_comes_too_late(harness: Harness) -> 
     assert [(vote.person, vote.reason) for vote in asked.votes] == [("ann", "fine")]
     (wait,) = client.get(run).waits
     assert wait.detail == first.reason
+    assert wait.who == asked.to_decide == ("bob", "cleo")
 
     last = client.approve(run, asked, by="bob")
     assert isinstance(last, VotedDecision)

@@ -97,8 +97,9 @@ class AskPeople(Ask):
 
     @classmethod
     def who(cls, row: AwaitedRow) -> tuple[str, ...]:
-        """Those who are asked by now."""
-        return tuple(row.assignees or ())
+        """Those who are asked by now, and have not voted."""
+        voted = {vote["person"] for vote in row.votes or ()}
+        return tuple(person for person in row.assignees or () if person not in voted)
 
     @classmethod
     def what_happens(cls, row: AwaitedRow, deadline: DeadlineRow) -> str:

@@ -188,6 +188,8 @@ class AwaitedRow(Protocol):
     assignees: Sequence[str] | None
     escalations: Any
     """As they were recorded, or whatever other hands have made of them."""
+    votes: Any
+    """Of an approval that several decide: objects with each `person`."""
 
 
 class DeadlineRow(Protocol):

@@ -31,11 +31,20 @@ class Deployed:
 
 def deploy(connection: AnyConnection, definitions: Iterable[Process], *, by: str) -> list[Deployed]:
     """Record the definitions. Raises ProcessChanged: runs have used the version, with other content."""
-    return [_deploy_one(connection, process, by) for process in definitions]
+    # Postgres ends a transaction that is idle for seconds, so all that takes time comes before its first statement.
+    looked_at = [_look_at(process) for process in definitions]
+    return [_deploy_one(connection, process, takes, by) for process, takes in looked_at]
 
 
-def _deploy_one(connection: AnyConnection, process: Process, by: str) -> Deployed:
-    takes = input_schema_of(process.input_type) if process.takes_input else InputSchema()
+def _look_at(process: Process) -> tuple[Process, InputSchema]:
+    """What it takes; and its flow's source is read, with all that it rests on, which is remembered."""
+    _ = process.fingerprint_by_way
+    return process, input_schema_of(process.input_type) if process.takes_input else InputSchema()
+
+
+def _deploy_one(
+    connection: AnyConnection, process: Process, takes: InputSchema, by: str
+) -> Deployed:
     created = processes.deploy_if_same(connection, process, takes, by=by)
     if created is None and not processes.replace_if_unused(connection, process, takes, by=by):
         raise _changed(connection, process)

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from orchestrator import Flow, Registry, hours, process
+from orchestrator.core import definition as defining
 from orchestrator.engine.comparing import changed_since_deployed
 from orchestrator.errors import ProcessChanged
+from orchestrator.store.statement import Statement
 from tests.harness import Harness, Thread, wait_until_blocked
 from tests.modes import NORMAL, modes_of
 
@@ -147,3 +149,37 @@ def test_a_program_whose_code_is_not_what_was_deployed_is_told_which(harness: Ha
     former = p_waiting(24).fingerprints[1]
     harness.database.rows("UPDATE perennial.process SET fingerprint = :former", former=former)
     assert changed(p_waiting(24)) == []
+
+
+def test_definitions_are_looked_at_before_the_first_statement(
+    harness: Harness, monkeypatch
+) -> None:
+    """Postgres ends a transaction that has nothing to do for seconds, and reading a flow may take as long."""
+    seen: list[str] = []
+    look = defining.reached_by
+
+    def reached(flow: Any, **how: Any) -> Any:
+        seen.append("looked")
+        return look(flow, **how)
+
+    def sent(statement: Statement, *given: Any, **parameters: Any) -> Any:
+        seen.append(statement.name)
+        return rows(statement, *given, **parameters)
+
+    rows = Statement.rows
+    definitions = [
+        process(version=1, name=name, registry=Registry())(flow_of()) for name in ("one", "two")
+    ]
+    monkeypatch.setattr(defining, "reached_by", reached)
+    monkeypatch.setattr(Statement, "rows", sent)
+    harness.client.processes.deploy(*definitions)
+    assert seen == ["looked", "looked", "deploy_process", "deploy_process"]
+
+
+def flow_of() -> Any:
+    """A flow of its own each time, of which nothing is known."""
+
+    async def p(flow: Flow) -> None:
+        await flow.sleep(1)
+
+    return p

@@ -9,6 +9,7 @@ from orchestrator.client.bulk import Bulk
 from orchestrator.client.door import Door, RunReference
 from orchestrator.client.reentry import ReEntry
 from orchestrator.core.causes import CauseSummary
+from orchestrator.core.checks import check_sought
 from orchestrator.core.run import RunStatus
 from orchestrator.core.views import Started
 from orchestrator.engine import histories
@@ -89,6 +90,7 @@ class Operations(ReEntry):
         All incidents that are open, however old; and, `failed`, what failed since `since` (None: in the last week).
         Of runs that an older release has recorded, the newest 10,000 are looked at.
         """
+        check_sought(process, what="the process of incidents")
         with self._door.context.reading() as connection:
             if since is None:
                 since = finding.now(connection) - causes.FAILED_SINCE
@@ -137,6 +139,7 @@ class Operations(ReEntry):
 
     def counts(self, process: str | None = None) -> dict[RunStatus, int]:
         """How many runs stand where."""
+        check_sought(process, what="the process of counts")
         with self._door.context.reading() as connection:
             return views.count_runs(connection, process)
 
@@ -144,5 +147,6 @@ class Operations(ReEntry):
         self, process: str | None = None, since: datetime | None = None
     ) -> Sequence[float]:
         """For each fired timer, the seconds it fired after it was due."""
+        check_sought(process, what="the process of timer_lateness")
         with self._door.context.reading() as connection:
             return views.timer_lateness(connection, process=process, since=since)

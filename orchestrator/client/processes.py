@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from orchestrator.core.checks import check_sought
 from orchestrator.core.definition import Process
 from orchestrator.core.versions.plans import Plan, read_plan
 from orchestrator.core.views import DeployedVersion, ProcessEvent
@@ -46,11 +47,13 @@ class Processes:
 
     def list(self, process: str | None = None) -> list[DeployedVersion]:
         """The versions that are deployed: open runs by revision, who serves them, and which one new runs take."""
+        check_sought(process, what="the process of a list")
         with self._context.reading() as connection:
             return deployed_versions(connection, process)
 
     def history(self, process: str, *, limit: int = 100) -> Sequence[ProcessEvent]:
         """What was deployed, amended, set as current and retired of a process, by whom and why: the newest first."""
+        check_sought(process, what="the process of a history")
         with self._context.reading() as connection:
             return history_of_process(connection, process, limit=limit)
 
@@ -61,6 +64,7 @@ class Processes:
 
         Raises UnknownProcess, and VersionRefused for a version that is retired.
         """
+        check_sought(process, what="set_current")
         with self._context.connection() as connection:
             versions.set_current(connection, process, version, by=by, reason=reason)
 
@@ -77,6 +81,7 @@ class Processes:
 
         Raises UnknownProcess, and VersionRefused for one that is retired, or is the only one that isn't.
         """
+        check_sought(process, what="retire")
         with self._context.connection() as connection:
             versions.retire(
                 connection, process, version, by=by, reason=reason, even_the_last=even_the_last
@@ -84,6 +89,7 @@ class Processes:
 
     def unretire(self, process: str, version: int, *, by: str = "", reason: str = "") -> None:
         """New runs may take it again. Raises UnknownProcess, and VersionRefused for one that isn't retired."""
+        check_sought(process, what="unretire")
         with self._context.connection() as connection:
             versions.unretire(connection, process, version, by=by, reason=reason)
 

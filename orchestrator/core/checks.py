@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime
 from unicodedata import normalize
 
-from orchestrator.errors import DefinitionError
+from orchestrator.errors import DefinitionError, PayloadError
 
 DELAY_SECONDS_MAX = 100 * 365 * 86_400.0
 EARLIEST = datetime(1, 1, 3, tzinfo=UTC)
@@ -70,6 +70,18 @@ def composed(words: str) -> str:
             remedy="Names and keys are text: str(…).",
         )
     return words if words.isascii() else normalize("NFC", words)
+
+
+def check_sought(words: str | None, *, what: str) -> None:
+    """Text that somebody looks for, or none: as Postgres could hold it. Raises PayloadError."""
+    if words is None:
+        return
+    try:
+        is_held = b"\x00" not in words.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        is_held = False
+    if not is_held:
+        raise PayloadError(f"{what} is given {words[:40]!a}: Postgres holds no such text")
 
 
 def check_words(words: str, *, what: str, where: str) -> None:

@@ -16,7 +16,9 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from orchestrator.core import codec
 from orchestrator.core.attributes import Condition
+from orchestrator.core.checks import check_sought
 from orchestrator.core.run import CLOSED, RunStatus
 from orchestrator.errors import PerennialError
 
@@ -37,6 +39,9 @@ class Between:
 
     def __bool__(self) -> bool:
         return self.after is not None or self.before is not None
+
+
+_TEXTS = ("process", "cause", "error_type", "stage", "waiting_for", "key", "key_prefix")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,13 @@ class RunFilter:
     progressed: Between = field(default_factory=Between)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     where: tuple[Condition, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises PayloadError: no run can hold what is asked for."""
+        for each in _TEXTS:
+            check_sought(getattr(self, each), what=f"{each} of a filter")
+        if self.attributes:
+            codec.encode(dict(self.attributes), what="attributes of a filter")
 
     @property
     def is_empty(self) -> bool:

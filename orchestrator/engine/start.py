@@ -22,7 +22,13 @@ from uuid_utils.compat import uuid7
 
 from orchestrator.core import codec
 from orchestrator.core.attributes import given
-from orchestrator.core.checks import KEY_LENGTH_MAX, check_delay, check_words, composed
+from orchestrator.core.checks import (
+    KEY_LENGTH_MAX,
+    check_delay,
+    check_sought,
+    check_words,
+    composed,
+)
 from orchestrator.core.definition import Process
 from orchestrator.core.durations import Duration, seconds_or_none
 from orchestrator.core.run import RunStatus
@@ -131,6 +137,8 @@ def ask(
         )
     definition = process if isinstance(process, Process) else None
     name = definition.name if definition is not None else str(process)
+    if definition is None:
+        check_sought(name, what="the process of a start")
     terms = Terms(
         given(attributes, what=f"attributes of a run of {name}"), _seconds(expires_in), _actor(by)
     )

@@ -8,6 +8,7 @@ import math
 import pytest
 
 from orchestrator import Flow, RunStatus, hours, process
+from orchestrator.core.selection import RunFilter
 from orchestrator.errors import DecisionRefused, PerennialError
 from tests.modes import NORMAL, modes_of
 
@@ -104,3 +105,38 @@ def test_what_a_caller_says_wrongly_is_refused_in_our_words(harness, says):
     run = harness.run(p)
     with contextlib.suppress(PerennialError):
         says(harness.client, run)
+
+
+@modes_of(NORMAL, because="nothing is found, nor sent")
+@pytest.mark.parametrize("text", ["nul\x00", "\ud800"])
+def test_what_is_looked_for_is_text_that_postgres_can_hold(harness, text):
+    """As it comes in a web page's address: refused in a sentence, whichever door it came by."""
+    client, of = harness.client, RunFilter
+    doors = [
+        lambda: client.start(text),
+        lambda: client.start_many(text, [1]),
+        lambda: client.list(process=text),
+        lambda: client.list(key=text),
+        lambda: client.list(where={"team": text}),
+        lambda: client.list(matching=of(key_prefix=text)),
+        lambda: client.list(matching=of(cause=text)),
+        lambda: client.list(matching=of(error_type=text)),
+        lambda: client.list(matching=of(stage=text)),
+        lambda: client.list(matching=of(waiting_for=text)),
+        lambda: client.list(matching=of(attributes={"team": text})),
+        lambda: client.approvals(assignee=text),
+        lambda: client.approvals(process=text),
+        lambda: client.approvals(state=text),
+        lambda: client.operations.counts(text),
+        lambda: client.operations.timer_lateness(text),
+        lambda: client.operations.incidents(process=text),
+        lambda: client.processes.list(text),
+        lambda: client.processes.history(text),
+        lambda: client.processes.set_current(text, 1),
+        lambda: client.processes.retire(text, 1),
+    ]
+    for door in doors:
+        with pytest.raises(PerennialError) as refused:
+            door()
+        assert "\x00" not in str(refused.value)
+        str(refused.value).encode()

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, func, select
 
 from orchestrator.core import codec
-from orchestrator.core.checks import composed
+from orchestrator.core.checks import check_sought, composed
 from orchestrator.core.kinds import timers_that
 from orchestrator.core.views import ApprovalView
 from orchestrator.core.voting import Rule, Vote
@@ -59,7 +59,9 @@ def list_approvals(
     opened_after: datetime | None,
     limit: int,
 ) -> list[ApprovalView]:
-    """Approvals, oldest first: an inbox when asked by assignee."""
+    """Approvals, oldest first: an inbox when asked by assignee. Raises PayloadError."""
+    for name, words in (("assignee", assignee), ("process", process), ("state", state)):
+        check_sought(words, what=f"{name} of a list of approvals")
     query = _approvals().order_by(approval.c.opened_at, approval.c.run_id).limit(limit)
     if state is not None:
         query = query.where(approval.c.state == state)

@@ -92,7 +92,7 @@ check: $(STAMP) ## Lint, formatting, types and import arrows
 	$(BIN)/python tests/typing/by_pyright.py
 	$(BIN)/lint-imports
 
-oracle: $(STAMP) ## Random programs against their predictions; SEEDS=5000 FROM=1, or SEED=n alone; FAMILY=first, wide
+oracle: $(STAMP) ## Random programs against their predictions; SEEDS=5000 FROM=1, or SEED=n alone; FAMILY=first, wide, deep
 	@$(BIN)/python -m tests.oracle $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(FROM),--from '$(FROM)') \
 		$(if $(SEED),--seed '$(SEED)') $(if $(FAMILY),--family '$(FAMILY)')
 

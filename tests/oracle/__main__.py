@@ -26,8 +26,8 @@ def main(
     first: Annotated[int, typer.Option("--from", help="The first of them.")] = 1,
     seed: Annotated[int | None, typer.Option(help="This one alone, told step by step.")] = None,
     family: Annotated[
-        str, typer.Option(help="Of which programs: first, wide, or both, one after the other.")
-    ] = "both",
+        str, typer.Option(help="Of which programs: first, wide, deep, or all, one after the other.")
+    ] = "all",
 ) -> None:
     """Play random programs on a fleet that has everything go wrong, and hold each run against its prediction.
 
@@ -37,9 +37,9 @@ def main(
     console = Console()
     chosen = range(first, first + seeds) if seed is None else range(seed, seed + 1)
     families: tuple[Family, ...] = get_args(Family)
-    if family != "both":
+    if family != "all":
         if family not in families:
-            raise typer.BadParameter(f"{family!r} is none of {', '.join(families)}, both")
+            raise typer.BadParameter(f"{family!r} is none of {', '.join(families)}, all")
         families = tuple(each for each in families if each == family)
     bad: dict[tuple[Family, int], tuple[str, ...]] = {}
     parts: dict[Family, Counter[str]] = {each: Counter() for each in families}

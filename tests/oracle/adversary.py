@@ -52,11 +52,13 @@ from tests.oracle.operators import Operators
 from tests.oracle.predict import Hand, predict
 from tests.oracle.programs import (
     EXPIRY_SECONDS,
+    Child,
     EditOf,
     Family,
     Program,
     edited,
     generate,
+    parts_of,
     place_of,
 )
 from tests.oracle.tasks import (
@@ -68,6 +70,7 @@ from tests.oracle.tasks import (
     cut_off,
     failed_by_postgres,
 )
+from tests.oracle.wide_flow import random_child
 from tests.oracle.wide_flow import registry as wide_registry
 from tests.oracle.world import Player
 
@@ -119,6 +122,10 @@ ORDER BY p.key
 """
 
 
+_CHILDREN = (
+    "SELECT r.id, r.parent_key FROM perennial.run r WHERE r.parent_id = %(run_id)s ORDER BY r.id"
+)
+
 _TOKENS = "SELECT t.key, t.token FROM oracle.token t WHERE t.run_id = %(run_id)s ORDER BY t.key"
 
 
@@ -145,7 +152,7 @@ class Theatre:
     def __enter__(self) -> Self:
         effects.use(self.effects_engine)
         effects.create()
-        self.client.processes.deploy(random_program)
+        self.client.processes.deploy(random_program, random_child)
         for context in self.contexts:
             context.monotonic = self._monotonic
             for engine in (context.database, context.reads):
@@ -229,7 +236,7 @@ class Theatre:
         self.clock.now = BEGINNING
         if self.is_amended:
             self.connection.execute("DELETE FROM perennial.process", prepare=False)
-            self.client.processes.deploy(random_program)
+            self.client.processes.deploy(random_program, random_child)
             self.is_amended = False
         for context in (self.caretaker, *self.workers, self.client._context):
             with_code(context, registry)  # whatever they have read in a play before
@@ -390,6 +397,7 @@ class Play:
         for run in self.runs:
             with self.theatre.caretaker.connection() as connection:
                 record = read_record(self.theatre.client, connection, run.run_id)
+            self.look_at_children(run)
             run.end = record.status
             run.player.partners.look_at_tokens(lost=run.attempts_lost)
             prediction = predict(
@@ -445,6 +453,8 @@ class Play:
         self.theatre.is_amended = True
         amend.apply(context, content, amend.preview(context, content), by="an operator")
         for row in self.rows("SELECT r.id, r.code_revision FROM perennial.run r"):
+            if row.id not in may_move:
+                continue  # a child, which is of another process
             run = self.runs[self.number_of(row.id)]
             if (row.code_revision == 2) != may_move[row.id]:
                 run.troubles.append(f"{edit}: it stands on revision {row.code_revision}")
@@ -872,7 +882,9 @@ class Play:
         for run in self.runs:
             if found[run.run_id] in (RunStatus.PAUSED, RunStatus.INCIDENT):
                 self.operate(run, self.theatre.client.operations.resume, "resume")
-        return all(status.is_closed for status in found.values())
+        are_closed = all(status.is_closed for status in found.values())
+        # What a parent's end asks of its children is a message of its own.
+        return are_closed and not self.rows("SELECT FROM perennial.outbox LIMIT 1")
 
     def wait_for_what_is_next(self) -> bool:
         """Let time pass until something is due, and sweep. False: nothing ever is."""
@@ -907,6 +919,26 @@ class Play:
     def approvals_of(self, run: Run) -> list[Any]:
         """As the client would list them, and quicker."""
         return self.rows(_APPROVALS, run_id=run.run_id) if run.player.needs_to_look else []
+
+    def look_at_children(self, run: Run) -> None:
+        """Each has come to what was predicted of it, or was cancelled with its parent."""
+        parts = {
+            part.name: part
+            for part in parts_of(edited(run.program, run.edit).body)
+            if isinstance(part, Child)
+        }
+        for row in self.rows(_CHILDREN, run_id=run.run_id) if parts else ():
+            part = parts[row.parent_key.rpartition("/")[2]]
+            with self.theatre.caretaker.connection() as connection:
+                record = read_record(self.theatre.client, connection, row.id)
+            program = Program(family="deep", body=part.body)
+            prediction = predict(program, is_cancelled=record.status == "cancelled")
+            verdict = check(record, prediction, turns_lost=None, attempts_lost=None)
+            run.troubles += [f"{part.name}: {each}" for each in verdict.contradictions]
+            if record.status == "cancelled" and not run.player.is_cancelled:
+                run.troubles.append(
+                    f"{part.name} is cancelled, and nobody has cancelled its parent"
+                )
 
     def tokens_of(self, run_id: UUID) -> dict[str, list[str]]:
         """What partners were handed, by the key of the stage that did it."""

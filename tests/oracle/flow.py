@@ -195,6 +195,9 @@ def revision(edit: EditOf) -> tuple[Registry, Process]:
     there = Registry()
     for each in registry.stages.values():
         there.add_stage(each)
+    for other in registry.processes.values():
+        if other.name != random_program.name:
+            there.add_process(other)
     return there, process(version=1, name=random_program.name, registry=there)(flows[edit])
 
 

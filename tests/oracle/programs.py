@@ -1,7 +1,8 @@
 """Random programs: what a flow does, and what the world does to it, as small plain data.
 
     Program = generate(seed)                      the first family: stages, steps, waits, approvals, gathers
-    Program = generate(seed, family="wide")       all else that a flow may await (tests/oracle/wide.py makes them)
+    Program = generate(seed, family="wide")       all else that one run may await (tests/oracle/wide.py makes them)
+    Program = generate(seed, family="deep")       and children and sagas
 
 A program's outcome must not hang on timing. So: names are unique, except in a row of waits that run
 one after the other; what the world will do has deadlines of weeks, and what never comes has deadlines
@@ -271,6 +272,27 @@ class Deadline(Part):
     is_over: bool
 
 
+# -- of the deep family ----------------------------------------------------------------------------
+
+
+class Child(Part):
+    """A run of its own, whose program needs nobody outside."""
+
+    kind: Literal["child"] = "child"
+    name: str
+    body: Block
+    on_parent_end: Literal["cancel", "wait"] = "cancel"
+
+
+class Saga(Part):
+    """Works that can be undone, one after the other; then it fails, and they are, the last first."""
+
+    kind: Literal["saga"] = "saga"
+    name: str
+    works: tuple[Stage, ...]
+    by: Literal["fail", "stage"]
+
+
 Instruction = Annotated[
     Stage
     | Inline
@@ -294,7 +316,9 @@ Instruction = Annotated[
     | Contest
     | Many
     | Within
-    | Deadline,
+    | Deadline
+    | Child
+    | Saga,
     Field(discriminator="kind"),
 ]
 Block = tuple[Instruction, ...]
@@ -326,7 +350,7 @@ class Objection(Part):
     why: Literal["stranger", "late"]
 
 
-Family = Literal["first", "wide"]
+Family = Literal["first", "wide", "deep"]
 
 
 class Program(Part):
@@ -394,6 +418,8 @@ def parts_of(block: Block) -> list[Instruction]:
                 found += [inner for branch in part.branches for inner in parts_of(branch)]
             case Within() | Deadline():
                 found += parts_of(part.body)
+            case Saga():
+                found += part.works
             case _:
                 pass
     return found
@@ -406,9 +432,10 @@ def generate(seed: int | str, *, family: Family = "first") -> Program:
     """The program of a seed: the same for ever, on any machine."""
     if family == "first":
         return Generator(random.Random(f"program {seed}")).program()
-    from tests.oracle.wide import WideGenerator
+    from tests.oracle.wide import DeepGenerator, WideGenerator
 
-    return WideGenerator(random.Random(f"wide program {seed}")).program()
+    generator = WideGenerator if family == "wide" else DeepGenerator
+    return generator(random.Random(f"{family} program {seed}")).program()
 
 
 def _failing_by_a_stage(part: Instruction) -> Instruction:

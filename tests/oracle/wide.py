@@ -15,6 +15,7 @@ from tests.oracle.programs import (
     Await,
     Block,
     Callback,
+    Child,
     Contest,
     Deadline,
     Family,
@@ -27,6 +28,7 @@ from tests.oracle.programs import (
     Peek,
     Poll,
     Race,
+    Saga,
     Send,
     Sleep,
     Stage,
@@ -249,3 +251,27 @@ class WideGenerator(Generator):
     def clean_up(self, *, depth: int) -> Finally:
         body = self.block(self.chance.randint(1, 2), depth=depth + 1)
         return Finally(body=body, cleanup=(self.sure(),))
+
+
+class DeepGenerator(WideGenerator):
+    """And runs that start others, and what is undone."""
+
+    family: Family = "deep"
+
+    def instruction(self, *, depth: int) -> Instruction:
+        if self.chance.random() < 0.35:
+            return self.chance.choice([self.child, self.child, self.saga])()
+        return super().instruction(depth=depth)
+
+    def child(self) -> Child:
+        alone = [self.stage, self.inline, self.sleep, self.poll, self.many, self.contest]
+        body = tuple(self.chance.choice(alone)() for _ in range(self.chance.randint(1, 3)))
+        if self.chance.random() < 0.3:
+            body = (*body, Stage(key=self.name("flop"), ending="fails"))
+        return Child(
+            name=self.name("child"), body=body, on_parent_end=self.chance.choice(["cancel", "wait"])
+        )
+
+    def saga(self) -> Saga:
+        works = tuple(self.stage() for _ in range(self.chance.randint(0, 3)))
+        return Saga(name=self.name("saga"), works=works, by=self.chance.choice(["fail", "stage"]))

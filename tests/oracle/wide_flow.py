@@ -13,6 +13,7 @@ from orchestrator import (
     Fail,
     Flow,
     PerennialError,
+    process,
     stage,
 )
 from orchestrator.errors import WaitTimedOut
@@ -21,6 +22,7 @@ from tests.oracle.flow import PATIENT, Scope, Shared, describe, do, duration, pa
 from tests.oracle.programs import (
     Await,
     Callback,
+    Child,
     Contest,
     Deadline,
     Finally,
@@ -31,7 +33,9 @@ from tests.oracle.programs import (
     Patched,
     Peek,
     Poll,
+    Program,
     Race,
+    Saga,
     Stage,
     Stream,
     Within,
@@ -63,6 +67,20 @@ def look(what: Stage, _shared: list[Any], seen: str) -> str:
 def one(item: Item) -> str:
     """One item of a map."""
     return do(item.what, item.seen)
+
+
+@stage(registry=registry, retry=PATIENT, timeout_seconds=None)
+def put_back(result: str) -> str:
+    """Undoes what has given that result."""
+    return f"put-back@{effects.begin(seen=result)}"
+
+
+@process(version=1, registry=registry)
+async def random_child(flow: Flow, program: Program) -> list[Any]:
+    """Does what its parent says."""
+    scope = WideScope(flow, WideShared(flow=flow))
+    await scope.run(program.body)
+    return scope.told
 
 
 @dataclass
@@ -123,6 +141,15 @@ class WideScope(Scope):
                 await self.within(part)
             case Deadline():
                 await self.deadline(part)
+            case Child():
+                program = Program(family="deep", body=part.body)
+                started = self.flow.child(
+                    random_child, program, key=part.name, on_parent_end=part.on_parent_end
+                )
+                told = self.noted(await started)
+                self.tell(f"{part.name} has told {len(told)}")
+            case Saga():
+                await self.saga(part)
             case _:
                 await super().do(part)
 
@@ -248,6 +275,26 @@ class WideScope(Scope):
             if error.key.rpartition("/")[2] != part.key:
                 raise
             self.tell(f"caught {describe(error)}")
+
+    async def saga(self, part: Saga) -> None:
+        try:
+            async with self.flow.undo():
+                for each in part.works:
+                    done = self.flow.stage(
+                        patient,
+                        each,
+                        self.seen,
+                        self.shared.look(),
+                        key=each.key,
+                        compensate=put_back,
+                    )
+                    self.saw(self.noted(await done))
+                if part.by == "fail":
+                    raise Fail(part.name)  # noqa: TRY301 - that is what leaves the block
+                flop = Stage(key=f"{part.name}-flop", ending="fails")
+                await self.ask(flop)
+        except (Fail, ActivityFailed) as error:
+            self.tell(f"undone {describe(error)}")
 
     def noted(self, answer: Any) -> Any:
         """All branches know of it."""

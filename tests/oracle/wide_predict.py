@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from tests.oracle.predict import Failure, Reader, Result, Scope, Wait
+from tests.oracle.predict import Failure, Reader, Result, Scope, Wait, Work, predict
 from tests.oracle.programs import (
     Await,
     Block,
     Callback,
+    Child,
     Contest,
     Deadline,
     Finally,
@@ -21,7 +22,10 @@ from tests.oracle.programs import (
     Patched,
     Peek,
     Poll,
+    Program,
     Race,
+    Saga,
+    Stage,
     Stream,
     Within,
 )
@@ -69,6 +73,10 @@ class WideReader(Reader):
                 self.within(part, scope)
             case Deadline():
                 self.deadline(part, scope)
+            case Child():
+                self.child(part, scope)
+            case Saga():
+                self.saga(part, scope)
             case _:
                 super().part(part, scope)
 
@@ -219,6 +227,44 @@ class WideReader(Reader):
         except Cancelled:
             words = f"what stands under 'timeout' was not done in time (activity {key})"
             scope.told.append(f"caught BlockTimedOut: {words}")
+
+    # -- runs, and what is undone ----------------------------------------------------------------
+
+    def child(self, part: Child, scope: Scope) -> None:
+        key = scope.key(part.name)
+        ended = predict(Program(family="deep", body=part.body))
+        is_done = ended.status == "completed"
+        self.note_wait(key, "child", "done" if is_done else "failed")
+        if is_done:
+            scope.told.append(f"{part.name} has told {len(ended.output)}")
+            return
+        assert ended.error is not None
+        words = f"{key}: child random-child "
+        raise Failure(
+            "ChildFailed",
+            f"ActivityFailed: {key} by {ended.error[0]}",
+            words,
+            *ended.error[1],
+            key=key,
+        )
+
+    def saga(self, part: Saga, scope: Scope) -> None:
+        done = []
+        for each in part.works:
+            key = self.ask(each, scope)
+            scope.told.append(Result(key))
+            scope.seen = key
+            done.append(key)
+        error = f"Fail: {part.name}"
+        if part.by == "stage":
+            flop = self.ask(Stage(key=f"{part.name}-flop", ending="fails"), scope)
+            error = f"ActivityFailed: {flop} by Fail"
+        if done:
+            inner = Scope(f"{scope.key('undo')}/")
+            for key in reversed(done):
+                back = inner.key("put-back")
+                self.work[back] = Work(back, "put-back", "stage", 1, after=key)
+        scope.told.append(f"undone {error}")
 
     # -- small things ----------------------------------------------------------------------------
 

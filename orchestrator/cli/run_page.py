@@ -78,6 +78,8 @@ def _facts(run: RunView, clock: Clock) -> Table:
         facts.append(("last progress", clock.both(run.last_progress_at)))
     if run.status_text:
         facts.insert(0, ("says", run.status_text))
+    if run.chapter_at:
+        facts.append(("chapter", f"{run.chapter}, since {clock.both(run.chapter_at)}"))
     if run.is_unserved:
         facts.append(("needs", no_worker(run)))
     if run.former_key is not None:

@@ -229,7 +229,8 @@ def _asked(query: RunFilter, after: UUID | None) -> str:
         '"active_milliseconds", "waits": [{"kind", "key", "name", "who", "since", '
         '"next": [{"what", "at"}], "attempt", "detail", "edition", "changed"}], "queue", "untaken_turn", '
         '"failures": [{"key", "attempt", "type", "message", "traceback", "at"}], '
-        '"former_key", "follows", "followed_by", "code_revision", "is_unserved", "status_text"}',
+        '"former_key", "follows", "followed_by", "code_revision", "is_unserved", "status_text", "chapter", '
+        '"chapter_at"}',
     ),
 )
 def show(context: typer.Context, run: Run, _json: Json = False) -> None:

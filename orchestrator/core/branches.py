@@ -63,12 +63,13 @@ class Branches(Cancelling):
         *,
         where: str,
         began_at: datetime,
+        root: str = "",
     ) -> None:
         self._answers, self._where = answers, where
         self._look = answers.look
         self._turn, self._unawaited = turn, unawaited
-        self.scope = ""
-        self.times: dict[str, datetime] = {"": began_at}
+        self._root = self.scope = root
+        self.times: dict[str, datetime] = {root: began_at}
         """Of the last fact seen, by scope."""
         self.undo_lists: dict[str, UndoList] = {}
         """Of the block that code stands in, by its scope; where none is, it is the run's."""
@@ -90,7 +91,7 @@ class Branches(Cancelling):
 
     def start(self, flow: FlowCoroutine) -> None:
         """The run's own flow is ready."""
-        self._flow = Branch(flow, "", None)
+        self._flow = Branch(flow, self._root, None)
         self._ready.append((self._flow, Answer()))
 
     def run(self) -> None:
@@ -107,6 +108,11 @@ class Branches(Cancelling):
                     self._resume(branch, answer)
         finally:
             driven_by.set(driver)
+
+    @property
+    def is_in_flow_itself(self) -> bool:
+        """The code that runs now is no branch of it."""
+        return self._running is not None and self._running is self._flow
 
     def is_awaited(self, key: str) -> bool:
         """Whether somebody waits for it who hasn't been let go."""
@@ -192,7 +198,7 @@ class Branches(Cancelling):
         """The run's own flow: what it has done may be undone now, and what else it has under way is let go."""
         follow_up = None if flow.is_undoing else self._answers.follow_up(answer)
         if follow_up is not None:
-            flow.flow, flow.is_undoing, flow.scope = follow_up, True, ""
+            flow.flow, flow.is_undoing, flow.scope = follow_up, True, self._root
             for gathering in self._left:
                 self._close_gathering(gathering)
             self._left.clear()

@@ -39,6 +39,12 @@ class Endings(Cancellations):
     unfit: list[SetAsideSignal]
 
     def completed(self, value: Any) -> TurnOutcome:
+        if self.requests.next_chapter is not None:
+            return self.incident(
+                "DefinitionError",
+                "the flow has caught what flow.continue_as_new raises, and has ended: let it go through (an "
+                "`except Exception` does)",
+            )
         try:
             output = codec.encode(
                 value, self.process.result_type, what=f"result of {self.run.process}"
@@ -46,6 +52,33 @@ class Endings(Cancellations):
         except PayloadError as error:
             return self.incident(type(error).__name__, str(error))
         return self._closed(RunStatus.COMPLETED, output=output)
+
+    def continued(self) -> TurnOutcome:
+        """The next chapter begins: nothing that this one has opened, and hasn't recorded, is needed any more."""
+        if not self.entries and not self.consumed:  # guard: a chapter awaits something
+            return self.incident(
+                "DefinitionError",
+                f"chapter {self.run.chapter} of the flow continues as new without having awaited anything, and so "
+                "would the next one, for ever. Await something before flow.continue_as_new",
+            )
+        still_open = [
+            each for each in self.entries.values() if each.is_open and each.key not in self.consumed
+        ]
+        children = [each.describe() for each in still_open if each.kind == "child"]
+        if children:  # guard: a chapter leaves no child behind
+            return self.incident(
+                "DefinitionError",
+                f"the flow continues as new while {', '.join(children)} is open: the next chapter would not hear "
+                "of its end. Await it, or start it by flow.start_child, which nobody waits for",
+            )
+        still_open.sort(key=lambda each: (each.scope, each.ordinal))
+        return TurnOutcome(
+            status=RunStatus.RUNNING,
+            consumed=tuple(self.consumed.values()),
+            set_aside=tuple(self.unfit),
+            next_chapter=self.requests.next_chapter,
+            cut_short=tuple(each.describe() for each in still_open),
+        )
 
     def ended_by(self, error: BaseException, *, at: str = "") -> TurnOutcome:
         """The run fails. `at`: the line that raised it, of what is no activity's failure."""

@@ -1,8 +1,9 @@
-"""What a `Flow` says of its run as a whole: what it is, and how it is."""
+"""What a `Flow` says of its run as a whole: what it is, how it is, and that it begins anew."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, NoReturn
 
 from orchestrator.core.attributes import AttributeValue
 from orchestrator.core.flow_part import FlowPart
@@ -35,3 +36,20 @@ class AsAWhole(FlowPart):
         PayloadError: not a line of at most 500 printable characters.
         """
         self._recorder.say_status(text)
+
+    def continue_as_new(
+        self,
+        input: Any = None,  # noqa: A002 - the natural word
+        *,
+        version: int | None = None,
+    ) -> NoReturn:
+        """Begin the flow anew with another input, as the same run: `await flow.continue_as_new(state)`.
+
+        So a run lasts for years and stays cheap: its journal begins empty in each chapter. It keeps its id, its
+        business key, its attributes and the signals that no wait has taken. What is open ends as cancelled, and what
+        comes late for it touches nothing of the next chapter. The next chapter goes on in the version that new runs
+        take, or in `version`, which must take the input; `expires_after` begins anew.
+
+        It doesn't return: `finally` blocks run, and may await. Raises DefinitionError in a branch.
+        """
+        self._recorder.continue_as_new(input, version)

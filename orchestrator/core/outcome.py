@@ -18,7 +18,9 @@ from orchestrator.core.run import RunStatus
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What a turn knows of its run. `input` is plain JSON. `code_revision`: which content of its version moves it."""
+    """What a turn knows of its run. `input` is plain JSON. `code_revision`: which content of its version moves it.
+    `chapter`: how often its flow has continued as new, and one; `chapter_at`: when it did last.
+    """
 
     id: UUID
     process: str
@@ -27,6 +29,13 @@ class RunContext:
     input: Any
     created_at: datetime
     code_revision: int = 1
+    chapter: int = 1
+    chapter_at: datetime | None = None
+
+    @property
+    def root(self) -> str:
+        """The scope of all that the flow asks for in this chapter: keys of one chapter are none of another's."""
+        return "" if self.chapter == 1 else f"{self.chapter}#"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,14 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
+class NextChapter:
+    """The flow begins anew, with this input. `version`: None for the one that new runs take."""
+
+    input: Any
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TurnOutcome:
     """What a turn decided: the commands to record, and how the run stands after them."""
 
@@ -89,6 +106,9 @@ class TurnOutcome:
     patches: tuple[tuple[str, bool], ...] = ()
     """What `Flow.patched` has answered, by keys."""
     said: Said | None = None
+    next_chapter: NextChapter | None = None
+    cut_short: tuple[str, ...] = ()
+    """What was open as the chapter ended, in words."""
     outstanding: int | None = None
     """How many stages and children must end before the flow has anything to do. None: each end may be enough."""
     has_ended: bool = False

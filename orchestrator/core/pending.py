@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Generator, Mapping
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, NoReturn, Protocol, TypeVar, cast
 
 from orchestrator.core.definition import Stage
 from orchestrator.core.kinds.base import Ask, Request
@@ -57,6 +57,9 @@ class Recorder(Protocol):
 
     def peek(self, name: str) -> bool:
         """Whether a signal of that name has come that no wait has taken; recorded."""
+
+    def continue_as_new(self, value: Any, version: int | None) -> NoReturn:
+        """The flow begins anew."""
 
     def say_attributes(self, named: Mapping[str, Any]) -> None:
         """What the run is, from here on."""

@@ -35,7 +35,7 @@ from orchestrator.core.outcome import (
     waiting_for,
 )
 from orchestrator.core.pending import FlowCoroutine
-from orchestrator.core.requests import Requests
+from orchestrator.core.requests import ContinuedAsNew, Requests
 from orchestrator.core.run import RunStatus
 from orchestrator.errors import ActivityCancelled
 
@@ -132,7 +132,8 @@ class Replay(Endings):
             requests,
             requests.unawaited,
             where=self.process.where,
-            began_at=self.run.created_at,
+            began_at=self.run.chapter_at or self.run.created_at,
+            root=self.run.root,
         )
         requests.is_buffered = self._is_buffered
         requests.fails_by, undoing = self.fails_by, requests.undoing
@@ -164,6 +165,8 @@ class Replay(Endings):
                 requests.refuse_unawaited()
         except OUTCOMES as error:
             outcome = self.ended_by(error)
+        except ContinuedAsNew:
+            outcome = self.continued()
         except TurnAbandoned:
             raise
         except FAILURES as error:  # any bug of a flow parks its run, explained

@@ -30,7 +30,7 @@ from orchestrator.core.kinds.base import Ask, NewActivity, Request
 from orchestrator.core.kinds.origin import ORIGIN_KEY
 from orchestrator.core.kinds.patch import key_of, new_patch
 from orchestrator.core.kinds.peek import Peek
-from orchestrator.core.outcome import Said
+from orchestrator.core.outcome import NextChapter, Said
 from orchestrator.core.unawaited import NEVER_AWAITED, Unawaited
 from orchestrator.core.undo_lists import Compensation, UndoList
 from orchestrator.core.undoing import Undoing
@@ -44,6 +44,10 @@ class StageIsMissing(TurnAbandoned):
     """This worker lacks a stage that the flow asks for by name: `stage`."""
 
     stage = ""
+
+
+class ContinuedAsNew(BaseException):
+    """The flow is over, and begins anew. Not for flow code to catch; its `finally` blocks run, and may await."""
 
 
 class _Parked(TurnOver):
@@ -71,6 +75,7 @@ class Requests:
         "entries",
         "fails_by",
         "is_buffered",
+        "next_chapter",
         "opened",
         "parked",
         "parked_as",
@@ -109,6 +114,7 @@ class Requests:
         self._places: dict[tuple[str, int], Activity] = {}
         self._said_attributes: dict[str, str] | None = None
         self._said_status: str | None = None
+        self.next_chapter: NextChapter | None = None
         self._names: dict[str, int] = {}
         self._ordinals: dict[str, int] = {}
         self._gathers: set[str] = set()
@@ -182,6 +188,19 @@ class Requests:
         request = self.request(name, None, found)
         entry = self.entries.get(request.key)
         return found.found if entry is None else entry.result is True
+
+    def continue_as_new(self, value: Any, version: int | None) -> NoReturn:
+        """The flow begins anew, once what cleans up has ended."""
+        if self.branches.is_over:
+            raise TurnOver
+        if not self.branches.is_in_flow_itself:
+            raise DefinitionError(
+                "flow.continue_as_new is called in a branch: it ends the flow, and the other branches with it",
+                where=self._process.where,
+                remedy="Let the branch return, and call it in the flow itself.",
+            )
+        self.next_chapter = NextChapter(value, version)
+        raise ContinuedAsNew
 
     def say_attributes(self, named: Mapping[str, Any]) -> None:
         """What the run is, from here on; what was said last counts."""

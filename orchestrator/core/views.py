@@ -204,6 +204,9 @@ class RunView:
     code_revision: int = 1
     is_unserved: bool = False
     status_text: str = ""
+    chapter: int = 1
+    """How often its flow has continued as new, and one."""
+    chapter_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

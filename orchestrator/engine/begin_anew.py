@@ -14,7 +14,8 @@ def begin_anew(context: EngineContext, connection: AnyConnection, loaded: Loaded
     A producer may have started it as the version was amended, or be of a release that knows of no revisions.
     """
     run = loaded.context
-    if loaded.journal or loaded.turn_revision >= 0:  # guard: only a run without a past begins anew
+    is_new = loaded.turn_revision < 0 or run.chapter > 1
+    if loaded.journal or not is_new:  # guard: only a run without a past begins anew
         return False
     current = context.definitions.current_at_hand(connection, run.process, run.version)
     if current is None:

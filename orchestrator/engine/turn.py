@@ -30,6 +30,7 @@ from orchestrator.core.requests import StageIsMissing
 from orchestrator.core.run import RunStatus
 from orchestrator.core.run_notice import notice_of_turn
 from orchestrator.engine.begin_anew import begin_anew
+from orchestrator.engine.chapters import begin_chapter
 from orchestrator.engine.children import see_to_children, with_children
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.inline_steps import FactCame, HandedBack, TurnLease, TurnPoisoned
@@ -310,6 +311,19 @@ class _Turn:
         children: tuple[NewChild, ...] = (),
     ) -> Tried:
         context, settings = self.context, self.context.settings
+        if outcome.next_chapter is not None:
+            came_to = begin_chapter(
+                context,
+                self.connection,
+                loaded,
+                outcome=outcome,
+                settlement=settlement,
+                held=self.held,
+                on_settled=self.on_settled,
+            )
+            if isinstance(came_to, TurnOutcome):
+                return self._commit(loaded, came_to, settlement, journal)
+            return Tried.COMMITTED if came_to else Tried.OVERTAKEN
         taken = self._to_take(loaded, outcome)
         handoffs = tuple(handoffs_of(loaded, outcome, taken))
         # If no answer comes, nobody knows whose the stage is: our old id falls silent, and it is handed out again.
@@ -327,6 +341,7 @@ class _Turn:
                 queue=loaded.queue,
                 taking=Taking(taken.request.key, worker_id) if taken and worker_id else None,
                 attempts_before=loaded.attempts_before,
+                chapter=loaded.context.chapter,
                 children=children,
                 is_in_hand=loaded.is_in_hand,
                 relay_after=settings.relay_after_seconds,

@@ -15,9 +15,13 @@ from orchestrator.core.retries import attempts_of
 from orchestrator.engine.context import EngineContext
 from orchestrator.store.reads.loading import LoadedRun
 from orchestrator.store.reads.views import SIGNAL_SET_ASIDE
+from orchestrator.store.transitions.chapters import CONTINUED
 from orchestrator.store.transitions.commit_content import Fact
 from orchestrator.store.transitions.outbox import Handoff
 from orchestrator.store.transitions.settle import Settlement
+
+CUT_SHORT_MAX = 20
+"""So many of what was open history names."""
 
 FLOW = "flow"
 """Who acts in history when the process itself does."""
@@ -178,6 +182,19 @@ def facts_of(
         Fact(SIGNAL_SET_ASIDE, FLOW, unfit.key, detail={"name": unfit.name, "why": unfit.why})
         for unfit in outcome.set_aside
     ]
+    if outcome.next_chapter is not None:
+        facts.append(_continued(outcome, actor=FLOW))
     if not outcome.status.is_moving:
         facts.append(Fact(outcome.status, FLOW, detail=without_traceback(outcome.error)))
     return facts
+
+
+def _continued(outcome: TurnOutcome, *, actor: str) -> Fact:
+    """What history says of it: what was open, and ends with its chapter."""
+    cut_short = outcome.cut_short
+    detail: dict[str, object] = {}
+    if cut_short:
+        detail["cancelled"] = list(cut_short[:CUT_SHORT_MAX])
+    if len(cut_short) > CUT_SHORT_MAX:
+        detail["and_more"] = len(cut_short) - CUT_SHORT_MAX
+    return Fact(CONTINUED, actor, detail=detail)

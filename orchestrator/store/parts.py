@@ -42,7 +42,8 @@ NO_HOLDER = (
 """Nobody holds the run's turn any more."""
 
 RUN_COLUMNS = """r.id, r.process, r.version, r.business_key, r.status, r.stage, r.revision, r.turn_revision, r.queue,
-    r.input, r.created_at, r.code_revision, r.attempts_before, r.children"""
+    r.input, r.created_at, r.code_revision, r.attempts_before, r.children, r.chapter,
+    r.chapter_at"""
 
 JOURNAL_LINE = """jsonb_build_object(
     'key', a.key, 'scope', a.scope, 'ordinal', a.ordinal, 'kind', a.kind, 'name', a.name, 'state', a.state,

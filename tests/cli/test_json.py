@@ -39,6 +39,8 @@ RUN = {
     "code_revision",
     "is_unserved",
     "status_text",
+    "chapter",
+    "chapter_at",
 }
 ROW = {
     "id",

@@ -1045,6 +1045,28 @@ GUARDS = [
         ),
     ),
     Guard(
+        "a chapter leaves no child behind",
+        "A child that is awaited would end, and nobody would hear of it.",
+        ("tests/engine/test_chapters.py::test_wrong_calls_park_the_run_in_words",),
+    ),
+    Guard(
+        "a chapter awaits something",
+        "A flow that continues as new at once, and at once again, is parked, and doesn't fill the broker.",
+        ("tests/engine/test_chapters.py::test_wrong_calls_park_the_run_in_words",),
+    ),
+    Guard(
+        "a chapter begins on the revision that was read",
+        "Of two workers that end the same chapter, the second would end the next one with it.",
+        ("tests/engine/test_chapters.py::test_a_chapter_is_ended_once",),
+    ),
+    Guard(
+        "a chapter's input is checked by what is deployed now",
+        "A chapter would begin with what its version doesn't take.",
+        (
+            "tests/engine/test_chapters.py::test_a_version_that_is_deployed_meanwhile_judges_the_input",
+        ),
+    ),
+    Guard(
         "a recorded scope says nothing",
         "What it said would be lost at the next replay, or count less than what was said before it.",
         ("tests/engine/test_attributes.py::test_a_scope_that_is_not_replayed_says_nothing",),
@@ -1632,6 +1654,11 @@ GUARDS = [
         "rights on votes",
         "Who may only read takes no vote out of a run by a function that has its owner's rights.",
         (f"{RIGHTS}[votes]",),
+    ),
+    Guard(
+        "rights on chapters",
+        "Who may only read ends no chapter of a run by a function that has its owner's rights.",
+        (f"{RIGHTS}[chapters]",),
     ),
     Guard(
         "rights on signals",

@@ -404,6 +404,14 @@ async def what_it_says(flow: Flow) -> None:
     flow.attributes(order=8)
 
 
+@case("signal", result=[2, "b"], world=lambda tester, run: tester.signal(run, "on", "b"))
+async def in_chapters(flow: Flow, chapter: int | None) -> list[Any]:
+    if chapter is None:
+        await flow.sleep(0)
+        return await flow.continue_as_new(2)
+    return [chapter, await flow.signal("on")]
+
+
 @case("origin", "stage", "sleep", result=ANY, world=copied, double=1)
 async def a_copy(flow: Flow) -> str:
     """The copy's world has said that its result is that of its origin."""

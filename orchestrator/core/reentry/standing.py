@@ -123,8 +123,13 @@ class Standing:
         near = difflib.get_close_matches(key, own, n=1)
         meant = f" Did you mean {near[0]!r}?" if near else ""
         known = f" It has {listed(own)}." if own and not near else ""
+        of_chapter = (
+            f" It is of chapter {self.run.chapter} alone: what was before is gone"
+            if self.run.chapter > 1
+            else ""
+        )
         raise OperationRefused(
-            f"run {self.name} has no activity {key!r} in its journal.{meant}{known}"
+            f"run {self.name} has no activity {key!r} in its journal.{meant}{known}{of_chapter}"
         )
 
     def without(self, keys: Iterable[str]) -> tuple[Activity, ...]:

@@ -70,6 +70,8 @@ def written_history(
         "business_key": run.business_key if with_values else None,
         "input": _shown(run.input, with_values),
         "created_at": run.created_at.isoformat(),
+        "chapter": run.chapter,
+        "chapter_at": run.chapter_at and run.chapter_at.isoformat(),
         "status": status,
         "needs_turn": needs_turn,
         "journal": [_line_of(each, with_values=with_values) for each in journal],
@@ -153,6 +155,8 @@ def _history_of(it: dict[str, Any]) -> History:
             it["input"],
             datetime.fromisoformat(it["created_at"]),
             it["code_revision"],
+            it.get("chapter", 1),
+            datetime.fromisoformat(it["chapter_at"]) if it.get("chapter_at") else None,
         ),
         RunStatus(it["status"]),
         tuple(

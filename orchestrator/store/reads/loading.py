@@ -150,6 +150,8 @@ def loaded_from(row: Any, known: Known | None = None) -> LoadedRun:
             row.input,
             row.created_at,
             row.code_revision,
+            row.chapter,
+            row.chapter_at,
         ),
         status=RunStatus(row.status),
         revision=row.revision,

@@ -20,9 +20,11 @@ _TO_RESTART = Statement(
     "run_to_restart",
     """
 SELECT r.process, r.business_key, r.status, r.input::text AS input, r.attributes::text AS attributes, r.followed_by,
-    CASE WHEN r.expires_at - r.created_at IS DISTINCT FROM p.expires_after_seconds * interval '1 second'
-        THEN extract(epoch FROM r.expires_at - r.created_at)::float8 END AS expires_in_seconds
-FROM perennial.run r JOIN perennial.process p ON p.name = r.process AND p.version = r.version
+    CASE WHEN expiry.after IS DISTINCT FROM p.expires_after_seconds * interval '1 second'
+        THEN extract(epoch FROM expiry.after)::float8 END AS expires_in_seconds
+FROM perennial.run r
+    CROSS JOIN LATERAL (SELECT r.expires_at - coalesce(r.chapter_at, r.created_at) AS after) expiry
+    JOIN perennial.process p ON p.name = r.process AND p.version = r.version
 WHERE r.id = %(run_id)s
 """,
 )

@@ -128,6 +128,8 @@ def get_run(connection: Connection, run_id: UUID) -> RunView | None:
         code_revision=row.code_revision,
         is_unserved=row.is_unserved,
         status_text=row.status_text or "",
+        chapter=row.chapter,
+        chapter_at=row.chapter_at,
     )
 
 

@@ -57,6 +57,7 @@ GONE = ("schedule",)
 """Tables that only former migrations name."""
 FUNCTIONS = (
     "break_rule",
+    "end_chapter",
     "now",
     "owns",
     "place_fact",

@@ -219,6 +219,30 @@ BEGIN
 END $$
 """
 
+# A flow continues as new: the journal of its run begins empty, and what is open goes with it. Signals that came by an
+# id stay known until the end of the chapter after the one they came in, so that one that is sent twice is taken once.
+END_CHAPTER = """
+CREATE FUNCTION perennial.end_chapter(of_run uuid, began timestamptz, taken uuid[]) RETURNS SETOF perennial.timer
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
+    DELETE FROM perennial.activity t WHERE t.run_id = of_run
+        AND EXISTS (SELECT FROM perennial.run r WHERE r.id = of_run AND r.closed_at IS NULL);
+    DELETE FROM perennial.approval t WHERE t.run_id = of_run
+        AND EXISTS (SELECT FROM perennial.run r WHERE r.id = of_run AND r.closed_at IS NULL);
+    DELETE FROM perennial.approval_vote t WHERE t.run_id = of_run
+        AND EXISTS (SELECT FROM perennial.run r WHERE r.id = of_run AND r.closed_at IS NULL);
+    DELETE FROM perennial.callback t WHERE t.run_id = of_run
+        AND EXISTS (SELECT FROM perennial.run r WHERE r.id = of_run AND r.closed_at IS NULL);
+    UPDATE perennial.signal t SET consumed_key = '' WHERE t.run_id = of_run AND t.id = ANY(taken)
+        AND t.consumed_key IS NULL;
+    DELETE FROM perennial.signal t WHERE t.run_id = of_run AND t.consumed_key IS NOT NULL
+        AND (t.signal_id IS NULL OR t.received_at < began)
+        AND EXISTS (SELECT FROM perennial.run r WHERE r.id = of_run AND r.closed_at IS NULL);
+    DELETE FROM perennial.timer t WHERE t.run_id = of_run
+        AND EXISTS (SELECT FROM perennial.run r WHERE r.id = of_run AND r.closed_at IS NULL)
+    RETURNING t.*
+$$
+"""
+
 FUNCTIONS = (
     BREAK,
     REFUSE,
@@ -230,6 +254,7 @@ FUNCTIONS = (
     *TAKE_OUT,
     TELL_PARENT,
     SEE_TO_CHILDREN,
+    END_CHAPTER,
 )
 
 FILLS = (

@@ -140,6 +140,9 @@ run = Table(
     # How many stages must end before its flow has anything to do, as the turn of that revision saw it.
     Column("outstanding", Integer),
     Column("outstanding_revision", BigInteger),
+    # How often its flow has continued as new, and one; and when it did last.
+    Column("chapter", Integer, nullable=False, server_default="1"),
+    _time("chapter_at"),
     # What its flow has said last to people.
     Column("status_text", Text),
     ForeignKeyConstraint(

@@ -54,6 +54,7 @@ class TurnCommit:
     taking: Taking | None = None
     attempts_before: Mapping[str, int] | None = None
     children: tuple[NewChild, ...] = ()
+    chapter: int = 1
     is_in_hand: bool = False
     """The run is as our last commit left it: nothing was asked for since, and no deadline is out of date."""
 

@@ -81,7 +81,7 @@ def activity_row(commit: TurnCommit, opened: NewActivity) -> dict[str, Any]:
 def approval_row(commit: TurnCommit, opened: NewActivity, ask: ApprovalRequest) -> dict[str, Any]:
     """Whom it asks."""
     # guard: a decision on an asking of before is no decision on this one
-    edition = attempts_of(commit.attempts_before, opened.request.key)
+    edition = attempts_of(commit.attempts_before, opened.request.key) + commit.chapter - 1
     return {
         "run_id": commit.run_id,
         "key": opened.request.key,

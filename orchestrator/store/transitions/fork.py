@@ -30,10 +30,11 @@ _FORK = Statement(
     f"""
 WITH forked AS (
     INSERT INTO perennial.run AS n (id, process, version, code_revision, business_key, status, revision, queue, input,
-        attributes, created_at, expires_at, attempts_before)
+        attributes, created_at, expires_at, attempts_before, chapter, chapter_at)
     SELECT %(new_id)s::uuid, r.process, r.version, r.code_revision, %(business_key)s::text, 'running', {RAISED},
-        r.queue, r.input, r.attributes, r.created_at, perennial.now() + (r.expires_at - r.created_at),
-        nullif(%(attempts_before)s::jsonb, '{{}}')
+        r.queue, r.input, r.attributes, r.created_at,
+        perennial.now() + (r.expires_at - coalesce(r.chapter_at, r.created_at)),
+        nullif(%(attempts_before)s::jsonb, '{{}}'), r.chapter, r.chapter_at
     FROM perennial.run r WHERE r.id = %(run_id)s
         AND r.revision = %(revision)s  /* guard: a copy is of the run that was read */
     ON CONFLICT (process, business_key) DO NOTHING

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from orchestrator.core.durations import days, hours, minutes, seconds
     from orchestrator.core.flow import Flow
     from orchestrator.core.flow_poll import Backoff
+    from orchestrator.core.heartbeats import heartbeat, last_heartbeat
     from orchestrator.core.kinds.child import ChildHandle
     from orchestrator.core.retries import Retry
     from orchestrator.core.retry_later import RetryLater, retry_after
@@ -177,9 +178,11 @@ __all__ = [
     "business_hours",
     "days",
     "default_registry",
+    "heartbeat",
     "hours",
     "idempotency_key",
     "install",
+    "last_heartbeat",
     "load_process",
     "minutes",
     "process",
@@ -265,7 +268,9 @@ _HOMES = {
     "business_hours": "orchestrator.core.calendars",
     "days": "orchestrator.core.durations",
     "default_registry": "orchestrator.core.definition",
+    "heartbeat": "orchestrator.core.heartbeats",
     "hours": "orchestrator.core.durations",
+    "last_heartbeat": "orchestrator.core.heartbeats",
     "idempotency_key": "orchestrator.core.steps",
     "install": "orchestrator.fleet",
     "load_process": "orchestrator.core.declarative",

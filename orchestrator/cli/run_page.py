@@ -106,6 +106,13 @@ def _wait(run: RunView, wait: Wait, clock: Clock) -> RenderableType:
     if wait.detail:
         first_line = wait.detail.partition("\n")[0]
         what += f": {shortened(first_line, DETAIL_CHARACTERS_MAX)}"
+    if wait.heartbeat_at is not None:
+        said = (
+            ""
+            if wait.heartbeat is None
+            else f": {shortened(wait.heartbeat, DETAIL_CHARACTERS_MAX)}"
+        )
+        what += f"; its last heartbeat {clock.relative(wait.heartbeat_at)}{said}"
     if wait.changed:
         what += f"; changed since it was asked: {wait.changed}"
     return _answers(

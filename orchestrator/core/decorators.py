@@ -85,6 +85,7 @@ def stage(
     queue: str | None = ...,
     retry: Retry = ...,
     timeout_seconds: Duration | None = ...,
+    heartbeat_seconds: Duration | None = ...,
     at_most_once: bool = ...,
     error_attributes: Sequence[str] = ...,
     always: bool = ...,
@@ -98,6 +99,7 @@ def stage(
     queue: str | None = None,
     retry: Retry = _AS_EVER,
     timeout_seconds: Duration | None = STAGE_TIMEOUT_SECONDS,
+    heartbeat_seconds: Duration | None = None,
     at_most_once: bool = False,
     error_attributes: Sequence[str] = (),
     always: bool = False,
@@ -107,7 +109,8 @@ def stage(
 
     `name`: by default the function's, with dashes; also the Celery task's name. `queue`: None is the
     app's default. `timeout_seconds`: of one attempt, in seconds or as a timedelta. A Celery task's own time limit,
-    the soft one first, stands where none is given. `at_most_once`: it is never tried again, not even where its worker
+    the soft one first, stands where none is given. `heartbeat_seconds`: an attempt
+    that calls no `heartbeat` for so long has failed. `at_most_once`: it is never tried again, not even where its worker
     dies: then the flow meets WorkerLost. `error_attributes`: which attributes of an error that it raises a flow gets to
     see. `always`: in a declarative process, run it even after an approval was refused or timed out. Raises
     DefinitionError.
@@ -127,6 +130,11 @@ def stage(
             if not timeout > 0:
                 raise DefinitionError("timeout_seconds must be positive", where=place_of(target))
             check_delay(timeout, what=f"the timeout of stage {chosen!r}")
+        silence = seconds_or_none(heartbeat_seconds, what="heartbeat_seconds")
+        if silence is not None:
+            if not silence > 0:
+                raise DefinitionError("heartbeat_seconds must be positive", where=place_of(target))
+            check_delay(silence, what=f"heartbeat_seconds of stage {chosen!r}")
         policy = retry
         if at_most_once:
             if retry is not _AS_EVER:
@@ -146,6 +154,7 @@ def stage(
             always=always,
             error_attributes=check_attributes(error_attributes, where=place_of(target)),
             at_most_once=at_most_once,
+            heartbeat_seconds=silence,
         )
         (registry or default_registry).add_stage(defined)
         return defined

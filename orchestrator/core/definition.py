@@ -49,10 +49,12 @@ class Stage(Generic[P, R_co]):
         always: bool,
         error_attributes: tuple[str, ...] = (),
         at_most_once: bool = False,
+        heartbeat_seconds: float | None = None,
     ) -> None:
         self.function = function
         self.error_attributes = error_attributes
         self.at_most_once = at_most_once
+        self.heartbeat_seconds = heartbeat_seconds
         self.name = name
         self.queue = queue
         self.retry = retry

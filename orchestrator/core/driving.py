@@ -24,6 +24,8 @@ STAGE_INSTEAD = "`await flow.stage({name}, …)`"
 _INSTEAD = {
     ("orchestrator.core.steps", "step"): "`await flow.step(…)`",
     ("orchestrator.core.steps", "idempotency_key"): "it in the stage or step that needs it",
+    ("orchestrator.core.heartbeats", "heartbeat"): "it in the stage that takes long",
+    ("orchestrator.core.heartbeats", "last_heartbeat"): "it in the stage that takes long",
 }
 
 

@@ -9,7 +9,7 @@ from asyncio import get_running_loop
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 from uuid import UUID
 
 from orchestrator.core.callables import check_step, is_asynchronous, name_of, place_of
@@ -40,6 +40,8 @@ class StageContext:
     run_step: StepRunner
     is_asynchronous: bool = False
     """Whether the stage is an `async def`."""
+    beats: Any = None
+    """Its heartbeats (`core.heartbeats.Beats`), if it may have some."""
 
     @property
     def idempotency_key(self) -> str:
@@ -99,6 +101,11 @@ def idempotency_key() -> str | None:
     if step_key is not None:
         return step_key
     return context.idempotency_key if context else None
+
+
+def stage_at_work() -> StageContext | None:
+    """The stage that this code is a part of."""
+    return _current.get()
 
 
 def working_on(context: StageContext) -> _Standing[StageContext]:

@@ -57,6 +57,9 @@ class Wait:
     """Of an approval: how often what people see of it was changed while it was open."""
     changed: str = ""
     """Of an approval: what was changed last, in words."""
+    heartbeat: Any = None
+    """Of a stage: the details that its own code has given last (`heartbeat`), as plain JSON, and when."""
+    heartbeat_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

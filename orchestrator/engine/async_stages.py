@@ -32,6 +32,7 @@ from orchestrator.engine.stage import (
     prepare,
     work_and_settle,
 )
+from orchestrator.engine.stage_heartbeats import BeatsOfStage, flushing
 from orchestrator.faults import reach
 from orchestrator.store.transitions import capabilities
 from orchestrator.store.transitions.claim import Claim
@@ -53,6 +54,7 @@ class UnderWay:
     worker_id: UUID
     started: float
     call: Call = field(default_factory=Call)
+    beats: BeatsOfStage | None = None
     is_over: bool = False
     """Whether its end is recorded, or nobody's to record any more."""
 
@@ -151,6 +153,7 @@ class AsyncStages:
         except Exception:  # noqa: BLE001 - it is raised again where that is recorded
             return None
         under_way = UnderWay(stage, claim, worker_id, self._context.monotonic())
+        under_way.beats = standing.beats
         with self._changed:
             self._under_way.add(under_way)
         reach("before", "work")
@@ -206,7 +209,7 @@ class AsyncStages:
         stage, call = under_way.stage, under_way.call
 
         def result() -> str:
-            value = call.result()
+            value = flushing(under_way.beats, call.result)
             reach("after", "work")
             return encoded(stage, value)
 

@@ -129,7 +129,7 @@ def _recover(
     reason = exits.exit_reason(
         connection, run_id, since=locked.claimed_at, key=key, attempt=attempt
     )
-    error = _loss(locked, attempt, reason)
+    error = _loss(context, locked, attempt, reason)
     failed = None
     log.warning("lost: %s of run %s, attempt %s: %s", key, run_id, attempt, error["message"])
     handoffs: list[Handoff] = []
@@ -159,7 +159,7 @@ def _recover(
             # guard: handoff of a recovered attempt
             outbox.hand_off(connection, handoff, relay_after=context.settings.relay_after_seconds)
         event = "attempt handed out again"
-    elif locked.timed_out or retry.on_lost == "raise":
+    elif locked.timed_out or _fell_silent(context, locked) or retry.on_lost == "raise":
         error = error if is_in_time else {**error, "why": retry.too_late()}
         lost_attempts.fail_attempt_if_claimed(connection, run_id, key, attempt, error=error)
         # guard: handoff of a timed-out stage
@@ -204,6 +204,8 @@ def _rest_seconds(context: EngineContext, locked: Any, retry: Retry, attempt: in
         locked.claimed_seconds - locked.timeout_seconds
         if locked.timed_out
         else locked.silent_seconds
+        if not _fell_silent(context, locked)
+        else 0.0
     )
     return delay - since
 
@@ -248,11 +250,22 @@ def _uncounted(locked: Any) -> int:
     return uncounted_in(locked.policy) if isinstance(locked.policy, dict) else 0
 
 
-def _loss(locked: Any, attempt: int, reason: str | None) -> dict[str, Any]:
+def _fell_silent(context: EngineContext, locked: Any) -> bool:
+    """Its worker lives, and the stage itself says nothing any more."""
+    return bool(locked.fell_silent and locked.silent_seconds < context.settings.dead_after_seconds)
+
+
+def _loss(context: EngineContext, locked: Any, attempt: int, reason: str | None) -> dict[str, Any]:
     if locked.timed_out:
         return {
             "type": "StageTimedOut",
             "message": f"attempt {attempt} of {locked.name} overran its timeout of {locked.timeout_seconds:g} s",
+        }
+    if _fell_silent(context, locked):
+        seconds = locked.policy["heartbeat_seconds"]
+        return {
+            "type": "HeartbeatTimedOut",
+            "message": f"attempt {attempt} of {locked.name} gave no heartbeat for {seconds:g} s",
         }
     return worker_lost(f"the worker of attempt {attempt} of {locked.name}", reason)
 

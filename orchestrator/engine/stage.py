@@ -32,6 +32,7 @@ from orchestrator.engine.database_errors import once_more_if_cut
 from orchestrator.engine.park import park_attempt
 from orchestrator.engine.refusal import in_plain_characters, refused
 from orchestrator.engine.reports import FailedAttempt, RunReport
+from orchestrator.engine.stage_heartbeats import BeatsOfStage, flushing
 from orchestrator.engine.stage_steps import AttemptLost, RecordUnavailable, StepsOfStage
 from orchestrator.engine.turn import settle_and_advance
 from orchestrator.errors import PayloadMismatch, PerennialError
@@ -262,7 +263,7 @@ def _work(context: EngineContext, stage: Stage[..., Any], claim: Claim) -> str:
     """The stage's result as JSON text; raises what the stage raises."""
     standing, arguments = prepare(context, stage, claim)
     with working_on(standing), around("work"), context.calling(stage.name):
-        value = context.call_stage(stage, claim, arguments)
+        value = flushing(standing.beats, lambda: context.call_stage(stage, claim, arguments))
     return encoded(stage, value)
 
 
@@ -280,7 +281,9 @@ def prepare(
             for name, value in claim.input.items()
         }
     run, steps = claim.run.context, StepsOfStage(context, claim)
-    return StageContext(run.id, claim.key, claim.attempt, steps, stage.is_asynchronous), arguments
+    beats = BeatsOfStage(context, claim, stage)
+    standing = StageContext(run.id, claim.key, claim.attempt, steps, stage.is_asynchronous, beats)
+    return standing, arguments
 
 
 def encoded(stage: Stage[..., Any], value: Any) -> str:

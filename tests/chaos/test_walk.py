@@ -227,6 +227,8 @@ ELSEWHERE = {
     "callback_of_token",
     "answer_callback",
     "beat_callback",
+    # of a stage that says how far it has come: tests/engine/test_stage_heartbeats.py
+    "beat_attempt",
     # of senders by a correlation key, and now and then: tests/engine/test_correlations.py
     "correlation_meeting",
     "keep_signal",

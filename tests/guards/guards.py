@@ -38,6 +38,7 @@ SERVICES = "tests/fleet/test_services_live.py::"
 KEPT = "tests/engine/test_kept_flows.py::"
 GATHERS = "tests/engine/test_gathers.py::"
 AT_MOST_ONCE = "tests/engine/test_at_most_once.py::"
+BEATS = "tests/engine/test_stage_heartbeats.py::"
 POLICIES = "tests/engine/test_retry_policies.py::"
 CHILDREN = "tests/engine/test_children.py::"
 CHILDREN_RACE = "tests/race/test_children.py::"
@@ -159,6 +160,21 @@ GUARDS = [
         "A worker that shuts down lets nobody do again what is done at most once.",
         (f"{ASYNC_FLEET}test_what_is_done_at_most_once_is_not_given_back_to_another_worker",),
         shows_as=(*A_REFUSAL, "TypeError"),
+    ),
+    Guard(
+        "a stage that says nothing for too long is lost",
+        "A stage that hangs in a living process is tried again before its timeout.",
+        (f"{BEATS}test_a_stage_that_says_nothing_for_too_long_has_failed_that_attempt[2]",),
+    ),
+    Guard(
+        "a heartbeat is of an attempt that is still its worker's",
+        "An attempt that was handed out again ends at its next heartbeat.",
+        (f"{BEATS}test_a_stage_that_says_nothing_for_too_long_has_failed_that_attempt[2]",),
+    ),
+    Guard(
+        "heartbeats are written now and then",
+        "A stage may say how far it has come as often as it likes.",
+        (f"{BEATS}test_the_next_attempt_finds_how_far_the_one_before_has_come[def]",),
     ),
     Guard(
         "no attempt after the total duration",

@@ -17,7 +17,9 @@ from orchestrator import (
     RetryLater,
     StepInterrupted,
     approval,
+    heartbeat,
     hours,
+    last_heartbeat,
     process,
     retry_after,
     stage,
@@ -53,6 +55,8 @@ async def charge(user: str, amount: int = 1) -> Paid:
     retry=Retry(give_up_after=hours(1), retry_on=(OSError, TimeoutError), non_retryable=KeyError),
 )
 async def read(path: str) -> bytes:
+    heartbeat({"path": path})
+    assert_type(last_heartbeat(Paid), Paid | None)
     raise RetryLater("busy", after=retry_after("120"))
 
 

@@ -64,7 +64,7 @@ class StageCall(Ask):
             ActivityState.PENDING,
             input="{" + ",".join(parts) + "}",
             queue=stage.queue,
-            policy=stage.retry.as_policy() | (self.undoes or {}),
+            policy=policy_of(stage) | (self.undoes or {}),
             timeout_seconds=stage.timeout_seconds,
         )
 
@@ -79,6 +79,14 @@ class StageCall(Ask):
         inputs = (so_far.value,) if entry.parameters else ()
         arguments = arguments_of(entry, so_far.results, so_far.decisions)
         return cls(entry, entry.bind(inputs, arguments))
+
+
+def policy_of(stage: Stage[..., Any]) -> dict[str, Any]:
+    """What the record keeps for those who judge its attempts without its Python."""
+    policy = stage.retry.as_policy()
+    if stage.heartbeat_seconds is not None:
+        policy["heartbeat_seconds"] = stage.heartbeat_seconds
+    return policy
 
 
 def arguments_of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -308,14 +308,40 @@ def _wait(row: Any, deadlines: list[Any]) -> Wait:
         name=row.name,
         who=kind.who(row),
         since=row.claimed_at if row.state == ActivityState.CLAIMED else row.opened_at,
-        next=tuple(
-            Upcoming(kind.what_happens(row, deadline), deadline.due_at) for deadline in deadlines
+        next=(
+            *_silence(row),
+            *(
+                Upcoming(kind.what_happens(row, deadline), deadline.due_at)
+                for deadline in deadlines
+            ),
         ),
         attempt=row.attempt,
         detail=_detail(row),
         edition=row.edition or 0,
         changed=row.changed or "",
+        **_heartbeat(row),
     )
+
+
+def _silence(row: Any) -> tuple[Upcoming, ...]:
+    """When a stage at work has said nothing for too long, if it may not be silent."""
+    seconds = _object(row.policy).get("heartbeat_seconds")
+    if row.state != ActivityState.CLAIMED or not isinstance(seconds, int | float):
+        return ()
+    since = max(row.claimed_at, _heartbeat(row).get("heartbeat_at", row.claimed_at))
+    try:
+        at = since + timedelta(seconds=seconds)
+    except OverflowError:
+        return ()
+    return (Upcoming("this attempt has failed, unless a heartbeat comes", at),)
+
+
+def _heartbeat(row: Any) -> dict[str, Any]:
+    beat = _object(row.policy).get("heartbeat")
+    if not isinstance(beat, dict) or not isinstance(beat.get("at"), int | float):
+        return {}
+    at = datetime.fromtimestamp(beat["at"], UTC)
+    return {"heartbeat": beat.get("details"), "heartbeat_at": at}
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -57,6 +57,7 @@ WITH claimed AS (
 SELECT {RUN_COLUMNS}, claimed.name AS claimed_name, claimed.input AS claimed_input, claimed.claimed_at,
     (claimed.policy ->> 'attempts_before')::int AS claimed_before,
     coalesce(claimed.policy ? '{COUNTED}', false) AS claimed_counted,
+    claimed.policy #> '{{heartbeat,details}}' AS claimed_heartbeat,
     {knows} AS is_known,
     CASE WHEN claimed.policy ? '{COUNTED}' AND claimed.attempt = 1 THEN '[]' WHEN {knows} THEN {known_lines} ELSE (
         SELECT coalesce(jsonb_agg({JOURNAL_LINE}), '[]') FROM perennial.activity a
@@ -196,6 +197,8 @@ class Claim:
     """Attempts that its retries don't count: they were made before an operator asked for it anew."""
     is_counted: bool = False
     """It is one of several that the flow waits for: its end counts down, and its run's journal may be left out."""
+    heartbeat: Any = None
+    """The details of the last heartbeat of an attempt before, as plain JSON."""
 
 
 def claim_activity_if_pending(
@@ -227,6 +230,7 @@ def claim_activity_if_pending(
         steps,
         row.claimed_before or 0,
         row.claimed_counted,
+        row.claimed_heartbeat,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from orchestrator.store.statement import AnyConnection, Statement
+from orchestrator.store.transitions.heartbeats import FELL_SILENT
 
 _BEAT = Statement(
     "beat",
@@ -24,7 +25,7 @@ ON CONFLICT (id) DO UPDATE SET heartbeat_at = perennial.now()
 
 # A claim is a sign of life, like a beat. Only claimed activities are looked at: as many as the fleet has
 # hands, however many runs wait. `least`: a timeout that no interval holds must not stop the look at all others.
-_ATTEMPTS_LOST = """perennial.activity a LEFT JOIN perennial.worker w ON w.id = a.worker_id
+_ATTEMPTS_LOST = f"""perennial.activity a LEFT JOIN perennial.worker w ON w.id = a.worker_id
 WHERE a.state = 'claimed' AND (
     greatest(
         w.heartbeat_at,  /* guard: a beating worker keeps its claim */
@@ -32,6 +33,7 @@ WHERE a.state = 'claimed' AND (
         ) <= perennial.now() - %(dead_after)s * interval '1 second'
     OR (perennial.now() - (least(a.timeout_seconds, 4e9) + %(timeout_grace)s) * interval '1 second'
         >= a.claimed_at)  /* guard: a stage has a time limit */
+    OR {FELL_SILENT}  /* guard: a stage that says nothing for too long is lost */
     )"""
 
 _LOST = Statement(
@@ -48,8 +50,9 @@ _LOCK_RUN = Statement(
 
 _LOCK_LOST = Statement(
     "lock_lost_attempt",
-    """
-SELECT a.name, a.policy, a.queue, a.claimed_at, a.timeout_seconds, a.error, r.status, r.queue AS run_queue,
+    f"""
+SELECT a.name, a.policy, a.queue, a.claimed_at, a.timeout_seconds, a.error, {FELL_SILENT} AS fell_silent,
+    r.status, r.queue AS run_queue,
     coalesce(perennial.now() - least(a.timeout_seconds, 4e9) * interval '1 second' >= a.claimed_at, false)
         AS timed_out,
     extract(epoch FROM perennial.now() - least(perennial.now(), greatest(a.claimed_at,

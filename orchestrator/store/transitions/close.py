@@ -34,6 +34,12 @@ CLOSE_TRIES_MAX = 20
 _BY_ITS_TIMER = """state = CASE WHEN t.id = %(timer_id)s THEN 'fired' ELSE 'cancelled' END,
         fired_at = CASE WHEN t.id = %(timer_id)s THEN perennial.now() END"""
 
+# What deadlines have done since the run was paused, as history has it: whoever lets it go on reads it in that line.
+_CAME_DUE = """(SELECT jsonb_build_object('came_due', jsonb_agg(h.key ORDER BY h.id)) FROM perennial.history h
+            WHERE h.run_id = fence.id AND h.actor = 'timer' AND h.key IS NOT NULL
+                AND h.id > (SELECT max(p.id) FROM perennial.history p WHERE p.run_id = fence.id AND p.event = 'paused')
+            HAVING count(*) > 0)"""
+
 _CLOSE = Statement(
     "close_run",
     f"""
@@ -78,7 +84,9 @@ WITH fence AS (
     {REPLACES}
 ), told AS (
     {APPEND_HISTORY}
-    SELECT fence.id, %(actor)s, %(event)s, NULL, NULL, fence.from_status, %(status)s, NULL FROM fence
+    SELECT fence.id, %(actor)s, %(event)s, NULL, NULL, fence.from_status, %(status)s,
+        CASE WHEN %(status)s = 'running' AND fence.from_status = 'paused' THEN {_CAME_DUE} END
+    FROM fence
 )
 SELECT fence.id, {run_has_changed("fence.id")},
     CASE WHEN %(status)s = 'running' THEN {WAKE_RELAYS} END

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from orchestrator.core.journal import Activity, ActivityState, is_within
+from orchestrator.core.journal import SETTLED, Activity, ActivityState, is_within
 from orchestrator.core.kinds import kind_of
 from orchestrator.core.kinds.base import NewActivity, Request
 from orchestrator.core.kinds.scope import ScopeCall
@@ -109,10 +109,12 @@ class Cancellations:
         )
 
     def without_cancelled(self, opened: Sequence[NewActivity]) -> list[NewActivity]:
-        """What is asked for first and cancelled in the same pass is recorded as cancelled."""
+        """What is asked for first and cancelled in the same pass is recorded as cancelled; not what had its answer as it
+        was asked for: the flow has seen that.
+        """
         return [
             cancelled_at(activity, self.requests.now, self.dropped[activity.request.key])
-            if activity.request.key in self.dropped
+            if activity.request.key in self.dropped and activity.state not in SETTLED
             else activity
             for activity in opened
         ]

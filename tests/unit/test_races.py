@@ -320,6 +320,32 @@ def test_a_signal_that_a_deadline_gave_a_cancelled_wait_is_given_back():
     assert it.turn().output == '[0,"taken"]'
 
 
+def test_what_a_cancelled_branch_has_looked_for_is_the_same_at_each_replay():
+    """Its clean-up has seen a signal that is there, in the pass in which it ended."""
+
+    async def flow(flow: Flow) -> Any:
+        seen = []
+
+        async def loser() -> None:
+            try:
+                await flow.signal("never")
+            finally:
+                seen.append(flow.peek("stop"))
+
+        await flow.first(loser(), flow.signal("go"))
+        await flow.signal("end")
+        return seen
+
+    it = world(flow)
+    it.turn()
+    it.signal("stop")
+    it.signal("go")
+    it.turn()
+    assert state(it, "first/0/stop-peek") == "done"
+    it.signal("end")
+    assert it.turn().output == "[true]"
+
+
 def twice(flow: Flow) -> Any:
     branch = flow.signal("a")
     return flow.first(branch, branch)

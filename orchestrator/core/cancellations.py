@@ -109,8 +109,9 @@ class Cancellations:
         )
 
     def without_cancelled(self, opened: Sequence[NewActivity]) -> list[NewActivity]:
-        """What is asked for first and cancelled in the same pass is recorded as cancelled; not what had its answer as it
-        was asked for: the flow has seen that.
+        """What is asked for first and cancelled in the same pass is recorded as cancelled.
+
+        Not what had its answer as it was asked for: the flow has seen that.
         """
         return [
             cancelled_at(activity, self.requests.now, self.dropped[activity.request.key])

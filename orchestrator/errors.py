@@ -320,6 +320,18 @@ class BranchCancelled(BaseException):
     """
 
 
+class RunCancelled(BranchCancelled):
+    """Raised at the flow's await where its run is cancelled, or has expired, and may clean up first.
+
+    `is_expired`: it is its time that is over. Its `finally` blocks run, awaits in them too, and then the run has ended,
+    whatever the flow returns or raises.
+    """
+
+    def __init__(self, why: str = "", *, is_expired: bool = False) -> None:
+        self.is_expired = is_expired
+        super().__init__(why)
+
+
 # -- runs ----------------------------------------------------------------------------------------
 
 
@@ -333,6 +345,10 @@ class UnknownAttribute(PerennialError, LookupError):
 
 class RunClosed(PerennialError):
     """The run has ended; nothing can be done to it any more."""
+
+
+class RunCancelling(PerennialError):
+    """The run is being cancelled already, and cleans up. `perennial cancel RUN --now` ends it at once."""
 
 
 class TooManySignals(PerennialError):

@@ -26,6 +26,7 @@ from orchestrator.cli import (
     runs,
     servers,
     services,
+    stopping,
     versions,
 )
 from orchestrator.cli.failures import explain
@@ -134,6 +135,7 @@ app.add_typer(versions.commands, name="processes", rich_help_panel="Processes")
 app.add_typer(migrate.commands, name="migrate", rich_help_panel="Processes")
 app.add_typer(runs.commands)
 app.add_typer(asking.commands)
+app.add_typer(stopping.commands)
 app.add_typer(reentry.commands)
 app.add_typer(decisions.commands)
 app.add_typer(deadlines.commands)

@@ -23,6 +23,7 @@ from pydantic import SecretStr
 from sqlalchemy import URL, Engine
 
 from orchestrator.client.callbacks import Callbacks
+from orchestrator.client.cancelling import Cancels
 from orchestrator.client.door import Door, RunReference
 from orchestrator.client.operations import Operations
 from orchestrator.client.processes import Processes
@@ -46,7 +47,6 @@ from orchestrator.core.views import (
 )
 from orchestrator.engine import decisions, deliver
 from orchestrator.engine.context import EngineContext, connect, connect_for_reads, settings_of
-from orchestrator.engine.operations import by_hand
 from orchestrator.engine.signal_forms import SignalForms
 from orchestrator.engine.start import IfClosed, Starts, ask
 from orchestrator.errors import RunFailed, RunNotClosed, RunNotFound, UnknownProcess
@@ -62,7 +62,7 @@ _FIRST_LOOK_SECONDS = 0.02
 _SLOWEST_LOOK_SECONDS = 1.0
 
 
-class Client(Callbacks, Queries):
+class Client(Callbacks, Cancels, Queries):
     """A thread-safe door to the record. Close it, or use it as a context manager."""
 
     def __init__(
@@ -248,18 +248,6 @@ class Client(Callbacks, Queries):
         key = wait.key if isinstance(wait, Wait) else wait
         with self._door.on(connection) as own:
             return deliver.answer(own, self._door.id_of(own, run), key, value, by=by)
-
-    def cancel(
-        self,
-        run: RunReference,
-        *,
-        by: str = "",
-        reason: str = "",
-        connection: CallersConnection | None = None,
-    ) -> None:
-        """End a run now. What is at work is fenced off. Raises RunNotFound, RunClosed."""
-        with self._door.on(connection) as own:
-            by_hand.cancel(own, self._door.id_of(own, run), by=by, reason=reason)
 
     # -- people ------------------------------------------------------------------------------
 

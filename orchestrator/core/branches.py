@@ -36,6 +36,7 @@ from orchestrator.core.undo_lists import UndoList
 from orchestrator.errors import (
     BranchCancelled,
     DefinitionError,
+    RunCancelled,
 )
 
 log = logging.getLogger(__name__)
@@ -196,9 +197,10 @@ class Branches(Cancelling):
 
     def _flow_ended(self, flow: Branch, answer: Answer) -> FlowCoroutine | None:
         """The run's own flow: what it has done may be undone now, and what else it has under way is let go."""
-        follow_up = None if flow.is_undoing else self._answers.follow_up(answer)
+        follow_up = None if flow.is_last_undoing else self._answers.follow_up(answer)
         if follow_up is not None:
-            flow.flow, flow.is_undoing, flow.scope = follow_up, True, self._root
+            flow.flow, flow.scope = follow_up, self._root
+            flow.is_undoing = flow.is_last_undoing = True
             for gathering in self._left:
                 self._close_gathering(gathering)
             self._left.clear()
@@ -207,7 +209,10 @@ class Branches(Cancelling):
         if answer.error is None:
             self.answer_of_flow = answer
             return None
-        if isinstance(answer.error, BranchCancelled):  # nobody has cancelled the flow itself
+        is_own = isinstance(answer.error, BranchCancelled)
+        if is_own and not isinstance(
+            answer.error, RunCancelled
+        ):  # nobody has cancelled the flow itself
             raise DefinitionError(NOT_TO_RAISE, where=self._where) from answer.error
         try:
             raise answer.error
@@ -360,6 +365,20 @@ class Branches(Cancelling):
         elif not gathering.waiter.is_over:
             self._deliver(gathering.waiter, outcome)
 
+    def let_flow_go(self, error: RunCancelled) -> bool:
+        """Its own code has had its time: it is closed, as by that error. False: it has come to its end."""
+        flow = self._flow
+        if flow is None or flow.is_over or flow.is_undoing:
+            return False
+        self._close(flow)
+        follow_up = self._answers.follow_up(Answer(error=error))
+        if follow_up is None:
+            self.answer_of_flow = Answer()
+            return True
+        self._flow = Branch(follow_up, self._root, None, is_undoing=True, is_last_undoing=True)
+        self._ready.append((self._flow, Answer()))
+        return True
+
     # -- letting go --------------------------------------------------------------------------
 
     def _close_gathering(self, gathering: Gathering) -> None:
@@ -376,6 +395,8 @@ class Branches(Cancelling):
         if branch.is_over:
             return
         branch.is_over = True
+        if branch.seat is not None:
+            self.abandoned.add(branch.scope)
         if branch.awaits is not None:
             self._close_gathering(branch.awaits)
         was_over, self.is_over = self.is_over, True

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from orchestrator.core.journal import SETTLED, Activity, ActivityState, is_within
 from orchestrator.core.kinds import kind_of
 from orchestrator.core.kinds.base import NewActivity, Request
+from orchestrator.core.kinds.child import ChildCall
 from orchestrator.core.kinds.scope import ScopeCall
 from orchestrator.core.outcome import CancelledActivity, cancelled_at
 
@@ -83,8 +84,15 @@ class Cancellations:
         ]
 
     def cancel_all(self, why: str) -> list[Request]:
-        """All that was asked for and has no answer."""
-        return [each for each in self.requests.asked.values() if self.cancel(each, why)]
+        """All that was asked for, has no answer, and is awaited by nobody. Children end with the run, as they chose."""
+        branches = self.requests.branches
+        return [
+            each
+            for each in self.requests.asked.values()
+            if not (isinstance(each.ask, ChildCall) and each.ask.on_parent_end != "cancel")
+            and not branches.is_awaited(each.key)
+            and self.cancel(each, why)
+        ]
 
     def cancelled(self) -> tuple[CancelledActivity, ...]:
         """What the record holds open."""

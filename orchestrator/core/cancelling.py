@@ -33,6 +33,7 @@ class Cancelling(ABC):
     undo_lists: dict[str, UndoList]
     is_over: bool
     _answers: Answers
+    _flow: Branch | None
     _running: Branch | None
     _ready: deque[tuple[Branch, Answer]]
     _waiting: dict[str, list[Wait]]
@@ -165,6 +166,17 @@ class Cancelling(ABC):
         self.times[scope] = self.times[within]
         if self.undo_lists and (holds := self.undo_lists.get(within)) is not None:
             self.undo_lists[scope] = holds
+
+    def cancel_flow(self, error: BranchCancelled, why: str) -> None:
+        """The run is cancelled: that is raised at its flow's await. A flow that does nothing but undo goes on."""
+        flow = self._flow
+        if flow is None or flow.is_over or flow.is_last_undoing:
+            return
+        for block in flow.blocks:
+            self._void(block)
+        self._interrupt(flow, error, why)
+        for request in self._answers.cancel_all(why):
+            self.tell_of_cancelled(request)
 
     # -- blocks ------------------------------------------------------------------------------
 

@@ -46,6 +46,7 @@ from orchestrator.core.definition import (
     default_registry,
 )
 from orchestrator.core.durations import Duration, seconds_or_none
+from orchestrator.core.ending_early import CLEAN_UP_SECONDS, IN_SPEC, CleanUp
 from orchestrator.core.error_attributes import check_attributes
 from orchestrator.core.fingerprints import meaning_of, source_of, text_of
 from orchestrator.core.flow_source import check_source
@@ -219,6 +220,8 @@ def process(
     queue: str | None = None,
     expires_after: Duration | None = None,
     on_error: Literal["park", "fail"] = "park",
+    clean_up_within: Duration | None = None,
+    compensate_when_expired: bool = False,
     registry: Registry | None = None,
 ) -> ProcessDecorator:
     """Make an `async def` flow a process: `@process(version=1)`.
@@ -226,7 +229,9 @@ def process(
     `queue`: where its turns are taken, None for the app's default. `expires_after`: a run that has not
     ended by then is closed as `expired`. `on_error`: an exception that flow code raises and nothing catches is most
     often a bug, so it parks its run as an incident, which goes on once the flow is mended; with "fail" it ends the run
-    as `failed`. Raises DefinitionError.
+    as `failed`. `clean_up_within`: a run that is cancelled, or has expired, is not closed at once: RunCancelled is
+    raised at its await, its `finally` blocks run, and it is closed when they have ended, or that time is over.
+    `compensate_when_expired`: what it has done is undone then, when its time is over. Raises DefinitionError.
     """
     given: tuple[Any, ...] = (version, *misplaced)  # not every author runs mypy
     if len(given) > 1 or type(given[0]) is not int or given[0] < 1:
@@ -251,6 +256,7 @@ def process(
         expires = seconds_or_none(expires_after, what=f"expires_after of process {chosen!r}")
         if expires is not None:
             check_delay(expires, what=f"expires_after of process {chosen!r}")
+        clean_up = _clean_up(chosen, clean_up_within, undoes_when_expired=compensate_when_expired)
         defined = Process(
             name=chosen,
             version=version,
@@ -266,6 +272,7 @@ def process(
                 "source": source_of(flow),
                 "means": meaning_of(flow, decorators=(process,)),
                 **({} if on_error == "park" else {"on_error": on_error}),
+                **({} if clean_up is None else {IN_SPEC: clean_up.as_spec()}),
             },
             where=where,
             source=text_of(flow),
@@ -275,6 +282,17 @@ def process(
         return defined
 
     return cast("ProcessDecorator", define)
+
+
+def _clean_up(
+    process: str, within: Duration | None, *, undoes_when_expired: bool
+) -> CleanUp | None:
+    what = f"clean_up_within of process {process!r}"
+    seconds = seconds_or_none(within, what=what)
+    if seconds is None:
+        return CleanUp(CLEAN_UP_SECONDS, undoes_when_expired=True) if undoes_when_expired else None
+    check_delay(seconds, what=what)
+    return CleanUp(seconds, undoes_when_expired)
 
 
 def _own_name(function: Callable[..., Any], what: str) -> str:

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.core import codec
+from orchestrator.core.branches import Branches
 from orchestrator.core.bugs import WHY_PARKED, explain, line_of
 from orchestrator.core.cancellations import Cancellations
 from orchestrator.core.definition import Process
+from orchestrator.core.ending_early import EarlyEnd
 from orchestrator.core.failures import type_of
 from orchestrator.core.journal import ActivityState
-from orchestrator.core.kinds.base import OUTCOMES, NewActivity, Request
+from orchestrator.core.kinds.base import OUTCOMES, Answer, NewActivity, Request
+from orchestrator.core.kinds.cancellation import CANCELLATION_KEY
 from orchestrator.core.outcome import (
     ConsumedSignal,
     RunContext,
@@ -22,8 +25,9 @@ from orchestrator.core.outcome import (
     park,
     waiting_for,
 )
+from orchestrator.core.pending import FlowCoroutine
 from orchestrator.core.run import RunStatus
-from orchestrator.errors import PayloadError, PayloadMismatch
+from orchestrator.errors import BranchCancelled, PayloadError, PayloadMismatch
 
 FLOW_HAS_ENDED = "its flow has ended"
 
@@ -35,10 +39,36 @@ class Endings(Cancellations):
 
     process: Process
     run: RunContext
+    early_end: EarlyEnd | None
+    branches: Branches
     consumed: Mapping[str, ConsumedSignal]
     unfit: list[SetAsideSignal]
 
+    def follow_up(self, ended: Answer) -> FlowCoroutine | None:
+        """What goes on in the flow's place, now that its own code has ended so: it undoes what is to be undone."""
+        undoing, error = self.requests.undoing, ended.error
+        is_cancelled = self.early_end is not None
+        if not (error is None or self.fails_by(error) or isinstance(error, BranchCancelled)):
+            return None  # a bug parks the run: nothing is undone for it
+        has_failed = error is not None or is_cancelled
+        if not (undoing.of_run.entries if has_failed else undoing.let_go):
+            return None
+        if self.early_end is not None and not self.early_end.undoes:
+            return None
+        return self._undo_and_end(ended, has_failed=has_failed)
+
+    async def _undo_and_end(self, ended: Answer, *, has_failed: bool) -> Any:
+        for request in self.cancel_all(FLOW_HAS_ENDED):
+            self.branches.tell_of_cancelled(request)
+        undoing = self.requests.undoing
+        await undoing.undo(undoing.of_run, only_let_go=not has_failed, ends=has_failed)
+        if ended.error is not None:
+            raise ended.error
+        return ended.value
+
     def completed(self, value: Any) -> TurnOutcome:
+        if self.early_end is not None:
+            return self._ended_early(self.early_end, None)
         if self.requests.next_chapter is not None:
             return self.incident(
                 "DefinitionError",
@@ -55,6 +85,9 @@ class Endings(Cancellations):
 
     def continued(self) -> TurnOutcome:
         """The next chapter begins: nothing that this one has opened, and hasn't recorded, is needed any more."""
+        if CANCELLATION_KEY in self.entries:  # it has come by now, and there is no next chapter
+            end = EarlyEnd.of_result(self.entries[CANCELLATION_KEY].result)
+            return self._ended_early(end, None)
         if not self.entries and not self.consumed:  # guard: a chapter awaits something
             return self.incident(
                 "DefinitionError",
@@ -82,9 +115,15 @@ class Endings(Cancellations):
 
     def ended_by(self, error: BaseException, *, at: str = "") -> TurnOutcome:
         """The run fails. `at`: the line that raised it, of what is no activity's failure."""
+        if self.early_end is not None:
+            return self._ended_early(self.early_end, error)
         names = {key: entry.name for key, entry in self.entries.items()}
         kept = error_of_end(error, process=self.run.process, names=names.get, at=at)
         return self._closed(RunStatus.FAILED, error=kept, raised=error)
+
+    def _ended_early(self, end: EarlyEnd, error: BaseException | None) -> TurnOutcome:
+        """Whatever its clean-up has come to, it ends as it was asked to."""
+        return self._closed(end.status, error=end.error_after(error))
 
     def fails_by(self, error: BaseException) -> bool:
         """Whether the flow fails, where it raises that; else its run is parked, or the error is no end of its."""

@@ -42,6 +42,9 @@ class Answers(Protocol):
     def record(self, request: Request, value: Any) -> None:
         """Record that answer in this turn; the next one gives it."""
 
+    def cancel_all(self, why: str) -> list[Request]:
+        """Cancel all that has no answer and is awaited by nobody. Returns what was cancelled."""
+
     def follow_up(self, ended: Answer) -> FlowCoroutine | None:
         """What goes on in the flow's place, now that its own code has ended so. None: nothing."""
 
@@ -64,6 +67,8 @@ class Branch:
     is_cancelled: bool = False
     is_undoing: bool = False
     """It undoes what it has done, and nothing interrupts it."""
+    is_last_undoing: bool = False
+    """And that is all that its flow does any more."""
     deferred: BaseException | None = None
     """What would have interrupted it, and is raised when that is done."""
     is_over: bool = False

@@ -192,8 +192,16 @@ def error_of_end(
     return marked({**kept, "traceback": traceback_of(error)}, cause)
 
 
-def waiting_for(unsettled: Sequence[Request], undone: tuple[int, int] | None = None) -> str | None:
-    """`approval manager`, or the first of several and how many more. `undone`: how many are undone, of how many."""
+def waiting_for(
+    unsettled: Sequence[Request],
+    undone: tuple[int, int] | None = None,
+    *,
+    is_ending: bool = False,
+) -> str | None:
+    """`approval manager`, or the first of several and how many more. `undone`: how many are undone, of how many.
+
+    `is_ending`: the run is cancelled, or has expired, and cleans up.
+    """
     if not unsettled:
         return None
     people_first = sorted(
@@ -203,7 +211,9 @@ def waiting_for(unsettled: Sequence[Request], undone: tuple[int, int] | None = N
     text = first.ask.in_words(first.name)
     if undone is not None:
         return f"{text}, compensating: {undone[0]} of {undone[1]} done"
-    return text if len(unsettled) == 1 else f"{text} and {len(unsettled) - 1} more"
+    if len(unsettled) > 1:
+        text = f"{text} and {len(unsettled) - 1} more"
+    return f"{text}, cleaning up" if is_ending else text
 
 
 def are_counted(unsettled: Sequence[Request], together: Mapping[str, Request]) -> bool:

@@ -14,18 +14,19 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
 
 from orchestrator.core import codec
 from orchestrator.core.branches import Branches, TurnAbandoned
 from orchestrator.core.cancellations import took_signal
 from orchestrator.core.definition import Process, Registry
 from orchestrator.core.driving import driven_by
+from orchestrator.core.ending_early import EarlyEnd
 from orchestrator.core.endings import Endings
 from orchestrator.core.failures import FAILURES
 from orchestrator.core.flow import Flow
-from orchestrator.core.journal import Activity, ActivityKind, ActivityState, BufferedSignal
+from orchestrator.core.journal import AHEAD, Activity, ActivityKind, ActivityState, BufferedSignal
 from orchestrator.core.kinds.base import OUTCOMES, Answer, Request
+from orchestrator.core.kinds.cancellation import CANCELLATION, CLEAN_UP
 from orchestrator.core.outcome import (
     ConsumedSignal,
     RunContext,
@@ -37,7 +38,7 @@ from orchestrator.core.outcome import (
 from orchestrator.core.pending import FlowCoroutine
 from orchestrator.core.requests import ContinuedAsNew, Requests
 from orchestrator.core.run import RunStatus
-from orchestrator.errors import ActivityCancelled
+from orchestrator.errors import ActivityCancelled, RunCancelled
 
 PerformStep = Callable[[Request, Activity | None], Activity]
 """Runs an inline step and records it; the answer is settled, or retrying."""
@@ -45,7 +46,7 @@ PerformStep = Callable[[Request, Activity | None], Activity]
 Keep = Callable[["Replay"], bool]
 """Whether a flow that waits stays where it is."""
 
-FLOW_HAS_ENDED = "its flow has ended"
+RUN_IS_CANCELLED = "its run was cancelled"
 
 MakeRequests = Callable[..., Requests]
 """Makes the recorder of one pass: `Requests`, or one that holds what is asked against the journal in its own way."""
@@ -114,6 +115,8 @@ class Replay(Endings):
     dropped: dict[str, str] = field(default_factory=dict)
     """Keys of what this pass has cancelled before it had its answer, and why: the same at each pass."""
     let_go: dict[str, str] = field(init=False)
+    early_end: EarlyEnd | None = None
+    """How the run is to end, if it was cancelled, and the flow has come to that."""
     given_back: list[str] = field(default_factory=list)
     """Waits that a signal has answered since they were cancelled: it is somebody else's."""
     scopes_ended: list[str] = field(default_factory=list)
@@ -161,9 +164,9 @@ class Replay(Endings):
         requests, is_kept = self.requests, False
         try:
             answer = self.drive()
-            if answer is not None:  # guard: a forgotten await at the end
+            if answer is not None and self.early_end is None:  # guard: a forgotten await at the end
                 requests.refuse_unawaited()
-        except OUTCOMES as error:
+        except (*OUTCOMES, RunCancelled) as error:
             outcome = self.ended_by(error)
         except ContinuedAsNew:
             outcome = self.continued()
@@ -230,6 +233,8 @@ class Replay(Endings):
             else:
                 key = fact.key
                 self.arrived[fact.key] = None
+                if fact.ordinal == AHEAD and self._is_ended_by(fact):
+                    return True
                 # guard: a signal for a cancelled wait stays
                 if key in self.dropped and took_signal(fact):
                     self.given_back.append(key)
@@ -237,6 +242,20 @@ class Replay(Endings):
                 self.branches.answer(key)
                 return True
         return False
+
+    def _is_ended_by(self, fact: Activity) -> bool:
+        """Whether that is the end of the run from outside, or of the time that its clean-up had."""
+        if fact.kind is CLEAN_UP and self.early_end is not None:
+            return self.branches.let_flow_go(self.early_end.raised())
+        if fact.kind is not CANCELLATION or self.early_end is not None:
+            return False
+        self.early_end = EarlyEnd.of_result(fact.result)
+        if fact.settled_at is not None:
+            self.branches.saw(fact.settled_at, self.run.root)
+        if not self.early_end.undoes:
+            self.dropped.update(self.requests.undoing.give_up())
+        self.branches.cancel_flow(self.early_end.raised(), RUN_IS_CANCELLED)
+        return True
 
     def _arrive(self, signal: BufferedSignal) -> str | None:
         """A signal goes to whoever came first to wait for one of its name. None: it is kept for who comes."""
@@ -363,25 +382,6 @@ class Replay(Endings):
         )
         return consumed
 
-    def follow_up(self, ended: Answer) -> FlowCoroutine | None:
-        """What goes on in the flow's place, now that its own code has ended so: it undoes what is to be undone."""
-        undoing, error = self.requests.undoing, ended.error
-        if error is not None and not self.fails_by(error):
-            return None  # a bug parks the run: nothing is undone for it
-        if not (undoing.of_run.entries if error is not None else undoing.let_go):
-            return None
-        return self._undo_and_end(ended)
-
-    async def _undo_and_end(self, ended: Answer) -> Any:
-        for request in self.cancel_all(FLOW_HAS_ENDED):
-            self.branches.tell_of_cancelled(request)
-        undoing = self.requests.undoing
-        has_failed = ended.error is not None
-        await undoing.undo(undoing.of_run, only_let_go=not has_failed, ends=has_failed)
-        if ended.error is not None:
-            raise ended.error
-        return ended.value
-
     # -- how turns end -----------------------------------------------------------------------
 
     def blocked(self) -> TurnOutcome:
@@ -412,7 +412,9 @@ class Replay(Endings):
             given_back=tuple(self.given_back),
             unsettled=(*(request.key for request in unsettled), *self.requests.open_ahead()),
             stage=unsettled[0].key if unsettled else None,
-            waiting_for=waiting_for(unsettled, self.requests.undoing.progress),
+            waiting_for=waiting_for(
+                unsettled, self.requests.undoing.progress, is_ending=self.early_end is not None
+            ),
             outstanding=len(unsettled) if is_counted else None,
             goes_on=(
                 self.postponed_step is not None

@@ -47,7 +47,16 @@ class Recording(Recorder, Protocol):
 class Undoing:
     """A part of one pass of a flow. `arrived` and `entries` are the pass's own."""
 
-    __slots__ = ("_requests", "arrived", "entries", "let_go", "of_run", "progress", "scopes")
+    __slots__ = (
+        "_requests",
+        "arrived",
+        "entries",
+        "is_given_up",
+        "let_go",
+        "of_run",
+        "progress",
+        "scopes",
+    )
 
     arrived: Collection[str]
     entries: Mapping[str, Activity]
@@ -60,6 +69,8 @@ class Undoing:
         self.let_go: dict[str, str] = {}
         """Stages that the flow has cancelled while they were at work, and why. They may have done it, so their end is
         waited for before what they did is undone."""
+        self.is_given_up = False
+        """The run was cancelled, and what it has done is to stay."""
         self.progress: tuple[int, int] | None = None
         """How many are undone, of how many."""
 
@@ -81,9 +92,18 @@ class Undoing:
         """From here on it is to be undone."""
         holds.note(Undoable(stage, None, arguments, place=len(self.arrived)))
 
+    def give_up(self) -> dict[str, str]:
+        """What was done stays: the run is cancelled so. Returns what need not be waited for any more."""
+        self.is_given_up = True
+        let_go = dict(self.let_go)
+        self.let_go.clear()
+        return let_go
+
     def may_have_done(self, request: Request) -> bool:
         """Whether it has its compensation, and somebody may be at it: so it is no use to cancel it."""
-        if not request.ask.is_handed_off or getattr(request.ask, "compensation", None) is None:
+        if self.is_given_up or not request.ask.is_handed_off:
+            return False
+        if getattr(request.ask, "compensation", None) is None:
             return False
         entry = self.entries.get(request.key)
         return entry is not None and entry.state is not ActivityState.CANCELLED

@@ -14,12 +14,14 @@ from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError
 
+from orchestrator.core.ending_early import EarlyEnd
 from orchestrator.core.run import RunStatus
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.database_errors import is_a_servers_trouble
 from orchestrator.engine.reports import read_report
 from orchestrator.errors import PerennialError
 from orchestrator.store.transitions.close import close_run_if_open
+from orchestrator.store.transitions.end_early import begin_early_end_if_open, read_early_end
 from orchestrator.store.transitions.fire import EXPIRY, TIMER, UnfiredTimer, fire_timers_if_due
 from orchestrator.store.transitions.outbox import Handoff
 
@@ -110,17 +112,35 @@ _EXPIRED = {"type": "Expired", "message": "the run did not end in the time it wa
 
 
 def _expire(context: EngineContext, expiry: UnfiredTimer) -> None:
-    """Close the run, and report it. What fails in the report must not look as if the timer had not fired."""
+    """Close the run, and report it; or let it clean up first, where its process says so.
+
+    What fails in the report must not look as if the timer had not fired.
+    """
     with context.connection() as connection:
+        found = read_early_end(connection, expiry.run_id)
+        if found is not None and found.early_end is None and found.clean_up is not None:
+            begin_early_end_if_open(
+                connection,
+                expiry.run_id,
+                EarlyEnd(RunStatus.EXPIRED, _EXPIRED, undoes=found.clean_up.undoes_when_expired),
+                within_seconds=found.clean_up.within_seconds,
+                actor=TIMER,
+                event="expiring",
+                timer_id=expiry.id,
+            )
+            return
+        status, error = RunStatus.EXPIRED, _EXPIRED
+        if found is not None and found.early_end is not None:
+            status, error = found.early_end.status, dict(found.early_end.error)
         is_closed = close_run_if_open(
             connection,
             expiry.run_id,
-            status=RunStatus.EXPIRED,
+            status=status,
             actor=TIMER,
-            error=_EXPIRED,
+            error=error,
             timer_id=expiry.id,
         )
-    if not is_closed:
+    if not is_closed or status is not RunStatus.EXPIRED:
         return
     try:
         with context.connection() as connection:

@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestrator.client import Client, RunReference
 from orchestrator.core.definition import Process
+from orchestrator.core.durations import Duration
 from orchestrator.core.seen import ApprovalReference
 from orchestrator.core.views import RunView, Wait
 from orchestrator.store.callers import CallersConnection
@@ -127,10 +128,21 @@ class WorldVerbs(ABC):
         *,
         by: str = "",
         reason: str = "",
+        compensate: bool = False,
+        now: bool = False,
+        clean_up_within: Duration | None = None,
         connection: CallersConnection | None = None,
     ) -> RunView:
-        """End the run. Raises RunClosed."""
-        self.client.cancel(run, by=by, reason=reason, connection=connection)
+        """End the run, after its clean-up if it has one. Raises what `Client.cancel` does."""
+        self.client.cancel(
+            run,
+            by=by,
+            reason=reason,
+            compensate=compensate,
+            now=now,
+            clean_up_within=clean_up_within,
+            connection=connection,
+        )
         return self._after(run, connection)
 
     def pause(

@@ -65,6 +65,15 @@ CALLS = [
         commits="transaction",
     ),
     Call("close_run", "cancel", told="cancelled", refused=RunClosed, status=RunStatus.CANCELLED),
+    Call(
+        "begin_early_end",
+        "cancel",
+        (),
+        {"compensate": True},
+        told="cancelling",
+        refused=PerennialError,  # it cleans up, or has ended by then
+        status=RunStatus.CANCELLED,
+    ),
 ]
 
 

@@ -51,6 +51,7 @@ VOTES = "tests/engine/test_votes.py::"
 ASYNC = "tests/testing/test_async_stages.py::"
 ASYNC_FLEET = "tests/fleet/test_async_stages.py::"
 SAGAS = "tests/testing/test_sagas.py::"
+CANCELLING = "tests/testing/test_cancelling.py::"
 WRONG = "tests/unit/test_wrong_flows.py::"
 
 SCHEMA = "tests/store/test_schema.py::"
@@ -1032,6 +1033,21 @@ GUARDS = [
         "an error skips awaits",
         "A flow that catches the failure of one stage would be an incident for those that it was to await after it.",
         (f"{WRONG}test_work_whose_await_an_error_has_skipped_is_not_forgotten[stage]",),
+    ),
+    Guard(
+        "a run is cancelled once",
+        "Of two operators who cancel a run that cleans up, one does; the other is told so.",
+        (f"{RACE}[two_operators_cancel_a_run_that_cleans_up]",),
+    ),
+    Guard(
+        "a run is cancelled on the revision it had",
+        "Whoever has cancelled it in between is not overlooked.",
+        (f"{RACE}[two_operators_cancel_a_run_that_cleans_up]",),
+    ),
+    Guard(
+        "handoff of a run that is cancelled",
+        "Its flow is driven on: nobody else would wake a run that waits for weeks.",
+        (f"{CANCELLING}test_its_clean_up_runs_before_it_is_closed[normal]",),
     ),
     Guard(
         "a compensation is not cancelled",

@@ -25,11 +25,19 @@ from orchestrator.core.replay import take_turn
 from orchestrator.engine import decisions, deliver
 from orchestrator.engine.fire import fire
 from orchestrator.engine.operations import by_hand
+from orchestrator.engine.operations.cancel import Cancelling, cancel
 from orchestrator.engine.signal_forms import SignalForms
 from orchestrator.engine.stage import run_stage
 from orchestrator.engine.sweep import sweep
 from orchestrator.engine.turn import advance
-from orchestrator.errors import AlreadyDecided, DecisionRefused, DecisionTooLate, PerennialError
+from orchestrator.errors import (
+    AlreadyDecided,
+    DecisionRefused,
+    DecisionTooLate,
+    PerennialError,
+    RunCancelling,
+    RunClosed,
+)
 from orchestrator.store.reads import loading
 from orchestrator.store.transitions import lost_attempts, outbox, settle, turns
 from orchestrator.store.transitions.claim import (
@@ -152,7 +160,7 @@ def two_claims_of_one_attempt(harness: Harness) -> None:
 def a_claim_after_a_cancellation(harness: Harness) -> None:
     run = at_work(harness)
     with harness.database.psycopg() as operator:
-        by_hand.cancel(operator, run.run_id, by="ann", reason="")
+        cancel(operator, run.run_id, Cancelling("ann", ""))
         worker = meanwhile(harness, lambda connection: claim(connection, run))
         operator.commit()
         assert worker.outcome() is None
@@ -164,7 +172,7 @@ def a_cancellation_after_a_claim(harness: Harness) -> None:
     with harness.database.psycopg() as worker:
         claimed = claim(worker, run)
         operator = meanwhile(
-            harness, lambda connection: by_hand.cancel(connection, run.run_id, by="ann", reason="")
+            harness, lambda connection: cancel(connection, run.run_id, Cancelling("ann", ""))
         )
         worker.commit()
         operator.outcome()
@@ -184,12 +192,58 @@ def a_cancellation_while_a_turn_opens_things(harness: Harness) -> None:
     with harness.database.psycopg() as turn:
         assert commits(turn, opening)
         operator = meanwhile(
-            harness, lambda connection: by_hand.cancel(connection, run.run_id, by="ann", reason="")
+            harness, lambda connection: cancel(connection, run.run_id, Cancelling("ann", ""))
         )
         turn.commit()
         operator.outcome()
     harness.assert_ended_cleanly(run)
     assert harness.database.value("SELECT state FROM perennial.approval") == "cancelled"
+
+
+def undoes(connection: Any, run: Any) -> None:
+    cancel(connection, run.run_id, Cancelling("ann", "", compensate=True))
+
+
+def two_operators_cancel_a_run_that_cleans_up(harness: Harness) -> None:
+    """The second is told that it is being cancelled, and there is one fact of it."""
+    run = at_work(harness)
+    with harness.database.psycopg() as operator:
+        undoes(operator, run)
+        second = meanwhile(harness, lambda connection: undoes(connection, run))
+        operator.commit()
+        with pytest.raises(RunCancelling, match="--now"):
+            second.outcome()
+    facts = "SELECT count(*) FROM perennial.history WHERE event = 'cancelling'"
+    assert harness.database.value(facts) == 1
+    harness.drain()
+    assert harness.client.get(run).status is RunStatus.CANCELLED
+    harness.assert_ended_cleanly(run)
+
+
+def a_run_that_ends_while_it_is_to_clean_up(harness: Harness) -> None:
+    """What came before the cancellation counts, as any fact; a turn that has ended it tells the operator so."""
+    run = harness.start(listens(harness))
+    advance(harness.context, run.run_id)
+    harness.client.signal(run, "go", "gone")
+    ending = turn_of(harness, run)
+    with harness.database.psycopg() as operator:
+        undoes(operator, run)
+        turn = meanwhile(harness, lambda connection: commits(connection, ending))
+        operator.commit()
+        assert turn.outcome() is None
+    harness.drain()
+    assert harness.client.result(run) == "gone"
+    other = harness.start(listens(harness))
+    advance(harness.context, other.run_id)
+    harness.client.signal(other, "go", "gone")
+    ending = turn_of(harness, other)
+    with harness.database.psycopg() as turn_of_other:
+        assert commits(turn_of_other, ending)
+        late = meanwhile(harness, lambda connection: undoes(connection, other))
+        turn_of_other.commit()
+        with pytest.raises(RunClosed):
+            late.outcome()
+    assert harness.client.get(other).status is RunStatus.COMPLETED
 
 
 def a_cancellation_while_an_attempt_fails(harness: Harness) -> None:
@@ -199,7 +253,7 @@ def a_cancellation_while_an_attempt_fails(harness: Harness) -> None:
         worker.commit()
         assert fails(worker, run) == (True, None)
         operator = meanwhile(
-            harness, lambda connection: by_hand.cancel(connection, run.run_id, by="ann", reason="")
+            harness, lambda connection: cancel(connection, run.run_id, Cancelling("ann", ""))
         )
         worker.commit()
         operator.outcome()
@@ -662,7 +716,7 @@ def one_signal_sent_twice_at_once(harness: Harness) -> None:
 def a_signal_to_a_run_that_is_being_cancelled(harness: Harness) -> None:
     run = harness.run(listens(harness))
     with harness.database.psycopg() as operator:
-        by_hand.cancel(operator, run.run_id, by="ann", reason="")
+        cancel(operator, run.run_id, Cancelling("ann", ""))
         sender = meanwhile(
             harness,
             lambda connection: deliver.signal(
@@ -775,7 +829,7 @@ def a_timer_fires_while_its_run_is_cancelled(harness: Harness) -> None:
     advance(harness.context, run.run_id)
     timer_id = harness.database.value("SELECT id FROM perennial.timer")
     with harness.database.psycopg() as operator:
-        by_hand.cancel(operator, run.run_id, by="ann", reason="")
+        cancel(operator, run.run_id, Cancelling("ann", ""))
         timer = Thread(lambda: fire(harness.context, timer_id))
         wait_until_blocked(harness.database)
         operator.commit()
@@ -817,6 +871,8 @@ RACES: list[Callable[[Harness], None]] = [
     a_claim_after_a_cancellation,
     a_cancellation_after_a_claim,
     a_cancellation_while_a_turn_opens_things,
+    two_operators_cancel_a_run_that_cleans_up,
+    a_run_that_ends_while_it_is_to_clean_up,
     a_cancellation_while_an_attempt_fails,
     a_claim_after_the_turn_that_closed_its_run,
     a_turn_that_closes_a_run_after_a_claim,

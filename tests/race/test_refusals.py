@@ -18,7 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator import Flow, RunStatus, hours, process, stage
-from orchestrator.engine.operations import by_hand
+from orchestrator.engine.operations.cancel import Cancelling, cancel
 from orchestrator.engine.turn import advance
 from orchestrator.store.schema import rules
 from tests.harness import Database, Harness, Thread, meanwhile, wait_until_blocked
@@ -155,7 +155,7 @@ def something_opens_while_its_run_closes(harness: Harness, what: str) -> None:
     """
     run = waits(harness)
     with harness.database.psycopg() as operator, harness.database.psycopg() as late:
-        by_hand.cancel(operator, run.run_id, by="ann", reason="")
+        cancel(operator, run.run_id, Cancelling("ann", ""))
         opening = Thread(lambda: late.execute(OPENS[what]))
         wait_until_blocked(harness.database, or_ended=opening)
         operator.commit()
@@ -170,7 +170,7 @@ def a_run_closes_while_something_opens(harness: Harness, what: str) -> None:
     with harness.database.psycopg() as first:
         first.execute(OPENS[what])
         operator = meanwhile(
-            harness, lambda connection: by_hand.cancel(connection, run.run_id, by="ann", reason="")
+            harness, lambda connection: cancel(connection, run.run_id, Cancelling("ann", ""))
         )
         first.commit()
         with refused("run_leaves_nothing_open"):

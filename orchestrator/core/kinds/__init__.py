@@ -13,6 +13,7 @@
     patch.py     the mark of changed code, which a flow asks for and doesn't await
     peek.py      whether a signal was there, asked for and not awaited
     origin.py    the mark of a copy: which run it is a copy of
+    cancellation.py  that the run is cancelled, and the time that its clean-up has
 
     register     a further kind, of a module of its own; its flows ask for it by `Flow.ask`
     kind_of      what is said of a kind by its name, also where this program doesn't have it
@@ -40,6 +41,7 @@ from orchestrator.core.kinds.base import (
     Unregistered,
 )
 from orchestrator.core.kinds.callback import CallbackWait
+from orchestrator.core.kinds.cancellation import Cancellation, CleanUpTime
 from orchestrator.core.kinds.child import ChildCall
 from orchestrator.core.kinds.origin import Origin
 from orchestrator.core.kinds.patch import Patch
@@ -69,6 +71,8 @@ KINDS: dict[ActivityKind, type[Ask]] = {
         CallbackWait,
         PollPause,
         ChildCall,
+        Cancellation,
+        CleanUpTime,
     )
 }
 """Each by its name in the record."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from orchestrator.core.journal import ActivityKind, ActivityState
 from orchestrator.core.kinds.base import Ask, AwaitedRow, NewActivity, Request
+from orchestrator.core.kinds.cancellation import CANCELLATION, CLEAN_UP
 from orchestrator.core.kinds.patch import PATCH
 
 ORIGIN = ActivityKind("origin")
@@ -18,7 +19,7 @@ ORIGIN = ActivityKind("origin")
 ORIGIN_KEY = "origin#"
 """One that nothing else can have."""
 
-MARKS = frozenset({PATCH, ORIGIN})
+MARKS = frozenset({PATCH, ORIGIN, CANCELLATION, CLEAN_UP})
 """Kinds whose entries have no place among what a flow asks for: a journal may hold them unasked."""
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from orchestrator.core.argument_digests import different_arguments
 from orchestrator.core.journal import Activity, ActivityKind, ActivityState
 from orchestrator.core.kinds import kind_of
+from orchestrator.core.kinds.cancellation import CANCELLATION
 from orchestrator.core.kinds.origin import ORIGIN
 from orchestrator.core.reentry.change import Change, Preview, attempts_made, kept_in_history
 from orchestrator.core.reentry.compensations import refuse_if_undone
@@ -83,6 +84,11 @@ def preview_rewind(standing: Standing, asked: Rewinding, code: Code | None) -> P
 
 
 def _refuse(standing: Standing, asked: Rewinding) -> None:
+    if any(each.kind == CANCELLATION for each in standing.journal):
+        raise OperationRefused(
+            f"run {standing.name} is being cancelled: it cleans up, and goes back to nothing."
+            " `perennial cancel RUN --now` ends it at once"
+        )
     ended = {RunStatus.FAILED}
     if asked.even_if_completed:
         ended.add(RunStatus.COMPLETED)

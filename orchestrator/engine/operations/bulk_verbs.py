@@ -16,6 +16,7 @@ from orchestrator.engine.context import EngineContext
 from orchestrator.engine.operations import by_hand
 from orchestrator.engine.operations.bulk_reentry import RE_ENTRY
 from orchestrator.engine.operations.bulk_verb import BulkVerb, VerbCall
+from orchestrator.engine.operations.cancel import Cancelling, cancel
 from orchestrator.engine.start import Starts
 from orchestrator.errors import PerennialError
 
@@ -31,7 +32,7 @@ def _pause(_context: EngineContext, connection: Connection, run_id: UUID, asked:
 
 
 def _cancel(_context: EngineContext, connection: Connection, run_id: UUID, asked: VerbCall) -> str:
-    by_hand.cancel(connection, run_id, by=asked.actor, reason=asked.reason)
+    cancel(connection, run_id, Cancelling(asked.actor, asked.reason))
     return ""
 
 

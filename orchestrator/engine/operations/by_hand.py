@@ -4,25 +4,12 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from orchestrator.core import codec
 from orchestrator.core.checks import check_words, composed
 from orchestrator.core.run import MOVES, RunStatus
 from orchestrator.errors import PerennialError, RunClosed, RunNotFound
 from orchestrator.store.reads import finding
 from orchestrator.store.statement import AnyConnection
-from orchestrator.store.transitions.close import close_run_if_open, move_run_if_in
-
-
-def cancel(connection: AnyConnection, run_id: UUID, *, by: str, reason: str) -> None:
-    """End the run now: what it waits for is withdrawn, what is at work is fenced off.
-
-    Raises RunNotFound, RunClosed.
-    """
-    error = {"type": "Cancelled", "message": codec.readable(reason) or f"cancelled by {_actor(by)}"}
-    if not close_run_if_open(
-        connection, run_id, status=RunStatus.CANCELLED, actor=_actor(by), error=error
-    ):
-        raise _why_not(connection, run_id, "cancelled")
+from orchestrator.store.transitions.close import move_run_if_in
 
 
 def pause(connection: AnyConnection, run_id: UUID, *, by: str) -> None:
@@ -38,10 +25,10 @@ def resume(connection: AnyConnection, run_id: UUID, *, by: str) -> None:
         run_id,
         status=RunStatus.RUNNING,
         from_statuses=origins,
-        actor=_actor(by),
+        actor=actor_of(by),
         event="resumed",
     ):
-        raise _why_not(connection, run_id, "resumed")
+        raise why_not(connection, run_id, "resumed")
 
 
 def _move(
@@ -53,19 +40,21 @@ def _move(
         run_id,
         status=status,
         from_statuses=origins,
-        actor=_actor(by),
+        actor=actor_of(by),
         event=event,
     ):
-        raise _why_not(connection, run_id, event)
+        raise why_not(connection, run_id, event)
 
 
-def _actor(by: str) -> str:
+def actor_of(by: str) -> str:
+    """As history names them."""
     if by:
         check_words(by, what="an operator", where="by")
     return composed(by) or "operator"
 
 
-def _why_not(connection: AnyConnection, run_id: UUID, what: str) -> PerennialError:
+def why_not(connection: AnyConnection, run_id: UUID, what: str) -> PerennialError:
+    """Why nothing was written."""
     status = finding.status_of(connection, run_id)
     if status is None:
         return RunNotFound(f"there is no run {run_id}")

@@ -46,7 +46,7 @@ def check_stage_function(function: Any) -> None:
     _refuse_what_is_no_function(function, "stage", remedy="@stage(name=…, queue=…)")
     _refuse_what_never_ends_in_a_value(function, "a stage")
     _refuse_unbound_method(function, "a stage")
-    if _is_celery_task(function) and is_asynchronous(function):
+    if is_celery_task(function) and is_asynchronous(function):
         raise DefinitionError(
             "a Celery task can't be an `async def`: Celery awaits nothing",
             where=place_of(function),
@@ -174,7 +174,7 @@ def is_asynchronous(function: Any) -> bool:
 
 def time_limit_of_task(function: Any) -> float | None:
     """A Celery task's own, in seconds, the soft one first. Of anything else: none."""
-    if not _is_celery_task(function):
+    if not is_celery_task(function):
         return None
     return getattr(function, "soft_time_limit", None) or getattr(function, "time_limit", None)
 
@@ -183,7 +183,7 @@ def remedy_for_no_stage(given: Any) -> str:
     """What to write where `flow.stage` is given what is no stage."""
     if inspect.isgeneratorfunction(given) or inspect.isasyncgenfunction(given):
         return "It yields: return a list, and decorate it."
-    if not _is_celery_task(given):
+    if not is_celery_task(given):
         return "Decorate it, or use flow.step for a function."
     name = name_of(given)
     return (
@@ -193,7 +193,8 @@ def remedy_for_no_stage(given: Any) -> str:
     )
 
 
-def _is_celery_task(function: Any) -> bool:
+def is_celery_task(function: Any) -> bool:
+    """Whether that is a Celery task, as far as can be said without Celery."""
     return hasattr(function, "apply_async") and hasattr(function, "run")
 
 
@@ -201,7 +202,7 @@ def _what_is_called(function: Any) -> Any:
     plain = function
     while isinstance(plain, (functools.partial, staticmethod)):
         plain = plain.func if isinstance(plain, functools.partial) else plain.__func__
-    if _is_celery_task(plain):
+    if is_celery_task(plain):
         plain = plain.run
     if not inspect.isroutine(plain) and not inspect.isclass(plain):
         plain = getattr(plain, "__call__", plain)  # noqa: B004 - it is called; the question is how

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from orchestrator.core.annotations import hints_of, parameters_of
-from orchestrator.core.callables import place_of, where_of
+from orchestrator.core.callables import is_celery_task, place_of, where_of
 from orchestrator.core.compiled import meaning_of_compiled, way_of_compiled
 from orchestrator.core.driving import STAGE_INSTEAD, refuse_in_flow
 from orchestrator.core.reached import Reached, reached_by
@@ -292,6 +292,26 @@ class Registry:
                 f"no stage {name!r} is registered here; known: {_listed(self.stages)}"
             ) from None
 
+    def stage_of_task(self, task: Any) -> Stage[..., Any] | None:
+        """The stage that this Celery task was made, `stage(name=…)(task)`. None: it is no task, or none was made of it.
+
+        Raises DefinitionError: several were.
+        """
+        if not is_celery_task(task):
+            return None
+        name = task.name
+        made = [
+            stage
+            for stage in self.stages.values()
+            if is_celery_task(stage.function) and getattr(stage.function, "name", None) == name
+        ]
+        if len(made) > 1:
+            raise DefinitionError(
+                f"task {name} is {len(made)} stages: {', '.join(sorted(each.name for each in made))}",
+                remedy="Give flow.stage the one that is meant, or its name.",
+            )
+        return made[0] if made else None
+
     def process(self, name: str, version: int | None = None) -> Process:
         """That version, or the newest known here. Raises UnknownProcess."""
         versions = [known for process, known in self.processes if process == name]
@@ -317,6 +337,9 @@ def _hints_in(value: object) -> Iterable[object] | None:
     """The types that a stage takes and gives; nothing of what else is ours. None: it is none of ours."""
     if isinstance(value, Stage):
         return [*hints_of(value.function).values()]
+    if is_celery_task(value):  # a stage too, which the flow names by its task
+        task: Any = value
+        return [*hints_of(task.run).values()]
     if isinstance(value, Approval):
         return ()
     return () if isinstance(value, Process) else None

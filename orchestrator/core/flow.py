@@ -120,6 +120,8 @@ class Flow(FlowBranches, AsAWhole, Callbacks, Children, Polls, Undoes, Waits):
         """
         found = self._recorder.find_stage(stage) if isinstance(stage, str) else stage
         if not isinstance(found, Stage):
+            found = self._recorder.stage_of_task(found) or found
+        if not isinstance(found, Stage):
             raise DefinitionError(
                 f"flow.stage takes a @stage, not {found!r}",
                 remedy=remedy_for_no_stage(found),

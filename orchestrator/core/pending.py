@@ -100,5 +100,8 @@ class Recorder(Protocol):
     async def undo(self, holds: UndoList, error: BaseException) -> None:
         """Undo what a block has done that is left by that error."""
 
+    def stage_of_task(self, task: Any) -> Stage[..., Any] | None:
+        """The stage that this Celery task was made. None: it is none."""
+
     def find_stage(self, name: str) -> Stage[..., Any]:
         """The registered stage of that name."""

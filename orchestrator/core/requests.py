@@ -317,6 +317,10 @@ class Requests:
         if is_cancelled or self.fails_by(error):
             await self.branches.undo(self.undoing.undo(holds))
 
+    def stage_of_task(self, task: Any) -> Stage[..., Any] | None:
+        """The registered stage that this Celery task was made. None: it is none, or no task."""
+        return self._registry.stage_of_task(task)
+
     def find_stage(self, name: str) -> Stage[..., Any]:
         """The registered stage of that name. Abandons the turn where this worker lacks it."""
         try:

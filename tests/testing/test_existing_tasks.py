@@ -68,6 +68,31 @@ def flow_of(registry: Registry, task: Any, *arguments: Any, **options: Any) -> A
     return order
 
 
+def test_a_flow_names_a_task_itself_where_it_was_made_a_stage(app, registry, tester):
+    """Another of one name, of a task of the same name: which is meant can't be said."""
+
+    @app.task(name="shop.pay", bind=True, autoretry_for=(Trouble,), retry_backoff=10, max_retries=1)
+    def pay(self: Task, amount: int) -> str:
+        if not self.request.retries:
+            fail()
+        return f"{amount} at {self.request.retries}"
+
+    stage(registry=registry, name="pay")(pay)
+
+    @process(version=1, registry=registry)
+    async def order(flow: Flow) -> str:
+        paid: str = await flow.stage(pay, 7, key="first")
+        return paid
+
+    run = tester.start(order)
+    tester.advance_time(60)
+    assert tester.result(run) == "7 at 1"
+    assert [entry.key for entry in tester.history(run) if entry.event == "stage done"] == ["first"]
+    stage(registry=registry, name="pay-again")(pay)
+    error = tester.start(order).error
+    assert "task shop.pay is 2 stages: pay, pay-again" in error["message"]
+
+
 def test_the_request_is_as_a_workers(app, registry, tester):
     @app.task(name="shop.pay", bind=True)
     def pay(self: Task, amount: int) -> dict[str, Any]:

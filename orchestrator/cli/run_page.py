@@ -20,6 +20,7 @@ from orchestrator.cli.wording import called, command, no_worker, status_text, su
 from orchestrator.core.kinds import kind_of
 from orchestrator.core.kinds.base import RunNames
 from orchestrator.core.run import RunStatus
+from orchestrator.core.undoing import COMPENSATION_FAILED
 from orchestrator.core.views import RunView, Wait
 
 PAYLOAD_CHARACTERS_MAX = 400
@@ -179,12 +180,13 @@ def _answers(
 
 def _incident(run: RunView, clock: Clock) -> RenderableType:
     error = run.error or {}
+    verb = "retry" if error.get("type") == COMPENSATION_FAILED else "resume"
     answers = _answers(
         what="an operator: the run is parked as an incident",
         who="an operator, once the cause is mended",
         since=clock.both(run.last_progress_at),
         upcoming=_upcoming(run, (), clock),
-        act=f"perennial resume {called(run)}",
+        act=f"perennial {verb} {called(run)}",
     )
     advice = (
         "Nothing was lost and nothing is done twice: `resume` takes the turn again, and parks the "

@@ -94,6 +94,9 @@ def test_show_of_an_incident_has_the_readable_diff_and_the_safe_button(perennial
         assert line in page
     assert "perennial resume permit-17" in page
     assert "perennial incidents 3f2a91c04b7d" in page
+    error = {"type": "CompensationFailed", "message": "could not be compensated: stage charge"}
+    client.answers["get"] = replace(WAITING, status=RunStatus.INCIDENT, waits=(), error=error)
+    assert "perennial retry permit-17" in perennial("show", "permit-17").stdout
 
 
 def test_show_of_a_failed_run_says_why_and_that_nothing_follows(perennial, client):

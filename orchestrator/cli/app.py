@@ -27,6 +27,7 @@ from orchestrator.cli import (
     servers,
     services,
     stopping,
+    tree,
     versions,
 )
 from orchestrator.cli.failures import explain
@@ -134,6 +135,7 @@ app.add_typer(export.commands)
 app.add_typer(versions.commands, name="processes", rich_help_panel="Processes")
 app.add_typer(migrate.commands, name="migrate", rich_help_panel="Processes")
 app.add_typer(runs.commands)
+app.add_typer(tree.commands)
 app.add_typer(asking.commands)
 app.add_typer(stopping.commands)
 app.add_typer(reentry.commands)

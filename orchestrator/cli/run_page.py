@@ -29,6 +29,9 @@ PAYLOAD_CHARACTERS_MAX = 400
 MESSAGE_CHARACTERS_MAX = 4000
 """How much of an error's message a page shows: a long diff, and not a payload that was raised."""
 
+CHILDREN_MAX = 3
+"""So many children a page names; `perennial tree` draws all."""
+
 DETAIL_CHARACTERS_MAX = 160
 """How much of the first line about a wait; `history` and --json have the rest."""
 
@@ -89,6 +92,11 @@ def _facts(run: RunView, clock: Clock) -> Table:
         facts.append(("followed by", run.followed_by))
     if run.follows:
         facts.append(("follows", run.follows))
+    if run.parent_id:
+        line = f", which awaits it as {run.parent_key}" if run.parent_key else ""
+        facts.append(("child of", f"run {run.parent_id}{line}"))
+    if run.children_started:
+        facts.append(("children", _children(run)))
     if run.previous_stage:
         facts.append(("last stage", run.previous_stage))
     if run.input is not None:
@@ -96,6 +104,18 @@ def _facts(run: RunView, clock: Clock) -> Table:
     if run.attributes:
         facts.append(("attributes", shortened(run.attributes, PAYLOAD_CHARACTERS_MAX)))
     return _facts_table(facts)
+
+
+def _children(run: RunView) -> str:
+    """Those that are open by name, up to a few; `tree` has all of them."""
+    shown = [
+        f"{child.process} {child.business_key or child.id} {child.status}"
+        for child in run.children[:CHILDREN_MAX]
+    ]
+    more = run.children_started - len(shown)
+    return "; ".join(shown) + (
+        f"; and {more} more (perennial tree {called(run)})" if more > 0 else ""
+    )
 
 
 def _wait(run: RunView, wait: Wait, clock: Clock) -> RenderableType:

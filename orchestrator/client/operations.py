@@ -11,12 +11,13 @@ from orchestrator.client.reentry import ReEntry
 from orchestrator.core.causes import CauseSummary
 from orchestrator.core.checks import check_sought
 from orchestrator.core.run import RunStatus
-from orchestrator.core.views import Started
+from orchestrator.core.views import RunTree, Started
 from orchestrator.engine import histories
 from orchestrator.engine.operations import by_hand, causes
 from orchestrator.engine.start import Starts
 from orchestrator.store.callers import CallersConnection
 from orchestrator.store.reads import finding, views
+from orchestrator.store.reads.families import read_tree
 from orchestrator.store.reads.incidents import read_causes
 
 
@@ -136,6 +137,11 @@ class Operations(ReEntry):
         """Say that a cause is mended: what fails by it from now on is shown as returned; `undo`: it isn't."""
         with self._door.context.reading() as reads, self._door.on(connection) as own:
             causes.mend(reads, own, digest, by=by, undo=undo)
+
+    def tree(self, run: RunReference) -> RunTree:
+        """The run with its children, theirs, and so on; of more than a thousand the upper ones. Raises RunNotFound."""
+        with self._door.context.reading() as connection:
+            return read_tree(connection, self._door.id_of(connection, run))
 
     def counts(self, process: str | None = None) -> dict[RunStatus, int]:
         """How many runs stand where."""

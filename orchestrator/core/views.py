@@ -165,6 +165,31 @@ class FailedActivity:
 
 
 @dataclass(frozen=True, slots=True)
+class FamilyMember:
+    """A run among its parents and children. `on_parent_end`: what its parent's end does to it, if it has a parent."""
+
+    id: UUID
+    process: str
+    version: int
+    business_key: str | None
+    status: RunStatus
+    waiting_for: str | None
+    parent_id: UUID | None = None
+    parent_key: str | None = None
+    """Its line in its parent's journal. None: it is not awaited."""
+    on_parent_end: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunTree:
+    """A run with its children, theirs, and so on. `is_cut`: it has more than were read."""
+
+    run: FamilyMember
+    children: tuple[RunTree, ...] = ()
+    is_cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RunView:
     """A run as `show` shows it. `input`, `output`, `error` and `attributes` are plain JSON.
 
@@ -173,8 +198,9 @@ class RunView:
     `waiting_for` sums up `waits`, or names what no worker of the fleet has. `untaken_turn` is not empty when
     its next turn was asked for again and again, on `queue` (None: the default), and no worker took it.
     A run that was started anew gave its business key up: it is the `former_key` then, and `followed_by` the run
-    that `follows` it. `is_unserved`: no living worker can run its version, as far as workers have said. `status_text`:
-    what its flow has said last to people (`flow.status`).
+    that `follows` it. A child has a `parent_id`, and its line there, `parent_key`, if it is awaited; `children` are
+    some of the `children_started`, those that are open first. `is_unserved`: no living worker can run its version, as
+    far as workers have said. `status_text`: what its flow has said last to people (`flow.status`).
     """
 
     id: UUID
@@ -210,6 +236,11 @@ class RunView:
     chapter: int = 1
     """How often its flow has continued as new, and one."""
     chapter_at: datetime | None = None
+    parent_id: UUID | None = None
+    parent_key: str | None = None
+    on_parent_end: str | None = None
+    children_started: int = 0
+    children: tuple[FamilyMember, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

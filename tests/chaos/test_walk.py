@@ -290,6 +290,8 @@ ELSEWHERE = {
     "begin_chapter",
     # they only read, for people
     "attribute_of_run",
+    "children_of_run",
+    "tree_of_run",
     "now",
     "read_contract",
     "read_fingerprints",

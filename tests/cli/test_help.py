@@ -68,6 +68,7 @@ def test_the_commands_of_the_issue_are_all_there():
         "fail",
         "edit",
         "services",
+        "tree",
         "version",
     } | {"db upgrade", "db current", "db check", "db grants"} | {
         f"incidents {verb}" for verb in ("show", "note", "mute", "mended")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC
+from io import StringIO
 from typing import Any
 from uuid import UUID
 
 import pytest
+from rich.console import Console
 
 from orchestrator import (
     ChildFailed,
@@ -19,6 +22,9 @@ from orchestrator import (
     process,
     stage,
 )
+from orchestrator.cli.run_page import run_page
+from orchestrator.cli.times import Clock
+from orchestrator.cli.tree import tree_of
 from orchestrator.core.kinds.child import ChildHandle
 from orchestrator.engine.children import see_to_children
 from orchestrator.faults import listen
@@ -359,6 +365,85 @@ def test_a_thousand_children_are_counted_down_and_ended_by_hundreds(
     harness.client.cancel(run, by="ann")
     harness.drain()
     assert {each.status for each in shop.children(run)} == {"cancelled", "completed"}
+
+
+@once
+def test_people_see_the_family_from_both_sides(harness: Harness, shop: Shop) -> None:
+    """What a parent waits for says how its child stands; the tree has both."""
+
+    @process(version=1, name="wrong", registry=shop.registry)
+    async def wrong(flow: Flow) -> None:
+        raise ValueError("a bug")
+
+    @shop.parent
+    async def parent(flow: Flow) -> None:
+        await flow.start_child(shop.delivery, Order(0), business_key="D-1")
+        await flow.gather(flow.child(wrong), flow.child(shop.delivery, Order(0), key="d"))
+
+    harness.client.processes.deploy(wrong)
+    run = harness.run(parent, key="S-1")
+    view = harness.client.get(run)
+    assert view.children_started == 3
+    by_name = {child.business_key or child.process: child for child in view.children}
+    assert {name: child.status for name, child in by_name.items()} == {
+        "D-1": "waiting",
+        "wrong": "incident",
+        "delivery": "waiting",
+    }
+    assert [(wait.key, wait.detail) for wait in view.waits] == [
+        ("wrong", "it has an incident, and waits for an operator"),
+        ("d", "it is waiting, waits for signal amount"),
+    ]
+    assert view.waits[0].who == (f"run {by_name['wrong'].id}",)
+    child = harness.client.get(by_name["wrong"].id)
+    assert (child.parent_id, child.parent_key, child.on_parent_end) == (
+        run.run_id,
+        "wrong",
+        "cancel",
+    )
+    tree = harness.client.operations.tree(run)
+    assert {each.run.id for each in tree.children} == {each.id for each in view.children}
+    assert not tree.is_cut
+    console = Console(width=200, file=StringIO())
+    clock = Clock(view.created_at, UTC)
+    for page in (tree_of(tree), run_page(view, clock), run_page(child, clock)):
+        console.print(page)
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"perennial show {by_name['wrong'].id}" in told
+    assert f"run {run.run_id}, which awaits it as wrong" in told
+    assert "└── delivery v1" in told
+    assert "not awaited" in told
+
+
+@once
+def test_a_rewound_parent_asks_for_a_child_anew_and_the_former_one_is_ended(
+    harness: Harness, shop: Shop
+) -> None:
+    @shop.parent
+    async def parent(flow: Flow) -> str:
+        await flow.sleep(1)
+        return await flow.child(shop.delivery, Order(0))
+
+    harness.freeze()
+    run = harness.run(parent)
+    harness.move(seconds=2)
+    harness.drain()
+    (former,) = shop.children(run)
+    harness.client.operations.rewind(run, to="sleep", by="ann")
+    harness.drain()
+    harness.move(seconds=2)
+    harness.drain()
+    former, anew = shop.children(run)
+    assert [former.status, anew.status] == ["cancelled", "waiting"]
+    copy = harness.client.operations.fork(run, at="delivery", by="ann").new_run_id
+    harness.drain()
+    (copied,) = harness.database.rows("SELECT id FROM perennial.run WHERE parent_id = :r", r=copy)
+    assert copied.id not in {former.id, anew.id}
+    harness.client.signal(anew.id, "amount")
+    harness.drain()
+    assert shop.result(run) == "0 table"
+    assert harness.status(copy) is RunStatus.WAITING
+    assert not harness.database.rows("SELECT FROM perennial.outbox")
 
 
 def test_a_handle_reads_as_its_id() -> None:

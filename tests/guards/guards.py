@@ -944,6 +944,12 @@ GUARDS = [
         (f"{CHILDREN_RACE}test_a_child_whose_process_was_changed_since_is_looked_at_again",),
     ),
     Guard(
+        "children of what is asked anew are ended",
+        "A rewound parent waits for another child.",
+        (f"{CHILDREN}test_a_rewound_parent_asks_for_a_child_anew_and_the_former_one_is_ended",),
+        cut=NEVER,
+    ),
+    Guard(
         "a child settles the line that asked for it",
         "A line that was asked anew waits for another child.",
         (f"{CHILDREN_RACE}test_a_child_of_a_line_that_was_asked_anew_settles_nothing",),

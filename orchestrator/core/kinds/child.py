@@ -142,5 +142,5 @@ class ChildCall(Ask):
     @classmethod
     def typed(cls, _names: RunNames, _key: str, _name: str, who: tuple[str, ...]) -> str:
         """Look at it."""
-        run = next(iter(who), "").removeprefix("run ")
+        run = next(iter(who), "").strip("'").removeprefix("run ")
         return f"perennial show {run}" if run else ""

@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, case, exists, func, select, text
+from sqlalchemy import Connection, Uuid, and_, case, cast, exists, func, select, text
 
 from orchestrator.core.journal import ActivityKind, ActivityState
 from orchestrator.core.kinds import kind_of
+from orchestrator.core.kinds.child import CHILD
 from orchestrator.core.run import RunStatus
 from orchestrator.core.selection import RunFilter
 from orchestrator.core.views import (
@@ -21,6 +22,7 @@ from orchestrator.core.views import (
     Wait,
 )
 from orchestrator.store.reads.approvals import VOTES, progress_of
+from orchestrator.store.reads.families import children_of
 from orchestrator.store.reads.selecting import conditions
 from orchestrator.store.schema.tables import (
     activity,
@@ -87,6 +89,18 @@ _SET_ASIDE = case(
     )
 ).label("set_aside")
 
+_CHILD = run.alias()
+_CHILD_STANDS = case(
+    (
+        activity.c.kind == CHILD,
+        select(
+            func.json_build_object("status", _CHILD.c.status, "waiting_for", _CHILD.c.waiting_for)
+        )
+        .where(_CHILD.c.id == cast(activity.c.policy.op("->>")("child"), Uuid))
+        .scalar_subquery(),
+    )
+).label("child")
+
 UNTAKEN_SENDS = 3
 """A handoff sent so often, over 15 s or more, is waited for by itself: no worker took it."""
 
@@ -127,6 +141,11 @@ def get_run(connection: Connection, run_id: UUID) -> RunView | None:
         followed_by=row.followed_by,
         code_revision=row.code_revision,
         is_unserved=row.is_unserved,
+        parent_id=row.parent_id,
+        parent_key=row.parent_key,
+        on_parent_end=row.on_parent_end,
+        children_started=row.children,
+        children=children_of(connection, row.id) if row.children else (),
         status_text=row.status_text or "",
         chapter=row.chapter,
         chapter_at=row.chapter_at,
@@ -275,6 +294,7 @@ def _waits(connection: Connection, run_row: Any) -> tuple[Wait, ...]:
             approval.c.rule,
             VOTES,
             _SET_ASIDE,
+            _CHILD_STANDS,
         )
         .outerjoin(
             approval, and_(approval.c.run_id == activity.c.run_id, approval.c.key == activity.c.key)
@@ -356,6 +376,8 @@ def _detail(row: Any) -> str:
         return progress_of(row)
     if row.set_aside is not None:
         return f"a signal was set aside: {_object(row.set_aside).get('why')}"
+    if row.child is not None:
+        return _of_child(row.child)
     untaken = _untaken(row.sends, f"that has stage {row.name}")
     if row.state == ActivityState.PENDING and untaken:
         return untaken
@@ -365,6 +387,14 @@ def _detail(row: Any) -> str:
     if row.state == ActivityState.CLAIMED:
         return AT_WORK
     return ""
+
+
+def _of_child(child: dict[str, Any]) -> str:
+    """How it stands, which its parent waits for."""
+    if child["status"] == RunStatus.INCIDENT:
+        return "it has an incident, and waits for an operator"
+    waits = f", waits for {child['waiting_for']}" if child["waiting_for"] else ""
+    return f"it is {child['status']}{waits}"
 
 
 def _untaken(sends: int | None, which: str) -> str:

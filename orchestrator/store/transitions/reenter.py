@@ -39,6 +39,7 @@ from orchestrator.store.parts import (
     REPLACES,
     WAKE_RELAYS,
     a_turn_of,
+    look_at_children,
     run_has_changed,
 )
 from orchestrator.store.reads.standing import read_standing
@@ -98,7 +99,7 @@ WITH entries AS (
     FROM (SELECT status FROM perennial.run WHERE id = %(run_id)s) before
     WHERE r.id = %(run_id)s
         AND r.revision = %(revision)s  /* guard: an operator's verb changes the run that it has read */
-    RETURNING r.id, r.queue, r.revision, r.status, before.status AS from_status
+    RETURNING r.id, r.queue, r.revision, r.status, r.children, before.status AS from_status
 ), disarmed AS (
     UPDATE perennial.timer t SET state = 'cancelled'
     FROM fence WHERE t.run_id = fence.id AND t.state = 'armed' AND (
@@ -144,6 +145,9 @@ WITH entries AS (
     {HAND_OFF}
     SELECT {a_turn_of("fence.id", "fence.queue")}, {FOR_A_RELAY}
     FROM fence  /* guard: handoff of a run that is re-entered */
+    UNION ALL
+    SELECT {look_at_children("fence.id", "fence.revision", "fence.queue")}, {FOR_A_RELAY}
+    FROM fence WHERE fence.children > 0  /* guard: children of what is asked anew are ended */
     UNION ALL
     SELECT w.run_id, w.key, w.attempt, w.name, w.queue, {FOR_A_RELAY} FROM rewritten w
     WHERE w.kind = 'stage' AND w.state = 'pending'

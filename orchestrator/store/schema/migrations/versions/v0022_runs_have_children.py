@@ -29,20 +29,17 @@ DECLARE
     parent record;
     happened text := CASE NEW.status WHEN 'completed' THEN 'child completed' ELSE 'child ' || NEW.status END;
 BEGIN
-    PERFORM FROM perennial.activity a WHERE a.run_id = NEW.parent_id AND a.key = line AND a.state = 'pending'
-        AND a.policy ->> 'child' = NEW.id::text;
-    IF NOT FOUND THEN  -- a migration may have moved it
-        SELECT a.key INTO line FROM perennial.activity a WHERE a.run_id = NEW.parent_id AND a.kind = 'child'
-            AND a.state = 'pending' AND a.policy ->> 'child' = NEW.id::text;
-        IF NOT FOUND THEN
-            RETURN NULL;
-        END IF;
-    END IF;
     SELECT r.revision + 1 AS revision, r.status, r.queue, r.outstanding,
             r.outstanding_revision = r.turn_revision AS counts
         INTO parent FROM perennial.run r WHERE r.id = NEW.parent_id AND r.closed_at IS NULL FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN NULL;
+    END IF;
+    PERFORM FROM perennial.activity a WHERE a.run_id = NEW.parent_id AND a.key = line
+        AND a.policy ->> 'child' = NEW.id::text;
+    IF NOT FOUND THEN  -- a migration may have moved it
+        SELECT a.key INTO line FROM perennial.activity a WHERE a.run_id = NEW.parent_id AND a.kind = 'child'
+            AND a.state = 'pending' AND a.policy ->> 'child' = NEW.id::text;
     END IF;
     UPDATE perennial.activity a SET state = CASE NEW.status WHEN 'completed' THEN 'done' ELSE 'failed' END,
         result = CASE NEW.status WHEN 'completed' THEN NEW.output END,

@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     child_depth_max: int = Field(
         16,
         ge=1,
-        description="So many runs may stand above one: of parents, their parents, and so on.",
+        description="So many runs may stand above one: its parent, that one's parent, and so on.",
     )
     batch_size: int = Field(
         500, ge=1, le=10_000, description="Rows of each kind that are done before looking up again."

@@ -6,7 +6,7 @@ What it waits for, who can act, since when, what happens next and when.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -92,11 +92,7 @@ def _facts(run: RunView, clock: Clock) -> Table:
         facts.append(("followed by", run.followed_by))
     if run.follows:
         facts.append(("follows", run.follows))
-    if run.parent_id:
-        line = f", which awaits it as {run.parent_key}" if run.parent_key else ""
-        facts.append(("child of", f"run {run.parent_id}{line}"))
-    if run.children_started:
-        facts.append(("children", _children(run)))
+    facts += _family(run)
     if run.previous_stage:
         facts.append(("last stage", run.previous_stage))
     if run.input is not None:
@@ -104,6 +100,14 @@ def _facts(run: RunView, clock: Clock) -> Table:
     if run.attributes:
         facts.append(("attributes", shortened(run.attributes, PAYLOAD_CHARACTERS_MAX)))
     return _facts_table(facts)
+
+
+def _family(run: RunView) -> Iterator[tuple[str, object]]:
+    if run.parent_id:
+        line = f", which awaits it as {run.parent_key}" if run.parent_key else ""
+        yield "child of", f"run {run.parent_id}{line}"
+    if run.children_started:
+        yield "children", _children(run)
 
 
 def _children(run: RunView) -> str:

@@ -230,7 +230,7 @@ def _asked(query: RunFilter, after: UUID | None) -> str:
         '"next": [{"what", "at"}], "attempt", "detail", "edition", "changed"}], "queue", "untaken_turn", '
         '"failures": [{"key", "attempt", "type", "message", "traceback", "at"}], '
         '"former_key", "follows", "followed_by", "code_revision", "is_unserved", "status_text", "chapter", '
-        '"chapter_at"}',
+        '"chapter_at", "parent_id", "parent_key", "on_parent_end", "children_started", "children": [as of `tree`]}',
     ),
 )
 def show(context: typer.Context, run: Run, _json: Json = False) -> None:

@@ -41,6 +41,11 @@ RUN = {
     "status_text",
     "chapter",
     "chapter_at",
+    "parent_id",
+    "parent_key",
+    "on_parent_end",
+    "children_started",
+    "children",
 }
 ROW = {
     "id",
@@ -98,6 +103,8 @@ def test_show_prints_the_run_with_its_waits(perennial):
         "detail",
         "edition",
         "changed",
+        "heartbeat",
+        "heartbeat_at",
     }
     assert run["failures"] == []
     assert (wait["kind"], wait["who"]) == ("approval", ["alice"])

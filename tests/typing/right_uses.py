@@ -10,6 +10,7 @@ from orchestrator import (
     AsyncClient,
     BranchResults,
     CallbackToken,
+    ChildHandle,
     Decision,
     Flow,
     RaceResult,
@@ -105,6 +106,15 @@ def boss(_request: object) -> list[str]:
     return ["bob"]
 
 
+@process(version=1)
+async def billing(flow: Flow, paid: Paid) -> int:
+    return paid.amount
+
+
+@process(version=2)
+async def tidy(flow: Flow) -> None: ...
+
+
 @process(version=1, expires_after=3600)
 async def p(flow: Flow, user: str) -> tuple[str, int]:
     decision = await flow.approval("boss", assign=["bob"], escalate={3600: ["ann"]}, timeout=7200)
@@ -118,6 +128,11 @@ async def p(flow: Flow, user: str) -> tuple[str, int]:
     assert_type(await flow.signal("paid", type=Paid, timeout=60, default=None), Paid | None)
     async for paid in flow.signals("paid", type=Paid, max=3):
         assert_type(paid, Paid)
+    assert_type(await flow.child(billing, Paid(3), on_parent_end="wait"), int)
+    assert_type(await flow.child(tidy, key="once"), None)
+    assert_type(await flow.start_child(billing, Paid(3), business_key="B-1"), ChildHandle)
+    pair = await flow.gather(flow.child(billing, Paid(1)), flow.child(tidy))
+    assert_type(pair, tuple[int, None])
     promised = flow.callback("payment", type=Paid, timeout=60)
     await flow.stage(submit, promised.token, user)
     assert_type(await promised, Paid)

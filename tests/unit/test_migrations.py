@@ -19,6 +19,7 @@ from orchestrator.core.versions import refusals as no
 from orchestrator.core.versions.migrated import Migrated, OpenApproval, Standing
 from orchestrator.core.versions.migrating import plan_for, quorum_decides
 from orchestrator.core.versions.plans import Plan, read_plan, written
+from orchestrator.core.voting import Rule
 from orchestrator.errors import DefinitionError
 from tests.unit.replaying import BEGIN, RUN_ID, World
 
@@ -499,8 +500,9 @@ def test_every_reason_has_a_test():
 
 
 def test_votes_are_enough_at_their_quorum():
-    assert not quorum_decides(1, quorum=OpenApproval("boss", ("bob",), votes=1, quorum=2))
-    assert quorum_decides(2, quorum=OpenApproval("boss", ("bob",), votes=2, quorum=2))
+    assert not quorum_decides(1, Rule(needs=2, rejects=None))
+    assert quorum_decides(2, Rule(needs=2, rejects=None))
+    assert quorum_decides(1, None)
 
 
 # -- the document --------------------------------------------------------------------------------

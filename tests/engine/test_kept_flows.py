@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from importlib import import_module
 from unittest.mock import patch
@@ -18,7 +19,7 @@ from orchestrator.engine.stage import run_stage
 from orchestrator.engine.turn import advance
 from orchestrator.store.reads.loading import load_run
 from orchestrator.store.transitions import claim
-from tests.harness import Harness
+from tests.harness import Harness, WireTrace
 from tests.modes import NORMAL, modes_of
 
 pytestmark = modes_of(NORMAL, because="each test says itself who keeps what")
@@ -320,3 +321,40 @@ def test_a_run_that_was_read_for_a_flow_which_is_let_go_is_read_again(harness):
         for message in harness.pending():
             eager.do(message, harness.context)
     assert harness.client.result(run) == [1, 5, 7, 9]
+
+
+def test_a_turn_of_a_long_run_reads_what_one_of_a_short_run_does(harness, request):
+    """Rows and bytes of the last twenty turns of a chain; `-s` prints them, and `--all` plays one of 3,000."""
+    harness.context.kept_flows = KeptFlows()
+
+    @stage(registry=harness.registry)
+    def work(number: int) -> int:
+        return number
+
+    @process(version=1, registry=harness.registry)
+    async def numbers(flow: Flow, length: int) -> int:
+        for number in range(length):
+            await flow.stage(work, number)
+        return length
+
+    def turn() -> None:
+        for message in harness.pending():
+            harness.deliver(message)
+
+    def read_by_a_turn(length: int) -> tuple[float, float]:
+        harness.start(numbers, length)
+        for _ in range(length - 20):
+            turn()
+        trace = WireTrace(harness.context.database)
+        for _ in range(20):
+            turn()
+        sent = [re.match(r"B\t(\d+)\tDataRow", line) for line in trace.lines()]
+        trace.stop()
+        sizes = [int(row[1]) for row in sent if row is not None]
+        print(f"{length} stages: {len(sizes) / 20:.1f} rows, {sum(sizes) / 20:.0f} bytes a turn")
+        return len(sizes) / 20, sum(sizes) / 20
+
+    rows, size = read_by_a_turn(150)
+    rows_of_long, size_of_long = read_by_a_turn(3000 if request.config.getoption("--all") else 300)
+    assert rows_of_long <= rows + 0.5
+    assert size_of_long <= 1.5 * size

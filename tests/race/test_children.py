@@ -16,7 +16,7 @@ from orchestrator import ChildFailed, Flow, RunStatus, process, stage
 from orchestrator.core.outcome import TurnOutcome
 from orchestrator.core.replay import take_turn
 from orchestrator.engine.children import with_children
-from orchestrator.engine.operations import by_hand
+from orchestrator.engine.operations import cancel as cancelling
 from orchestrator.faults import listen
 from orchestrator.store.reads import loading
 from orchestrator.store.transitions.children import children_to_end, forget_children
@@ -99,7 +99,7 @@ class Family:
 
 
 def cancel(run: UUID) -> Callable[[Any], None]:
-    return lambda connection: by_hand.cancel(connection, run, by="ann", reason="")
+    return lambda connection: cancelling.cancel(connection, run, cancelling.Cancelling("ann", ""))
 
 
 @pytest.fixture

@@ -209,4 +209,12 @@ async def sagas(flow: Flow) -> list[Any]:
         return [str(error)]
 
 
+@process(version=1, registry=registry)
+async def chapters(flow: Flow, number: int | None) -> int:
+    """Its second chapter is held."""
+    if number is None:
+        await flow.continue_as_new(await flow.stage(quick, 5))
+    return await flow.stage(held, number or 0)
+
+
 install(app, registry=registry, settings=settings)

@@ -6,6 +6,7 @@ see_to_children   the children of a run that has ended, or needs them no more, a
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from uuid import UUID
 
@@ -15,10 +16,10 @@ from orchestrator.core import codec
 from orchestrator.core.kinds.base import ChildStart, NewActivity
 from orchestrator.core.kinds.child import ChildHandle
 from orchestrator.core.outcome import TurnOutcome
-from orchestrator.core.run import RunStatus
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.inputs import Contract
-from orchestrator.errors import ChildRefused, PayloadError
+from orchestrator.engine.operations.cancel import Cancelling, cancel
+from orchestrator.errors import ChildRefused, PayloadError, RunCancelling, RunClosed
 from orchestrator.store.parts import ADVANCE, CHILDREN_KEY
 from orchestrator.store.statement import AnyConnection
 from orchestrator.store.transitions.children import (
@@ -28,7 +29,6 @@ from orchestrator.store.transitions.children import (
     forget_children,
     read_child_terms,
 )
-from orchestrator.store.transitions.close import close_run_if_open
 from orchestrator.store.transitions.outbox import Handoff
 
 ENDED_AT_ONCE = 100
@@ -103,20 +103,19 @@ def _line_of(line: NewActivity, child: NewChild) -> NewActivity:
 
 
 def see_to_children(context: EngineContext, run_id: UUID) -> None:
-    """End the children of that run that it needs no more, each in a transaction of its own. Safe at any time."""
+    """End the children of that run that it needs no more, each in a transaction of its own. Safe at any time.
+
+    One whose process says so cleans up first.
+    """
     with context.connection() as connection:
         found = children_to_end(connection, run_id, limit=ENDED_AT_ONCE)
         if found is None:
             return
         why = f"is {found.status}" if found.is_closed else "needs it no more"
         for child_id in found.ids:
-            close_run_if_open(
-                connection,
-                child_id,
-                status=RunStatus.CANCELLED,
-                actor=f"run {run_id}",
-                error={"type": "Cancelled", "message": f"its parent, run {run_id}, {why}"},
-            )
+            asked = Cancelling(f"run {run_id}", f"its parent, run {run_id}, {why}")
+            with suppress(RunClosed, RunCancelling):  # somebody else has
+                cancel(connection, child_id, asked)
         if len(found.ids) < ENDED_AT_ONCE:
             forget_children(connection, run_id, found.attempt)
             return

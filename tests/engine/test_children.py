@@ -446,6 +446,30 @@ def test_a_rewound_parent_asks_for_a_child_anew_and_the_former_one_is_ended(
     assert not harness.database.rows("SELECT FROM perennial.outbox")
 
 
+@once
+def test_a_child_whose_parent_ends_cleans_up_first_where_its_process_says_so(
+    harness: Harness, shop: Shop
+) -> None:
+    @process(version=1, name="tidy", registry=shop.registry, clean_up_within=hours(1))
+    async def tidy(flow: Flow) -> None:
+        try:
+            await flow.signal("never")
+        finally:
+            await flow.stage("pack", Order(1, "broom"))
+
+    @shop.parent
+    async def parent(flow: Flow) -> None:
+        await flow.child(tidy)
+
+    harness.client.processes.deploy(tidy)
+    run = harness.run(parent)
+    harness.client.cancel(run, by="ann")
+    harness.drain()
+    assert [child.status for child in shop.children(run)] == ["cancelled"]
+    assert shop.done == ["broom"]
+    assert not harness.database.rows("SELECT FROM perennial.outbox")
+
+
 def test_a_handle_reads_as_its_id() -> None:
     run = UUID(int=7)
     assert str(ChildHandle(run, "delivery")) == str(run)

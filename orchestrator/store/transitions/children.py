@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from orchestrator.core.kinds.cancellation import CANCELLATION_KEY
 from orchestrator.core.kinds.child import CHILD, KEY_TAKEN
 from orchestrator.store.parts import (
     APPEND_HISTORY,
@@ -120,7 +121,8 @@ _TO_END = Statement(
 SELECT o.attempt, o.queue, p.status, p.closed_at IS NOT NULL AS is_closed, c.id
 FROM perennial.outbox o JOIN perennial.run p ON p.id = o.run_id LEFT JOIN LATERAL (
     SELECT c.id FROM perennial.run c
-    WHERE c.parent_id = p.id AND c.closed_at IS NULL
+    WHERE c.parent_id = p.id AND c.closed_at IS NULL AND NOT EXISTS (
+            SELECT FROM perennial.activity e WHERE e.run_id = c.id AND e.key = '{CANCELLATION_KEY}')
         AND c.on_parent_end = 'cancel'  /* guard: a child that was abandoned goes on */
         AND (p.closed_at IS NOT NULL OR c.parent_key IS NOT NULL AND c.id::text NOT IN (
             SELECT a.policy ->> 'child' FROM perennial.activity a

@@ -950,11 +950,6 @@ GUARDS = [
         cut=NEVER,
     ),
     Guard(
-        "a child settles the line that asked for it",
-        "A line that was asked anew waits for another child.",
-        (f"{CHILDREN_RACE}test_a_child_of_a_line_that_was_asked_anew_settles_nothing",),
-    ),
-    Guard(
         "an input is checked by what is deployed now",
         "What a producer knows of a process may be old.",
         (f"{INPUTS}test_a_start_by_name_is_checked_by_the_version_that_is_started",),

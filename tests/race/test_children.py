@@ -209,7 +209,9 @@ def test_a_child_among_several_runs_ends_in_a_statement_of_its_own(
     turns = [family.turn_of(each) for each in (below, beside)]
     with harness.database.psycopg() as holder, harness.context.connection() as batch:
         holder.execute("SELECT FROM perennial.run WHERE id = %s FOR NO KEY UPDATE", [parent])
+        batch.exec_driver_sql("SET lock_timeout = '1s'")
         answers = commit_turn_if_unchanged.many(batch, turns)
+        batch.exec_driver_sql("RESET lock_timeout")
         assert [answer is not None for answer in answers] == [False, True]
         holder.rollback()
     harness.drain()

@@ -77,10 +77,10 @@ _AND_GOES_ON = """        AND a.key = line
 END $$
 """
 
-TELL_PARENT = "".join(  # noqa: FLY002 - a guard stands in it
+TELL_PARENT = "".join(  # noqa: FLY002 - as it is in three parts
     (
         _TELLS,
-        _THAT_ASKED,  # guard: a child settles the line that asked for it
+        _THAT_ASKED,
         _AND_GOES_ON,
     )
 )

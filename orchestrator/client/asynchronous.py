@@ -132,6 +132,7 @@ class AsyncOperations(_Facet):
     mend_cause = Verb(Operations.mend_cause)
     counts = Verb(Operations.counts)
     timer_lateness = Verb(Operations.timer_lateness)
+    tree = Verb(Operations.tree)
 
     def __init__(self, waiting: Operations) -> None:
         super().__init__(waiting)

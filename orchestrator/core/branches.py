@@ -209,10 +209,9 @@ class Branches(Cancelling):
         if answer.error is None:
             self.answer_of_flow = answer
             return None
-        is_own = isinstance(answer.error, BranchCancelled)
-        if is_own and not isinstance(
-            answer.error, RunCancelled
-        ):  # nobody has cancelled the flow itself
+        raised = type(answer.error)  # of its type: its attributes, `__class__` too, may raise
+        # nobody has cancelled the flow itself
+        if issubclass(raised, BranchCancelled) and not issubclass(raised, RunCancelled):
             raise DefinitionError(NOT_TO_RAISE, where=self._where) from answer.error
         try:
             raise answer.error
@@ -320,7 +319,7 @@ class Branches(Cancelling):
             if answer.is_bug and gathering.tally.leaves_rest and answer.error is not None:
                 raise answer.error  # nobody awaits it, and it is not to be overlooked
             return
-        was_cancelled = isinstance(answer.error, BranchCancelled)
+        was_cancelled = issubclass(type(answer.error), BranchCancelled)
         if answer.is_bug and not was_cancelled:
             self._close_gathering(gathering)
             self._conclude(gathering, answer)

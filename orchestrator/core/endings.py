@@ -48,7 +48,7 @@ class Endings(Cancellations):
         """What goes on in the flow's place, now that its own code has ended so: it undoes what is to be undone."""
         undoing, error = self.requests.undoing, ended.error
         is_cancelled = self.early_end is not None
-        if not (error is None or self.fails_by(error) or isinstance(error, BranchCancelled)):
+        if not (error is None or self.fails_by(error) or issubclass(type(error), BranchCancelled)):
             return None  # a bug parks the run: nothing is undone for it
         has_failed = error is not None or is_cancelled
         if not (undoing.of_run.entries if has_failed else undoing.let_go):
@@ -127,10 +127,11 @@ class Endings(Cancellations):
 
     def fails_by(self, error: BaseException) -> bool:
         """Whether the flow fails, where it raises that; else its run is parked, or the error is no end of its."""
-        return isinstance(error, OUTCOMES) or (
+        raised = type(error)  # its attributes, `__class__` too, may raise
+        return issubclass(raised, OUTCOMES) or (
             self.process.on_error == "fail"
-            and isinstance(error, Exception)
-            and not issubclass(type(error), PayloadMismatch)
+            and issubclass(raised, Exception)
+            and not issubclass(raised, PayloadMismatch)
         )
 
     def ended_by_bug(self, error: BaseException) -> TurnOutcome:

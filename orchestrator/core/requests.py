@@ -313,7 +313,7 @@ class Requests:
         """Undo what a block has done that is left by that error. One that would park the run undoes nothing."""
         if self.branches.is_over:
             return
-        is_cancelled = isinstance(error, BranchCancelled) and not self.undoing.is_given_up
+        is_cancelled = issubclass(type(error), BranchCancelled) and not self.undoing.is_given_up
         if is_cancelled or self.fails_by(error):
             await self.branches.undo(self.undoing.undo(holds))
 

@@ -103,7 +103,7 @@ class _Named(Tally):
             self.names[index],
             state,
             answer.value if answer is not None else None,
-            error if isinstance(error, Exception) else None,
+            error if issubclass(type(error), Exception) else None,  # type: ignore[arg-type]  # it is one then
         )
 
     def _all(self) -> tuple[BranchOutcome[Any], ...]:

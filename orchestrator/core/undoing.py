@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NoReturn, Protocol
 
 from orchestrator.core.definition import Stage
+from orchestrator.core.failures import message_of, type_of
 from orchestrator.core.journal import Activity, ActivityState, is_within
 from orchestrator.core.kinds.base import OUTCOMES, Request
 from orchestrator.core.kinds.stage import ENDS, UNDOES, StageCall
@@ -207,7 +208,7 @@ class Undoing:
 def _why(error: BaseException) -> str:
     if isinstance(error, ActivityFailed):
         return f"{error.error_type}: {error.message}"
-    return f"{type(error).__name__}: {error}"
+    return f"{type_of(error)}: {message_of(error)}"
 
 
 def _undone(undoable: Undoable) -> str:

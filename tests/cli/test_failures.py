@@ -122,7 +122,12 @@ def test_who_says_so_is_the_user_at_the_keyboard_unless_told(perennial, client):
     perennial("cancel", "x", "--by", "ops", "--reason", "twice")
     assert client.calls == [
         ("approve", ("x", None), {"by": getpass.getuser(), "comment": "", "edition": None}),
-        ("cancel", ("x",), {"by": "ops", "reason": "twice"}),
+        (
+            "cancel",
+            ("x",),
+            {"by": "ops", "reason": "twice", "compensate": False, "now": False},
+        ),
+        ("get", ("x",), {}),  # whether it cleans up first
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -136,8 +137,10 @@ def test_one_whose_end_is_not_recorded_falls_silent(world, monkeypatch):
 
 def test_a_worker_that_ends_at_once_cancels_them_and_gives_them_back_as_no_further_try(world):
     cancelled: list[int] = []
+    begun = threading.Event()
 
     async def call(value: int) -> int:
+        begun.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -151,6 +154,9 @@ def test_a_worker_that_ends_at_once_cancels_them_and_gives_them_back_as_no_furth
         world.deliver(task, *arguments)
     tasks = world.member.async_tasks
     assert tasks.may_begin()
+    assert begun.wait(
+        timeout=30
+    )  # what has not begun is given back too, and has nothing to clean up
     tasks.give_back()
     assert not tasks.may_begin()  # from now on a stage holds its slot, for which Celery waits
     tasks.drain()

@@ -13,7 +13,7 @@ import pytest
 from tests.oracle.adversary import Theatre
 from tests.oracle.programs import Family, Instruction, generate, parts_of
 
-TENS = [int(seed) for seed in os.environ.get("ORACLE_TENS", "").split()] or range(1, 51, 10)
+TENS = [int(seed) for seed in os.environ.get("ORACLE_TENS", "").split()] or range(1, 31, 10)
 """The first seed of each ten: of fifty, or of those that test_cuts asks for."""
 
 IS_CUT = "ORACLE_TENS" in os.environ
@@ -38,7 +38,7 @@ def test_what_was_predicted_of_random_programs_comes_true(theatre, first):
         assert not play.contradictions, f"{told}\nAgain: make oracle SEED={seed}"
 
 
-@pytest.mark.parametrize(("family", "first"), [("wide", 1), ("wide", 5), ("deep", 1)])
+@pytest.mark.parametrize(("family", "first"), [("wide", 1), ("deep", 1)])
 def test_what_was_predicted_of_all_else_that_a_flow_may_await_comes_true(theatre, family, first):
     """Wide: callbacks, polls, races, maps, scopes, deadlines, signals of each form, ids and chance. Deep: children and
     sagas, too.

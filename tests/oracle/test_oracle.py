@@ -14,7 +14,7 @@ from tests.oracle.adversary import Theatre
 from tests.oracle.programs import Family, Instruction, generate, parts_of
 
 TENS = [int(seed) for seed in os.environ.get("ORACLE_TENS", "").split()] or range(1, 31, 10)
-"""The first seed of each ten: of fifty, or of those that test_cuts asks for."""
+"""The first seed of each ten: of thirty, or of those that test_cuts asks for."""
 
 IS_CUT = "ORACLE_TENS" in os.environ
 """For test_cuts no operator acts and no code is edited: its seeds are played as they were when a cut was seen."""

@@ -29,14 +29,22 @@ if TYPE_CHECKING:
     from orchestrator.core.flow import Flow
     from orchestrator.core.flow_poll import Backoff
     from orchestrator.core.heartbeats import heartbeat, last_heartbeat
+    from orchestrator.core.hooks import (
+        ActivityEnd,
+        ActivityInfo,
+        AttemptEnd,
+        AttemptInfo,
+        Hooks,
+        RunInfo,
+    )
     from orchestrator.core.kinds.child import ChildHandle
     from orchestrator.core.retries import Retry
     from orchestrator.core.retry_later import RetryLater, retry_after
     from orchestrator.core.run import RunStatus
+    from orchestrator.core.run_report import RunReport
     from orchestrator.core.selection import Between, RunFilter
     from orchestrator.core.steps import idempotency_key, step
     from orchestrator.core.voting import Vote, VotedDecision
-    from orchestrator.engine.reports import RunReport
     from orchestrator.errors import (
         ActivityCancelled,
         ActivityFailed,
@@ -97,11 +105,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ActivityCancelled",
+    "ActivityEnd",
     "ActivityFailed",
+    "ActivityInfo",
     "AlreadyDecided",
     "AlreadyVoted",
     "ApprovalChanged",
     "AsyncClient",
+    "AttemptEnd",
+    "AttemptInfo",
     "Backoff",
     "BadBrokerURL",
     "BadDatabaseURL",
@@ -133,6 +145,7 @@ __all__ = [
     "Fail",
     "Flow",
     "HeartbeatTimedOut",
+    "Hooks",
     "InvalidArguments",
     "InvalidInput",
     "NotAssigned",
@@ -155,6 +168,7 @@ __all__ = [
     "RunCompleted",
     "RunFailed",
     "RunFilter",
+    "RunInfo",
     "RunNotClosed",
     "RunNotFound",
     "RunReport",
@@ -200,6 +214,12 @@ __all__ = [
 # Each is imported when it is used: a process's module needs neither SQLAlchemy nor Celery, a producer no
 # Celery, and `perennial --help` none of them.
 _HOMES = {
+    "RunInfo": "orchestrator.core.hooks",
+    "Hooks": "orchestrator.core.hooks",
+    "AttemptInfo": "orchestrator.core.hooks",
+    "AttemptEnd": "orchestrator.core.hooks",
+    "ActivityInfo": "orchestrator.core.hooks",
+    "ActivityEnd": "orchestrator.core.hooks",
     "VotedDecision": "orchestrator.core.voting",
     "Vote": "orchestrator.core.voting",
     "Excluded": "orchestrator.errors",
@@ -252,7 +272,7 @@ _HOMES = {
     "RunFilter": "orchestrator.core.selection",
     "RunNotClosed": "orchestrator.errors",
     "RunNotFound": "orchestrator.errors",
-    "RunReport": "orchestrator.engine.reports",
+    "RunReport": "orchestrator.core.run_report",
     "RunStatus": "orchestrator.core.run",
     "SchemaNotReady": "orchestrator.errors",
     "Settings": "orchestrator.settings",

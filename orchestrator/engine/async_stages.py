@@ -18,13 +18,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from orchestrator.core.definition import Stage
-from orchestrator.core.steps import working_on
+from orchestrator.core.steps import StageContext, working_on
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.event_loop import EVENT_LOOP, Call
+from orchestrator.engine.hooks import HookedAttempt, info_of
 from orchestrator.engine.stage import (
     Ended,
     claim_stage,
@@ -55,6 +57,7 @@ class UnderWay:
     started: float
     call: Call = field(default_factory=Call)
     beats: BeatsOfStage | None = None
+    hooked: HookedAttempt | None = None
     is_over: bool = False
     """Whether its end is recorded, or nobody's to record any more."""
 
@@ -154,16 +157,31 @@ class AsyncStages:
             return None
         under_way = UnderWay(stage, claim, worker_id, self._context.monotonic())
         under_way.beats = standing.beats
+        if self._context.reports.hooks is not None:
+            under_way.hooked = self._context.reports.hooks.attempt(info_of(claim))
+            try:
+                under_way.hooked.begin()
+            except BaseException:
+                coroutine.close()
+                raise
         with self._changed:
             self._under_way.add(under_way)
         reach("before", "work")
+        if under_way.hooked is None:
+            self._begin(under_way, standing, coroutine, on_end)
+        else:
+            under_way.hooked.context.run(self._begin, under_way, standing, coroutine, on_end)
+        return under_way
+
+    def _begin(
+        self, under_way: UnderWay, standing: StageContext, coroutine: Any, on_end: OnEnd
+    ) -> None:
         with working_on(standing):
             under_way.call = EVENT_LOOP.begin(
                 coroutine,
-                timeout_seconds=stage.timeout_seconds,
+                timeout_seconds=under_way.stage.timeout_seconds,
                 on_end=lambda call: self._on_loop(under_way, call, on_end),
             )
-        return under_way
 
     def _on_loop(self, under_way: UnderWay, call: Call, on_end: OnEnd) -> None:
         """It has ended."""
@@ -185,6 +203,8 @@ class AsyncStages:
         try:
             if not under_way.is_over:
                 on_end(under_way, context)
+            elif under_way.hooked is not None:
+                under_way.hooked.given_back()
         except BaseException as error:  # this thread is nobody's who could do anything about it
             failure = error
             log.exception(
@@ -213,7 +233,9 @@ class AsyncStages:
             reach("after", "work")
             return encoded(stage, value)
 
-        work_and_settle(context, under_way.claim, Ended(under_way.started, result))
+        hooked = under_way.hooked
+        ended = result if hooked is None else partial(hooked.end, result)
+        work_and_settle(context, under_way.claim, Ended(under_way.started, ended))
         under_way.is_over = True
 
     def drain(self, *, is_hurried: Callable[[], bool] = lambda: False) -> None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.core.definition import Stage
-from orchestrator.core.failures import error_of
+from orchestrator.core.failures import error_of, type_of
 from orchestrator.store.transitions.claim import Claim
 
 _OVERRUNS = ("SoftTimeLimitExceeded", "StageTimedOut")
 """Celery's class, which the engine doesn't know; and `event_loop`'s."""
+
+
+def is_overrun(error: BaseException) -> bool:
+    """Whether it says that an attempt has taken longer than it may."""
+    return type_of(error) in _OVERRUNS
 
 
 def error_of_attempt(claim: Claim, stage: Stage[..., Any], error: BaseException) -> dict[str, Any]:

@@ -140,13 +140,18 @@ def _expire(context: EngineContext, expiry: UnfiredTimer) -> None:
             error=error,
             timer_id=expiry.id,
         )
-    if not is_closed or status is not RunStatus.EXPIRED:
+    hooks = context.reports.hooks
+    if not is_closed or (status is not RunStatus.EXPIRED and hooks is None):
         return
     try:
         with context.connection() as connection:
-            report = read_report(connection, expiry.run_id, RunStatus.EXPIRED, _EXPIRED)
-    except DBAPIError as error:
-        log.error("run %s expired; more could not be read: %s", expiry.run_id, error.orig)  # noqa: TRY400 - one line
+            report = read_report(connection, expiry.run_id, status, error)
+    except DBAPIError as trouble:
+        log.error("run %s %s; more could not be read: %s", expiry.run_id, status, trouble.orig)  # noqa: TRY400 - one line
         return
-    if report is not None:
+    if report is None:
+        return
+    if status is RunStatus.EXPIRED:
         context.reports.run_ended(report)
+    elif hooks is not None:
+        hooks.run_ended(report)

@@ -29,6 +29,7 @@ from orchestrator.core.retry_later import RetryLater
 from orchestrator.core.steps import working_on_step
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.event_loop import awaited
+from orchestrator.engine.hooks import attempt_info
 from orchestrator.engine.refusal import in_plain_characters, refused
 from orchestrator.engine.reports import FailedAttempt
 from orchestrator.store.reads.finding import now as database_now
@@ -111,7 +112,7 @@ class TurnLease:
         else:
             if request.ask.at_most_once:
                 self._record_beginning(loaded, request)
-            end, raised = self._call(request, request.ask, entry)
+            end, raised = self._call(loaded, request, request.ask, entry)
         try:
             remembered = self._remember(loaded, end)
         except DataError as refusal:  # and it always will: the step isn't called again for that
@@ -126,9 +127,7 @@ class TurnLease:
         self.steps_recorded += 1
         if remembered.armed is not None:
             self.context.messenger.arm([remembered.armed])
-        if raised is not None:
-            self._report(loaded, end, attempt, raised)
-            clear_frames(raised)
+        self._report(loaded, end, attempt, raised)
         # guard: no step after an unseen fact
         if remembered.revision != loaded.revision + self.steps_recorded:
             raise FactCame(f"a fact came while step {request.key} ran")
@@ -164,20 +163,29 @@ class TurnLease:
         )
 
     def _report(
-        self, loaded: LoadedRun, end: FlowStep, attempt: int, raised: BaseException
+        self, loaded: LoadedRun, end: FlowStep, attempt: int, raised: BaseException | None
     ) -> None:
-        self.context.reports.attempt_failed(
-            FailedAttempt(
-                loaded.context,
-                ActivityKind.STEP,
-                end.key,
-                end.name,
-                attempt,
-                end.error or {},
-                raised,
-                end.delay_seconds if end.state is ActivityState.RETRYING else None,
+        """Once it is recorded."""
+        reports, rests = self.context.reports, end.state is ActivityState.RETRYING
+        if raised is not None:
+            reports.attempt_failed(
+                FailedAttempt(
+                    loaded.context,
+                    ActivityKind.STEP,
+                    end.key,
+                    end.name,
+                    attempt,
+                    end.error or {},
+                    raised,
+                    end.delay_seconds if rests else None,
+                )
             )
-        )
+        if reports.hooks is not None and not rests:
+            reports.hooks.settled(
+                loaded.context, ActivityKind.STEP, key=end.key, name=end.name, error=end.error
+            )
+        if raised is not None:
+            clear_frames(raised)
 
     def acquire(self, loaded: LoadedRun) -> None:
         if self.is_held:
@@ -220,21 +228,15 @@ class TurnLease:
             turns.release_turn(self.connection, self.run_id, turn_token=self.token)
 
     def _call(
-        self, request: Request, call: StepCall, entry: Activity | None
+        self, loaded: LoadedRun, request: Request, call: StepCall, entry: Activity | None
     ) -> tuple[FlowStep, BaseException | None]:
         """The step's end; and what it raised, if it failed."""
         attempt = entry.attempt if entry else 1
         started = self.context.monotonic()
         end = _end_of(request)
-        declared, what = result_type_of(call.function), f"result of step {request.name}"
         try:
-            codec.check_declared(declared, what=what)
-            with (
-                working_on_step(f"{self.run_id}/{request.key}"),
-                self.context.calling(request.name),
-            ):
-                value = awaited(self.context.call_step(call.function, call.args, call.kwargs))
-            result = codec.encode(value, declared, what=what)
+            with self.context.calling(request.name):
+                result = self._hooked(loaded, request, call, attempt)
             return end(state=ActivityState.DONE, attempt=attempt, result=result), None
         except FAILURES as error:  # whatever a step raises is its outcome
             elapsed = self.context.monotonic() - started
@@ -251,6 +253,28 @@ class TurnLease:
                 delay_seconds=verdict.delay_seconds,
             )
             return rests, error
+
+    def _hooked(self, loaded: LoadedRun, request: Request, call: StepCall, attempt: int) -> str:
+        """What it comes to, between its hooks if there are some."""
+        hooks = self.context.reports.hooks
+        if hooks is None:
+            return self._result_of(request, call)
+        info = attempt_info(
+            loaded.context,
+            ActivityKind.STEP,
+            key=request.key,
+            name=request.name,
+            attempt=attempt,
+        )
+        return hooks.around(info, partial(self._result_of, request, call))
+
+    def _result_of(self, request: Request, call: StepCall) -> str:
+        """As JSON text."""
+        declared, what = result_type_of(call.function), f"result of step {request.name}"
+        codec.check_declared(declared, what=what)
+        with working_on_step(f"{self.run_id}/{request.key}"):
+            value = awaited(self.context.call_step(call.function, call.args, call.kwargs))
+        return codec.encode(value, declared, what=what)
 
     def _judged(
         self, call: StepCall, entry: Activity | None, error: BaseException, elapsed: float

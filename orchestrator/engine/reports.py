@@ -2,6 +2,7 @@
 
     attempt_failed   a stage's attempt or an inline step's: WARNING where another follows, ERROR for good
     run_ended        a run that failed, expired, or became an incident: ERROR, once
+    turn_committed   what a turn came to: such an end; and to hooks what else it has begun, opened and ended
 
 Said after the commit that records it, by whoever made that commit. Said, not asked: what a listener raises is
 logged, and changes nothing.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -19,8 +20,11 @@ from sqlalchemy import Connection
 
 from orchestrator.core.failures import FAILURES, LINE_LENGTH_MAX, clear_frames, presentable
 from orchestrator.core.journal import ActivityKind
-from orchestrator.core.outcome import RunContext
+from orchestrator.core.outcome import RunContext, TurnOutcome
 from orchestrator.core.run import RunStatus
+from orchestrator.core.run_report import RunReport, named
+from orchestrator.engine.hooks import HookCalls
+from orchestrator.store.reads.loading import LoadedRun
 from orchestrator.store.reads.views import get_run
 
 log = logging.getLogger(__name__)
@@ -43,34 +47,21 @@ class FailedAttempt:
     retry_in_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RunReport:
-    """A run that failed, expired, or became an incident, as its record has it.
-
-    `status` says which. `error` has `type` and `message`, and mostly `traceback`. `exception` is what its
-    flow raised, in the process where it did; None where a lost worker or a deadline ended it.
-    """
-
-    run_id: UUID
-    business_key: str | None
-    process: str
-    version: int
-    status: RunStatus
-    error: dict[str, Any] = field(default_factory=dict)
-    exception: BaseException | None = field(default=None, compare=False, repr=False)
-
-    def __str__(self) -> str:
-        return f"run {self.run_id} ({named(self.process, self.version, self.business_key)})"
-
-
 OnRun = Callable[[RunReport], None]
 
 
 class Reports:
     """Who is told beside the log: nobody, until somebody listens."""
 
-    def __init__(self) -> None:
+    def __init__(self, hooks: HookCalls | None = None) -> None:
         self.on_run: list[OnRun] = []
+        self.hooks = hooks
+        """Around attempts too, and told of what isn't logged."""
+
+    @property
+    def hook_errors(self) -> dict[str, int]:
+        """How often each hook has raised, by its class and place."""
+        return {} if self.hooks is None else self.hooks.errors
 
     def attempt_failed(self, failed: FailedAttempt) -> None:
         """Log it with its traceback, and tell."""
@@ -109,12 +100,31 @@ class Reports:
         )
         for listener in self.on_run:
             _call(listener, report)
+        if self.hooks is not None:
+            self.hooks.run_ended(report)
         clear_frames(report.exception)
 
+    def turn_committed(self, loaded: LoadedRun, outcome: TurnOutcome) -> None:
+        """What a turn has begun and opened, and whether its run has ended by it, or needs an operator."""
+        hooks = self.hooks
+        if hooks is not None:
+            hooks.turn_committed(loaded, outcome)
+        if outcome.status in REPORTED:
+            self.run_ended(_report_of(loaded.context, outcome))
+        elif hooks is not None and outcome.status.is_closed:
+            hooks.run_ended(_report_of(loaded.context, outcome))
 
-def named(process: str, version: int, business_key: str | None) -> str:
-    """A run for people, beside its id."""
-    return f"{process} version {version}" + (f", {business_key}" if business_key else "")
+
+def _report_of(run: RunContext, outcome: TurnOutcome) -> RunReport:
+    return RunReport(
+        run.id,
+        run.business_key,
+        run.process,
+        run.version,
+        outcome.status,
+        outcome.error or {},
+        outcome.raised,
+    )
 
 
 def read_report(

@@ -24,14 +24,16 @@ from orchestrator.core.journal import ActivityKind, ActivityState
 from orchestrator.core.retries import Retry, RetryAsked, tried_since, with_verdict
 from orchestrator.core.run import RunStatus
 from orchestrator.core.run_notice import Resting, RunNotice
+from orchestrator.core.run_report import RunReport
 from orchestrator.core.steps import StageContext, working_on
 from orchestrator.engine.attempt_errors import error_of_attempt
 from orchestrator.engine.callbacks import TokensOfStage, forget_tokens
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.database_errors import once_more_if_cut
+from orchestrator.engine.hooks import info_of
 from orchestrator.engine.park import park_attempt
 from orchestrator.engine.refusal import in_plain_characters, refused
-from orchestrator.engine.reports import FailedAttempt, RunReport
+from orchestrator.engine.reports import FailedAttempt
 from orchestrator.engine.stage_heartbeats import BeatsOfStage, flushing
 from orchestrator.engine.stage_steps import AttemptLost, RecordUnavailable, StepsOfStage
 from orchestrator.engine.turn import settle_and_advance
@@ -155,6 +157,9 @@ def _settle(
                 active_milliseconds=round(elapsed * 1000),
             )
             on_settled = _nothing if failure is None else failure.report
+            if context.reports.hooks is not None:
+                error = None if failure is None else failure.error
+                on_settled = context.reports.hooks.settling(claim, error, then=on_settled)
             return settle_and_advance(
                 context,
                 connection,
@@ -262,7 +267,22 @@ def _error_before(claim: Claim, retry: Retry) -> dict[str, Any] | None:
 def _work(context: EngineContext, stage: Stage[..., Any], claim: Claim) -> str:
     """The stage's result as JSON text; raises what the stage raises."""
     standing, arguments = prepare(context, stage, claim)
-    with working_on(standing), around("work"), context.calling(stage.name):
+    hooks = context.reports.hooks
+    with context.calling(stage.name):
+        if hooks is None:
+            return _call(context, stage, claim, standing, arguments)
+        work = partial(_call, context, stage, claim, standing, arguments)
+        return hooks.around(info_of(claim), work)
+
+
+def _call(
+    context: EngineContext,
+    stage: Stage[..., Any],
+    claim: Claim,
+    standing: StageContext,
+    arguments: dict[str, Any],
+) -> str:
+    with working_on(standing), around("work"):
         value = flushing(standing.beats, lambda: context.call_stage(stage, claim, arguments))
     return encoded(stage, value)
 

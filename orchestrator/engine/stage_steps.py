@@ -13,9 +13,12 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 from orchestrator.core import codec
 from orchestrator.core.annotations import result_type_of
 from orchestrator.core.callables import is_asynchronous, name_of
+from orchestrator.core.hooks import AttemptInfo
+from orchestrator.core.journal import ActivityKind
 from orchestrator.core.steps import working_on_step
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.event_loop import EVENT_LOOP
+from orchestrator.engine.hooks import attempt_info
 from orchestrator.engine.refusal import refused
 from orchestrator.store.transitions.claim import Claim, remember_step_if_claimed
 
@@ -69,9 +72,18 @@ class StepsOfStage:
             return codec.decode_recorded(self.claim.steps[key], declared, what=what)
         codec.check_declared(declared, what=what)
         run_id = self.claim.run.context.id
+        hooks = self.context.reports.hooks
         with working_on_step(f"{run_id}/{key}"):
-            value = self.context.call_step(function, args, kwargs)
-        kept = codec.keep(value, declared, what=what)
+            if hooks is None:
+                value = self.context.call_step(function, args, kwargs)
+                kept = codec.keep(value, declared, what=what)
+            else:
+
+                def work() -> codec.Kept:
+                    value = self.context.call_step(function, args, kwargs)
+                    return codec.keep(value, declared, what=what)
+
+                kept = hooks.around(self._info_of(place), work)
         self._remember(place, kept.text)
         return kept.value  # what every later attempt will get
 
@@ -87,11 +99,28 @@ class StepsOfStage:
             return codec.decode_recorded(self.claim.steps[place.key], declared, what=what)
         codec.check_declared(declared, what=what)
         run_id = self.claim.run.context.id
+        hooks = self.context.reports.hooks
         with working_on_step(f"{run_id}/{place.key}"):
-            value = await call()
-        kept = codec.keep(value, declared, what=what)
+            if hooks is None:
+                kept = codec.keep(await call(), declared, what=what)
+            else:
+
+                async def work() -> codec.Kept:
+                    return codec.keep(await call(), declared, what=what)
+
+                kept = await hooks.around_awaited(self._info_of(place), work)
         await EVENT_LOOP.aside(partial(self._remember, place, kept.text))
         return kept.value
+
+    def _info_of(self, place: _StepPlace) -> AttemptInfo:
+        claim = self.claim
+        return attempt_info(
+            claim.run.context,
+            ActivityKind.STEP,
+            key=place.key,
+            name=place.name,
+            attempt=claim.attempt,
+        )
 
     def _remember(self, place: _StepPlace, result: str) -> None:
         key = place.key

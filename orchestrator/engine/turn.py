@@ -35,7 +35,6 @@ from orchestrator.engine.children import see_to_children, with_children
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.inline_steps import FactCame, HandedBack, TurnLease, TurnPoisoned
 from orchestrator.engine.leave import Lack, leave, send_on
-from orchestrator.engine.reports import REPORTED, RunReport
 from orchestrator.engine.turn_commit import (
     facts_of,
     handoffs_of,
@@ -379,8 +378,7 @@ class _Turn:
             context.messenger.announce(notice_of_turn(loaded.context, outcome))
         if settlement is not None:
             self.on_settled()
-        if outcome.status in REPORTED:
-            self._report(loaded, outcome)
+        context.reports.turn_committed(loaded, outcome)
         return Tried.GOES_ON if outcome.goes_on else Tried.COMMITTED
 
     def _keep_flow(
@@ -398,20 +396,6 @@ class _Turn:
         if flow is not None:
             flow.close()
         return None
-
-    def _report(self, loaded: LoadedRun, outcome: TurnOutcome) -> None:
-        run = loaded.context
-        self.context.reports.run_ended(
-            RunReport(
-                run.id,
-                run.business_key,
-                run.process,
-                run.version,
-                outcome.status,
-                outcome.error or {},
-                outcome.raised,
-            )
-        )
 
     def _to_take(self, loaded: LoadedRun, outcome: TurnOutcome) -> NewActivity | None:
         """The stage to go on with. What else this turn has recorded would be missing in the run we go on with."""

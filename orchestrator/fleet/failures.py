@@ -22,7 +22,9 @@ from celery.exceptions import Retry, TaskPredicate, Terminated, WorkerLostError
 from orchestrator.core.failures import clear_frames, presentable, standing_for
 from orchestrator.core.journal import ActivityKind
 from orchestrator.core.run import RunStatus
-from orchestrator.engine.reports import FailedAttempt, Reports, RunReport
+from orchestrator.core.run_report import RunReport
+from orchestrator.engine.hooks import HookCalls
+from orchestrator.engine.reports import FailedAttempt, Reports
 from orchestrator.errors import RunFailed
 from orchestrator.fleet.compat import exception_info, unregistered_task
 
@@ -114,8 +116,15 @@ def end_of_task() -> None:
 class TaskReports(Reports):
     """What fails in this process is told to Celery, and to the app's own hooks."""
 
-    def __init__(self, app: Celery, *, on_failed: OnRun | None, on_incident: OnRun | None) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        app: Celery,
+        *,
+        on_failed: OnRun | None,
+        on_incident: OnRun | None,
+        hooks: HookCalls | None = None,
+    ) -> None:
+        super().__init__(hooks)
         self.on_run.append(_Runs(app).tell_celery)
         for hook, statuses in (
             (on_failed, (RunStatus.FAILED, RunStatus.EXPIRED)),

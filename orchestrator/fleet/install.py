@@ -7,7 +7,7 @@ two tasks of our own take turns and fire timers; a bootstep starts the services 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 from uuid import UUID
@@ -18,8 +18,10 @@ from sqlalchemy.exc import DBAPIError
 
 from orchestrator.core.definition import Registry, Stage, default_registry
 from orchestrator.core.failures import clear_frames
+from orchestrator.core.hooks import Hooks
 from orchestrator.engine.database_errors import is_a_servers_trouble, once_more_if_cut
 from orchestrator.engine.fire import fire_all
+from orchestrator.engine.hooks import HookCalls
 from orchestrator.engine.troubles import kind_of, one_line
 from orchestrator.errors import DefinitionError
 from orchestrator.fleet import failures
@@ -56,6 +58,7 @@ def install(
     settings: Settings | None = None,
     on_failed: OnRun | None = None,
     on_incident: OnRun | None = None,
+    hooks: Sequence[Hooks] = (),
 ) -> Member:
     """Make a Celery app a member of the fleet. Call it once, where the app is made.
 
@@ -66,14 +69,19 @@ def install(
     that dies between the two calls nothing, and the record has it all the same. What a hook raises is logged,
     and changes nothing; while it runs, its worker does nothing else.
 
-    Raises DefinitionError when a stage has the name of a task that the app has already, or wraps a task that
-    can't be a stage.
+    `hooks`: plug-ins around each attempt, and told of what is recorded (`orchestrator.Hooks`). The first is the
+    outermost. `Member.hook_errors` counts what they have raised.
+
+    Raises DefinitionError for what can't be a hook, and when a stage has the name of a task that the app has already,
+    or wraps a task that can't be a stage.
     """
     member = Member(
         app,
         registry,
         settings,
-        failures.TaskReports(app, on_failed=on_failed, on_incident=on_incident),
+        failures.TaskReports(
+            app, on_failed=on_failed, on_incident=on_incident, hooks=HookCalls.of(hooks)
+        ),
     )
     logging.getLogger(TRACE_LOG).addFilter(failures.said_once)
     _register(member, ADVANCE, _advance_with(member))

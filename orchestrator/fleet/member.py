@@ -87,6 +87,11 @@ class Member:
         return self._settings
 
     @property
+    def hook_errors(self) -> dict[str, int]:
+        """How often each of the app's hooks has raised in this process: `Tracing.before_attempt` → 3."""
+        return self._reports.hook_errors
+
+    @property
     def context(self) -> EngineContext:
         """The engine of this process."""
         if self._context is None:

@@ -33,7 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
     session.shared = None if shared is None else Path(shared)
     config.addinivalue_line(
         "markers",
-        "perennial(**options): what the test's perennial_tester is given: now, always_replay, doubled, crash_at",
+        "perennial(**options): what the test's perennial_tester is given: now, always_replay, doubled, crash_at, hooks",
     )
 
 

@@ -37,9 +37,11 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from orchestrator.client import Client, RunReference
 from orchestrator.core.definition import Registry, default_registry
 from orchestrator.core.durations import Duration, seconds_of
+from orchestrator.core.hooks import Hooks
 from orchestrator.core.views import HistoryEntry, RunView
 from orchestrator.engine.context import EngineContext, connect
 from orchestrator.engine.fire import fire
+from orchestrator.engine.hooks import HookCalls
 from orchestrator.engine.lost_attempts import recover_attempts
 from orchestrator.engine.messenger import SilentMessenger
 from orchestrator.engine.relay import relay
@@ -86,6 +88,7 @@ class ProcessTester(WorldVerbs, StandInVerbs, Inspection):
         always_replay: bool = False,
         doubled: bool = False,
         crash_at: int | None = None,
+        hooks: Sequence[Hooks] = (),
     ) -> None:
         """`database_url`: a server where databases may be created; None takes that of
         `PERENNIAL_TEST_DATABASE_URL`, or starts an embedded Postgres once per interpreter.
@@ -95,6 +98,8 @@ class ProcessTester(WorldVerbs, StandInVerbs, Inspection):
         pure raises FlowNotPure. `doubled`: every message comes twice, and once more when nothing else is due.
         `crash_at`: the worker dies at the n-th place where it writes; `crashes_at_each_await` tries them all.
         No outcome may change by any of these.
+
+        `hooks`: as `install` takes them. `hook_errors` counts what they have raised.
         """
         self.now = now or datetime.now(UTC).replace(microsecond=0)
         self._registry, self._database_url = registry, database_url
@@ -102,6 +107,7 @@ class ProcessTester(WorldVerbs, StandInVerbs, Inspection):
         self._deaths = Deaths(crash_at)
         self._stand_ins = StandIns(registry)
         self._late: list[Handoff | UUID] = []
+        self._hooks = HookCalls.of(hooks, monotonic=self._seconds)
         self._closing = ExitStack()
 
     def __enter__(self) -> Self:
@@ -111,7 +117,7 @@ class ProcessTester(WorldVerbs, StandInVerbs, Inspection):
             self.database = connect(settings, commits_each=False)
             stack.callback(self.database.dispose)
             event.listen(self.database, "checkout", self._set_clock)
-            self._inbox, self._witness = _Inbox(), Witness()
+            self._inbox, self._witness = _Inbox(), Witness(self._hooks)
             self._may_be_lost = False
             self._found_lost_at = self.now
             """A fleet has seen by then that a worker of ours has died."""
@@ -206,6 +212,11 @@ class ProcessTester(WorldVerbs, StandInVerbs, Inspection):
     def places(self) -> Sequence[str]:
         """Where `crash_at` may strike, as far as the worker has come: `before commit_turn` is the first."""
         return tuple(self._deaths.places)
+
+    @property
+    def hook_errors(self) -> dict[str, int]:
+        """How often each of the `hooks` has raised: `Tracing.before_attempt` → 3."""
+        return self._witness.hook_errors
 
     # -- within ------------------------------------------------------------------------------
 

@@ -6,15 +6,17 @@ from types import TracebackType
 from uuid import UUID
 
 from orchestrator.core.failures import frames_of, presentable
-from orchestrator.engine.reports import FailedAttempt, Reports, RunReport
+from orchestrator.core.run_report import RunReport
+from orchestrator.engine.hooks import HookCalls
+from orchestrator.engine.reports import FailedAttempt, Reports
 from orchestrator.errors import ActivityFailed
 
 
 class Witness(Reports):
     """Keeps the last exception of each run, with its traceback, beside what is logged of it."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, hooks: HookCalls | None = None) -> None:
+        super().__init__(hooks)
         self._raised: dict[UUID, tuple[BaseException, TracebackType | None]] = {}
 
     def note(self, run_id: UUID, raised: BaseException) -> None:

@@ -20,7 +20,7 @@ from orchestrator import (
     stage,
     step,
 )
-from orchestrator.engine.reports import RunReport
+from orchestrator.core.run_report import RunReport
 from orchestrator.store.reads import loading
 from tests.modes import NORMAL, modes_of
 from tests.unit.hostile import HOSTILE, exception_of

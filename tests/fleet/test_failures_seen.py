@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,7 +20,7 @@ from sentry_sdk.integrations.dedupe import DedupeIntegration
 from sentry_sdk.integrations.logging import LoggingIntegration
 from sentry_sdk.transport import Transport
 
-from orchestrator import ActivityFailed, Flow, Retry, RunReport, install, process, stage
+from orchestrator import ActivityFailed, Flow, Hooks, Retry, RunReport, install, process, stage
 from orchestrator.engine.fire import fire
 from orchestrator.fleet.member import Member
 from orchestrator.store.parts import ADVANCE
@@ -59,13 +59,14 @@ class World:
         self.app = Celery("failures-seen", broker="memory://", task_cls=base)
         self.app.conf.task_default_queue = QUEUE
 
-    def install(self, **settings: Any) -> Member:
+    def install(self, *, hooks: Sequence[Hooks] = (), **settings: Any) -> Member:
         self.member = install(
             self.app,
             registry=self.registry,
             settings=self.harness.settings.model_copy(update=settings),
             on_failed=self.reports.append,
             on_incident=self.incidents.append,
+            hooks=hooks,
         )
         self.member.pool_keeps_limits = False
         self.app.finalize()

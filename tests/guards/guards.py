@@ -54,6 +54,7 @@ SAGAS = "tests/testing/test_sagas.py::"
 CANCELLING = "tests/testing/test_cancelling.py::"
 WRONG = "tests/unit/test_wrong_flows.py::"
 
+HOOKS = "tests/testing/test_hooks.py::"
 SCHEMA = "tests/store/test_schema.py::"
 RIGHTS = "tests/store/test_rights.py::test_who_may_only_read_takes_nothing_out_of_a_run"
 TWO_RECORDS = "tests/schema/test_two_records.py::"
@@ -306,6 +307,21 @@ GUARDS = [
         "step memory of an async stage",
         "The same of a step that is awaited.",
         (f"{ASYNC}test_async_stages_and_steps_share_one_loop_and_are_remembered",),
+    ),
+    Guard(
+        "a hook's error changes no outcome",
+        "A plug-in that raises fails no stage, no turn and no worker.",
+        (
+            f"{HOOKS}test_a_hook_may_raise_whatever_it_likes[no-text]",
+            f"{HOOKS}test_what_a_hook_raises_changes_no_outcome_and_is_counted[CancelledError-before_attempt]",
+        ),
+    ),
+    Guard(
+        "a hook that raises what it was given leaves it as it was",
+        "An attempt's error is recorded with the traceback that its author's code has left.",
+        (
+            f"{HOOKS}test_what_a_hook_raises_changes_no_outcome_and_is_counted[what it was given-after_attempt]",
+        ),
     ),
     Guard(
         "who ends a wait cancels what it waits for",

@@ -173,6 +173,16 @@ async def ends(flow: Flow, how: str) -> None:
         await flow.signal("never")
 
 
+@process(version=1, registry=registry)
+async def cleans(flow: Flow, how: str) -> None:
+    try:
+        await flow.signal("never")
+    finally:
+        if how == "hangs":
+            await flow.signal("nor this")
+        await flow.stage(charge, 0)
+
+
 def test_hooks_nest_around_each_attempt_and_are_told_what_is_recorded(tester):
     """The first is the outermost. What was recorded before isn't called again, so it has no attempt."""
     run = tester.start(order, 1, key="o-1")
@@ -312,6 +322,18 @@ def test_the_end_of_a_run_is_told_once(tester, how):
     tester.advance_time(hours(2))
     told = [how, "expired"] if how == "incident" else [how]
     assert of("outer", "ended") == [("ended", RunStatus(status)) for status in told]
+
+
+@pytest.mark.parametrize(
+    ("clean_up", "now", "told"), [("done", False, 1), ("hangs", False, 1), ("done", True, 0)]
+)
+def test_a_cancellation_is_told_where_a_worker_records_it(tester, clean_up, now, told):
+    """By the turn that ends its clean-up, or by the timer of one that hangs; not where a client ends the run."""
+    run = tester.start(cleans, clean_up)
+    tester.cancel(run, now=now, clean_up_within=None if now else seconds(60))
+    tester.advance_time(hours(2))
+    assert tester.get(run).status is RunStatus.CANCELLED
+    assert of("outer", "ended") == [("ended", RunStatus.CANCELLED)] * told
 
 
 def test_without_hooks_nothing_of_theirs_is_called_or_made(tester):

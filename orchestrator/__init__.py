@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         RunInfo,
     )
     from orchestrator.core.kinds.child import ChildHandle
+    from orchestrator.core.on_exhausted import ask
     from orchestrator.core.retries import Retry
     from orchestrator.core.retry_later import RetryLater, retry_after
     from orchestrator.core.run import RunStatus
@@ -192,6 +193,7 @@ __all__ = [
     "WhyCompleted",
     "WorkerLost",
     "approval",
+    "ask",
     "business_days",
     "business_hours",
     "days",
@@ -288,6 +290,7 @@ _HOMES = {
     "WaitTimedOut": "orchestrator.errors",
     "WorkerLost": "orchestrator.errors",
     "approval": "orchestrator.core.decorators",
+    "ask": "orchestrator.core.on_exhausted",
     "BusinessTime": "orchestrator.core.calendars",
     "Calendar": "orchestrator.core.calendars",
     "business_days": "orchestrator.core.calendars",

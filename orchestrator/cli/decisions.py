@@ -45,7 +45,7 @@ Comment = Annotated[str, typer.Option(help="Why; the requester may get to read i
         "perennial approvals --for alice",
         json_shape='{"approvals": [{"run_id", "key", "name", "process", "business_key", "state", '
         '"assignees", "escalated", "opened_at", "escalates_at", "deadline", "decided_by", '
-        '"decided_at", "comment", "input", "follows", "edition", "changed", "votes", "progress"}]}',
+        '"decided_at", "comment", "input", "follows", "edition", "changed", "votes", "progress", "why"}]}',
     ),
 )
 def approvals(

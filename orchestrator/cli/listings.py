@@ -21,6 +21,9 @@ from orchestrator.engine.deploy import Deployed
 FINGERPRINT_CHARACTERS = 12
 """Enough to tell two definitions apart at a glance."""
 
+WHY_CHARACTERS_MAX = 120
+"""So much of a reason stands in a listing; `show` and `--json` have more."""
+
 ONE_LINE_WIDTH = 150
 """From so many columns on, a listing takes one line for each row."""
 
@@ -107,7 +110,7 @@ def inbox(
             (
                 text(approval.business_key or approval.run_id, "bold"),
                 text(approval.process),
-                text(_asking(approval) + _edition(approval) + _progress(approval)),
+                text(_asking(approval) + _edition(approval) + _progress(approval) + _why(approval)),
                 text(
                     ", ".join(approval.to_decide) + (" (escalated)" if approval.escalated else "")
                 ),
@@ -130,6 +133,12 @@ def inbox(
 def _progress(approval: ApprovalView) -> str:
     """Of one that several decide: `; 1 of 2 approved`."""
     return f"; {approval.progress.partition(';')[0]}" if approval.progress else ""
+
+
+def _why(approval: ApprovalView) -> str:
+    """Of one whose name doesn't say it: what a stage has failed by."""
+    first_line = approval.why.partition("\n")[0]
+    return f"\n{shortened(first_line, WHY_CHARACTERS_MAX)}" if first_line else ""
 
 
 def _edition(approval: ApprovalView) -> str:

@@ -20,10 +20,11 @@ from typing import Any, TypeVar
 
 from orchestrator.client.door import Door, RunReference
 from orchestrator.core import codec
+from orchestrator.core.on_exhausted import FAILED_BY_HAND
 from orchestrator.core.reentry.fork import Forking
 from orchestrator.core.reentry.retry import Retrying
 from orchestrator.core.reentry.rewind import Rewinding
-from orchestrator.core.reentry.settle import FAILED_BY_HAND, ByHand, Editing
+from orchestrator.core.reentry.settle import ByHand, Editing
 from orchestrator.engine.operations.fork import FORK
 from orchestrator.engine.operations.re_enter import Result, Verb
 from orchestrator.engine.operations.retry import RETRY

@@ -48,6 +48,8 @@ class ApprovalRequest:
     timeout_said: str = ""
     rule: Rule | None = None
     """Where more than the first of them decides."""
+    why: str = ""
+    """Why they are asked, in words, where its name doesn't say."""
 
 
 def request_approval(
@@ -60,6 +62,7 @@ def request_approval(
     needs: Needs = 1,
     rejects: int | None = 1,
     exclude: Sequence[str] = (),
+    why: str = "",
 ) -> ApprovalRequest:
     """Check and normalise what a flow asks. `clock`: for durations of working time. Raises DefinitionError."""
     where = f"approval {name!r}"
@@ -130,6 +133,7 @@ def request_approval(
         None if ends is None else ends.at,
         "" if ends is None else ends.said,
         rule,
+        why,
     )
 
 

@@ -92,6 +92,10 @@ class Cancelling(ABC):
         if isinstance(branch, Pending):
             self._drop(branch.request, why)
             return True
+        # guard: a stage that loses before it is awaited
+        if isinstance(branch, Combination) and branch.asked is not None:
+            self._drop(branch.asked, why)
+            return True
         if isinstance(branch, Combination) and not branch.starts_later:
             for _, each in branch.branches:
                 self._cancel_unstarted(each, why)

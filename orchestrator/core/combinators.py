@@ -50,6 +50,11 @@ class Combination(ABC, Generic[T]):
         """What its result is recorded as. None: it isn't."""
         return None
 
+    @property
+    def asked(self) -> Request | None:
+        """What was asked for already, though it starts later. None: nothing."""
+        return None
+
     @abstractmethod
     def tally(self) -> Tally:
         """A new count of how its branches end."""

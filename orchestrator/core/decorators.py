@@ -12,6 +12,7 @@ Defining is pure: nothing connects, and no environment is read.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -50,6 +51,7 @@ from orchestrator.core.ending_early import CLEAN_UP_SECONDS, IN_SPEC, CleanUp
 from orchestrator.core.error_attributes import check_attributes
 from orchestrator.core.fingerprints import meaning_of, source_of, text_of
 from orchestrator.core.flow_source import check_source
+from orchestrator.core.on_exhausted import OnExhausted
 from orchestrator.core.retries import Retry
 from orchestrator.errors import DefinitionError
 
@@ -89,6 +91,7 @@ def stage(
     heartbeat_seconds: Duration | None = ...,
     at_most_once: bool = ...,
     error_attributes: Sequence[str] = ...,
+    on_exhausted: OnExhausted | None = ...,
     always: bool = ...,
     registry: Registry | None = ...,
 ) -> StageDecorator: ...
@@ -103,6 +106,7 @@ def stage(
     heartbeat_seconds: Duration | None = None,
     at_most_once: bool = False,
     error_attributes: Sequence[str] = (),
+    on_exhausted: OnExhausted | None = None,
     always: bool = False,
     registry: Registry | None = None,
 ) -> Any:
@@ -113,8 +117,9 @@ def stage(
     the soft one first, stands where none is given. `heartbeat_seconds`: an attempt
     that calls no `heartbeat` for so long has failed. `at_most_once`: it is never tried again, not even where its worker
     dies: then the flow meets WorkerLost. `error_attributes`: which attributes of an error that it raises a flow gets to
-    see. `always`: in a declarative process, run it even after an approval was refused or timed out. Raises
-    DefinitionError.
+    see. `on_exhausted`: people who are asked whether it is tried again, once its attempts are used up, also where its
+    last worker died: `ask("it-ops")`. `always`: in a declarative process, run it even after an approval was refused or
+    timed out. Raises DefinitionError.
     """
 
     def define(target: Callable[..., Any]) -> Stage[..., Any]:
@@ -145,6 +150,14 @@ def stage(
                     remedy="Leave out one of the two: at_most_once=True is never tried again.",
                 )
             policy = Retry(max_attempts=1, on_lost="raise")
+        if on_exhausted is not None:
+            if not isinstance(on_exhausted, OnExhausted):
+                raise DefinitionError(
+                    f"stage {chosen!r} is given on_exhausted={on_exhausted!r}",
+                    where=place_of(target),
+                    remedy='Say who is asked: on_exhausted=ask("it-ops").',
+                )
+            policy = replace(policy, on_lost="raise")
         made = AsyncStage if is_asynchronous(target) else Stage
         defined: Stage[..., Any] = made(
             target,
@@ -156,6 +169,7 @@ def stage(
             error_attributes=check_attributes(error_attributes, where=place_of(target)),
             at_most_once=at_most_once,
             heartbeat_seconds=silence,
+            on_exhausted=on_exhausted,
         )
         (registry or default_registry).add_stage(defined)
         return defined

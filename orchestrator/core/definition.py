@@ -17,6 +17,7 @@ from orchestrator.core.annotations import hints_of, parameters_of
 from orchestrator.core.callables import is_celery_task, place_of, where_of
 from orchestrator.core.compiled import meaning_of_compiled, way_of_compiled
 from orchestrator.core.driving import STAGE_INSTEAD, refuse_in_flow
+from orchestrator.core.on_exhausted import OnExhausted
 from orchestrator.core.reached import Reached, reached_by
 from orchestrator.core.retries import Retry
 from orchestrator.errors import DefinitionError, InvalidArguments, UnknownProcess, UnknownStage
@@ -50,8 +51,10 @@ class Stage(Generic[P, R_co]):
         error_attributes: tuple[str, ...] = (),
         at_most_once: bool = False,
         heartbeat_seconds: float | None = None,
+        on_exhausted: OnExhausted | None = None,
     ) -> None:
         self.function = function
+        self.on_exhausted = on_exhausted
         self.error_attributes = error_attributes
         self.at_most_once = at_most_once
         self.heartbeat_seconds = heartbeat_seconds

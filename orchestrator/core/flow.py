@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, cast, overload
 from uuid import UUID
 
 from orchestrator.core.approval_requests import Escalate, request_approval
@@ -38,6 +38,7 @@ from orchestrator.core.kinds.base import Ask
 from orchestrator.core.kinds.step import checked_options
 from orchestrator.core.pending import Pending, Recorder
 from orchestrator.core.retries import Retry
+from orchestrator.core.rounds import Rounds
 from orchestrator.core.undo_lists import Compensation, compensation_of
 from orchestrator.core.voting import Needs
 from orchestrator.errors import DefinitionError
@@ -116,7 +117,8 @@ class Flow(FlowBranches, AsAWhole, Callbacks, Children, Polls, Undoes, Waits):
         `key`: its name in the journal, by default the stage's. `compensate`: the stage that undoes it when the flow
         fails, or is cancelled with compensation; it takes this one's result, or the same arguments where this one
         returns nothing. Where the stage has parameters of these names, they are meant. Raises InvalidArguments here,
-        and ActivityFailed at the await when its attempts are used up.
+        and ActivityFailed at the await when its attempts are used up; where its definition says `on_exhausted=ask(…)`,
+        when those people don't let it be tried again.
         """
         found = self._recorder.find_stage(stage) if isinstance(stage, str) else stage
         if not isinstance(found, Stage):
@@ -136,7 +138,7 @@ class Flow(FlowBranches, AsAWhole, Callbacks, Children, Polls, Undoes, Waits):
         pending = self._asked(found.name, key, call)
         if undone_by is not None:
             self._recorder.note_undoable(pending.request, call.compensation)
-        return pending
+        return pending if found.on_exhausted is None else self._in_rounds(pending, call)
 
     @overload
     def step(
@@ -386,7 +388,17 @@ class Flow(FlowBranches, AsAWhole, Callbacks, Children, Polls, Undoes, Waits):
                 f"flow.ask is given {ask!r}, which is of no registered kind",
                 remedy="Define it as a subclass of Ask, and call core.kinds.register with that class.",
             )
-        return self._asked(composed(name), key, ask)
+        pending = self._asked(composed(name), key, ask)
+        if isinstance(ask, StageCall) and ask.stage.on_exhausted is not None:
+            return self._in_rounds(pending, ask)
+        return pending
+
+    def _in_rounds(self, pending: Pending[Any], call: StageCall) -> Pending[Any]:
+        """What is awaited in its place: where it is exhausted, people say whether it is tried again."""
+        pending.is_awaited()
+        rounds: Rounds[Any] = Rounds(pending, call, self._recorder)
+        self._unawaited.note(pending.key, rounds, _frame(2), must_be_awaited=True)
+        return cast("Pending[Any]", rounds)  # it is awaited as one, by itself and among others
 
     def _asked(
         self, name: str, key: str | None, ask: Ask, made: type[Pending[Any]] = Pending

@@ -20,6 +20,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
+AGAIN = "#again"
+"""In a key: what comes after it is a further round of attempts of the stage whose key stands before (`core.rounds`)."""
+
 
 class StepRunner(Protocol):
     """What the engine puts behind `step` while a stage is at work."""
@@ -46,7 +49,12 @@ class StageContext:
     @property
     def idempotency_key(self) -> str:
         """The same for every attempt of this activity: give it to services that deduplicate."""
-        return f"{self.run_id}/{self.key}"
+        return f"{self.run_id}/{key_at_first(self.key)}"
+
+
+def key_at_first(key: str) -> str:
+    """The key of a stage at its first round of attempts."""
+    return key.rpartition(f"{AGAIN}/")[0] or key
 
 
 _current: ContextVar[StageContext | None] = ContextVar("perennial_stage", default=None)

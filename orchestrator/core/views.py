@@ -272,6 +272,8 @@ class ApprovalView:
     """Of an approval that several decide, in their order."""
     progress: str = ""
     """How far they have come: `1 of 2 approved; bob may still decide`. Empty where the first decides."""
+    why: str = ""
+    """Why they are asked, in words, where its name doesn't say: what a stage has failed by that may be tried again."""
 
     @property
     def to_decide(self) -> tuple[str, ...]:

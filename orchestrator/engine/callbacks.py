@@ -15,6 +15,7 @@ from orchestrator.core.callback_token import TOKEN_LENGTH_MAX, hash_of, new_toke
 from orchestrator.core.checks import check_words, composed
 from orchestrator.core.definition import Stage
 from orchestrator.core.journal import ActivityState
+from orchestrator.core.steps import key_at_first
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.stage_steps import RecordUnavailable
 from orchestrator.engine.validation import Validator
@@ -62,7 +63,7 @@ def forget_tokens(context: EngineContext, claim: Claim, stage: Stage[..., Any]) 
     """
     if stage.hands_on_tokens:
         with suppress(DBAPIError), context.connection() as connection:
-            callbacks.forget_token(connection, claim.run.context.id, claim.key)
+            callbacks.forget_token(connection, claim.run.context.id, key_at_first(claim.key))
 
 
 def complete(connection: AnyConnection, token: str, result: Any, *, by: str) -> UUID:

@@ -25,7 +25,7 @@ from orchestrator.core.retries import Retry, RetryAsked, tried_since, with_verdi
 from orchestrator.core.run import RunStatus
 from orchestrator.core.run_notice import Resting, RunNotice
 from orchestrator.core.run_report import RunReport
-from orchestrator.core.steps import StageContext, working_on
+from orchestrator.core.steps import StageContext, key_at_first, working_on
 from orchestrator.engine.attempt_errors import error_of_attempt
 from orchestrator.engine.callbacks import TokensOfStage, forget_tokens
 from orchestrator.engine.context import EngineContext
@@ -293,7 +293,8 @@ def prepare(
     """What the stage's code works on, and its arguments. Raises PayloadMismatch where they can't be read."""
     codec.check_declared(stage.result_type, what=f"result of stage {stage.name}")
     what = f"argument of stage {stage.name}"
-    with handing_over(TokensOfStage(context, claim.run.context.id, claim.key, stage)):
+    tokens = TokensOfStage(context, claim.run.context.id, key_at_first(claim.key), stage)
+    with handing_over(tokens):
         arguments = {
             name: codec.decode_recorded(
                 value, stage.parameters.get(name, Any), what=f"{what}: {name}"

@@ -15,11 +15,12 @@ from orchestrator.core.annotations import result_type_of
 from orchestrator.core.callables import is_asynchronous, name_of
 from orchestrator.core.hooks import AttemptInfo
 from orchestrator.core.journal import ActivityKind
-from orchestrator.core.steps import working_on_step
+from orchestrator.core.steps import key_at_first, working_on_step
 from orchestrator.engine.context import EngineContext
 from orchestrator.engine.event_loop import EVENT_LOOP
 from orchestrator.engine.hooks import attempt_info
 from orchestrator.engine.refusal import refused
+from orchestrator.store.reads.steps import steps_of_rounds
 from orchestrator.store.transitions.claim import Claim, remember_step_if_claimed
 
 
@@ -55,6 +56,14 @@ class StepsOfStage:
     claim: Claim
     names: Counter[str] = field(default_factory=Counter)
     ordinal: int = 0
+    first_key: str = field(init=False)
+    """Under which its steps stand, in whichever round of its attempts they are done."""
+    may_lack_steps: bool = field(init=False)
+    """A claim has read none of former rounds."""
+
+    def __post_init__(self) -> None:
+        self.first_key = key_at_first(self.claim.key)
+        self.may_lack_steps = self.first_key != self.claim.key
 
     def __call__(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The step's result, done once in the life of the activity."""
@@ -62,12 +71,13 @@ class StepsOfStage:
         self.names[name] += 1
         self.ordinal += 1
         count = self.names[name]
-        key = f"{self.claim.key}/{name}" + (f"#{count}" if count > 1 else "")
+        key = f"{self.first_key}/{name}" + (f"#{count}" if count > 1 else "")
         declared, what = result_type_of(function), f"result of step {key}"
         place = _StepPlace(key, name, self.ordinal)
         if is_asynchronous(function):
             call = partial(self.context.call_step, function, args, kwargs)
             return self._await(place, declared, what, call)
+        self._read_former_rounds()  # guard: steps of former rounds
         if key in self.claim.steps:  # guard: step memory
             return codec.decode_recorded(self.claim.steps[key], declared, what=what)
         codec.check_declared(declared, what=what)
@@ -95,6 +105,8 @@ class StepsOfStage:
         call: Callable[[], Awaitable[Any]],
     ) -> Any:
         """As above. It is recorded aside: the loop waits for no Postgres."""
+        if self.may_lack_steps:
+            await EVENT_LOOP.aside(self._read_former_rounds)
         if place.key in self.claim.steps:  # guard: step memory of an async stage
             return codec.decode_recorded(self.claim.steps[place.key], declared, what=what)
         codec.check_declared(declared, what=what)
@@ -121,6 +133,17 @@ class StepsOfStage:
             name=place.name,
             attempt=claim.attempt,
         )
+
+    def _read_former_rounds(self) -> None:
+        if not self.may_lack_steps:
+            return
+        try:
+            with self.context.connection() as connection:
+                run_id = self.claim.run.context.id
+                self.claim.steps.update(steps_of_rounds(connection, run_id, self.first_key))
+        except SQLAlchemyError as error:
+            raise RecordUnavailable(error) from error
+        self.may_lack_steps = False
 
     def _remember(self, place: _StepPlace, result: str) -> None:
         key = place.key

@@ -288,6 +288,8 @@ ELSEWHERE = {
     "end_operation",
     # of a flow that continues as new: tests/engine/test_chapters.py
     "begin_chapter",
+    # of a stage that people let be tried again: tests/testing/test_on_exhausted.py
+    "steps_of_rounds",
     # they only read, for people
     "attribute_of_run",
     "children_of_run",

@@ -83,6 +83,7 @@ APPROVAL = {
     "changed",
     "votes",
     "progress",
+    "why",
 }
 DECISION = {"approval", "outcome", "by", "reason", "at", "escalated"}
 

@@ -337,6 +337,18 @@ def test_the_inbox_and_the_run_name_the_asking_that_they_show(perennial, client)
     assert "boss (boss#2)" in perennial("approvals").stdout
 
 
+def test_the_inbox_says_why_a_stage_may_be_tried_again(perennial, client):
+    """Its first line; all of it is in the JSON."""
+    why = "charge failed after 2 attempts: ConnectionError: the bank is away\nmore"
+    asked = replace(APPROVAL, key="charge#again/exhausted-1", name="retry charge", why=why)
+    client.answers["approvals"] = [asked]
+    page = perennial("approvals", COLUMNS="300").stdout
+    assert why.partition("\n")[0] in page
+    assert "more" not in page
+    assert "perennial approve permit-17 'charge#again/exhausted-1' --by alice" in page
+    assert perennial.json("approvals")["approvals"][0]["why"] == why
+
+
 def test_an_asking_that_was_changed_is_decided_with_its_edition(perennial, client):
     again = replace(APPROVAL, edition=2)
     client.answers |= {

@@ -52,6 +52,7 @@ ASYNC = "tests/testing/test_async_stages.py::"
 ASYNC_FLEET = "tests/fleet/test_async_stages.py::"
 SAGAS = "tests/testing/test_sagas.py::"
 CANCELLING = "tests/testing/test_cancelling.py::"
+EXHAUSTED = "tests/testing/test_on_exhausted.py::"
 WRONG = "tests/unit/test_wrong_flows.py::"
 
 HOOKS = "tests/testing/test_hooks.py::"
@@ -1085,6 +1086,21 @@ GUARDS = [
         "what was undone is not built on",
         "A run that has failed and undone what it did does not go on from there.",
         (f"{SAGAS}test_what_was_undone_is_not_built_on[normal]",),
+    ),
+    Guard(
+        "a stage that loses before it is awaited",
+        "A stage whose race is decided before anybody awaits it is not done, also where people may be asked of it.",
+        (f"{EXHAUSTED}test_who_loses_a_race_or_is_late_asks_nobody_any_more[normal]",),
+    ),
+    Guard(
+        "steps of former rounds",
+        "A stage that people let be tried again does no step of its once more.",
+        (f"{EXHAUSTED}test_who_approves_lets_it_be_tried_again_with_all_its_attempts[normal]",),
+    ),
+    Guard(
+        "a further round that was done stays",
+        "An operator's retry does not repeat a stage that people let be tried again, and that was done.",
+        (f"{EXHAUSTED}test_what_a_further_round_has_done_is_not_done_again[normal]",),
     ),
     Guard(
         "a signal for a cancelled wait stays",

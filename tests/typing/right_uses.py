@@ -18,6 +18,7 @@ from orchestrator import (
     RetryLater,
     StepInterrupted,
     approval,
+    ask,
     heartbeat,
     hours,
     last_heartbeat,
@@ -54,6 +55,7 @@ async def charge(user: str, amount: int = 1) -> Paid:
     queue="io",
     timeout_seconds=30,
     retry=Retry(give_up_after=hours(1), retry_on=(OSError, TimeoutError), non_retryable=KeyError),
+    on_exhausted=ask("it-ops", "ann", timeout=hours(4), escalate={hours(1): ["director"]}),
 )
 async def read(path: str) -> bytes:
     heartbeat({"path": path})

@@ -26,6 +26,9 @@ from orchestrator.core.kinds.base import (
 )
 from orchestrator.core.voting import VotedDecision
 
+WHY = "why"
+"""In the policy of an approval: why people are asked, in words."""
+
 
 @dataclass(frozen=True, slots=True)
 class AskPeople(Ask):
@@ -73,7 +76,10 @@ class AskPeople(Ask):
             timers.append(
                 armed("approval-timeout", approval.timeout_seconds, approval.times_out_at)
             )
-        return NewActivity(request, ActivityState.PENDING, timers=tuple(timers), approval=approval)
+        policy = {WHY: approval.why} if approval.why else None
+        return NewActivity(
+            request, ActivityState.PENDING, policy=policy, timers=tuple(timers), approval=approval
+        )
 
     @classmethod
     def entries_in(cls, registry: Registry) -> Mapping[str, Any]:
@@ -100,6 +106,12 @@ class AskPeople(Ask):
         """Those who are asked by now, and have not voted."""
         voted = {vote["person"] for vote in row.votes or ()}
         return tuple(person for person in row.assignees or () if person not in voted)
+
+    @classmethod
+    def why(cls, row: AwaitedRow) -> str:
+        """As it was asked."""
+        why = row.policy.get(WHY) if isinstance(row.policy, dict) else None
+        return why if isinstance(why, str) else ""
 
     @classmethod
     def what_happens(cls, row: AwaitedRow, deadline: DeadlineRow) -> str:

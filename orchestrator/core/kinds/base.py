@@ -320,6 +320,11 @@ class Ask(ABC):
         return (f"a worker on queue {row.queue}" if row.queue else "a worker on the default queue",)
 
     @classmethod
+    def why(cls, _row: AwaitedRow) -> str:
+        """Why it is awaited, where its name doesn't say."""
+        return ""
+
+    @classmethod
     def what_happens(cls, row: AwaitedRow, deadline: DeadlineRow) -> str:
         """At a deadline that comes before its answer."""
         return f"attempt {row.attempt} is made" if deadline.kind == "retry" else "times out"

@@ -28,6 +28,7 @@ from orchestrator.core.reentry.change import (
 )
 from orchestrator.core.reentry.compensations import failed_compensations, refuse_if_undone
 from orchestrator.core.reentry.standing import NOT_AT_HAND, Code, Entry, Look, Standing, listed
+from orchestrator.core.rounds import was_tried_again, with_what_followed
 from orchestrator.core.run import RunStatus
 from orchestrator.errors import ActivityFailed, OperationRefused, WaitTimedOut
 
@@ -135,7 +136,7 @@ def _failed_by_replay(standing: Standing, asked: Retrying, code: Code) -> list[E
     gone = {key for key, each in own.items() if each.activity.state is ActivityState.CANCELLED}
 
     def look(more: Sequence[Entry] = ()) -> Look:
-        keys = gone | {entry.key for entry in more}
+        keys = with_what_followed(standing.journal, gone | {entry.key for entry in more})
         found = code.look(run, standing.without(keys), standing.signals)
         if found.outcome is None:
             raise OperationRefused(
@@ -178,7 +179,10 @@ def _whose_failure_led_to_nothing(
     others = [
         entry
         for entry in standing.own()
-        if entry.activity.state in _ENDED_BADLY and entry.key not in gone
+        if entry.activity.state in _ENDED_BADLY
+        and entry.key not in gone
+        # guard: a further round that was done stays
+        and not was_tried_again(standing.journal, entry.key)
     ]
     if not others or not look(others).is_parked:
         return others
@@ -248,8 +252,11 @@ def _preview(
 ) -> Preview:
     replaced, told = _with_arguments(standing, asked, failed, code)
     notes += told
-    again = [entry for entry in (*failed, *withdrawn) if entry.key not in {r.key for r in replaced}]
-    keys = {entry.key for entry in again}
+    taken_out = with_what_followed(standing.journal, [entry.key for entry in failed])
+    followed = taken_out - {entry.key for entry in failed}
+    withdrawn = [entry for entry in withdrawn if entry.key not in followed]
+    keys = taken_out | {entry.key for entry in withdrawn}
+    keys -= {each.key for each in replaced}
     expires_at = expiry(standing, asked.expires_in, VERB)
     steps = standing.steps_of(entry.key for entry in failed)
     if steps:
@@ -270,6 +277,7 @@ def _preview(
         standing.name,
         standing.status,
         goes_on=tuple(_goes_on(failed, withdrawn)),
+        drops=tuple(_dropped(standing, followed)),
         notes=tuple(notes),
         change=Change(
             "retried",
@@ -281,7 +289,11 @@ def _preview(
             version=asked.version,
             expires_at=expires_at,
             arms_expiry=expires_at is not None,
-            notes=tuple(kept_in_history(entry, VERB) for entry in failed),
+            notes=tuple(
+                kept_in_history(entry, VERB)
+                for entry in standing.own()
+                if entry in failed or entry.key in followed
+            ),
             detail={
                 "again": [entry.key for entry in failed],
                 **({"input": standing.run.input} if asked.input is not None else {}),
@@ -303,6 +315,16 @@ def _goes_on(failed: list[Entry], withdrawn: list[Entry]) -> Iterator[str]:
         yield f"{activity.describe()} is asked for anew; it {activity.state}{times}{why}"
     for entry in withdrawn:
         yield f"{entry.activity.describe()} is asked for anew, with its times in full"
+
+
+def _dropped(standing: Standing, keys: set[str]) -> Iterator[str]:
+    """What somebody has decided of what failed."""
+    for entry in standing.own():
+        if entry.key in keys:
+            result = entry.activity.result
+            decision = result if isinstance(result, dict) else {}
+            by = f" by {decision['by']}" if decision.get("by") else ""
+            yield f"{entry.activity.describe()}, {decision.get('outcome', entry.activity.state)}{by}"
 
 
 def _with_arguments(

@@ -29,12 +29,10 @@ from orchestrator.core.reentry.change import (
 from orchestrator.core.reentry.compensations import failed_compensations, refuse_if_undone
 from orchestrator.core.reentry.retry import expiry, refuse_unless_reopenable
 from orchestrator.core.reentry.standing import NOT_AT_HAND, Code, Entry, Look, Standing
+from orchestrator.core.rounds import was_tried_again, with_what_followed
 from orchestrator.core.run import RunStatus
 from orchestrator.core.undoing import COMPENSATION_FAILED
 from orchestrator.errors import OperationRefused, PayloadError
-
-FAILED_BY_HAND = "FailedByHand"
-"""The type of an error that an operator gives without one."""
 
 EVENTS = {"skip": "skipped", "complete": "completed by hand", "fail": "failed by hand"}
 
@@ -77,6 +75,7 @@ def _preview(verb: str, standing: Standing, asked: ByHand, code: Code | None) ->
     _refuse(verb, standing, entry)
     expires_at = None
     withdrawn: list[Entry] = []
+    followed: set[str] = set()
     if standing.status.is_closed:
         refuse_unless_reopenable(standing, verb, {RunStatus.FAILED})
         refuse_if_undone(standing, verb)
@@ -86,7 +85,9 @@ def _preview(verb: str, standing: Standing, asked: ByHand, code: Code | None) ->
             for each in standing.own()
             if each.activity.state is ActivityState.CANCELLED and each.key != entry.key
         ]
-    keys = {each.key for each in withdrawn}
+        if not was_tried_again(standing.journal, entry.key):
+            followed = with_what_followed(standing.journal, [entry.key]) - {entry.key}
+    keys = {each.key for each in withdrawn} | followed
     end = _end(verb, entry, asked)
     notes = _looked_at(verb, standing, entry, end, gone=keys, code=code)
     was = entry.activity
@@ -97,7 +98,11 @@ def _preview(verb: str, standing: Standing, asked: ByHand, code: Code | None) ->
         standing.status,
         goes_on=(
             f"{was.describe()}, which is {was.state}, {_IS[verb]}",
-            *(f"{each.activity.describe()} is asked for anew" for each in withdrawn),
+            *(
+                f"{each.activity.describe()} is asked for anew"
+                for each in withdrawn
+                if each.key not in followed
+            ),
         ),
         notes=tuple(notes),
         change=Change(

@@ -14,9 +14,10 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from orchestrator.core import codec
+from orchestrator.core.on_exhausted import FAILED_BY_HAND
 from orchestrator.core.reentry.retry import Retrying
 from orchestrator.core.reentry.rewind import Rewinding
-from orchestrator.core.reentry.settle import FAILED_BY_HAND, ByHand, Editing
+from orchestrator.core.reentry.settle import ByHand, Editing
 from orchestrator.core.run import RunStatus
 from orchestrator.core.selection import OPEN
 from orchestrator.engine.context import EngineContext

@@ -11,9 +11,11 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, fu
 from orchestrator.core import codec
 from orchestrator.core.checks import check_sought, composed
 from orchestrator.core.kinds import timers_that
+from orchestrator.core.kinds.approval import WHY
 from orchestrator.core.views import ApprovalView
 from orchestrator.core.voting import Rule, Vote
 from orchestrator.store.schema.tables import (
+    activity,
     approval,
     approval_vote,
     columns_in_use,
@@ -47,6 +49,13 @@ VOTES = case(
     )
 ).label("votes")
 """On an approval that several decide; of no other is it looked for."""
+
+_WHY = (
+    select(activity.c.policy[WHY].astext)
+    .where(activity.c.run_id == approval.c.run_id, activity.c.key == approval.c.key)
+    .scalar_subquery()
+    .label("why")
+)
 
 
 def list_approvals(
@@ -98,6 +107,7 @@ def _approvals() -> Select[Any]:
         run.c.input,
         run.c.follows,
         escalates_at.label("escalates_at"),
+        _WHY,
     ).join(run, run.c.id == approval.c.run_id)
 
 
@@ -123,6 +133,7 @@ def _approval_view(row: Any) -> ApprovalView:
         changed=row.changed,
         votes=_votes_in(row),
         progress=progress_of(row),
+        why=row.why or "",
     )
 
 

@@ -374,8 +374,9 @@ def _object(value: Any) -> dict[str, Any]:
 def _detail(row: Any) -> str:
     if row.rule is not None or row.child is not None:
         return progress_of(row) if row.child is None else _of_child(row.child)
-    if row.set_aside is not None:
-        return f"a signal was set aside: {_object(row.set_aside).get('why')}"
+    why = kind_of(row.kind).why(row)
+    if why or row.set_aside is not None:
+        return why or f"a signal was set aside: {_object(row.set_aside).get('why')}"
     untaken = _untaken(row.sends, f"that has stage {row.name}")
     if row.state == ActivityState.PENDING and untaken:
         return untaken

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from orchestrator.core.definition import Process, Registry, Stage, default_registry
     from orchestrator.core.durations import days, hours, minutes, seconds
     from orchestrator.core.flow import Flow
+    from orchestrator.core.flow_every import DueMoment
     from orchestrator.core.flow_poll import Backoff
     from orchestrator.core.heartbeats import heartbeat, last_heartbeat
     from orchestrator.core.hooks import (
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from orchestrator.core.run_report import RunReport
     from orchestrator.core.selection import Between, RunFilter
     from orchestrator.core.steps import idempotency_key, step
+    from orchestrator.core.timetables import months
     from orchestrator.core.voting import Vote, VotedDecision
     from orchestrator.errors import (
         ActivityCancelled,
@@ -142,6 +144,7 @@ __all__ = [
     "DecisionTooLate",
     "DeclarativeResult",
     "DefinitionError",
+    "DueMoment",
     "Excluded",
     "Fail",
     "Flow",
@@ -205,6 +208,7 @@ __all__ = [
     "last_heartbeat",
     "load_process",
     "minutes",
+    "months",
     "process",
     "retry_after",
     "seconds",
@@ -248,6 +252,7 @@ _HOMES = {
     "DecisionTooLate": "orchestrator.errors",
     "DeclarativeResult": "orchestrator.core.declarative",
     "DefinitionError": "orchestrator.errors",
+    "DueMoment": "orchestrator.core.flow_every",
     "Fail": "orchestrator.errors",
     "Flow": "orchestrator.core.flow",
     "InvalidArguments": "orchestrator.errors",
@@ -304,6 +309,7 @@ _HOMES = {
     "install": "orchestrator.fleet",
     "load_process": "orchestrator.core.declarative",
     "minutes": "orchestrator.core.durations",
+    "months": "orchestrator.core.timetables",
     "process": "orchestrator.core.decorators",
     "seconds": "orchestrator.core.durations",
     "stage": "orchestrator.core.decorators",

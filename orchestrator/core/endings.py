@@ -12,7 +12,6 @@ from orchestrator.core.cancellations import Cancellations
 from orchestrator.core.definition import Process
 from orchestrator.core.ending_early import EarlyEnd
 from orchestrator.core.failures import type_of
-from orchestrator.core.journal import ActivityState
 from orchestrator.core.kinds.base import OUTCOMES, Answer, NewActivity, Request
 from orchestrator.core.kinds.cancellation import CANCELLATION_KEY
 from orchestrator.core.outcome import (
@@ -158,11 +157,7 @@ class Endings(Cancellations):
         """The run ends: what it had asked for and nobody needs any more is not opened."""
         if waited := self._waited_for():
             return self._waits_for(waited)
-        answered = tuple(
-            activity
-            for activity in self.newly_opened()
-            if activity.state is ActivityState.DONE and activity.child is None
-        )
+        answered = tuple(activity for activity in self.newly_opened() if activity.is_done_as_made)
         return TurnOutcome(
             status=status,
             opened=answered,

@@ -23,6 +23,7 @@ from orchestrator.core.durations import Duration, seconds_of
 from orchestrator.core.flow_branches import FlowBranches
 from orchestrator.core.flow_callbacks import Callbacks
 from orchestrator.core.flow_children import Children
+from orchestrator.core.flow_every import Series
 from orchestrator.core.flow_poll import Polls
 from orchestrator.core.flow_run import AsAWhole
 from orchestrator.core.flow_undo import Undoes
@@ -51,7 +52,7 @@ _OF_STEPS = frozenset({"key", "retry", "compensate", "at_most_once", "error_attr
 _frame = sys._getframe  # noqa: SLF001 - one frame, where `inspect.stack` would take them all
 
 
-class Flow(FlowBranches, AsAWhole, Callbacks, Children, Polls, Undoes, Waits):
+class Flow(FlowBranches, AsAWhole, Callbacks, Children, Polls, Series, Undoes, Waits):
     """Handed to a process's `async def`. Everything it returns can be awaited, and may take weeks."""
 
     def __init__(

@@ -426,9 +426,12 @@ class Replay(Endings):
 
     def _is_decided(self, request: Request) -> bool:
         key = request.key
-        entry = self.entries.get(key)
+        entry, opened = self.entries.get(key), self.requests.opened.get(key)
         return (
-            key in self.answered or key in self.dropped or (entry is not None and entry.is_settled)
+            key in self.answered
+            or key in self.dropped
+            or (entry is not None and entry.is_settled)
+            or (opened is not None and opened.is_done_as_made)
         )
 
     def _is_there(self, request: Request) -> bool:

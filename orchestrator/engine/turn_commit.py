@@ -170,7 +170,8 @@ def facts_of(
         if opened.state is ActivityState.CANCELLED:
             event = cancelled_event(opened.request.kind)
         actor = context.identity.name if opened is taken else FLOW
-        facts.append(Fact(event, actor, key, attempts_of(before, key) + 1, opened.error))
+        detail = opened.error or ask.opened_detail()
+        facts.append(Fact(event, actor, key, attempts_of(before, key) + 1, detail))
     facts += [
         Fact(cancelled_event(each.kind), FLOW, each.key, detail={"why": each.why})
         for each in outcome.cancelled

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from pydantic import BaseModel
 
 
@@ -11,6 +13,8 @@ class Subscription(BaseModel, frozen=True):
     customer: str
     price: int
     months_paid: int = 0
+    due_at: datetime | None = None
+    """When the next month begins; none for the first one, which begins at once."""
 
 
 class Change(BaseModel, frozen=True):

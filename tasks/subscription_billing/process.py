@@ -2,9 +2,14 @@
 
 A year is a chapter: then the run begins anew with what it has come to, under the same id and key. Its record of the
 years before is history, and a turn reads the months of this year alone.
+
+Months are counted from the first one, so none drifts, however late a customer pays. Of those that were missed, as the
+run was paused or the fleet was down, one is charged: `flow.every` takes the last of them.
 """
 
 from __future__ import annotations
+
+from datetime import datetime
 
 from orchestrator import ActivityFailed, Flow, days, process
 from tasks.subscription_billing.models import Change, Ended, Subscription
@@ -19,16 +24,20 @@ NEW_CARD_WITHIN = days(14)
 async def subscription_billing(flow: Flow, subscription: Subscription) -> Ended:
     """Charge, wait for a month, charge again; until it is cancelled, or nobody pays."""
     flow.attributes(customer=subscription.customer)
-    for _ in range(MONTHS_A_CHAPTER):
+    months = flow.every(A_MONTH, start=subscription.due_at or flow.now)
+    async for _due in months:
         if not await pay(flow, subscription):
             return Ended(months_paid=subscription.months_paid, why="not paid")
         paid = subscription.months_paid + 1
         flow.status(f"months paid: {paid}")
-        change = await month(flow, subscription.price)
+        change = await month(flow, subscription.price, months.next_at)
         if change.cancels:
             return Ended(months_paid=paid, why="cancelled")
-        price = subscription.price if change.price is None else change.price
-        subscription = Subscription(customer=subscription.customer, price=price, months_paid=paid)
+        subscription = subscription.model_copy(
+            update={"price": change.price, "months_paid": paid, "due_at": months.next_at}
+        )
+        if paid % MONTHS_A_CHAPTER == 0:
+            break
     return await flow.continue_as_new(subscription)
 
 
@@ -45,9 +54,8 @@ async def pay(flow: Flow, subscription: Subscription) -> bool:
             return True
 
 
-async def month(flow: Flow, price: int) -> Change:
+async def month(flow: Flow, price: int, ends: datetime | None) -> Change:
     """What its customer has changed in it: the last word on the price counts, and a cancellation ends it at once."""
-    ends = flow.now + A_MONTH
     while change := await flow.signal("change", type=Change, until=ends, default=None):
         if change.cancels:
             return change

@@ -44,6 +44,19 @@ def test_a_new_price_counts_from_the_next_month_also_from_one_chapter_to_the_nex
     assert [*charges.values()] == [900] * 12 + [1_200]
 
 
+def test_months_that_were_missed_in_a_pause_are_one_charge_and_the_next_comes_on_its_day(
+    perennial_tester: ProcessTester,
+) -> None:
+    run = perennial_tester.start(subscription_billing, ADA)
+    perennial_tester.pause(run)
+    perennial_tester.advance_time(days(100))
+    perennial_tester.resume(run)
+    perennial_tester.advance_time(days(19))
+    assert [*charges.values()] == [900] * 2
+    perennial_tester.advance_time(days(1))
+    assert [*charges.values()] == [900] * 3
+
+
 def test_a_card_that_is_refused_may_be_followed_by_another(perennial_tester: ProcessTester) -> None:
     perennial_tester.fail(charge_month, times=3)
     run = perennial_tester.start(subscription_billing, ADA)

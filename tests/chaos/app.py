@@ -206,6 +206,16 @@ async def parents(flow: Flow) -> list[str]:
 
 
 @process(version=1, registry=registry)
+async def chapters(flow: Flow, chapter: int | None) -> list[int | str]:
+    """The first ends with a stage, in one commit; what it leaves open ends too."""
+    if chapter is None:
+        _open = [flow.sleep(timedelta(hours=1)), flow.signal("never")]
+        await flow.stage(plain)
+        return await flow.continue_as_new(2)
+    return [chapter, await flow.stage(plain)]
+
+
+@process(version=1, registry=registry)
 async def lingers(flow: Flow) -> int:
     """A step of the flow that takes its time."""
     return await flow.step(linger)

@@ -138,6 +138,7 @@ SETTLES = Scenario(
     lacks=frozenset({"strange"}),
 )
 PARENTS = Scenario("parents", ["plain"], {"plain": 1})
+CHAPTERS = Scenario("chapters", [2, "plain"], {"plain": 2})
 LETS_GO = Scenario("lingers", 1, {"linger": 1}, pause_while_its_turn_is_held)
 SWEEPS = Scenario("waits", "timed_out", {"plain": 1}, has_index=False)
 INDEXES = Scenario("waits", "timed_out", {"plain": 1}, settings={"horizon_seconds": 0.05})
@@ -176,6 +177,8 @@ WALK: dict[str, Scenario] = {
     "child_terms": PARENTS,
     "children_to_end": PARENTS,
     "forget_children": PARENTS,
+    # a flow continues as new
+    "begin_chapter": CHAPTERS,
     # Redis was emptied
     "rebuild": STAGES,
     "indexed_timers": STAGES,
@@ -286,8 +289,6 @@ ELSEWHERE = {
     "take_line",
     "settle_line",
     "end_operation",
-    # of a flow that continues as new: tests/engine/test_chapters.py
-    "begin_chapter",
     # of a stage that people let be tried again: tests/testing/test_on_exhausted.py
     "steps_of_rounds",
     # they only read, for people

@@ -217,4 +217,15 @@ async def chapters(flow: Flow, number: int | None) -> int:
     return await flow.stage(held, number or 0)
 
 
+@process(version=1, registry=registry)
+async def moments(flow: Flow) -> list[int]:
+    """The first is held; those that come then are given, or said to be missed."""
+    count = number = 0
+    async for due in flow.every(seconds(1), start=flow.now, until=flow.now + seconds(3)):
+        if count == 0:
+            number = await flow.stage(held, 6)
+        count += 1 + due.missed
+    return [count, number]
+
+
 install(app, registry=registry, settings=settings)

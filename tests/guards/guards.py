@@ -1110,6 +1110,11 @@ GUARDS = [
         ),
     ),
     Guard(
+        "a series looks at the clock",
+        "After a pause a moment would be given that came first in it, and the last one right behind it.",
+        ("tests/engine/test_series.py::test_the_last_alone_is_taken_where_nothing_is_said",),
+    ),
+    Guard(
         "a chapter leaves no child behind",
         "A child that is awaited would end, and nobody would hear of it.",
         ("tests/engine/test_chapters.py::test_wrong_calls_park_the_run_in_words",),

@@ -252,6 +252,22 @@ async def a_poll(flow: Flow) -> int:
     return await flow.poll(look_up, state=0, until=lambda seen: seen == 3, every=minutes(10))
 
 
+@case(
+    *("sleep", "step", "missed", "stage"),
+    result=[0, 2],
+    world=lambda tester, _: tester.advance_time(days(21)),
+    double=2,
+)
+async def moments(flow: Flow) -> list[int]:
+    """A week's work outlasts two moments; then the series has ended."""
+    missed = []
+    async for due in flow.every(days(2), until=flow.now + days(9)):
+        missed.append(due.missed)
+        await flow.stage(double, due.missed)
+        await flow.sleep(days(7))
+    return missed
+
+
 def decided(tester: ModalTester, run: RunView) -> None:
     tester.advance_time(hours(2))
     tester.approve(run, "boss", by="cleo", comment="fine")

@@ -23,6 +23,7 @@ from orchestrator import (
     RunStatus,
     days,
     hours,
+    months,
     process,
     stage,
 )
@@ -137,6 +138,18 @@ WRONG: dict[str, tuple[Callable[[Flow], Any], str]] = {
     "an escalation without its time": (
         lambda flow: flow.approval("boss", assign=["ann"], escalate=["bob"]),
         "a list. Give a mapping of durations to lists of people",
+    ),
+    "missed moments as nobody knows": (
+        lambda flow: flow.every(60, missed="some"),
+        'missed=.some.. Give "last", "all" or "none"',
+    ),
+    "a grace of nothing missed": (
+        lambda flow: flow.every(60, grace=60),
+        'Leave out the grace, or give missed="none"',
+    ),
+    "a sleep of a month": (
+        lambda flow: flow.sleep(months(1)),
+        "Give a timedelta, such as hours",
     ),
     "a recorded scope by name": (
         lambda flow: flow.scope("part", part, flow=flow, record=True),

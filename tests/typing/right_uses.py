@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, assert_type
 
 from orchestrator import (
@@ -12,6 +12,7 @@ from orchestrator import (
     CallbackToken,
     ChildHandle,
     Decision,
+    DueMoment,
     Flow,
     RaceResult,
     Retry,
@@ -22,6 +23,7 @@ from orchestrator import (
     heartbeat,
     hours,
     last_heartbeat,
+    months,
     process,
     retry_after,
     stage,
@@ -140,6 +142,9 @@ async def p(flow: Flow, user: str) -> tuple[str, int]:
     assert_type(await promised, Paid)
     assert_type(await flow.poll(count, 1, until=lambda number: number > 3, every=60), int)
     assert_type(await flow.poll(upload, "a", until=bool, every=60, attempts=3), bytes)
+    async for due in flow.every(months(1), start=flow.now, missed="all"):
+        assert_type(due, DueMoment)
+        assert_type((due.at, due.missed), tuple[datetime, int])
     assert_type(await flow.stage(charge, user, amount=2), Paid)
     assert_type(await flow.stage(read, user, key="again"), bytes)
     assert_type(await flow.step(price, user), int)

@@ -181,6 +181,21 @@ def test_a_key_is_mapped_with_all_that_its_path_leads():
     assert json.loads(after.turn().output or "") == {"x": [1, 3], "y": [2, 4]}
 
 
+def test_a_plan_is_for_each_chapter_of_a_run():
+    """Nothing that it says is about `2`, though a chapter's keys begin so."""
+    one = plan(map={"a": "x", "2": "two", "4#/reviews": "checks"}, insert={"3#/scan": "run"})
+    assert [
+        one.new_key(key) for key in ("a#2", "2#/a#2", "12#/a", "2#/b", "2#", "2/b", "2#2/b")
+    ] == [*("x#2", "2#/x#2", "12#/x", "2#/b", "2#", "two/b", "two#2/b")]
+    assert one.new_key("7#/reviews/0/a") == "7#/checks/0/a"
+    assert one.insertion("2#/scan#2") == "run"
+    assert not one.is_mapped("2#/b")
+    removes = plan(remove=["2#/a", "a"], keep=["9#/b"])
+    assert (removes.remove, removes.is_removed("5#/a"), removes.is_kept("b")) == (["a"], True, True)
+    with pytest.raises(DefinitionError, match="'a' is said twice, for two chapters"):
+        read_plan("{process: p, from: 1, to: 2, map: {2#/a: x, 3#/a: y}}")
+
+
 def test_what_is_inserted_behind_is_skipped_with_an_answer_or_run():
     async def inserted(flow: Flow, _given: Any) -> Any:
         x = await flow.stage("x")

@@ -12,6 +12,7 @@
     scope.py     the end of a scope, where that is recorded
     patch.py     the mark of changed code, which a flow asks for and doesn't await
     peek.py      whether a signal was there, asked for and not awaited
+    missed.py    which moments of a series were left out, asked for and not awaited
     origin.py    the mark of a copy: which run it is a copy of
     cancellation.py  that the run is cancelled, and the time that its clean-up has
 
@@ -43,6 +44,7 @@ from orchestrator.core.kinds.base import (
 from orchestrator.core.kinds.callback import CallbackWait
 from orchestrator.core.kinds.cancellation import Cancellation, CleanUpTime
 from orchestrator.core.kinds.child import ChildCall
+from orchestrator.core.kinds.missed import MissedMoments
 from orchestrator.core.kinds.origin import Origin
 from orchestrator.core.kinds.patch import Patch
 from orchestrator.core.kinds.peek import Peek
@@ -67,6 +69,7 @@ KINDS: dict[ActivityKind, type[Ask]] = {
         ScopeCall,
         Patch,
         Peek,
+        MissedMoments,
         Origin,
         CallbackWait,
         PollPause,

@@ -162,6 +162,11 @@ class NewActivity:
     error: dict[str, Any] | None = None
     child: ChildStart | None = None
 
+    @property
+    def is_done_as_made(self) -> bool:
+        """Nothing waits for it: it is a mark of what its flow has seen."""
+        return self.state is ActivityState.DONE and self.child is None
+
 
 class SoFar(NamedTuple):
     """What a declarative process has when it comes to an entry: the run's input, what came of the entries before it,
@@ -245,6 +250,10 @@ class Ask(ABC):
     @abstractmethod
     def open(self, request: Request) -> NewActivity:
         """As it is to be recorded. Raises InvalidArguments: it can't be."""
+
+    def opened_detail(self) -> dict[str, Any] | None:
+        """What history says of its opening, beside the event. None: no more."""
+        return None
 
     @property
     def must_be_awaited(self) -> bool:

@@ -24,7 +24,7 @@ from orchestrator.core.replay import take_turn
 from orchestrator.core.run import RunStatus
 from orchestrator.core.versions import refusals as no
 from orchestrator.core.versions.migrated import Migrated, Moved, Standing
-from orchestrator.core.versions.plans import RUN, SKIP, Plan, Skip
+from orchestrator.core.versions.plans import RUN, SKIP, Plan, Skip, in_chapter
 from orchestrator.core.versions.refusals import Refusal
 from orchestrator.core.versions.templates import TemplateUnfit, filled
 from orchestrator.core.versions.trial import Trial, perform_nothing, try_on, why_unfit
@@ -446,4 +446,5 @@ def _last_of(key: str) -> str:
 
 
 def _place(scope: str) -> str:
-    return f"branch {scope}" if scope else "the flow itself"
+    branch = in_chapter(scope)[1]
+    return f"branch {branch}" if branch else "the flow itself"

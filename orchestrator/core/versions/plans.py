@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from io import StringIO
@@ -36,6 +37,9 @@ Key = Annotated[str, Field(min_length=1, max_length=1000)]
 
 RUN: Literal["run"] = "run"
 SKIP: Literal["skip"] = "skip"
+
+_CHAPTER = re.compile(r"[1-9]\d*#(/|$)")
+"""How a key of a later chapter begins (`RunContext.root`); nothing that an author names does."""
 
 ID_LETTERS = 12
 """So much of a digest is shown, and is enough to name a plan."""
@@ -53,7 +57,11 @@ Insertion = Literal["run", "skip"] | Skip
 
 
 class Plan(BaseModel):
-    """See the module. Keys are those of the journal (`perennial show`), before a `#` or a `/` all that follows."""
+    """See the module. Keys are those of the journal (`perennial show`), before a `#` or a `/` all that follows.
+
+    They are meant in each chapter of a run: where one is given with a chapter's head (`3#/review`), the head counts
+    for nothing.
+    """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True
@@ -74,7 +82,20 @@ class Plan(BaseModel):
     @field_validator("remove", "keep")
     @classmethod
     def _once(cls, keys: list[str]) -> list[str]:
-        return sorted(set(keys))
+        return sorted({in_chapter(key)[1] for key in keys})
+
+    @field_validator("map", "insert")
+    @classmethod
+    def _of_any_chapter(cls, says: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for given, value in says.items():
+            key = in_chapter(given)[1]
+            meant = in_chapter(value)[1] if isinstance(value, str) else value
+            if found.setdefault(key, meant) != meant:
+                raise ValueError(
+                    f"{key!r} is said twice, for two chapters: a plan is for all of them"
+                )
+        return found
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Plan:
@@ -101,10 +122,11 @@ class Plan(BaseModel):
 
     def new_key(self, key: str) -> str:
         """The key that the new version has for it: by the longest part of its path that is mapped."""
+        chapter, rest = in_chapter(key)
         for head in heads_of(key):
             target = self.map.get(head)
             if isinstance(target, str):
-                return target + key[len(head) :]
+                return chapter + target + rest[len(head) :]
         return key
 
     def is_mapped(self, key: str) -> bool:
@@ -129,8 +151,18 @@ class Plan(BaseModel):
         return next((self.insert[head] for head in heads_of(key) if head in self.insert), None)
 
 
+def in_chapter(key: str) -> tuple[str, str]:
+    """What says a key's chapter (`3#/`; "" in the first one), and the rest."""
+    head = _CHAPTER.match(key)
+    return ("", key) if head is None else (head.group(), key[head.end() :])
+
+
 def heads_of(key: str) -> list[str]:
-    """The key, and each head of its path, longest first: `reviews/security#2`, `reviews/security`, `reviews`."""
+    """The key, and each head of its path, longest first: `reviews/security#2`, `reviews/security`, `reviews`.
+
+    Without the head that says its chapter.
+    """
+    key = in_chapter(key)[1]
     ends = [place for place, letter in enumerate(key) if letter in "/#" and place > 0]
     return [key, *(key[:end] for end in reversed(ends))]
 

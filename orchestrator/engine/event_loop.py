@@ -127,7 +127,11 @@ class EventLoop:
             call.task = task = loop.create_task(
                 call.run(coroutine, timeout_seconds),
             )
-            task.add_done_callback(lambda _task: on_end(call))
+            task.add_done_callback(ended)
+
+        def ended(_task: object) -> None:
+            coroutine.close()  # one that was cancelled before it began has never been awaited
+            on_end(call)
 
         call.is_begun = True  # below, asyncio takes a copy of the caller's context
         loop.call_soon_threadsafe(start)

@@ -35,7 +35,7 @@ CUTS = {
 
 TENS = {
     "errors of the record are no author's": (200, 230, 290),
-    "when it is too late": (31, 101),
+    "when it is too late": (1, 161),
     "facts before steps": (121, 161, 171),
 }
 """Where what is missed by one seed in a hundred or so was seen; else the first sixty are searched."""

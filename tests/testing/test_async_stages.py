@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import signal
 import threading
 from collections.abc import Iterator
@@ -160,3 +161,22 @@ def test_who_ends_its_wait_cancels_it():
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert seen == ["cleaned up"]
+
+
+def test_what_is_cancelled_before_it_begins_is_closed() -> None:
+    """Else Python says, whenever it is collected, that it was never awaited."""
+    held, let_go, ended = threading.Event(), threading.Event(), threading.Event()
+
+    async def hold() -> None:
+        held.set()
+        let_go.wait(timeout=30)
+
+    EVENT_LOOP.begin(hold(), timeout_seconds=None, on_end=lambda _call: None)
+    assert held.wait(timeout=30)
+    coroutine = charge(1)
+    call = EVENT_LOOP.begin(coroutine, timeout_seconds=None, on_end=lambda _call: ended.set())
+    EVENT_LOOP.cancel(call)
+    let_go.set()
+    assert ended.wait(timeout=30)
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+    assert not seen
